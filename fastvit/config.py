@@ -1,0 +1,83 @@
+"""Every FastViT, as a row of a table that says only what varies."""
+
+from dataclasses import dataclass, replace
+
+from .preprocess import Preprocess
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """What distinguishes one FastViT encoder from another."""
+
+    depths: tuple[int, ...]  # blocks in each stage
+    width: int  # channels of the first stage; each later stage doubles them
+    mlp_ratio: int = 4  # hidden channels of a block's MLP, in multiples of its width
+    attention_stages: int = 0  # how many of the last stages mix tokens by attention; the others by RepMixer
+    squeezed_stages: int = 0  # how many of the last downsamplings squeeze and excite
+    downsample_gelu: bool = False  # GELU after the 7x7 convolution; the first models lost it to a bug
+    stem_scale: bool = True  # 1x1 branches beside the stem's 3x3
+    attention_norm: str = "batch"  # "batch" or "layer"
+    layer_scale: float = 1e-5  # initial value
+    num_classes: int = 1000  # for MobileCLIP and FastVLM: channels of the shared embedding of images and texts
+    preprocess: Preprocess = Preprocess()
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Channels of each stage's output."""
+        return tuple(self.width * 2**stage for stage in range(len(self.depths)))
+
+    @property
+    def num_features(self) -> int:
+        """Channels of the final convolution's output, which the head reads."""
+        return 2 * self.widths[-1]
+
+
+# FastViT: table 2 of arXiv:2303.14189. Layer scale 1e-6 and crop 0.95 for the two largest: ml-fastvit, models/fastvit.py.
+_sa12 = Config(depths=(2, 2, 6, 2), width=64, attention_stages=1)
+_sa36 = replace(_sa12, depths=(6, 6, 18, 6), layer_scale=1e-6, preprocess=Preprocess(crop=0.95))
+_FASTVIT = {
+    "fastvit_t8": Config(depths=(2, 2, 4, 2), width=48, mlp_ratio=3),
+    "fastvit_t12": Config(depths=(2, 2, 6, 2), width=64, mlp_ratio=3),
+    "fastvit_s12": Config(depths=(2, 2, 6, 2), width=64),
+    "fastvit_sa12": _sa12,
+    "fastvit_sa24": replace(_sa12, depths=(4, 4, 12, 4)),
+    "fastvit_sa36": _sa36,
+    "fastvit_ma36": replace(_sa36, width=76),
+}
+
+# The image encoders of MobileCLIP, arXiv:2311.17049 (mci0 to mci2, plain [0, 1] pixels), and of MobileCLIP2,
+# arXiv:2508.20691 (mci3 and mci4, normalised as OpenAI's CLIP).
+_plain = Preprocess(crop=1.0, interpolation="bilinear", mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+_clip = replace(_plain, mean=(0.48145466, 0.4578275, 0.40821073), std=(0.26862954, 0.26130258, 0.27577711))
+_mci0 = Config(
+    depths=(2, 6, 10, 2),
+    width=64,
+    mlp_ratio=3,
+    attention_stages=1,
+    squeezed_stages=2,
+    downsample_gelu=True,
+    num_classes=512,
+    preprocess=_plain,
+)
+_mci3 = Config(
+    depths=(2, 12, 24, 4, 2),
+    width=96,
+    attention_stages=2,
+    downsample_gelu=True,
+    stem_scale=False,
+    attention_norm="layer",
+    num_classes=768,
+    preprocess=_clip,
+)
+_MOBILECLIP = {
+    "fastvit_mci0": _mci0,
+    "fastvit_mci1": replace(_mci0, depths=(4, 12, 20, 4)),
+    "fastvit_mci2": replace(_mci0, depths=(4, 12, 24, 4), width=80),
+    "fastvit_mci3": _mci3,
+    "fastvit_mci4": replace(_mci3, depths=(2, 12, 24, 4, 4), width=128),
+}
+
+# FastVLM's encoder, arXiv:2412.13303: the network of mci3, for larger images and plain pixels.
+_fastvithd = replace(_mci3, preprocess=replace(_plain, size=(1024, 1024), interpolation="bicubic"))
+
+CONFIGS: dict[str, Config] = {**_FASTVIT, **_MOBILECLIP, "fastvithd": _fastvithd}

@@ -1,0 +1,237 @@
+"""FastViT (arXiv:2303.14189), with the changes of MobileCLIP and FastVLM, behind timm's model interface.
+
+Shapes: B images, C channels, H x W positions; sizes are rounded up at each stride.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from .config import Config
+from .layers import ConvBlock, SqueezeExcite, Stage, Stem
+from .reparam import RepConv, reset_small
+
+# Pooling (B, C, H, W) -> (B, C), or (B, 2C) for the last.
+POOLS: dict[str, Callable[[Tensor], Tensor]] = {
+    "": lambda x: x,
+    "avg": lambda x: x.mean((2, 3)),
+    "max": lambda x: x.amax((2, 3)),
+    "avgmax": lambda x: (x.mean((2, 3)) + x.amax((2, 3))) / 2,
+    "catavgmax": lambda x: torch.cat([x.mean((2, 3)), x.amax((2, 3))], 1),
+}
+
+
+class Head(nn.Module):
+    """fc(dropout(pool(x))): (B, C, H, W) -> (B, classes); without classes (B, C), without pooling every position's."""
+
+    def __init__(self, in_features: int, num_classes: int, global_pool: str, drop_rate: float):
+        super().__init__()
+        if global_pool not in POOLS:
+            raise ValueError(f"global_pool is {global_pool!r}, expected one of {', '.join(map(repr, POOLS))}")
+        if num_classes and not global_pool:
+            raise ValueError(f"global_pool is '' with {num_classes} classes: pool, or ask for num_classes=0")
+        self.global_pool = global_pool
+        self.num_features = in_features * (2 if global_pool == "catavgmax" else 1)
+        self.drop = nn.Dropout(drop_rate)
+        self.fc = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
+
+    def reset_parameters(self) -> None:
+        if isinstance(self.fc, nn.Linear):
+            reset_small(self.fc)
+
+    def forward(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        x = self.drop(POOLS[self.global_pool](x))
+        return x if pre_logits else cast(Tensor, self.fc(x))
+
+
+class FastViT(nn.Module):
+    """images (B, in_chans, H, W), H and W from 32 up -> logits (B, num_classes), or features where num_classes is 0.
+
+    Args:
+        config: the variant; `fastvit.CONFIGS` has the published ones.
+        num_classes: None takes the variant's own; 0 leaves the classifier out.
+        in_chans: channels of the images.
+        drop_rate: dropout before the classifier.
+        drop_path_rate: chance that the last block's residual branches are dropped; it grows from 0 at the first.
+        global_pool: "avg", "max", "avgmax", "catavgmax" or, with num_classes=0, "" for none.
+
+    Raises:
+        ValueError: a number out of its range, or an unknown pooling.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        num_classes: int | None = None,
+        *,
+        in_chans: int = 3,
+        drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        global_pool: str = "avg",
+    ):
+        super().__init__()
+        num_classes = config.num_classes if num_classes is None else num_classes
+        _check(num_classes=(num_classes, 0, None), in_chans=(in_chans, 1, None))
+        _check(drop_rate=(drop_rate, 0, 1), drop_path_rate=(drop_path_rate, 0, 1))
+        self.config = config
+        self.num_classes = num_classes
+        self.in_chans = in_chans
+        self.drop_rate = drop_rate
+        self.stem = Stem(in_chans, config.width, config.stem_scale)
+        rates = torch.linspace(0, drop_path_rate, sum(config.depths), device="cpu").split(list(config.depths))
+        self.stages = nn.Sequential(*(Stage(config, i, rate.tolist()) for i, rate in enumerate(rates)))
+        self.final_conv: nn.Module = ConvBlock(
+            RepConv(config.widths[-1], config.num_features, 3, small=1, groups=config.widths[-1]),
+            squeeze=SqueezeExcite(config.num_features, 16),
+        )
+        self.num_features = config.num_features
+        self.head = Head(self.num_features, num_classes, global_pool, drop_rate)
+        self.feature_info: list[dict[str, Any]] = [
+            {"num_chs": width, "reduction": 4 * 2**i, "module": f"stages.{i}"} for i, width in enumerate(config.widths)
+        ]
+        self.pretrained_cfg: dict[str, Any] = self._own_cfg()
+        self.apply(reset_parameters)
+
+    def _own_cfg(self) -> dict[str, Any]:
+        """What timm's tools read of a model: preprocessing, and where its first and last layers are."""
+        return {
+            **self.config.preprocess.to_cfg(),
+            "input_size": (self.in_chans, *self.config.preprocess.size),
+            "num_classes": self.num_classes,
+            "label_names": None,
+            "license": None,
+            "first_conv": tuple(
+                f"stem.0.conv.{branch}.conv" for branch in ("main", "small")[: 1 + self.config.stem_scale]
+            ),
+            "classifier": "head.fc",
+        }
+
+    @property
+    def default_cfg(self) -> dict[str, Any]:
+        """timm's older name of `pretrained_cfg`."""
+        return self.pretrained_cfg
+
+    @property
+    def global_pool(self) -> str:
+        return self.head.global_pool
+
+    @property
+    def head_hidden_size(self) -> int:
+        """Channels that the classifier reads, after pooling."""
+        return self.head.num_features
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.forward_head(self.forward_features(images))
+
+    def forward_features(self, images: Tensor) -> Tensor:
+        """(B, in_chans, H, W) -> (B, num_features, H / 32, W / 32), or / 64 for five stages: the final conv's map."""
+        return cast(Tensor, self.final_conv(self.stages(self.stem(images))))
+
+    def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
+        """(B, num_features, h, w) -> (B, num_classes), or the pooled (B, num_features) for pre_logits."""
+        return cast(Tensor, self.head(features, pre_logits=pre_logits))
+
+    def forward_intermediates(
+        self,
+        images: Tensor,
+        indices: int | Sequence[int] | None = None,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+    ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
+        """The chosen stages' outputs (B, C, H / 4, W / 4), (B, 2C, H / 8, W / 8), ..., and the final features.
+
+        Args:
+            images: (B, in_chans, H, W).
+            indices: the stages wanted, negative ones from the end; an int means the last so many; None all.
+            norm: there for timm's interface; this family has no norm after its stages.
+            stop_early: compute nothing after the last stage wanted; the features are then its output.
+            output_fmt: "NCHW".
+            intermediates_only: return the list alone.
+
+        Raises:
+            ValueError: another format, or a stage that is not there.
+        """
+        if output_fmt != "NCHW":
+            raise ValueError(f"output_fmt is {output_fmt!r}: a FastViT gives its maps as 'NCHW'")
+        wanted = stage_indices(len(self.stages), indices)
+        last = max(wanted) if stop_early or intermediates_only else len(self.stages) - 1
+        x, maps = self.stem(images), []
+        for index, stage in enumerate(self.stages[: last + 1]):
+            x = stage(x)
+            if index in wanted:
+                maps.append(x)
+        if intermediates_only:
+            return maps
+        return (self.final_conv(x) if last == len(self.stages) - 1 else x), maps
+
+    def prune_intermediate_layers(
+        self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
+    ) -> list[int]:
+        """Remove what the chosen stages do not need, in place: later stages and, with `prune_head`, the classifier.
+
+        The final convolution goes with the head, with `prune_norm` or with the last stage, and the classifier with it.
+        Returns the stages' indices, from 0.
+        """
+        wanted = stage_indices(len(self.stages), indices)
+        if prune_head or prune_norm or max(wanted) < len(self.stages) - 1:
+            self.stages = self.stages[: max(wanted) + 1]
+            self.final_conv = nn.Identity()
+            self.num_features = self.feature_info[max(wanted)]["num_chs"]
+            self.reset_classifier(0, "")
+        return wanted
+
+    def get_classifier(self) -> nn.Module:
+        return self.head.fc
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """A new, randomly initialised classifier on the model's device and in its dtype; 0 leaves it out."""
+        _check(num_classes=(num_classes, 0, None))
+        like = next(self.parameters())
+        pool = self.global_pool if global_pool is None else global_pool
+        self.head = Head(self.num_features, num_classes, pool, self.drop_rate).to(like.device, like.dtype)
+        self.head.reset_parameters()
+        self.head.train(self.training)
+        self.num_classes = num_classes
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute each block in the backward pass rather than keep its activations; statistics count once."""
+        for stage in self.stages:
+            cast(Stage, stage).grad_checkpointing = enable
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Regular expressions that order the parameters by depth, for layer-wise learning rates (timm)."""
+        blocks = [(r"^stages\.(\d+)\.(?:downsample|position)", (0,)), (r"^stages\.(\d+)\.blocks\.(\d+)", None)]
+        return {"stem": r"^stem", "blocks": r"^stages\.(\d+)" if coarse else [*blocks, (r"^final_conv", (99999,))]}
+
+    def no_weight_decay(self) -> set[str]:
+        """Parameters of more than one dimension that are scales, which decay would pull to zero."""
+        return {name for name, parameter in self.named_parameters() if parameter.shape[1:] == (1, 1) and parameter.ndim == 3}
+
+
+def reset_parameters(module: nn.Module) -> None:
+    """Give `module`'s own parameters, and buffers, their initial values."""
+    reset = getattr(module, "reset_parameters", None)
+    if reset is not None:
+        reset()
+
+
+def stage_indices(stages: int, indices: int | Sequence[int] | None) -> list[int]:
+    """The stages that timm's `indices` mean, from 0: None all, an int the last so many, a sequence those."""
+    if indices is None:
+        return list(range(stages))
+    if isinstance(indices, int):
+        indices = range(stages)[-indices:] if 0 < indices <= stages else [-stages - 1]
+    if not indices or not all(-stages <= index < stages for index in indices):
+        raise ValueError(f"stages {indices!r} asked for, of a model that has {stages}: 0 to {stages - 1}, or negative")
+    return [index % stages for index in indices]
+
+
+def _check(**values: tuple[float, float, float | None]) -> None:
+    for name, (value, low, high) in values.items():
+        if value < low or (high is not None and value >= high):
+            limit = f"{low} or more" + (f" and below {high}" if high is not None else "")
+            raise ValueError(f"{name} is {value}, expected {limit}")

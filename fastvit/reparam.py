@@ -1,0 +1,271 @@
+"""Structural reparameterization: many branches while training, one convolution afterwards.
+
+Each foldable block writes its forward and its kernel one under the other: the same expression, first of
+tensors, then of `Affine` maps. Shapes: x is (B, C, H, W), tokens are (B, N, C).
+"""
+
+import copy
+from collections.abc import Iterator
+from functools import reduce
+from operator import add
+from typing import TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+
+from .affine import Affine, ScaleShift
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+class Foldable(nn.Module):
+    """A block that is one convolution or one linear layer: in eval mode `affine()` equals `forward`."""
+
+    stride: int = 1
+    groups: int = 1
+
+    def affine(self) -> Affine:
+        raise NotImplementedError(f"{type(self).__name__} has a forward but no affine()")
+
+    def fuse(self) -> nn.Conv2d | nn.Linear:
+        """The plain layer that replaces this block, on its device, in its dtype and with its hooks; in eval mode.
+
+        Computed in float64 and rounded once. It requires a gradient if any parameter of the block does. Hooks on
+        the branches inside go with them. The name is the one that `timm.models.reparameterize_model` calls.
+        Raises ValueError in train mode.
+        """
+        if any(module.training for module in self.modules()):
+            raise ValueError(
+                f"cannot fold {type(self).__name__} in train mode, where batch norm depends on the batch: "
+                "call model.eval() first"
+            )
+        parameters = list(self.parameters())
+        layer = self.affine().layer(self.stride, self.groups).to(parameters[0].device, parameters[0].dtype)
+        layer.requires_grad_(any(parameter.requires_grad for parameter in parameters))
+        for name, value in vars(self).items():
+            if "forward" in name or "backward" in name:  # torch's tables of hooks: shared, so that handles still remove
+                setattr(layer, name, value)
+        return layer.eval()
+
+
+def foldables(model: nn.Module) -> dict[str, Foldable]:
+    """The outermost foldable blocks of `model` by name, in its order; none if it is folded."""
+
+    def walk(module: nn.Module, prefix: str) -> Iterator[tuple[str, Foldable]]:
+        if isinstance(module, Foldable):
+            yield prefix, module
+        else:
+            for name, child in module.named_children():
+                yield from walk(child, f"{prefix}.{name}" if prefix else name)
+
+    return dict(walk(model, ""))
+
+
+def reparameterize(model: Module, inplace: bool = False) -> Module:
+    """`model` with every foldable block as one plain `nn.Conv2d` or `nn.Linear`: same outputs, fewer and faster layers.
+
+    After it a FastViT has no batch norm and no layer scale. Folding goes on where it stopped: a folded model comes
+    back as it is, a half-folded one is finished. Any module that contains a FastViT will do, on any device, `meta` too.
+    Arithmetic is in float64, rounded once to the model's dtype.
+
+    Args:
+        model: in eval mode; left untouched unless `inplace`.
+        inplace: replace the blocks of `model` itself, one by one, so that no second copy is held.
+
+    Raises:
+        ValueError: a foldable block is in train mode.
+
+    Source: arXiv:2303.14189, section 3.2; arXiv:2206.04040, section 3.3.
+    """
+    blocks = foldables(model)
+    training = [name for name, block in blocks.items() if any(module.training for module in block.modules())]
+    if training:
+        raise ValueError(
+            f"cannot fold a model in train mode, where batch norm depends on the batch: {len(training)} of its "
+            f"{len(blocks)} foldable blocks are ({training[0] or type(model).__name__}, ...): call model.eval() first"
+        )
+    if not inplace:
+        model = copy.deepcopy(model)
+    if isinstance(model, Foldable):
+        return cast(Module, model.fuse())
+    fold_children(model)
+    return model
+
+
+def fold_children(module: nn.Module, fused: dict[nn.Module, nn.Module] | None = None) -> None:
+    """Replace the foldable blocks inside `module`; one that stands in two places stays one."""
+    fused = {} if fused is None else fused
+    for name, child in module.named_children():
+        if isinstance(child, Foldable):
+            fused[child] = fused.get(child) or child.fuse()
+            module.add_module(name, fused[child])
+        else:
+            fold_children(child, fused)
+
+
+class ConvNorm(Foldable):
+    """bn(conv(x)), zero-padded to keep the size."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, groups: int = 1):
+        super().__init__()
+        self.stride, self.groups = stride, groups
+        self.conv = nn.Conv2d(
+            in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups, bias=False
+        )
+        self.norm = nn.BatchNorm2d(out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return cast(Tensor, self.norm(self.conv(x)))
+
+    def affine(self) -> Affine:
+        return Affine.of(self.conv).normed(self.norm)
+
+
+class SkipNorm(Foldable):
+    """bn(x)."""
+
+    def __init__(self, channels: int, groups: int):
+        super().__init__()
+        self.channels, self.groups = channels, groups
+        self.norm = nn.BatchNorm2d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return cast(Tensor, self.norm(x))
+
+    def affine(self) -> Affine:
+        return Affine.identity(self.channels, self.groups, self.norm.weight.device).normed(self.norm)
+
+
+class RepConv(Foldable):
+    """main(x) + small(x) + skip(x); small and skip where asked for.
+
+    MobileOne's block (arXiv:2206.04040) has a 1x1 convolution as its small branch; RepLKNet's large
+    kernel (arXiv:2203.06717) has a 3x3 one and no skip.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        *,
+        small: int | None = None,
+        skip: bool = False,
+        stride: int = 1,
+        groups: int = 1,
+    ):
+        super().__init__()
+        self.stride, self.groups = stride, groups
+        self.main = ConvNorm(in_channels, out_channels, kernel_size, stride, groups)
+        if small:
+            self.small = ConvNorm(in_channels, out_channels, small, stride, groups)
+        if skip:
+            self.skip = SkipNorm(in_channels, groups)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return reduce(add, [branch(x) for branch in self.children()])
+
+    def affine(self) -> Affine:
+        return reduce(add, [branch.affine() for branch in cast(Iterator[Foldable], self.children())])
+
+
+class RepMixer(Foldable):
+    """x + scale * (mixer(x) - norm(x)): FastViT's token mixer (arXiv:2303.14189, section 3.2.1)."""
+
+    def __init__(self, channels: int, layer_scale: float):
+        super().__init__()
+        self.channels, self.groups = channels, channels
+        self.layer_scale = layer_scale
+        self.mixer = RepConv(channels, channels, 3, small=1, skip=True, groups=channels)
+        self.norm = SkipNorm(channels, groups=channels)
+        self.scale = nn.Parameter(torch.empty(channels, 1, 1))
+
+    def reset_parameters(self) -> None:
+        nn.init.constant_(self.scale, self.layer_scale)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.scale * (self.mixer(x) - self.norm(x))
+
+    def affine(self) -> Affine:
+        x = Affine.identity(self.channels, self.groups, self.scale.device)
+        return x + self.scale * (self.mixer.affine() - self.norm.affine())
+
+
+class PositionEncoding(Foldable):
+    """x + conv(x), 7x7 and depthwise: conditional position encoding (arXiv:2102.10882)."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.channels, self.groups = channels, channels
+        self.conv = nn.Conv2d(channels, channels, 7, padding=3, groups=channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + cast(Tensor, self.conv(x))
+
+    def affine(self) -> Affine:
+        return Affine.identity(self.channels, self.groups, self.conv.weight.device) + Affine.of(self.conv)
+
+
+class ScaledConv(Foldable):
+    """scale * conv(x), 1x1: the end of a residual branch and its layer scale (arXiv:2103.17239)."""
+
+    def __init__(self, in_channels: int, out_channels: int, layer_scale: float):
+        super().__init__()
+        self.layer_scale = layer_scale
+        self.conv = nn.Conv2d(in_channels, out_channels, 1)
+        self.scale = nn.Parameter(torch.empty(out_channels, 1, 1))
+
+    def reset_parameters(self) -> None:
+        reset_small(self.conv)
+        nn.init.constant_(self.scale, self.layer_scale)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.scale * cast(Tensor, self.conv(x))
+
+    def affine(self) -> Affine:
+        return self.scale * Affine.of(self.conv)
+
+
+class ScaledLinear(Foldable):
+    """scale * linear(tokens): the same for attention."""
+
+    def __init__(self, in_channels: int, out_channels: int, layer_scale: float):
+        super().__init__()
+        self.layer_scale = layer_scale
+        self.linear = nn.Linear(in_channels, out_channels)
+        self.scale = nn.Parameter(torch.empty(out_channels, 1, 1))
+
+    def reset_parameters(self) -> None:
+        reset_small(self.linear)
+        nn.init.constant_(self.scale, self.layer_scale)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.scale.flatten() * cast(Tensor, self.linear(tokens))
+
+    def affine(self) -> Affine:
+        return self.scale * Affine.of(self.linear)
+
+
+class NormLinear(Foldable):
+    """linear(norm(tokens)), where norm is a batch norm or, after a plain layer norm, its affine part."""
+
+    def __init__(self, in_channels: int, out_channels: int, norm: nn.BatchNorm1d | ScaleShift):
+        super().__init__()
+        self.norm = norm
+        self.linear = nn.Linear(in_channels, out_channels, bias=False)
+
+    def reset_parameters(self) -> None:
+        reset_small(self.linear)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return cast(Tensor, self.linear(self.norm(tokens.transpose(1, 2)).transpose(1, 2)))
+
+    def affine(self) -> Affine:
+        return Affine.of(self.linear).after(self.norm)
+
+
+def reset_small(layer: nn.Conv2d | nn.Linear) -> None:
+    """Weights of standard deviation 0.02 and no bias: layers without a norm behind them (ml-fastvit, models/fastvit.py)."""
+    nn.init.trunc_normal_(layer.weight, std=0.02)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
