@@ -1,10 +1,13 @@
 """FastViT, MobileCLIP's MCi and FastViTHD: vision encoders that train with many branches and run with one."""
 
+from .checkpoint import load, save
 from .config import CONFIGS, Config
-from .create import create_model, list_models, load, save
+from .create import create_model, list_models
 from .model import FastViT
 from .preprocess import Preprocess
+from .registry import register_timm
 from .reparam import reparameterize
+from .verify import verify
 from .weights.files import WeightsError
 
 __version__ = "0.1.0"
@@ -18,6 +21,8 @@ __all__ = [
     "create_model",
     "list_models",
     "load",
+    "register_timm",
     "reparameterize",
     "save",
+    "verify",
 ]

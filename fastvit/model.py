@@ -4,6 +4,7 @@ Shapes: B images, C channels, H x W positions; sizes are rounded up at each stri
 """
 
 from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import Any, cast
 
 import torch
@@ -80,8 +81,11 @@ class FastViT(nn.Module):
         self.in_chans = in_chans
         self.drop_rate = drop_rate
         self.stem = Stem(in_chans, config.width, config.stem_scale)
-        rates = torch.linspace(0, drop_path_rate, sum(config.depths), device="cpu").split(list(config.depths))
-        self.stages = nn.Sequential(*(Stage(config, i, rate.tolist()) for i, rate in enumerate(rates)))
+        blocks = sum(config.depths)
+        rates = iter([drop_path_rate * block / max(1, blocks - 1) for block in range(blocks)])
+        self.stages = nn.Sequential(
+            *(Stage(config, index, list(islice(rates, depth))) for index, depth in enumerate(config.depths))
+        )
         self.final_conv: nn.Module = ConvBlock(
             RepConv(config.widths[-1], config.num_features, 3, small=1, groups=config.widths[-1]),
             squeeze=SqueezeExcite(config.num_features, 16),
@@ -209,7 +213,9 @@ class FastViT(nn.Module):
 
     def no_weight_decay(self) -> set[str]:
         """Parameters of more than one dimension that are scales, which decay would pull to zero."""
-        return {name for name, parameter in self.named_parameters() if parameter.shape[1:] == (1, 1) and parameter.ndim == 3}
+        return {
+            name for name, parameter in self.named_parameters() if parameter.shape[1:] == (1, 1) and parameter.ndim == 3
+        }
 
 
 def reset_parameters(module: nn.Module) -> None:

@@ -184,7 +184,7 @@ class RepMixer(Foldable):
         nn.init.constant_(self.scale, self.layer_scale)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.scale * (self.mixer(x) - self.norm(x))
+        return x + self.scale * cast(Tensor, self.mixer(x) - self.norm(x))
 
     def affine(self) -> Affine:
         x = Affine.identity(self.channels, self.groups, self.scale.device)
@@ -265,7 +265,7 @@ class NormLinear(Foldable):
 
 
 def reset_small(layer: nn.Conv2d | nn.Linear) -> None:
-    """Weights of standard deviation 0.02 and no bias: layers without a norm behind them (ml-fastvit, models/fastvit.py)."""
+    """Weights of standard deviation 0.02 and no bias (ml-fastvit, models/fastvit.py)."""
     nn.init.trunc_normal_(layer.weight, std=0.02)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)

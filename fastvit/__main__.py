@@ -1,0 +1,5 @@
+"""python -m fastvit"""
+
+from .commands import app
+
+app()

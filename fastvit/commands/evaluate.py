@@ -1,0 +1,138 @@
+"""fastvit evaluate: how many pictures of a labelled folder a network names right."""
+
+from __future__ import annotations
+
+import json as format_json
+import sys
+import time
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .common import network
+
+if TYPE_CHECKING:
+    from fastvit import FastViT
+    from fastvit.evaluation import Counts
+
+ROWS = 50  # of the table; of more classes the worst are shown
+
+
+def main(
+    model: Annotated[str, typer.Argument(help="A name with its weights, or a .safetensors file.")],
+    data: Annotated[Path, typer.Argument(help="Folder of class folders, or one with val/ or test/ in it.")],
+    batch_size: Annotated[int, typer.Option(help="Pictures at a time.", min=1)] = 64,
+    workers: Annotated[int, typer.Option(help="Processes that read pictures.", min=0)] = 2,
+    device: Annotated[str, typer.Option(help="cpu, cuda, mps ... (default: the fastest there is).")] = "",
+    reparameterized: Annotated[
+        bool, typer.Option("--reparameterized/--unfolded", help="Fold the network first: faster, the same answers.")
+    ] = True,
+    confusion: Annotated[Path | None, typer.Option(help="Write the confusion matrix to this picture.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Count how many pictures a network names right: first guess, first five, and class by class."""
+    from fastvit import reparameterize
+
+    try:
+        if confusion and not find_spec("matplotlib"):
+            raise ValueError('--confusion needs matplotlib; run: pip install "fastvit[train]"')
+        unfolded = network(model)
+        classes, counts, seconds = _evaluate(
+            reparameterize(unfolded) if reparameterized else unfolded, data, batch_size, workers, device
+        )
+        if confusion:
+            _draw(counts, classes, confusion)
+    except (ValueError, OSError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from None
+    _print(_summary(model, data, classes, counts, seconds), json)
+
+
+def _evaluate(
+    network: FastViT, data: Path, batch_size: int, workers: int, device_name: str
+) -> tuple[list[str], Counts, float]:
+    """The folders' names, the counts, and the seconds that reading and answering took."""
+    import torch
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from fastvit.data import HELD_OUT, Pictures, batches, held_out_folder
+    from fastvit.evaluation import Counts, choose_device, match_classes, predictions
+    from fastvit.preprocess import Preprocess
+
+    device = choose_device(device_name)
+    folder = held_out_folder(data) if any((data / name).is_dir() for name in HELD_OUT) else data
+    pictures = Pictures(folder, Preprocess.from_cfg(network.pretrained_cfg))
+    counts = Counts(match_classes(pictures.classes, network.pretrained_cfg), network.num_classes)
+    network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    loader = batches(pictures, batch_size, workers=workers, pin=device.type == "cuda")
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"), TimeRemainingColumn())
+    started, done = time.perf_counter(), 0
+    with Progress(*columns, console=Console(file=sys.stderr), transient=True, disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task("", total=len(pictures), note="")
+        for logits, labels in predictions(network, loader, device):
+            counts.add(logits, labels)
+            done += len(labels)
+            speed = done / (time.perf_counter() - started)
+            bar.update(task, completed=done, note=f"{speed:.0f} images/s  top-1 {counts.top1:.2f} %")
+    return pictures.classes, counts, time.perf_counter() - started
+
+
+def _summary(model: str, data: Path, classes: list[str], counts: Counts, seconds: float) -> dict[str, Any]:
+    images, rights = counts.total.tolist(), counts.right.tolist()
+    return {
+        "model": model,
+        "data": str(data),
+        "images": sum(images),
+        "top1": counts.top1,
+        "top5": counts.top5,
+        "images_per_second": sum(images) / seconds,
+        "classes": [
+            {"name": name, "images": total, "right": right, "top1": 100 * right / total}
+            for name, total, right in zip(classes, images, rights, strict=True)
+        ],
+    }
+
+
+def _print(summary: dict[str, Any], json: bool) -> None:
+    """The table of classes first, the results last."""
+    if json:
+        typer.echo(format_json.dumps(summary))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    rows = summary["classes"]
+    shown = rows if len(rows) <= ROWS else sorted(rows, key=lambda row: float(row["top1"]))[:ROWS]
+    title = "" if len(shown) == len(rows) else f"the {ROWS} worst of {len(rows)} classes"
+    table = Table("class", "images", "right", "top-1 %", title=title)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for row in shown:
+        table.add_row(row["name"], str(row["images"]), str(row["right"]), f"{row['top1']:.2f}")
+    Console().print(table)
+    typer.echo(
+        f"{summary['model']} on {summary['images']} pictures: top-1 {summary['top1']:.2f} %, "
+        f"top-5 {summary['top5']:.2f} %, {summary['images_per_second']:.0f} images/s"
+    )
+
+
+def _draw(counts: Counts, classes: list[str], path: Path) -> None:
+    """The confusion matrix as percentages of each row; columns are the classes of the folders, in the same order."""
+    from matplotlib.figure import Figure
+
+    shares = 100 * counts.confusion[:, counts.indices] / counts.total[:, None]
+    edge = min(40.0, max(4.0, 0.55 * len(classes) + 2))
+    figure = Figure(figsize=(edge, edge), layout="constrained")
+    axes = figure.add_subplot(xlabel="answer", ylabel="folder", title=f"top-1 {counts.top1:.2f} %")
+    axes.imshow(shares.numpy(), cmap="Blues", vmin=0, vmax=100)
+    if len(classes) <= 100:  # more names would overlap
+        axes.set_xticks(range(len(classes)), classes, rotation=90)
+        axes.set_yticks(range(len(classes)), classes)
+    if len(classes) <= 20:
+        for row, column in shares.nonzero().tolist():
+            share = float(shares[row, column])
+            axes.text(column, row, f"{share:.1f}", ha="center", va="center", fontsize=7, color="wk"[share < 50])
+    figure.savefig(path, dpi=150)

@@ -1,0 +1,191 @@
+"""Picture files of every kind, found and read; whatever is wrong with one is an ImageError of one clear line."""
+
+from __future__ import annotations
+
+import glob
+import io
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from itertools import chain
+from typing import BinaryIO
+
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+# Only what Pillow decodes in this process: its EPS reader starts Ghostscript, which runs the program in the file.
+FORMATS = {
+    "AVIF": ".avif .avifs",
+    "BMP": ".bmp",
+    "GIF": ".gif",
+    "ICO": ".ico",
+    "JPEG": ".jpg .jpeg .jpe .jfif .mpo",
+    "JPEG2000": ".jp2 .j2k .jpc .jpf .jpx",
+    "PNG": ".png .apng",
+    "PPM": ".ppm .pgm .pbm .pnm .pfm",
+    "QOI": ".qoi",
+    "TIFF": ".tif .tiff",
+    "WEBP": ".webp",
+}
+SUFFIXES = frozenset(suffix for suffixes in FORMATS.values() for suffix in suffixes.split())
+MAX_PIXELS = 2**27  # 134 million, above the largest cameras; as RGB half a gigabyte
+STANDARD_INPUT = "-"
+
+Source = str | os.PathLike[str] | bytes | BinaryIO
+
+
+class ImageError(ValueError):
+    """A picture that cannot be read: which, what is wrong with it, and what to do, in one line."""
+
+
+def read_image(source: Source, name: str | None = None) -> Image.Image:
+    """A file's path, its bytes, or a binary stream -> the picture in RGB, the right way up.
+
+    Of an animation it is the first frame; what is transparent is shown on white; 16-bit greys keep their high byte.
+    Every failure is an ImageError that starts with `name`, by default the path.
+    """
+    if name is None:
+        name = display_name(source) if isinstance(source, str | os.PathLike) else "the picture"
+    try:
+        with _opened(source) as stream, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns of odd metadata, and of sizes that are refused below
+            return _decoded(stream)
+    except ImageError as error:
+        raise ImageError(f"{name}: {error}") from None
+    except Image.DecompressionBombError:
+        raise ImageError(f"{name}: {_too_large('more')}") from None
+    except Exception as error:  # decoders fail with what they please: OSError, SyntaxError, struct.error, IndexError...
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ImageError(f"{name}: cut short or damaged ({reason}); copy or download it again") from error
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """A picture of any mode -> RGB, with transparency on white, and deep greys scaled down rather than clipped.
+
+    Pillow itself clips: to its `convert`, every 16-bit grey above 255 is white. 32-bit integers are taken for 16-bit
+    greys, since that is what Pillow makes of a 16-bit PGM file, and floats for greys from 0 to 1.
+    """
+    if image.mode.startswith("I;16") or image.mode == "I":
+        image = _scaled_down(image, white=65535)
+    elif image.mode == "F":
+        image = _scaled_down(image, white=1)
+    try:
+        if image.has_transparency_data:
+            image = image.convert("RGBA")
+            return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+        return image if image.mode == "RGB" else image.convert("RGB")
+    except ValueError:  # LAB in older versions of Pillow, premultiplied grey in all of them
+        raise ImageError(f"its colours are kept as {image.mode}, which is not supported; convert it to RGB") from None
+
+
+def find_images(arguments: Sequence[str]) -> Iterator[str]:
+    """Files, folders, patterns and "-" -> the names of files, lazily, each once; "-" stands for standard input.
+
+    Of folders, and the folders inside them, these are the files with a picture's suffix, sorted, without hidden ones
+    and without following links to folders. A file given by its own name is passed on whatever its suffix, even if it
+    is missing: to say so is for whoever reads it. A folder or pattern without any picture is an ImageError at once.
+    """
+    found = []
+    for argument in arguments:
+        names = _names(argument)
+        if (first := next(names, None)) is None:
+            what = "no picture in this folder" if os.path.isdir(argument) else "no file matches this pattern"
+            raise ImageError(f"{display_name(argument)}: {what}; check the name, and the suffixes of the files")
+        found.append(chain([first], names))
+    if len(found) == 1:  # one folder may hold millions, and none of them twice: nothing to remember
+        return found[0]
+    return _each_once(chain.from_iterable(found))
+
+
+def display_name(source: str | os.PathLike[str]) -> str:
+    """A name that prints as one line everywhere: line breaks, control codes and undecodable bytes are escaped."""
+    if source == STANDARD_INPUT:
+        return "standard input"
+    name = os.fspath(source)
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in name)
+
+
+def _opened(source: Source) -> BinaryIO:
+    if isinstance(source, bytes):
+        return io.BytesIO(source)
+    if not isinstance(source, str | os.PathLike):
+        return io.BytesIO(source.read())  # a pipe cannot seek, as decoders do
+    if os.path.isdir(source):
+        readable = os.access(source, os.R_OK | os.X_OK)
+        raise ImageError("this is a folder, not a picture" if readable else "this folder may not be read")
+    try:
+        return open(source, "rb")
+    except FileNotFoundError:
+        raise ImageError("there is no such file; check the name") from None
+    except PermissionError:
+        raise ImageError("may not be read; change its permissions") from None
+    except (OSError, ValueError) as error:  # a name that is too long, or has a null byte
+        raise ImageError(f"cannot be opened ({getattr(error, 'strerror', None) or error}); check the name") from None
+
+
+def _decoded(stream: BinaryIO) -> Image.Image:
+    """Reads the header, looks at the size, and only then decodes."""
+    try:
+        image = Image.open(stream, formats=tuple(FORMATS))
+    except UnidentifiedImageError:
+        stream.seek(0)
+        if not stream.read(1):
+            raise ImageError("the file is empty; copy or download it again") from None
+        kinds = ", ".join(FORMATS)
+        raise ImageError(f"not a picture, or of none of the kinds {kinds}; convert it to PNG or JPEG") from None
+    if image.width * image.height > MAX_PIXELS:
+        raise ImageError(_too_large(f"{image.width} x {image.height}"))
+    image.load()
+    with suppress(Exception):  # broken metadata says nothing about the picture
+        ImageOps.exif_transpose(image, in_place=True)
+    return to_rgb(image)
+
+
+def _too_large(pixels: str) -> str:
+    return f"{pixels} pixels, while {MAX_PIXELS / 1e6:.0f} million are the limit; make it smaller"
+
+
+def _scaled_down(image: Image.Image, white: float) -> Image.Image:
+    """Greys from 0 to `white` -> bytes; whole numbers keep their high byte, as Pillow reads 16-bit colours."""
+    import numpy
+
+    values = numpy.asarray(image)
+    if not (values.min() >= 0 and values.max() <= white):  # also refuses nan
+        found = f"{values.min():g} to {values.max():g}"
+        raise ImageError(f"its greys go from {found}, expected 0 to {white:g}; scale them, or save it with 8 bits")
+    scaled = numpy.rint(values * 255) if white == 1 else values >> 8
+    return Image.fromarray(scaled.astype(numpy.uint8))
+
+
+def _names(argument: str) -> Iterator[str]:
+    if os.path.isdir(argument):
+        yield from _names_inside(argument)
+    elif argument == STANDARD_INPUT or os.path.lexists(argument) or not glob.has_magic(argument):
+        yield argument
+    else:  # a pattern that the shell left alone: quoted, or on Windows
+        for match in sorted(glob.iglob(argument, recursive=True)):
+            yield from _names(match)
+
+
+def _names_inside(folder: str) -> Iterator[str]:
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError:
+        yield folder  # whoever reads it is told why that fails
+        return
+    for entry in entries:
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir(follow_symlinks=False):
+            yield from _names_inside(entry.path)
+        elif os.path.splitext(entry.name)[1].lower() in SUFFIXES:
+            yield entry.path
+
+
+def _each_once(names: Iterator[str]) -> Iterator[str]:
+    seen: set[str] = set()
+    for name in names:
+        key = name if name == STANDARD_INPUT else os.path.abspath(name)
+        if key not in seen:
+            seen.add(key)
+            yield name

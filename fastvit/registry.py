@@ -1,0 +1,65 @@
+"""Our models in timm's registry, so that timm.create_model, its scripts and its tools make them."""
+
+import logging
+import sys
+import warnings
+from typing import Any
+
+from torch import nn
+
+from .config import CONFIGS
+from .create import create_model
+
+__all__: list[str] = []  # timm adds the names that it takes from this module
+default_cfgs: dict[str, Any] = {}  # where timm looks for a model's preprocessing
+
+
+def register_timm(override: bool = False) -> list[str]:
+    """Put our models in timm's registry and say which; nothing happens without this call.
+
+    Args:
+        override: also take the names that timm has for models of its own; without it only those it lacks.
+
+    Returns:
+        The names that timm now gives to us.
+    """
+    from timm.models import register_model
+    from timm.models._registry import is_model, model_entrypoint
+
+    ours = [name for name in CONFIGS if is_model(name) and model_entrypoint(name).__module__ == __name__]
+    added = [name for name in CONFIGS if name not in ours and (override or not is_model(name))]
+    for name in added:
+        entry = _entry(name)
+        setattr(sys.modules[__name__], name, entry)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=f"Overwriting {name} in registry")  # it was asked for
+            register_model(entry)
+    logging.getLogger("fastvit").info("registered in timm: %s", ", ".join(added) or "nothing")
+    return [name for name in CONFIGS if name in ours or name in added]
+
+
+def _entry(name: str) -> Any:
+    """The function that timm calls to make a model."""
+    config = CONFIGS[name]
+    default_cfgs[name] = {
+        **config.preprocess.to_cfg(),
+        "input_size": (3, *config.preprocess.size),
+        "num_classes": config.num_classes,
+        "first_conv": "stem.0.conv.main.conv",
+        "classifier": "head.fc",
+        "license": "apache-2.0",
+    }
+
+    def entry(pretrained: bool = False, **options: Any) -> nn.Module:
+        tag = options.pop("pretrained_cfg", None)  # timm takes the tag off "fastvit_t8.cifar10" and passes it here
+        overlay = options.pop("pretrained_cfg_overlay", None) or {}
+        options.pop("cache_dir", None)  # nothing is downloaded
+        model = create_model(f"{name}.{tag}" if isinstance(tag, str) else name, pretrained, **options)
+        if overlay:
+            model.pretrained_cfg = {**model.pretrained_cfg, **overlay}
+        return model
+
+    entry.__name__ = entry.__qualname__ = name
+    entry.__module__ = __name__
+    entry.__doc__ = f"{name} of the fastvit package."
+    return entry

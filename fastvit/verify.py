@@ -1,0 +1,182 @@
+"""Proof by measurement that a model and its folded form compute the same."""
+
+import copy
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .checkpoint import is_folded
+from .model import FastViT
+from .reparam import Foldable, foldables, reparameterize
+
+# Largest relative error that counts as equal. Half precision is reported and not judged: there the unfolded model
+# rounds more often than the folded one and is the less exact of the two.
+TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
+
+
+@dataclass(frozen=True, slots=True)
+class Error:
+    """The largest difference of two outputs, and its ratio to the largest magnitude of the first."""
+
+    absolute: float
+    relative: float
+
+    @classmethod
+    def between(cls, expected: Tensor, given: Tensor) -> "Error":
+        expected, given = expected.double(), given.double()
+        absolute = (expected - given).abs().max().item()
+        return cls(absolute, absolute / max(expected.abs().max().item(), torch.finfo(torch.float64).tiny))
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A block, or the whole model: its error in float64 and in the model's own dtype."""
+
+    name: str
+    kind: str
+    float64: Error
+    own: Error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What `verify` measured; `print` shows it as a table."""
+
+    model: str
+    dtype: torch.dtype
+    images: tuple[int, ...]  # (B, in_chans, H, W)
+    blocks: tuple[Row, ...]
+    whole: Row
+    top1_agreement: float | None  # share of the images with the same best class; None without classes
+    parameters: tuple[int, int]  # before and after
+    modules: tuple[int, int]
+
+    @property
+    def exact(self) -> bool:
+        """Whether every block and the whole agree within `TOLERANCE`."""
+        rows = (*self.blocks, self.whole)
+        own = TOLERANCE.get(self.dtype, float("inf"))
+        # Written so that NaN is not exact.
+        return all(row.float64.relative <= TOLERANCE[torch.float64] and row.own.relative <= own for row in rows)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as JSON takes it."""
+        return asdict(self) | {"dtype": str(self.dtype).removeprefix("torch."), "exact": self.exact}
+
+    def __str__(self) -> str:
+        from rich.console import Console
+
+        console = Console(width=80, no_color=True, highlight=False)
+        with console.capture() as capture:
+            self.print(console)
+        return capture.get().rstrip()
+
+    def print(self, console: Any) -> None:
+        """The table, on a rich console."""
+        from rich.table import Table
+
+        dtype = str(self.dtype).removeprefix("torch.")
+        table = Table("block", "kind", "float64\nabsolute", "\nrelative", f"{dtype}\nabsolute", "\nrelative", box=None)
+        for column in table.columns[2:]:
+            column.justify, column.no_wrap = "right", True
+        for row in (*self.blocks, self.whole):
+            numbers = (row.float64.absolute, row.float64.relative, row.own.absolute, row.own.relative)
+            table.add_row(row.name, row.kind, *(f"{number:.1e}" for number in numbers))
+        console.print(table)
+        agreement = "" if self.top1_agreement is None else f", top-1 agreement {self.top1_agreement:.0%}"
+        console.print(f"\n{self.model}, {len(self.blocks)} blocks, images {self.images}{agreement}")
+        console.print(
+            f"parameters {self.parameters[0]:,} -> {self.parameters[1]:,}, "
+            f"modules {self.modules[0]:,} -> {self.modules[1]:,}"
+        )
+        console.print("exact: folded and unfolded agree" if self.exact else "NOT exact: folded and unfolded differ")
+
+
+def verify(model: FastViT, images: Tensor | None = None) -> Report:
+    """Fold a copy of `model` and measure how far its outputs, and each block's, are from the original's.
+
+    Each block is compared on what it receives while the model looks at the images, once in float64 and once in the
+    model's dtype. The model is left untouched.
+
+    Args:
+        model: unfolded, in eval mode. At its initial values it proves little: batch norm is then almost the identity.
+        images: (B, in_chans, H, W); by default four of normal noise, of the variant's size but at most 256 x 256.
+
+    Raises:
+        ValueError: train mode; a model that is folded or half folded; images of another shape, or not finite.
+    """
+    if model.training or any(module.training for module in model.modules()):
+        raise ValueError(
+            "cannot verify a model in train mode, where batch norm depends on the batch: call model.eval()"
+        )
+    if is_folded(model):
+        raise ValueError("cannot verify a folded model: nothing is left to compare with; give the unfolded one")
+    images = _noise(model) if images is None else images
+    if images.ndim != 4 or images.shape[1] != model.in_chans or min(images.shape[2:]) < 32:
+        raise ValueError(f"images are {tuple(images.shape)}, expected (B, {model.in_chans}, H, W), H and W from 32 up")
+    if not images.isfinite().all():
+        raise ValueError("images hold NaN or infinity")
+    own_blocks, own_whole, expected, given, folded = _compare(copy.deepcopy(model), images)
+    exact_blocks, exact_whole, *_ = _compare(copy.deepcopy(model).double(), images)
+    kinds = {name: type(block).__name__ for name, block in foldables(model).items()}
+    return Report(
+        model=model.pretrained_cfg.get("architecture") or type(model).__name__,
+        dtype=next(model.parameters()).dtype,
+        images=tuple(images.shape),
+        blocks=tuple(Row(name, kinds[name], exact_blocks[name], own_blocks[name]) for name in kinds),
+        whole=Row("end to end", "", exact_whole, own_whole),
+        top1_agreement=(expected.argmax(1) == given.argmax(1)).double().mean().item() if model.num_classes else None,
+        parameters=(_parameters(model), _parameters(folded)),
+        modules=(len(list(model.modules())), len(list(folded.modules()))),
+    )
+
+
+@torch.no_grad()
+def _compare(model: FastViT, images: Tensor) -> tuple[dict[str, Error], Error, Tensor, Tensor, FastViT]:
+    """Errors of the blocks and of the whole, both outputs, and `model`, now folded."""
+    like = next(model.parameters())
+    images = images.to(like.device, like.dtype)
+    errors: dict[str, Error] = {}
+    for name, block in foldables(model).items():
+        handles: list[Any] = []
+        handles.append(block.register_forward_hook(_comparing(name, errors, handles)))
+    expected = model(images)
+    given = reparameterize(model, inplace=True)(images)
+    return errors, Error.between(expected, given), expected, given, model
+
+
+def _comparing(name: str, errors: dict[str, Error], handles: list[Any]) -> Callable[..., None]:
+    """A hook that compares a block with its folded form on one input, and then removes itself."""
+
+    def hook(block: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+        handles.pop().remove()  # first: the folded layer takes over the block's hooks
+        assert isinstance(block, Foldable)
+        errors[name] = Error.between(output, block.fuse()(*inputs))
+
+    return hook
+
+
+@torch.no_grad()
+def randomize(model: nn.Module, generator: torch.Generator | None = None) -> None:
+    """Draw every parameter and running statistic anew, in place, far from the values that hide mistakes."""
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        kind = name.rpartition(".")[2]
+        if kind in ("running_var", "scale") or (kind == "weight" and tensor.ndim == 1):
+            tensor.uniform_(0.5, 1.5, generator=generator)
+        elif kind in ("running_mean", "bias"):
+            tensor.normal_(0, 0.1, generator=generator)
+        elif kind == "weight":
+            tensor.normal_(0, tensor[0].numel() ** -0.5, generator=generator)
+
+
+def _parameters(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _noise(model: FastViT) -> Tensor:
+    """Four images, the same every time."""
+    size = [min(256, edge) for edge in model.config.preprocess.size]
+    return torch.randn(4, model.in_chans, *size, generator=torch.Generator().manual_seed(0))

@@ -1,0 +1,34 @@
+"""Networks with every kind of block that the published ones have, and a few thousand parameters."""
+
+from dataclasses import replace
+from typing import Any
+
+import timm
+from randomize import randomize
+from torch import nn
+
+from fastvit import CONFIGS, FastViT
+
+SMALL = {
+    "fastvit_t8": replace(CONFIGS["fastvit_t8"], depths=(1, 1, 2, 1), width=8),
+    "fastvit_sa12": replace(CONFIGS["fastvit_sa12"], depths=(1, 1, 1, 2), width=8),
+    "fastvit_mci0": replace(CONFIGS["fastvit_mci0"], depths=(1, 1, 1, 2), width=8),
+    "fastvithd": replace(CONFIGS["fastvithd"], depths=(1, 1, 1, 2, 1), width=8),
+}
+
+
+def small(name: str, **arguments: Any) -> FastViT:
+    """The small one of `SMALL`, with random parameters and statistics, in eval mode."""
+    return randomize(FastViT(SMALL[name], **arguments)).eval()
+
+
+def timms(name: str) -> str:
+    """timm has FastViTHD under the name that it bears in MobileCLIP2."""
+    return "fastvit_mci3" if name == "fastvithd" else name
+
+
+def timms_small(name: str, **arguments: Any) -> nn.Module:
+    """timm's class, built as the small one."""
+    config = SMALL[name]
+    arguments = {"num_classes": config.num_classes} | arguments
+    return timm.create_model(timms(name), layers=config.depths, embed_dims=config.widths, **arguments).eval()

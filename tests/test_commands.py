@@ -1,0 +1,87 @@
+"""fastvit models and fastvit verify, as a person types them."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+from typer.testing import CliRunner
+
+import fastvit
+from fastvit.commands import app
+
+
+def run(*arguments: str) -> tuple[int, str, str]:
+    result = CliRunner().invoke(app, arguments)
+    return result.exit_code, result.stdout, result.stderr
+
+
+def test_models_lists_every_network_with_its_parameters() -> None:
+    status, shown, _ = run("models", "--json")
+    rows = [json.loads(line) for line in shown.splitlines()]
+    assert status == 0 and [row["name"] for row in rows] == fastvit.list_models()
+    t8 = rows[0]
+    assert t8["parameters"] == sum(p.numel() for p in fastvit.create_model("fastvit_t8").parameters())
+    assert t8["weights"] == ["cifar10"]
+
+
+def test_models_takes_a_pattern_and_says_when_it_matches_nothing() -> None:
+    assert [json.loads(line)["name"] for line in run("models", "*mci3", "--json")[1].splitlines()] == ["fastvit_mci3"]
+    assert [json.loads(line)["name"] for line in run("models", "--pretrained", "--json")[1].splitlines()] == ["fastvit_t8"]
+    status, shown, error = run("models", "resnet50")
+    assert status == 2 and shown == "" and "'resnet50'" in error and error.count("\n") == 1
+
+
+def test_verify_proves_the_bundled_weights_on_a_photograph() -> None:
+    photograph = str(Path(__file__).parents[1] / "weights" / "cat.jpg")
+    status, shown, error = run("verify", "--image", photograph, "--json")
+    report = json.loads(shown)
+    assert status == 0, error
+    assert report["exact"] and report["top1_agreement"] == 1 and report["images"] == [1, 3, 64, 64]
+    assert len(report["blocks"]) == 37
+
+
+def test_verify_draws_random_weights_for_a_network_that_has_none_and_says_so() -> None:
+    status, shown, _ = run("verify", "fastvit_t12", "--image", str(Path(__file__).parents[1] / "weights" / "cat.jpg"))
+    assert status == 0
+    assert "exact: folded and unfolded agree" in shown and "random" in shown.splitlines()[-1]
+    assert max(map(len, shown.splitlines())) <= 80
+
+
+def test_verify_says_in_one_line_what_it_cannot_use(tmp_path: Path) -> None:
+    folded = tmp_path / "folded.safetensors"
+    fastvit.save(fastvit.create_model("fastvit_t8", reparameterized=True), folded)
+    text = tmp_path / "text.safetensors"
+    text.write_text("no weights")
+    for arguments, words in (
+        (["fastvit_t9"], "did you mean fastvit_t8"),
+        ([str(folded)], "folded model"),
+        ([str(text)], "not a readable safetensors file"),
+        ([str(tmp_path / "none.safetensors")], "no such weights file"),
+        (["--image", str(text)], "not a picture"),
+    ):
+        status, shown, error = run("verify", *arguments)
+        assert (status, shown, error.count("\n")) == (2, "", 1) and words in error, (arguments, error)
+
+
+def test_verify_exits_with_1_when_folding_is_wrong(monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    from fastvit.reparam import PositionEncoding
+
+    monkeypatch.setattr(PositionEncoding, "affine", lambda self: self.conv.bias[:, None] * 0 + 1)
+    from fastvit.affine import Affine
+
+    monkeypatch.setattr(PositionEncoding, "affine", lambda self: Affine.of(self.conv))
+    status, shown, _ = run("verify", "fastvit_sa12")
+    assert status == 1 and "NOT exact" in shown
+
+
+def test_help_needs_neither_torch_nor_timm() -> None:
+    code = "import sys\nfrom fastvit.commands import app\nassert 'timm' not in sys.modules"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_module_runs_as_a_program() -> None:
+    ran = subprocess.run([sys.executable, "-m", "fastvit", "--help"], capture_output=True, text=True, check=True)
+    assert all(command in ran.stdout for command in ("classify", "evaluate", "models", "train", "verify"))
+    assert torch.get_num_threads() > 0

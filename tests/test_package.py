@@ -1,0 +1,92 @@
+"""The package as a whole: its public names, its silence, its documents."""
+
+import inspect
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import fastvit
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_the_public_names_are_exactly_these() -> None:
+    assert sorted(fastvit.__all__) == [
+        "CONFIGS",
+        "Config",
+        "FastViT",
+        "Preprocess",
+        "WeightsError",
+        "create_model",
+        "list_models",
+        "load",
+        "register_timm",
+        "reparameterize",
+        "save",
+        "verify",
+    ]
+    namespace: dict[str, object] = {}
+    exec("from fastvit import *", namespace)
+    assert sorted(namespace.keys() - {"__builtins__"}) == sorted(fastvit.__all__)
+
+
+@pytest.mark.parametrize("name", fastvit.__all__)
+def test_every_public_name_is_documented(name: str) -> None:
+    thing = getattr(fastvit, name)
+    if callable(thing):
+        assert inspect.getdoc(thing), name
+
+
+def test_importing_is_silent_and_brings_in_nothing_heavy() -> None:
+    heavy = ("timm", "torchvision", "rich", "typer", "safetensors", "huggingface_hub", "matplotlib")
+    code = f"import fastvit, sys; assert not set({heavy}) & set(sys.modules), set({heavy}) & set(sys.modules)"
+    ran = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
+
+
+def test_importing_changes_no_state_of_torch() -> None:
+    code = """
+import torch
+def state():
+    return (torch.get_num_threads(), torch.get_default_dtype(), torch.get_rng_state().sum().item(),
+            torch.is_grad_enabled(), torch.backends.cudnn.benchmark, torch.get_float32_matmul_precision())
+before = state()
+import fastvit
+assert state() == before
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+
+
+def test_the_readme_shows_code_by_line_15() -> None:
+    lines = (ROOT / "README.md").read_text().splitlines()
+    assert any(line.startswith("```") for line in lines[:15])
+
+
+def test_the_readmes_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "cat.jpg").write_bytes((ROOT / "weights" / "cat.jpg").read_bytes())
+    monkeypatch.chdir(tmp_path)
+    namespace: dict[str, object] = {}
+    assert blocks("python")
+    for block in blocks("python"):  # one after the other, as a reader would type them
+        exec(compile(block, "README.md", "exec"), namespace)
+
+
+def test_the_readmes_commands_exist_with_their_options() -> None:
+    from typer.testing import CliRunner
+
+    from fastvit.commands import app
+
+    commands = re.findall(r"^fastvit (\w+)(.*(?:\\\n.*)*)", "\n".join(blocks("bash")), re.MULTILINE)
+    assert {name for name, _ in commands} == {"classify", "evaluate", "models", "train", "verify"}
+    for name, rest in commands:
+        shown = CliRunner().invoke(app, [name, "--help"], env={"COLUMNS": "200", "TERM": "dumb"}).output
+        for option in re.findall(r"(--[a-z0-9-]+)", rest):
+            assert option in shown, f"README.md: fastvit {name} has no {option}"

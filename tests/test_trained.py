@@ -1,0 +1,59 @@
+"""The weights that ship: real batch-norm statistics, on which folding must be exact."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+import fastvit
+from fastvit.images import read_image
+from fastvit.weights import catalog
+
+FILE = catalog.bundled("fastvit_t8.cifar10")
+PHOTOGRAPH = Path(__file__).parents[1] / "weights" / "cat.jpg"
+CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+
+
+@pytest.fixture(scope="module")
+def trained() -> fastvit.FastViT:
+    return fastvit.load(FILE)
+
+
+def test_the_file_is_small_and_unfolded_and_knows_its_classes(trained: fastvit.FastViT) -> None:
+    assert FILE.stat().st_size <= 10e6
+    assert trained.pretrained_cfg["label_names"] == CLASSES
+    assert trained.pretrained_cfg["license"] == "apache-2.0"
+    assert len(trained.state_dict()) == 462
+
+
+def test_its_batch_norms_have_seen_pictures(trained: fastvit.FastViT) -> None:
+    for name, norm in trained.named_modules():
+        if isinstance(norm, torch.nn.BatchNorm2d):
+            assert norm.running_mean.abs().max() > 0 and (norm.running_var - 1).abs().max() > 1e-3, name
+
+
+def test_folding_is_exact_on_real_statistics(trained: fastvit.FastViT) -> None:
+    report = fastvit.verify(trained)
+    assert report.exact and report.whole.float64.relative < 1e-9 and report.whole.own.relative < 1e-4
+    assert report.top1_agreement == 1
+
+
+def test_a_cat_is_a_cat_folded_or_not(trained: fastvit.FastViT) -> None:
+    image = fastvit.Preprocess.from_cfg(trained.pretrained_cfg)(read_image(PHOTOGRAPH))[None]
+    with torch.inference_mode():
+        for model in (trained, fastvit.reparameterize(trained)):
+            assert CLASSES[model(image).argmax()] == "cat"
+
+
+@pytest.mark.cifar10
+@pytest.mark.skipif("CIFAR10" not in os.environ, reason="CIFAR10 names no folder of the pictures")
+def test_it_names_92_of_100_test_pictures() -> None:
+    import json
+
+    from typer.testing import CliRunner
+
+    from fastvit.commands import app
+
+    result = CliRunner().invoke(app, ["evaluate", "fastvit_t8.cifar10", os.environ["CIFAR10"], "--json"])
+    assert json.loads(result.stdout)["top1"] >= 92
