@@ -31,7 +31,7 @@ def _columns(scale: Tensor, weight: Tensor) -> Tensor:
 
 
 class ScaleShift(nn.Module):
-    """weight * x + bias for each channel of (B, C, N): the affine part of a layer norm."""
+    """weight * x + bias for each channel of (B, C, H, W): the affine part of a layer norm."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -44,7 +44,7 @@ class ScaleShift(nn.Module):
         nn.init.zeros_(self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.weight[:, None] * x + self.bias[:, None]
+        return self.weight[:, None, None] * x + self.bias[:, None, None]
 
 
 def scale_and_shift(norm: nn.Module) -> tuple[Tensor, Tensor]:

@@ -49,6 +49,8 @@ def save(model: FastViT, path: str | Path, *, dtype: torch.dtype | None = None) 
     variant = model.pretrained_cfg.get("architecture")
     if variant is None:
         raise ValueError("this model has no name to be saved under: make it with create_model(name) or load(path)")
+    if isinstance(model.final_conv, nn.Identity):
+        raise ValueError("a pruned model cannot be saved, as no file says what was cut away: save the whole one")
     weights = Weights(
         variant=variant,
         folded=is_folded(model),
@@ -78,7 +80,7 @@ def is_folded(model: FastViT) -> bool:
     if folded:
         raise ValueError(
             f"a half-folded model: {len(folded)} of its {len(folded) + len(left)} foldable blocks are folded already "
-            f"({folded[0]}, ...): finish it with reparameterize(model), or start from the unfolded one"
+            f"({folded[0]}, ...): finish with reparameterize(model), or start from the unfolded one"
         )
     return False
 
@@ -100,7 +102,12 @@ def fill(model: FastViT, weights: Weights, path: str | Path, *, folded: bool) ->
     classes = {"num_classes": model.num_classes}
     if model.num_classes != weights.cfg["num_classes"]:
         classes["label_names"] = None
-    state = _with_head(_with_images(weights.state, weights.in_chans, model), weights.cfg["num_classes"], model, path)
+    state = _with_images(weights.state, weights.in_chans, model)
+    if not _same_head(weights, model):
+        state = _with_new_head(state, model)
+        if model.num_classes:
+            count = f"{weights.cfg['num_classes']} classes; started a new one of {model.num_classes}"
+            warnings.warn(f"{path}: its classifier is of {count}", stacklevel=3)
     _assign(model, state, path)
     size = {"input_size": (model.in_chans, *weights.cfg["input_size"][1:])}
     model.pretrained_cfg = model.pretrained_cfg | weights.cfg | classes | size | {"architecture": variant}
@@ -120,18 +127,20 @@ def _with_images(state: Mapping[str, Tensor], in_chans: int, model: FastViT) -> 
     }
 
 
-def _with_head(state: dict[str, Tensor], num_classes: int, model: FastViT, path: str | Path) -> dict[str, Tensor]:
-    """The weights' own classifier if it is for as many classes; else a new one, or none."""
-    head = Head(model.num_features, model.num_classes, model.global_pool, model.drop_rate)
-    expected = {f"head.{name}": tensor for name, tensor in head.state_dict().items()}
-    if all(name in state and state[name].shape == tensor.shape for name, tensor in expected.items()):
-        body = {name: tensor for name, tensor in state.items() if not name.startswith("head.")}
-        return body | {name: state[name] for name in expected}
-    head.reset_parameters()
-    warnings.warn(
-        f"{path}: its classifier is of {num_classes} classes; started a new one of {model.num_classes}", stacklevel=4
+def _same_head(weights: Weights, model: FastViT) -> bool:
+    """Whether the weights' classifier is for as many classes and reads as many channels."""
+    doubled = "catavgmax"
+    return weights.cfg["num_classes"] == model.num_classes and (
+        model.num_classes == 0 or (weights.global_pool == doubled) == (model.global_pool == doubled)
     )
-    return {name: tensor for name, tensor in state.items() if not name.startswith("head.")} | expected
+
+
+def _with_new_head(state: dict[str, Tensor], model: FastViT) -> dict[str, Tensor]:
+    """A new classifier, or none, in place of the weights' own."""
+    head = Head(model.num_features, model.num_classes, model.global_pool, model.drop_rate)
+    head.reset_parameters()
+    body = {name: tensor for name, tensor in state.items() if not name.startswith("head.")}
+    return body | {f"head.{name}": tensor for name, tensor in head.state_dict().items()}
 
 
 def _assign(model: FastViT, state: dict[str, Tensor], path: str | Path) -> None:

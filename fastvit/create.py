@@ -11,8 +11,8 @@ from torch import nn
 
 from .checkpoint import fill
 from .config import CONFIGS
-from .model import FastViT, reset_parameters
-from .reparam import Foldable, fold_children
+from .model import FastViT, reset_parameters, stage_indices
+from .reparam import Foldable
 from .weights import catalog, files
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def create_model(
     drop_path_rate: float = 0.0,
     global_pool: str = "avg",
     features_only: bool = False,
-    out_indices: Sequence[int] | None = None,
+    out_indices: int | Sequence[int] | None = None,
     reparameterized: bool = False,
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
@@ -54,8 +54,8 @@ def create_model(
         drop_path_rate: chance that the last block's residual branches are dropped; it grows from 0 at the first.
         global_pool: "avg", "max", "avgmax", "catavgmax" or, with num_classes=0, "".
         features_only: a model that returns a list of the stages' maps, (B, C, H / 4, W / 4) and on.
-        out_indices: the stages wanted with `features_only`; None all, the one at 1/64 included.
-        reparameterized: the folded network; no more than one block's branches are ever in memory, weights apart.
+        out_indices: the stages wanted with `features_only`, an int the last so many; None all, down to 1/64.
+        reparameterized: the folded network, built without ever holding the branches of two blocks.
         device, dtype: where, and as what, the parameters are made.
 
     Raises:
@@ -64,7 +64,7 @@ def create_model(
     """
     variant, path = _resolve(name, pretrained, checkpoint_path)
     if out_indices is not None and not features_only:
-        raise ValueError(f"out_indices is {tuple(out_indices)} without features_only=True, which it belongs to")
+        raise ValueError(f"out_indices is {out_indices!r} without features_only=True, which it belongs to")
     weights = files.read(path) if path else None
     if weights is not None and num_classes is None:
         num_classes = weights.cfg["num_classes"]
@@ -110,16 +110,19 @@ def _materialize(module: nn.Module, device: torch.device, folded: bool) -> None:
 
     `folded` folds each block as soon as it has them: the result is the folded form of what would else have come out.
     """
-    for child in module.children():
-        _materialize(child, device, folded and not isinstance(child, Foldable))
+    for name, child in module.named_children():
+        if folded and isinstance(child, Foldable):
+            _materialize(child, device, folded=False)
+            module.add_module(name, child.fuse())
+        else:
+            _materialize(child, device, folded)
     module.to_empty(device=device, recurse=False)
     reset_parameters(module)
-    if folded:
-        fold_children(module)
 
 
-def _features(model: FastViT, out_indices: Sequence[int] | None) -> "FeatureGetterNet":
+def _features(model: FastViT, out_indices: int | Sequence[int] | None) -> "FeatureGetterNet":
     from timm.models._features import FeatureGetterNet
 
-    indices = range(len(model.stages)) if out_indices is None else out_indices
-    return FeatureGetterNet(model, tuple(indices))
+    features = FeatureGetterNet(model, stage_indices(len(model.stages), out_indices))
+    features.pretrained_cfg = features.default_cfg = model.pretrained_cfg
+    return features

@@ -56,7 +56,7 @@ class Attention(nn.Module):
         layer_norm = norm == "layer"
         self.heads = channels // head_channels
         self.standardize = nn.LayerNorm(channels, elementwise_affine=False) if layer_norm else nn.Identity()
-        self.qkv = NormLinear(channels, 3 * channels, ScaleShift(channels) if layer_norm else nn.BatchNorm1d(channels))
+        self.qkv = NormLinear(channels, 3 * channels, ScaleShift(channels) if layer_norm else nn.BatchNorm2d(channels))
         self.proj = ScaledLinear(channels, channels, layer_scale)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -73,12 +73,11 @@ class MLP(nn.Module):
 
     def __init__(self, channels: int, hidden_channels: int, layer_scale: float):
         super().__init__()
-        self.conv = ConvNorm(channels, channels, 7, groups=channels)
+        self.conv = ConvNorm(channels, channels, 7, groups=channels, start_small=True)
         self.fc1 = nn.Conv2d(channels, hidden_channels, 1)
         self.fc2 = ScaledConv(hidden_channels, channels, layer_scale)
 
     def reset_parameters(self) -> None:
-        reset_small(self.conv.conv)
         reset_small(self.fc1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -199,10 +198,12 @@ def _forward_contexts(block: nn.Module) -> tuple[AbstractContextManager[None], A
 @contextmanager
 def _statistics_untouched(module: nn.Module) -> Iterator[None]:
     norms = [norm for norm in module.modules() if isinstance(norm, nn.modules.batchnorm._BatchNorm)]
+    before = [(norm.momentum, cast(Tensor, norm.num_batches_tracked).clone()) for norm in norms]
     for norm in norms:
-        norm.track_running_stats = False
+        norm.momentum = 0.0  # new statistics weigh nothing
     try:
         yield
     finally:
-        for norm in norms:
-            norm.track_running_stats = True
+        for norm, (momentum, batches) in zip(norms, before, strict=True):
+            norm.momentum = momentum
+            cast(Tensor, norm.num_batches_tracked).copy_(batches)

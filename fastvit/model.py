@@ -103,6 +103,7 @@ class FastViT(nn.Module):
         return {
             **self.config.preprocess.to_cfg(),
             "input_size": (self.in_chans, *self.config.preprocess.size),
+            "pool_size": tuple(-(-edge // self.feature_info[-1]["reduction"]) for edge in self.config.preprocess.size),
             "num_classes": self.num_classes,
             "label_names": None,
             "license": None,
@@ -184,6 +185,7 @@ class FastViT(nn.Module):
         if prune_head or prune_norm or max(wanted) < len(self.stages) - 1:
             self.stages = self.stages[: max(wanted) + 1]
             self.final_conv = nn.Identity()
+            self.stages.training = self.final_conv.training = self.training  # which new modules do not know
             self.num_features = self.feature_info[max(wanted)]["num_chs"]
             self.reset_classifier(0, "")
         return wanted
@@ -229,15 +231,16 @@ def stage_indices(stages: int, indices: int | Sequence[int] | None) -> list[int]
     """The stages that timm's `indices` mean, from 0: None all, an int the last so many, a sequence those."""
     if indices is None:
         return list(range(stages))
+    given = indices
     if isinstance(indices, int):
-        indices = range(stages)[-indices:] if 0 < indices <= stages else [-stages - 1]
+        indices = range(stages)[-indices:] if 0 < indices <= stages else ()
     if not indices or not all(-stages <= index < stages for index in indices):
-        raise ValueError(f"stages {indices!r} asked for, of a model that has {stages}: 0 to {stages - 1}, or negative")
+        raise ValueError(f"stages {given!r} asked for, of a model that has {stages}: 0 to {stages - 1}, or negative")
     return [index % stages for index in indices]
 
 
 def _check(**values: tuple[float, float, float | None]) -> None:
     for name, (value, low, high) in values.items():
-        if value < low or (high is not None and value >= high):
+        if not (low <= value and (high is None or value < high)):  # also refuses nan
             limit = f"{low} or more" + (f" and below {high}" if high is not None else "")
             raise ValueError(f"{name} is {value}, expected {limit}")

@@ -95,24 +95,37 @@ def reparameterize(model: Module, inplace: bool = False) -> Module:
 def fold_children(module: nn.Module, fused: dict[nn.Module, nn.Module] | None = None) -> None:
     """Replace the foldable blocks inside `module`; one that stands in two places stays one."""
     fused = {} if fused is None else fused
-    for name, child in module.named_children():
+    for name, child in list(module._modules.items()):  # named_children() would name a shared block once
         if isinstance(child, Foldable):
             fused[child] = fused.get(child) or child.fuse()
             module.add_module(name, fused[child])
-        else:
+        elif child is not None:
             fold_children(child, fused)
 
 
 class ConvNorm(Foldable):
     """bn(conv(x)), zero-padded to keep the size."""
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, groups: int = 1):
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        stride: int = 1,
+        groups: int = 1,
+        *,
+        start_small: bool = False,
+    ):
         super().__init__()
-        self.stride, self.groups = stride, groups
+        self.stride, self.groups, self.start_small = stride, groups, start_small
         self.conv = nn.Conv2d(
             in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups, bias=False
         )
         self.norm = nn.BatchNorm2d(out_channels)
+
+    def reset_parameters(self) -> None:
+        if self.start_small:
+            reset_small(self.conv)
 
     def forward(self, x: Tensor) -> Tensor:
         return cast(Tensor, self.norm(self.conv(x)))
@@ -249,7 +262,7 @@ class ScaledLinear(Foldable):
 class NormLinear(Foldable):
     """linear(norm(tokens)), where norm is a batch norm or, after a plain layer norm, its affine part."""
 
-    def __init__(self, in_channels: int, out_channels: int, norm: nn.BatchNorm1d | ScaleShift):
+    def __init__(self, in_channels: int, out_channels: int, norm: nn.BatchNorm2d | ScaleShift):
         super().__init__()
         self.norm = norm
         self.linear = nn.Linear(in_channels, out_channels, bias=False)
@@ -258,7 +271,10 @@ class NormLinear(Foldable):
         reset_small(self.linear)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        return cast(Tensor, self.linear(self.norm(tokens.transpose(1, 2)).transpose(1, 2)))
+        # (B N, C, 1, 1) and not (B, C, N, 1), for which torch's batch norm has a wrong gradient on a CPU when the
+        # gradient's memory is laid out otherwise than the input's, as it is here.
+        x = tokens.flatten(0, 1)[..., None, None]
+        return cast(Tensor, self.linear(self.norm(x).flatten(1))).unflatten(0, tokens.shape[:2])
 
     def affine(self) -> Affine:
         return Affine.of(self.linear).after(self.norm)

@@ -79,7 +79,17 @@ class Report:
         from rich.table import Table
 
         dtype = str(self.dtype).removeprefix("torch.")
-        table = Table("block", "kind", "float64\nabsolute", "\nrelative", f"{dtype}\nabsolute", "\nrelative", box=None)
+        table = Table(
+            "block",
+            "kind",
+            "float64\nabs.",
+            "\nrel.",
+            f"{dtype}\nabs.",
+            "\nrel.",
+            box=None,
+            pad_edge=False,
+            padding=(0, 1, 0, 0),
+        )
         for column in table.columns[2:]:
             column.justify, column.no_wrap = "right", True
         for row in (*self.blocks, self.whole):
@@ -115,7 +125,7 @@ def verify(model: FastViT, images: Tensor | None = None) -> Report:
     if is_folded(model):
         raise ValueError("cannot verify a folded model: nothing is left to compare with; give the unfolded one")
     images = _noise(model) if images is None else images
-    if images.ndim != 4 or images.shape[1] != model.in_chans or min(images.shape[2:]) < 32:
+    if images.ndim != 4 or not len(images) or images.shape[1] != model.in_chans or min(images.shape[2:]) < 32:
         raise ValueError(f"images are {tuple(images.shape)}, expected (B, {model.in_chans}, H, W), H and W from 32 up")
     if not images.isfinite().all():
         raise ValueError("images hold NaN or infinity")

@@ -1,12 +1,17 @@
-"""What holds in every test: the same random numbers, no network, no deadlines on a busy machine."""
+"""What holds in every test: the same random numbers, one thread, no network, no deadlines on a busy machine."""
 
 import os
 
 import pytest
 import torch
 from hypothesis import settings
+from small import SMALL
+
+from fastvit import CONFIGS
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["OMP_NUM_THREADS"] = "1"  # of the programs that tests start; one test runs on each core
+torch.set_num_threads(1)
 
 settings.register_profile("fastvit", deadline=None, derandomize=True)
 settings.load_profile("fastvit")
@@ -15,3 +20,10 @@ settings.load_profile("fastvit")
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def small_variants(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The names mean the small networks, for `create_model` and for files."""
+    for name, config in SMALL.items():
+        monkeypatch.setitem(CONFIGS, name, config)

@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import timm
+import torch
 from randomize import randomize
 from torch import nn
 
@@ -32,3 +33,9 @@ def timms_small(name: str, **arguments: Any) -> nn.Module:
     config = SMALL[name]
     arguments = {"num_classes": config.num_classes} | arguments
     return timm.create_model(timms(name), layers=config.depths, embed_dims=config.widths, **arguments).eval()
+
+
+def equal(a: nn.Module, b: nn.Module) -> bool:
+    """The same names, and under each the same bits."""
+    states = a.state_dict(), b.state_dict()
+    return list(states[0]) == list(states[1]) and all(torch.equal(states[0][key], states[1][key]) for key in states[0])

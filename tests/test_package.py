@@ -79,6 +79,22 @@ def test_the_readmes_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         exec(compile(block, "README.md", "exec"), namespace)
 
 
+def test_the_readmes_table_is_what_fastvit_models_prints() -> None:
+    import json
+
+    from typer.testing import CliRunner
+
+    from fastvit.commands import app
+
+    rows = [json.loads(line) for line in CliRunner().invoke(app, ["models", "--json"]).stdout.splitlines()]
+    expected = [
+        f"| {row['name']} | {'-'.join(map(str, row['depths']))} | {'-'.join(map(str, row['widths']))} "
+        f"| {row['parameters'] / 1e6:.2f} | {row['folded_parameters'] / 1e6:.2f} |"
+        for row in rows
+    ]
+    assert [line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("| fastvit")] == expected
+
+
 def test_the_readmes_commands_exist_with_their_options() -> None:
     from typer.testing import CliRunner
 

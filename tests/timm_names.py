@@ -3,7 +3,7 @@
 A name that no row mentions is the same on both sides; "" is a level that timm does not have.
 """
 
-from torch import Tensor, nn
+from torch import nn
 
 from fastvit.layers import AttentionBlock, ConvBlock, Downsample, RepMixerBlock, SqueezeExcite, Stage
 from fastvit.model import FastViT

@@ -79,7 +79,7 @@ def read(path: str | Path) -> Weights:
         ) from error
 
 
-_TUPLES = ("input_size", "mean", "std", "first_conv")  # JSON has lists only
+_TUPLES = ("input_size", "pool_size", "mean", "std", "first_conv")  # JSON has lists only
 
 
 def _checked(cfg: dict[str, Any]) -> dict[str, Any]:

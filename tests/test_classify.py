@@ -1,0 +1,426 @@
+"""`fastvit classify` says what the network says, survives bad files, and behaves in a pipeline."""
+
+import copy
+import functools
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy
+import pytest
+import torch
+import typer
+from PIL import Image
+from timm.data import create_transform
+from typer.testing import CliRunner, Result
+
+import fastvit
+from fastvit import cards, comparison
+from fastvit.commands import classify
+
+REPARAMETERIZE = fastvit.reparameterize
+LOAD_ONCE = functools.cache(fastvit.load)  # nobody changes the network, and making it takes longer than the rest
+FOLD_ONCE = functools.cache(fastvit.reparameterize)
+LABELS = ("airplane", "[red]automobile[/red]", "bird", "猫")
+CAT = Path(__file__).parents[1] / "weights" / "cat.jpg"
+app = typer.Typer()
+app.command()(classify.main)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An unfolded network for 64 x 64 with six classes, four of which have names; its answers depend on the picture."""
+    torch.manual_seed(0)
+    model = fastvit.create_model("fastvit_t8", num_classes=6).eval()
+    assert isinstance(model, fastvit.FastViT)
+    model.pretrained_cfg |= {"input_size": (3, 64, 64), "crop_pct": 0.95, "label_names": LABELS}
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                torch.nn.init.kaiming_normal_(parameter)
+        model.head.fc.weight.div_(model(torch.randn(8, 3, 64, 64)).std())
+    path = tmp_path_factory.mktemp("weights") / "model.safetensors"
+    fastvit.save(model, path)
+    return path
+
+
+@pytest.fixture
+def run(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(comparison, "TIMING_SECONDS", 0)
+    monkeypatch.setattr(fastvit, "load", LOAD_ONCE)
+    monkeypatch.setattr(fastvit, "reparameterize", FOLD_ONCE)
+
+    def invoke(*arguments: object, **options: object) -> Result:
+        texts = [str(argument) for argument in arguments]
+        given = [] if "--model" in texts else ["--model", str(weights)]
+        return CliRunner().invoke(app, [*texts, *given, "--device", "cpu"], **options)
+
+    return invoke
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    return draw(tmp_path / "picture.png", seed=1)
+
+
+def draw(path: Path, seed: int, size: tuple[int, int] = (70, 90)) -> Path:
+    """Two by two patches of random colours, softly."""
+    values = numpy.random.default_rng(seed).integers(0, 256, (2, 2, 3), dtype=numpy.uint8)
+    Image.fromarray(values).resize(size, Image.Resampling.BILINEAR).save(path)
+    return path
+
+
+def by_hand(weights: Path, path: Path) -> list[tuple[str, float]]:
+    """timm's transform and the network itself."""
+    transform = create_transform((3, 64, 64), is_training=False, interpolation="bicubic", crop_pct=0.95)
+    with torch.inference_mode():
+        probabilities = LOAD_ONCE(weights)(transform(Image.open(path).convert("RGB"))[None]).softmax(1)[0]
+    names = [*LABELS, "class 4", "class 5"]
+    return sorted(zip(names, probabilities.tolist(), strict=True), key=lambda pair: -pair[1])
+
+
+def lines(result: Result) -> list[dict]:
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+# --- what it says ---
+
+
+@pytest.mark.parametrize("options", [[], ["--unfolded"], ["--batch-size", "2"]], ids=str)
+def test_its_answers_are_the_networks(run: Callable[..., Result], weights: Path, tmp_path: Path, options: list) -> None:
+    paths = [draw(tmp_path / f"{seed}.png", seed) for seed in range(5)]
+    answers = lines(run(*paths, "--json", "--top", 99, *options))
+    assert [answer["file"] for answer in answers] == [str(path) for path in paths]
+    for path, answer in zip(paths, answers, strict=True):
+        expected = by_hand(weights, path)
+        assert [entry["class"] for entry in answer["predictions"]] == [label for label, _ in expected]
+        found = [entry["probability"] for entry in answer["predictions"]]
+        assert numpy.allclose(found, [probability for _, probability in expected], atol=1e-5)
+    assert len({answers[i]["predictions"][0]["probability"] for i in range(5)}) == 5  # else the test sees nothing
+
+
+def test_the_table_shows_the_likeliest_first_within_80_columns(
+    run: Callable[..., Result], weights: Path, picture: Path
+) -> None:
+    result = run(picture.name, "--top", 3)
+    assert (result.exit_code, result.stderr) == (0, "")
+    title, *rows, last = result.stdout.splitlines()
+    assert len(rows) == 3 and title == "picture.png" and last == "" and max(map(len, result.stdout.splitlines())) <= 80
+    expected = [[label, f"{100 * probability:.1f}"] for label, probability in by_hand(weights, picture)[:3]]
+    assert [[row.split("  ")[0], row.split()[-2]] for row in rows] == expected
+
+
+def test_a_picture_from_standard_input(run: Callable[..., Result], picture: Path) -> None:
+    piped, named = (run(name, "--json", input=picture.read_bytes()) for name in ("-", picture))
+    assert lines(piped)[0] == {**lines(named)[0], "file": "-"}
+
+
+def test_folders_and_patterns(run: Callable[..., Result], tmp_path: Path) -> None:
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    draw(tmp_path / "deep" / "er" / "B.JPG", 1)
+    draw(tmp_path / "deep" / "a.webp", 2)
+    assert [answer["file"] for answer in lines(run("deep", "--json"))] == ["deep/a.webp", "deep/er/B.JPG"]
+    assert [answer["file"] for answer in lines(run("*/*.webp", "--json"))] == ["deep/a.webp"]
+
+
+@pytest.mark.parametrize("name", ["[red]x.png", "猫 🐈 é.png", "a\nb.png", "-.png", " .png", "x" * 200 + ".PNG"])
+def test_strange_names(run: Callable[..., Result], tmp_path: Path, name: str) -> None:
+    draw(tmp_path / name, 1)
+    result = run(f"./{name}", "--top", 1, "--save", "out.png")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert name.replace("\n", "\\n") in result.stdout.replace("\n", "")
+
+
+def test_a_million_files_are_read_one_batch_at_a_time(
+    run: Callable[..., Result], picture: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Names come from an endless source here; nothing may wait for its end."""
+    asked = 0
+
+    def endless(arguments: list[str]) -> object:
+        nonlocal asked
+        while asked < 1_000_000:
+            asked += 1
+            yield str(picture)
+
+    printed = 0
+
+    def count(answer: classify.Answer, json: bool) -> None:
+        nonlocal printed
+        printed += 1
+        assert asked - printed < 4
+        if printed == 10:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("fastvit.images.find_images", endless)
+    monkeypatch.setattr(classify, "_print", count)
+    assert run("x", "--batch-size", 4).exit_code == 130
+    assert printed == 10
+
+
+# --- bad files ---
+
+
+def truncated(path: Path) -> None:
+    draw(path, 0)
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+BROKEN: dict[str, Callable[[Path], object]] = {
+    "text": lambda path: path.write_text("hello"),
+    "empty": lambda path: path.touch(),
+    "truncated": truncated,
+    "EPS": lambda path: path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n"),
+    "missing": lambda path: None,
+    "unreadable link": lambda path: path.symlink_to(path),
+    "floats": lambda path: Image.new("F", (9, 9), -5.0).save(path, "TIFF"),
+    "bomb": lambda path: path.write_bytes(b"P5 100000 100000 255\n"),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_bad_file_is_one_line_and_the_others_go_on(
+    run: Callable[..., Result], tmp_path: Path, picture: Path, kind: str
+) -> None:
+    bad = tmp_path / "bad.png"
+    BROKEN[kind](bad)
+    result = run(bad, picture, "--json")
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"error: {bad}: ") and result.stderr.count("\n") == 1
+    error, answer = lines(result)
+    assert error == {"file": str(bad), "error": result.stderr.removeprefix("error: ").strip()}
+    assert answer["file"] == str(picture) and len(answer["predictions"]) == 5
+
+
+def test_without_json_bad_files_are_only_on_standard_error(
+    run: Callable[..., Result], tmp_path: Path, picture: Path
+) -> None:
+    for kind, spoil in BROKEN.items():
+        spoil(tmp_path / f"{kind}.png")
+    result = run(*(f"{kind}.png" for kind in BROKEN), picture.name)
+    assert result.exit_code == 1 and result.stdout.splitlines()[0] == "picture.png"
+    assert [line.split(": ")[1] for line in result.stderr.splitlines()] == [f"{kind}.png" for kind in BROKEN]
+
+
+def test_nothing_but_bad_files(run: Callable[..., Result], tmp_path: Path) -> None:
+    result = run("a.png", "b.png", "--save", "out.png", "--compare")
+    assert (result.exit_code, result.stdout, result.stderr.count("\n")) == (1, "", 2)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_network_without_numbers_is_no_answer(run: Callable[..., Result], weights: Path, picture: Path) -> None:
+    model = copy.deepcopy(fastvit.load(weights))
+    torch.nn.init.constant_(model.head.fc.weight, float("nan"))
+    fastvit.save(model, "nan.safetensors")
+    for options in ([], ["--json"], ["--json", "--compare", "--save", "out.png"]):
+        result = run(picture, "--model", "nan.safetensors", *options)
+        assert result.exit_code == 1 and "its weights are damaged" in result.stderr
+        assert isinstance(result.exception, SystemExit) and not Path("out.png").exists()
+        assert not any("predictions" in line or "NaN" in line for line in result.stdout.splitlines())
+
+
+@pytest.mark.parametrize(
+    "arguments,line",
+    [
+        (["--model", "fastvit_t88"], "error: unknown model 'fastvit_t88'; did you mean fastvit_t8"),
+        (["--model", "missing.safetensors"], "missing.safetensors"),
+        (["--model", "text.safetensors"], "text.safetensors"),
+        (["--model", "text.pth"], "text.pth"),
+        (["--model", "folded.safetensors", "--compare"], "is folded already"),
+        (["--model", "folded.safetensors", "--unfolded"], "is folded already"),
+        (["--model", "headless.safetensors"], "has no classifier"),
+        (["--device", "abacus"], "abacus"),
+        (["empty"], "no picture in this folder"),
+        (["*.gif"], "no file matches this pattern"),
+        (["--save", "out.txt"], "expected a name that ends in .png"),
+        (["--save", "nowhere/out.png"], "there is no folder nowhere"),
+        (["--save", "folder.png"], "is a folder"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_wrong_usage_is_one_line_and_status_2(
+    run: Callable[..., Result], weights: Path, tmp_path: Path, picture: Path, arguments: list[str], line: str
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "folder.png").mkdir()
+    for name in ("text.safetensors", "text.pth"):
+        (tmp_path / name).write_text("hello")
+    if "folded.safetensors" in arguments:
+        fastvit.save(fastvit.reparameterize(fastvit.load(weights)), "folded.safetensors")
+    if "headless.safetensors" in arguments:
+        fastvit.save(fastvit.create_model("fastvit_t8", num_classes=0), "headless.safetensors")
+    if "--device" in arguments:
+        result = CliRunner().invoke(app, [str(picture), "--model", str(weights), *arguments])
+    else:
+        result = run(picture, *arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert line in result.stderr and result.stderr.count("\n") == 1 and result.stderr.startswith("error: ")
+
+
+@pytest.mark.parametrize("arguments", [[], ["--top", "0"], ["--batch-size", "0"], ["--nonsense"]], ids=str)
+def test_typers_own_complaints_are_status_2(run: Callable[..., Result], arguments: list[str]) -> None:
+    assert run(*arguments, *(["x.png"] if arguments else [])).exit_code == 2
+
+
+# --- folded against unfolded ---
+
+
+def test_compare_measures_what_differs(run: Callable[..., Result], picture: Path, tmp_path: Path) -> None:
+    other = draw(tmp_path / "other.png", 2)
+    *answers, last = lines(run(picture, other, "--compare", "--json", "--batch-size", 1))
+    found = last["comparison"]
+    assert len(answers) == 2 and (found["pictures"], found["same_first_class"]) == (2, 2)
+    assert 0 < found["largest_difference"] < 1e-4  # float32 rounds differently; 0 would mean the same network twice
+    low, high = found["times_faster_quartiles"]
+    assert 0 < low <= found["times_faster"] <= high and found["folded_milliseconds"] > 0
+    text = run(picture, other, "--compare").stdout
+    assert "same most likely class               2 of 2" in text and "times faster" in text
+
+
+def test_compare_sees_a_wrong_fold(run: Callable[..., Result], picture: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(model: fastvit.FastViT) -> fastvit.FastViT:
+        folded = REPARAMETERIZE(model)
+        with torch.no_grad():
+            folded.head.fc.bias[:] = torch.eye(6)[5] * 20
+        return folded
+
+    monkeypatch.setattr(fastvit, "reparameterize", wrong)
+    answer, last = lines(run(picture, "--compare", "--json", "--unfolded"))
+    assert answer["predictions"][0]["class"] != "class 5"  # else choose another
+    assert last["comparison"]["same_first_class"] == 0 and last["comparison"]["largest_difference"] > 0.3
+    assert lines(run(picture, "--json"))[0]["predictions"][0]["class"] == "class 5"  # folded is what runs by default
+
+
+# --- pictures ---
+
+
+@pytest.mark.parametrize("suffix", ["png", "JPG", "webp"])
+def test_save_draws_the_picture_with_its_bars(
+    run: Callable[..., Result], weights: Path, tmp_path: Path, suffix: str
+) -> None:
+    """Bars are as long as probabilities: the teal one is measured."""
+    blue = tmp_path / "blue.png"
+    Image.new("RGB", (48, 36), (0, 0, 255)).save(blue)
+    assert run(blue, "--save", f"out.{suffix}", "--top", 2).exit_code == 0
+    canvas = numpy.asarray(Image.open(f"out.{suffix}").convert("RGB")).astype(int)
+    is_blue = numpy.abs(canvas - (0, 0, 255)).max(-1) < 30
+    assert 0.98 < is_blue.sum() / (cards.WIDTH * cards.HEIGHT) <= 1.01
+    is_teal = numpy.abs(canvas - cards.FIRST).max(-1) < 30
+    ((_, probability), *_) = by_hand(weights, blue)
+    assert abs(is_teal.any(0).sum() - probability * cards.WIDTH) < 3
+    assert [path.name for path in tmp_path.iterdir() if "out" in path.name] == [f"out.{suffix}"]
+
+
+def test_several_pictures_are_a_sheet_and_bad_ones_are_left_out(run: Callable[..., Result], tmp_path: Path) -> None:
+    for index, colour in enumerate([(0, 0, 255), (255, 0, 0), (0, 255, 0)]):
+        Image.new("RGB", (40, 30), colour).save(tmp_path / f"{index}.png")
+    assert run("0.png", "1.png", "missing.png", "2.png", "--save", "out.png").exit_code == 1
+    canvas = numpy.asarray(Image.open("out.png")).astype(int)
+    for colour in [(0, 0, 255), (255, 0, 0), (0, 255, 0)]:
+        assert (canvas == colour).all(-1).sum() > 0.98 * cards.WIDTH * cards.HEIGHT, colour
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 3000), (3000, 1), (300, 200)])
+def test_pictures_of_any_shape_fit_their_card(size: tuple[int, int]) -> None:
+    small = cards.fitted(Image.new("RGB", size))
+    assert small.width <= cards.WIDTH and small.height <= cards.HEIGHT
+    assert small.width == cards.WIDTH or small.height == cards.HEIGHT
+    long = [("a very long name " * 20, 0.5)] * 30
+    sheet = cards.sheet([cards.Card(name="n" * 999, picture=small, predictions=long)] * 2)
+    assert sheet.height < 2 * (cards.HEIGHT + 30 * cards.ROW) and sheet.width == 2 * cards.WIDTH + 3 * cards.GAP
+
+
+def test_a_failing_save_keeps_the_old_picture(
+    run: Callable[..., Result], tmp_path: Path, picture: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = draw(tmp_path / "out.png", 3).read_bytes()
+
+    def half(image: Image.Image, path: Path, **options: object) -> None:
+        Path(path).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", half)
+    result = run(picture, "--save", "out.png")
+    assert result.exit_code == 1 and result.stderr == "error: [Errno 28] No space left on device\n"
+    assert (tmp_path / "out.png").read_bytes() == old and len(list(tmp_path.iterdir())) == 2
+
+
+def test_save_does_not_replace_what_it_read(run: Callable[..., Result], tmp_path: Path, picture: Path) -> None:
+    before = picture.read_bytes()
+    result = run(picture, "--save", "./picture.png")
+    assert result.exit_code == 1 and "--save would replace this picture" in result.stderr
+    assert picture.read_bytes() == before
+
+
+# --- in a shell ---
+
+
+def shell(weights: Path, *arguments: object, before: str = "pass") -> list[str]:
+    code = f"import typer; from fastvit.commands import classify; {before}; typer.run(classify.main)"
+    return [sys.executable, "-W", "error", "-c", code, *map(str, arguments), "--model", str(weights), "--device", "cpu"]
+
+
+ENVIRONMENT = {
+    **os.environ,
+    "OMP_NUM_THREADS": "1",
+    "PYTHONPATH": str(Path(__file__).parents[1]),
+}
+
+
+def test_standard_output_is_pure_json_and_the_exit_status_tells(weights: Path, tmp_path: Path) -> None:
+    command = shell(weights, CAT, "missing.png", "-", "--json")
+    found = subprocess.run(command, input=CAT.read_bytes(), capture_output=True, env=ENVIRONMENT, cwd=tmp_path)
+    cat, missing, piped = map(json.loads, found.stdout.splitlines())
+    assert found.returncode == 1 and found.stderr.decode().splitlines() == [f"error: {missing['error']}"]
+    assert cat["predictions"] == piped["predictions"]
+
+
+def test_a_closed_pipe_is_no_traceback(weights: Path, tmp_path: Path) -> None:
+    names = [draw(tmp_path / f"{index}.png", index) for index in range(20)]
+    command = shell(weights, *names, "--batch-size", 1)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT) as process:
+        assert process.stdout and process.stderr and process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 1
+
+
+def test_control_c_is_status_130_and_saves_nothing(weights: Path, tmp_path: Path, picture: Path) -> None:
+    (tmp_path / "many").mkdir()
+    for index in range(1000):
+        os.link(picture, tmp_path / "many" / f"{index}.png")
+    command = shell(weights, tmp_path / "many", "--batch-size", 1, "--json", "--save", tmp_path / "out.png")
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT) as process:
+        assert process.stdout and process.stderr and process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate()
+    assert process.returncode == 130 and b"Traceback" not in errors and output.count(b"\n") < 900
+    assert {path.name for path in tmp_path.iterdir()} == {"many", "picture.png"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no pseudoterminals")
+def test_progress_is_drawn_on_a_terminal_only_when_results_go_elsewhere(weights: Path, tmp_path: Path) -> None:
+    import pty
+
+    draw(tmp_path / "a.png", 1)
+    draw(tmp_path / "b.png", 2)
+    command = shell(weights, tmp_path, "--json", "--batch-size", 1, before="classify.QUIET_SECONDS = 0")
+    terminal, inside = pty.openpty()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=inside, env=ENVIRONMENT) as process:
+        os.close(inside)
+        assert process.stdout
+        output, shown = process.stdout.read(), io.BytesIO()
+        while True:
+            try:
+                shown.write(os.read(terminal, 4096))
+            except OSError:  # Linux says so when the other end is closed
+                break
+    os.close(terminal)
+    assert process.returncode == 0 and [len(json.loads(line)) for line in output.splitlines()] == [2, 2]
+    assert b" pictures" in shown.getvalue()

@@ -1,0 +1,189 @@
+"""Preprocess is timm's evaluation transform, bit for bit, and survives the pictures that timm's does not."""
+
+import dataclasses
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from timm.data import create_transform
+
+from fastvit.preprocess import ELONGATED, Preprocess
+
+
+def noise(height: int, width: int, mode: str = "RGB") -> Image.Image:
+    shape = (height, width, 3) if mode == "RGB" else (height, width)
+    values = numpy.random.default_rng(height * 10_007 + width).integers(0, 256, shape, dtype=numpy.uint8)
+    return Image.fromarray(values).convert(mode)
+
+
+def timm_transform(preprocess: Preprocess) -> object:
+    return create_transform(
+        (3, *preprocess.size),
+        is_training=False,
+        interpolation=preprocess.interpolation,
+        mean=preprocess.mean,
+        std=preprocess.std,
+        crop_pct=preprocess.crop,
+    )
+
+
+@pytest.mark.parametrize("crop", [1.0, 0.95, 0.9, 0.875])
+@pytest.mark.parametrize("size", [(256, 256), (32, 32), (96, 160), (160, 96)])
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
+def test_equals_timm(size: tuple[int, int], crop: float, interpolation: str) -> None:
+    preprocess = Preprocess(size=size, crop=crop, interpolation=interpolation)
+    for height, width in [(300, 451), (451, 300), (256, 256), (284, 284), (1, 1), (31, 33), (500, 51), (7, 70)]:
+        image = noise(height, width)
+        assert torch.equal(preprocess(image), timm_transform(preprocess)(image)), (height, width)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    picture=st.tuples(st.integers(1, 200), st.integers(1, 200)),
+    size=st.tuples(st.integers(32, 80), st.integers(32, 80)),
+    square=st.booleans(),
+    crop=st.floats(0.3, 1),
+    interpolation=st.sampled_from(["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]),
+    mean=st.tuples(*[st.floats(0, 1)] * 3),
+    std=st.tuples(*[st.floats(0.1, 1)] * 3),
+)
+def test_equals_timm_whatever_the_numbers(
+    picture: tuple[int, int],
+    size: tuple[int, int],
+    square: bool,
+    crop: float,
+    interpolation: str,
+    mean: tuple[float, float, float],
+    std: tuple[float, float, float],
+) -> None:
+    size = (size[0], size[0]) if square else size
+    preprocess = Preprocess(size=size, crop=crop, interpolation=interpolation, mean=mean, std=std)
+    image = noise(*picture)
+    if max(picture) <= ELONGATED * min(picture):
+        assert torch.equal(preprocess(image), timm_transform(preprocess)(image))
+    else:
+        assert preprocess(image).shape == (3, *size)
+
+
+@pytest.mark.parametrize("height,width", [(30, 400), (400, 30), (290, 3000), (3000, 290), (3, 300), (300, 3)])
+@pytest.mark.parametrize("crop", [1.0, 0.9])
+@pytest.mark.parametrize("size", [(64, 64), (64, 96)])
+def test_elongated_pictures_come_near_to_timm(height: int, width: int, crop: float, size: tuple[int, int]) -> None:
+    """Two in 255, with a smooth picture: noise would be cut off at black and white between rows and columns."""
+    image = noise(max(2, height // 30), max(2, width // 30)).resize((width, height), Image.Resampling.BILINEAR)
+    preprocess = Preprocess(size=size, crop=crop, mean=(0, 0, 0), std=(1, 1, 1))
+    assert (preprocess(image) - timm_transform(preprocess)(image)).abs().max() <= 2.01 / 255
+
+
+@pytest.mark.parametrize("height,width", [(1, 100_000), (100_000, 1), (1, 5000), (3, 5000)])
+def test_elongated_pictures_cost_no_more_than_others(height: int, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    resize = Image.Image.resize
+
+    def watched(image: Image.Image, size: tuple[int, int], *arguments: object, **options: object) -> Image.Image:
+        assert size == (256, 256)  # before it is done: the whole of it would be up to 24 gigabytes
+        return resize(image, size, *arguments, **options)
+
+    monkeypatch.setattr(Image.Image, "resize", watched)
+    pixels = Preprocess()(Image.new("RGB", (width, height), (124, 116, 104)))
+    assert pixels.shape == (3, 256, 256)
+    assert pixels.abs().max() < 0.02  # the mean colour of ImageNet, everywhere
+
+
+def test_the_first_numbers_by_hand() -> None:
+    """255 is (1 - 0.485) / 0.229 in red."""
+    white = Preprocess()(Image.new("RGB", (300, 200), "white"))
+    assert white.dtype == torch.float32 and white.is_contiguous()
+    for channel, expected in enumerate([(1 - 0.485) / 0.229, (1 - 0.456) / 0.224, (1 - 0.406) / 0.225]):
+        assert torch.allclose(white[channel], torch.tensor(expected)), channel
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "P", "CMYK", "YCbCr"])
+def test_modes_that_pillow_converts_well_are_converted_by_it(mode: str) -> None:
+    image = noise(60, 40).convert(mode)
+    assert torch.equal(Preprocess(size=(32, 32))(image), Preprocess(size=(32, 32))(image.convert("RGB")))
+
+
+def test_a_16_bit_grey_is_the_8_bit_grey_times_257() -> None:
+    grey = numpy.asarray(noise(60, 40, "L"))
+    deep = Image.fromarray(grey.astype(numpy.uint16) * 257)
+    assert torch.equal(Preprocess(size=(32, 32))(deep), Preprocess(size=(32, 32))(Image.fromarray(grey)))
+
+
+def test_the_picture_itself_is_left_alone() -> None:
+    image = noise(40, 60)
+    before = image.tobytes()
+    Preprocess(size=(32, 32))(image)
+    assert image.tobytes() == before and image.size == (60, 40)
+
+
+@pytest.mark.parametrize("name", ["fastvit_t8.apple_in1k", "fastvit_ma36.apple_in1k", "fastvit_mci2.apple_mclip"])
+def test_reads_timms_cfg_and_gives_it_back(name: str) -> None:
+    from timm.models import get_pretrained_cfg
+
+    cfg = get_pretrained_cfg(name).to_dict()
+    found = Preprocess.from_cfg(cfg).to_cfg()
+    assert len(found) == 5 and found == {key: cfg[key] for key in found}
+
+
+def test_a_cfg_survives_json() -> None:
+    preprocess = Preprocess(size=(96, 160), crop=0.95, interpolation="bilinear", mean=(0, 0, 0), std=(1, 1, 1))
+    cfg = {key: list(value) if isinstance(value, tuple) else value for key, value in preprocess.to_cfg().items()}
+    assert Preprocess.from_cfg(cfg) == preprocess
+    assert Preprocess.from_cfg({}) == Preprocess()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"size": (31, 64)},
+        {"size": (64,)},
+        {"size": (64.0, 64)},
+        {"size": (0, 0)},
+        {"crop": 0},
+        {"crop": 1.01},
+        {"crop": math.nan},
+        {"interpolation": "random"},
+        {"interpolation": "BICUBIC"},
+        {"mean": (0.5, 0.5)},
+        {"mean": (0.5, 0.5, math.nan)},
+        {"std": (0.2, 0.2, 0)},
+        {"std": (0.2, 0.2, math.inf)},
+        {"std": (0.2,)},
+    ],
+    ids=str,
+)
+def test_nonsense_is_refused_and_quoted(wrong: dict[str, object]) -> None:
+    ((name, value),) = wrong.items()
+    with pytest.raises(ValueError, match=f"^{name}=.*: expected ") as caught:
+        Preprocess(**wrong)
+    assert repr(value) in str(caught.value)
+
+
+@pytest.mark.parametrize("cfg", [{"input_size": (4, 64, 64)}, {"crop_mode": "squash"}, {"input_size": (3, 64)}])
+def test_a_cfg_that_asks_for_something_else_is_refused(cfg: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=r"expected|only 'center'"):
+        Preprocess.from_cfg(cfg)
+
+
+def test_it_is_frozen_and_hashable() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Preprocess().crop = 1.0  # type: ignore[misc]
+    assert len({Preprocess(), Preprocess(), Preprocess(crop=1.0)}) == 2
+
+
+def test_the_module_imports_no_torch() -> None:
+    """Its own file alone: the package around it does import torch."""
+    root = Path(__file__).parents[1]
+    code = (
+        "import sys, types; package = types.ModuleType('fastvit'); package.__path__ = ['fastvit'];"
+        "sys.modules['fastvit'] = package; import fastvit.preprocess;"
+        "assert not {'torch', 'torchvision', 'numpy', 'timm'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=root, check=True)
