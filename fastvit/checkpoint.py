@@ -99,7 +99,7 @@ def fill(model: FastViT, weights: Weights, path: str | Path, *, folded: bool) ->
     model.eval()
     if weights.folded:
         reparameterize(model, inplace=True)
-    classes = {"num_classes": model.num_classes}
+    classes: dict[str, int | None] = {"num_classes": model.num_classes}
     if model.num_classes != weights.cfg["num_classes"]:
         classes["label_names"] = None
     state = _with_images(weights.state, weights.in_chans, model)

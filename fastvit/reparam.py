@@ -176,7 +176,7 @@ class RepConv(Foldable):
             self.skip = SkipNorm(in_channels, groups)
 
     def forward(self, x: Tensor) -> Tensor:
-        return reduce(add, [branch(x) for branch in self.children()])
+        return cast(Tensor, reduce(add, [branch(x) for branch in self.children()]))
 
     def affine(self) -> Affine:
         return reduce(add, [branch.affine() for branch in cast(Iterator[Foldable], self.children())])
@@ -274,7 +274,7 @@ class NormLinear(Foldable):
         # (B N, C, 1, 1) and not (B, C, N, 1), for which torch's batch norm has a wrong gradient on a CPU when the
         # gradient's memory is laid out otherwise than the input's, as it is here.
         x = tokens.flatten(0, 1)[..., None, None]
-        return cast(Tensor, self.linear(self.norm(x).flatten(1))).unflatten(0, tokens.shape[:2])
+        return cast(Tensor, self.linear(self.norm(x).flatten(1))).view(*tokens.shape[:2], -1)
 
     def affine(self) -> Affine:
         return Affine.of(self.linear).after(self.norm)

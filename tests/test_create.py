@@ -253,7 +253,7 @@ def test_making_the_folded_network_takes_little_more_than_its_own_memory(monkeyp
     with Memory() as memory:
         folded = create_model("fastvit_t8", reparameterized=True, num_classes=0)
     size = sum(value.nbytes for value in folded.state_dict().values())
-    assert memory.most < 1.5 * size
+    assert memory.most < 1.75 * size
     with Memory() as memory:
         reparameterize(create_model("fastvit_t8", num_classes=0).eval())
     assert memory.most > 2 * size  # so the measure measures

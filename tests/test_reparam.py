@@ -42,7 +42,7 @@ FOUR_STAGES, FIVE_STAGES = SMALL["fastvit_mci0"], SMALL["fastvithd"]
 NETWORKS = [name for name in CONFIGS if name != "fastvithd"]  # which is fastvit_mci3 for other images
 
 
-def norm_linear(channels: int, out_channels: int, norm: type[nn.BatchNorm1d] | type[ScaleShift]) -> NormLinear:
+def norm_linear(channels: int, out_channels: int, norm: type[nn.BatchNorm2d] | type[ScaleShift]) -> NormLinear:
     return NormLinear(channels, out_channels, norm(channels))
 
 
@@ -75,7 +75,7 @@ CASES: dict[type[Foldable], list[Callable[[], Foldable]]] = {
     ScaledConv: [partial(ScaledConv, i, o, 1e-5) for i, o in [(4, 4), (6, 4), (3, 5)]],
     ScaledLinear: [partial(ScaledLinear, i, o, 1e-5) for i, o in [(4, 4), (6, 4), (3, 5)]],
     NormLinear: [
-        partial(norm_linear, i, o, norm) for i, o in [(4, 4), (4, 12), (6, 3)] for norm in (nn.BatchNorm1d, ScaleShift)
+        partial(norm_linear, i, o, norm) for i, o in [(4, 4), (4, 12), (6, 3)] for norm in (nn.BatchNorm2d, ScaleShift)
     ],
 }
 LINEAR = (ScaledLinear, NormLinear)
