@@ -22,10 +22,10 @@ from torch.nn import functional as F
 
 def _exact(tensor: Tensor) -> Tensor:
     """In float64, without gradient."""
-    return tensor.detach().to(_exact_device(tensor.device), torch.float64)
+    return tensor.detach().to(exact_device(tensor.device), torch.float64)
 
 
-def _exact_device(device: torch.device) -> torch.device:
+def exact_device(device: torch.device) -> torch.device:
     """Where float64 is: on the CPU for Apple's mps, which has none."""
     return torch.device("cpu") if device.type == "mps" else device
 
@@ -72,7 +72,7 @@ class Affine:
     @classmethod
     def identity(cls, channels: int, groups: int, device: torch.device) -> "Affine":
         """I x = x."""
-        eye = torch.eye(channels // groups, dtype=torch.float64, device=_exact_device(device)).repeat(groups, 1)
+        eye = torch.eye(channels // groups, dtype=torch.float64, device=exact_device(device)).repeat(groups, 1)
         return cls(eye[:, :, None, None], eye.new_zeros(channels))
 
     @classmethod

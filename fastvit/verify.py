@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .affine import exact_device
 from .checkpoint import is_folded
 from .model import FastViT
 from .reparam import Foldable, foldables, reparameterize
@@ -130,7 +131,7 @@ def verify(model: FastViT, images: Tensor | None = None) -> Report:
     if not images.isfinite().all():
         raise ValueError("images hold NaN or infinity")
     own_blocks, own_whole, expected, given, folded = _compare(copy.deepcopy(model), images)
-    exact_blocks, exact_whole, *_ = _compare(copy.deepcopy(model).double(), images)
+    exact_blocks, exact_whole, *_ = _compare(_exact(model), images)
     kinds = {name: type(block).__name__ for name, block in foldables(model).items()}
     return Report(
         model=model.pretrained_cfg.get("architecture") or type(model).__name__,
@@ -180,6 +181,11 @@ def randomize(model: nn.Module, generator: torch.Generator | None = None) -> Non
             tensor.normal_(0, 0.1, generator=generator)
         elif kind == "weight":
             tensor.normal_(0, tensor[0].numel() ** -0.5, generator=generator)
+
+
+def _exact(model: FastViT) -> FastViT:
+    """A copy in float64."""
+    return copy.deepcopy(model).to(exact_device(next(model.parameters()).device), torch.float64)
 
 
 def _parameters(model: nn.Module) -> int:

@@ -51,7 +51,7 @@ _TABLE = {
     ],
     "affine._exact": [
         ("folded in float32", "torch.float64", "torch.float32", HIDDEN),
-        ("folded in the model's own dtype", ", torch.float64)", ", tensor.dtype)", HIDDEN),
+        ("folded in the model's own dtype", "torch.float64", "tensor.dtype", HIDDEN),
     ],
     "affine._pad": [
         ("small kernels in a corner", "[(size - weight.shape[-1]) // 2] * 4", "[0, size - weight.shape[-1]] * 2", SEEN),

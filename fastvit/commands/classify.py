@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from .common import network
+
 if TYPE_CHECKING:
     from PIL import Image
     from rich.console import RenderableType
@@ -91,14 +93,12 @@ class Classifier:
         from fastvit.evaluation import choose_device
         from fastvit.reparam import foldables
 
-        is_file = Path(model).is_file() or model.endswith(".safetensors")
-        network = fastvit.load(model) if is_file else fastvit.create_model(model, pretrained=True)
-        assert isinstance(network, fastvit.FastViT)
-        self.preprocess = fastvit.Preprocess.from_cfg(network.pretrained_cfg)
-        self.labels = dict(enumerate(network.pretrained_cfg.get("label_names") or ()))
+        unfolded = network(model)
+        self.preprocess = fastvit.Preprocess.from_cfg(unfolded.pretrained_cfg)
+        self.labels = dict(enumerate(unfolded.pretrained_cfg.get("label_names") or ()))
         self.device = choose_device(device)
-        unfolded = network.eval().to(self.device)
-        if network.num_classes == 0:
+        unfolded = unfolded.to(self.device)
+        if unfolded.num_classes == 0:
             raise ValueError(f"{model}: has no classifier; train one with `fastvit train`")
         if (compare or not reparameterized) and not foldables(unfolded):
             raise ValueError(f"{model}: is folded already; --compare and --unfolded need the weights it was made of")

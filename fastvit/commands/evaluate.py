@@ -123,6 +123,8 @@ def _draw(counts: Counts, classes: list[str], path: Path) -> None:
     """The confusion matrix as percentages of each row; columns are the classes of the folders, in the same order."""
     from matplotlib.figure import Figure
 
+    from fastvit.atomic import replacing
+
     shares = 100 * counts.confusion[:, counts.indices] / counts.total[:, None]
     edge = min(40.0, max(4.0, 0.55 * len(classes) + 2))
     figure = Figure(figsize=(edge, edge), layout="constrained")
@@ -135,4 +137,5 @@ def _draw(counts: Counts, classes: list[str], path: Path) -> None:
         for row, column in shares.nonzero().tolist():
             share = float(shares[row, column])
             axes.text(column, row, f"{share:.1f}", ha="center", va="center", fontsize=7, color="wk"[share < 50])
-    figure.savefig(path, dpi=150)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=150, format=path.suffix.removeprefix(".") or "png")
