@@ -119,6 +119,10 @@ def _with_images(state: Mapping[str, Tensor], in_chans: int, model: FastViT) -> 
     """The first convolutions' weights for images of another number of channels, as timm does it."""
     if in_chans == model.in_chans:
         return dict(state)
+    if in_chans != 3:
+        raise WeightsError(
+            f"weights for {in_chans} channels cannot be adapted to {model.in_chans}, only those for 3 can"
+        )
     from timm.models import adapt_input_conv
 
     names = ("stem.0.conv.main.conv.weight", "stem.0.conv.small.conv.weight", "stem.0.conv.weight")

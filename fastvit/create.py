@@ -55,7 +55,7 @@ def create_model(
         global_pool: "avg", "max", "avgmax", "catavgmax" or, with num_classes=0, "".
         features_only: a model that returns a list of the stages' maps, (B, C, H / 4, W / 4) and on.
         out_indices: the stages wanted with `features_only`, an int the last so many; None all, down to 1/64.
-        reparameterized: the folded network, built without ever holding the branches of two blocks.
+        reparameterized: the folded network; with random weights never the branches of two blocks are in memory.
         device, dtype: where, and as what, the parameters are made.
 
     Raises:

@@ -176,7 +176,7 @@ class Stage(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.position(self.downsample(x))
-        if not (self.grad_checkpointing and self.training):
+        if not (self.grad_checkpointing and torch.is_grad_enabled()):
             return cast(Tensor, self.blocks(x))
         for block in self.blocks:
             x = _checkpoint(block, x)

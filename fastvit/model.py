@@ -198,10 +198,11 @@ class FastViT(nn.Module):
         _check(num_classes=(num_classes, 0, None))
         like = next(self.parameters())
         pool = self.global_pool if global_pool is None else global_pool
-        self.head = Head(self.num_features, num_classes, pool, self.drop_rate).to(like.device, like.dtype)
-        self.head.reset_parameters()
-        self.head.train(self.training)
+        head = Head(self.num_features, num_classes, pool, self.drop_rate)
+        head.reset_parameters()  # in float32: half precision's coarse random numbers have outliers
+        self.head = head.to(like.device, like.dtype).train(self.training)
         self.num_classes = num_classes
+        self.pretrained_cfg = self.pretrained_cfg | {"num_classes": num_classes, "label_names": None}
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute each block in the backward pass rather than keep its activations; statistics count once."""

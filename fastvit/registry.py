@@ -47,7 +47,7 @@ def _entry(name: str) -> Any:
         "num_classes": config.num_classes,
         "first_conv": "stem.0.conv.main.conv",
         "classifier": "head.fc",
-        "license": "apache-2.0",
+        "license": None,
     }
 
     def entry(pretrained: bool = False, **options: Any) -> nn.Module:

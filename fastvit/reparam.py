@@ -43,7 +43,9 @@ class Foldable(nn.Module):
         layer = self.affine().layer(self.stride, self.groups).to(parameters[0].device, parameters[0].dtype)
         layer.requires_grad_(any(parameter.requires_grad for parameter in parameters))
         for name, value in vars(self).items():
-            if "forward" in name or "backward" in name:  # torch's tables of hooks: shared, so that handles still remove
+            if name.startswith(
+                ("_forward_", "_backward_", "_is_full_backward")
+            ):  # torch's tables of hooks: shared, so that handles still remove
                 setattr(layer, name, value)
         return layer.eval()
 

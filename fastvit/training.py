@@ -1,7 +1,7 @@
 """The engine of `fastvit train`: the state of a run, one epoch after the other.
 
-Every random draw of an epoch follows from (seed, epoch), so a run that was killed and started again from its last
-complete epoch ends with the same weights as one that was never interrupted (on a CPU bit for bit).
+Every random draw of an epoch follows from (seed, epoch, workers), so a run that was killed and started again from its
+last complete epoch ends with the same weights as one that was never interrupted (on a CPU bit for bit).
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ class Error:
 
     @classmethod
     def between(cls, expected: Tensor, given: Tensor) -> "Error":
-        expected, given = expected.double(), given.double()
+        expected, given = expected.cpu().double(), given.cpu().double()
         absolute = (expected - given).abs().max().item()
         return cls(absolute, absolute / max(expected.abs().max().item(), torch.finfo(torch.float64).tiny))
 

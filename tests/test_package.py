@@ -64,6 +64,14 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
 
 
+@pytest.mark.parametrize("name", ["README.md", "weights/README.md", "benchmarks/README.md"])
+def test_the_documents_have_no_gaps_and_no_dead_links(name: str) -> None:
+    text = (ROOT / name).read_text()
+    assert not re.search(r"@[A-Z0-9]+@", text)
+    for link in re.findall(r"\]\(([^)#:]+)\)", text):
+        assert (ROOT / name).parent.joinpath(link).exists(), link
+
+
 def test_the_readme_shows_code_by_line_15() -> None:
     lines = (ROOT / "README.md").read_text().splitlines()
     assert any(line.startswith("```") for line in lines[:15])

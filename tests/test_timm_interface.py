@@ -485,3 +485,10 @@ def test_parameters_of_the_methods_have_timms_names_order_and_defaults(method: s
     assert [(parameter.name, parameter.default) for parameter in ours] == [
         (images.get(parameter.name, parameter.name), parameter.default) for parameter in theirs
     ]
+
+
+def test_a_new_classifier_forgets_the_names_of_the_old_ones_classes() -> None:
+    model = small("fastvit_t8", num_classes=2)
+    model.pretrained_cfg["label_names"] = ["cat", "dog"]
+    model.reset_classifier(5)
+    assert model.pretrained_cfg["num_classes"] == 5 and model.pretrained_cfg["label_names"] is None

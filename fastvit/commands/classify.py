@@ -102,7 +102,7 @@ class Classifier:
             raise ValueError(f"{model}: has no classifier; train one with `fastvit train`")
         if (compare or not reparameterized) and not foldables(unfolded):
             raise ValueError(f"{model}: is folded already; --compare and --unfolded need the weights it was made of")
-        folded = fastvit.reparameterize(unfolded)
+        folded = fastvit.reparameterize(unfolded) if compare or reparameterized else unfolded
         self.network = folded if reparameterized else unfolded
         self.comparison = Comparison(unfolded, folded) if compare else None
 

@@ -42,12 +42,12 @@ def main(
         classes, counts, seconds = _evaluate(
             reparameterize(unfolded) if reparameterized else unfolded, data, batch_size, workers, device
         )
+        _print(_summary(model, data, classes, counts, seconds), json)
         if confusion:
             _draw(counts, classes, confusion)
     except (ValueError, OSError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from None
-    _print(_summary(model, data, classes, counts, seconds), json)
 
 
 def _evaluate(

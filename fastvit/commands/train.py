@@ -61,7 +61,7 @@ def main(
         run = Run(Recipe(**options), data, output, device=device, workers=workers)
         run.resume()
         _train(run, Console(highlight=False, soft_wrap=True))
-    except ValueError as error:  # of our own messages or of timm's about an option
+    except (ValueError, OSError) as error:  # of our own messages, of the disk's, or of timm's about an option
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
