@@ -264,7 +264,7 @@ def test_checkpointing_is_for_gradients_only_and_can_be_undone() -> None:
     assert all(stage.grad_checkpointing for stage in model.stages)
     images = torch.randn(1, 3, *UNEVEN, requires_grad=True)
     runs: list[int] = []
-    model.stages[-1].blocks[0].register_forward_hook(lambda *_: runs.append(1))
+    model.stages[-1].blocks[0].mixer.register_forward_hook(lambda *_: runs.append(1))
     with torch.no_grad():
         model(images)
     assert len(runs) == 1
