@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 def _exact(tensor: Tensor) -> Tensor:
     """In float64, without gradient."""
-    return tensor.detach().to(exact_device(tensor.device), torch.float64)
+    return tensor.detach().to(exact_device(tensor.device)).to(torch.float64)  # in this order: mps has no float64
 
 
 def exact_device(device: torch.device) -> torch.device:

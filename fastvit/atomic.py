@@ -6,6 +6,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
+def check_writable(path: Path) -> None:
+    """A ValueError, before any work is done, if no file can be written there."""
+    if path.is_dir() or not path.parent.is_dir():
+        raise ValueError(f"{path}: {'is a folder' if path.is_dir() else f'there is no folder {path.parent}'}")
+    if not os.access(path.parent, os.W_OK):
+        raise ValueError(f"{path}: the folder {path.parent} may not be written to")
+
+
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
     """Write to the path given; once that is complete and on the disk, it takes the place of `path`.

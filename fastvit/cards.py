@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from .atomic import replacing
+from .atomic import check_writable, replacing
 
 Color = tuple[int, int, int]
 
@@ -62,10 +61,7 @@ def check_target(path: Path) -> None:
         raise ValueError(
             f"{path}: cannot write this kind of picture; expected a name that ends in {', '.join(SUFFIXES)}"
         )
-    if path.is_dir() or not path.parent.is_dir():
-        raise ValueError(f"{path}: {'is a folder' if path.is_dir() else f'there is no folder {path.parent}'}")
-    if not os.access(path.parent, os.W_OK):
-        raise ValueError(f"{path}: the folder {path.parent} may not be written to")
+    check_writable(path)
 
 
 def write(image: Image.Image, path: Path) -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def list_models(filter: str = "", pretrained: bool = False) -> list[str]:
     """Names that match a shell pattern such as "*mci*"; with `pretrained`, those that have weights, with their tags."""
     names = list(catalog.BUNDLED) if pretrained else list(CONFIGS)
-    return [name for name in names if fnmatch.fnmatch(name, filter or "*")]
+    return [name for name in names if fnmatch.filter((name, name.partition(".")[0]), filter or "*")]
 
 
 def create_model(
@@ -56,13 +56,14 @@ def create_model(
         features_only: a model that returns a list of the stages' maps, (B, C, H / 4, W / 4) and on.
         out_indices: the stages wanted with `features_only`, an int the last so many; None all, down to 1/64.
         reparameterized: the folded network; with random weights never the branches of two blocks are in memory.
-        device, dtype: where, and as what, the parameters are made.
+        device, dtype: where, and as what, the parameters are made; by default torch's own defaults.
 
     Raises:
         ValueError: an unknown name (the nearest ones are offered) or an argument out of its range.
         fastvit.WeightsError: weights that are missing, damaged or of another variant.
     """
     variant, path = _resolve(name, pretrained, checkpoint_path)
+    device = torch.device(device) if device else torch.get_default_device()
     if out_indices is not None and not features_only:
         raise ValueError(f"out_indices is {out_indices!r} without features_only=True, which it belongs to")
     weights = files.read(path) if path else None
@@ -81,7 +82,7 @@ def create_model(
     if weights is not None:
         fill(model, weights, path, folded=reparameterized)
     else:
-        _materialize(model.eval(), torch.device(device or "cpu"), reparameterized)
+        _materialize(model.eval(), device, reparameterized)
     model = model.to(device=device, dtype=dtype).train()
     return _features(model, out_indices) if features_only else model
 

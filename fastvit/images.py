@@ -8,7 +8,6 @@ import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from itertools import chain
 from typing import BinaryIO
 
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -78,23 +77,18 @@ def to_rgb(image: Image.Image) -> Image.Image:
         raise ImageError(f"its colours are kept as {image.mode}, which is not supported; convert it to RGB") from None
 
 
-def find_images(arguments: Sequence[str]) -> Iterator[str]:
-    """Files, folders, patterns and "-" -> the names of files, lazily, each once; "-" stands for standard input.
+def find_images(arguments: Sequence[str]) -> list[str]:
+    """Files, folders, patterns and "-" -> the names of files, each once; "-" stands for standard input.
 
     Of folders, and the folders inside them, these are the files with a picture's suffix, sorted, without hidden ones
     and without following links to folders. A file given by its own name is passed on whatever its suffix, even if it
-    is missing: to say so is for whoever reads it. A folder or pattern without any picture is an ImageError at once.
+    is missing, and so is a folder or pattern without any picture: `read_image` says what is wrong with it.
     """
-    found = []
+    unique = dict[str, str]()
     for argument in arguments:
-        names = _names(argument)
-        if (first := next(names, None)) is None:
-            what = "no picture in this folder" if os.path.isdir(argument) else "no file matches this pattern"
-            raise ImageError(f"{display_name(argument)}: {what}; check the name, and the suffixes of the files")
-        found.append(chain([first], names))
-    if len(found) == 1:  # one folder may hold millions, and none of them twice: nothing to remember
-        return found[0]
-    return _each_once(chain.from_iterable(found))
+        for name in _names(argument):
+            unique.setdefault(name if name == STANDARD_INPUT else os.path.abspath(name), name)
+    return list(unique.values())
 
 
 def display_name(source: str | os.PathLike[str]) -> str:
@@ -111,12 +105,15 @@ def _opened(source: Source) -> BinaryIO:
     if not isinstance(source, str | os.PathLike):
         return io.BytesIO(source.read())  # a pipe cannot seek, as decoders do
     if os.path.isdir(source):
-        readable = os.access(source, os.R_OK | os.X_OK)
-        raise ImageError("this is a folder, not a picture" if readable else "this folder may not be read")
+        if not os.access(source, os.R_OK | os.X_OK):
+            raise ImageError("this folder may not be read")
+        inside = any(_names_inside(os.fspath(source)))
+        raise ImageError("this is a folder" if inside else "no picture in this folder; check the suffixes of its files")
     try:
         return open(source, "rb")
     except FileNotFoundError:
-        raise ImageError("there is no such file; check the name") from None
+        what = "no file matches this pattern" if glob.has_magic(os.fspath(source)) else "there is no such file"
+        raise ImageError(f"{what}; check the name") from None
     except PermissionError:
         raise ImageError("may not be read; change its permissions") from None
     except (OSError, ValueError) as error:  # a name that is too long, or has a null byte
@@ -157,14 +154,14 @@ def _scaled_down(image: Image.Image, white: float) -> Image.Image:
     return Image.fromarray(scaled.astype(numpy.uint8))
 
 
-def _names(argument: str) -> Iterator[str]:
+def _names(argument: str) -> list[str]:
+    """The names that one argument stands for, at least its own."""
     if os.path.isdir(argument):
-        yield from _names_inside(argument)
-    elif argument == STANDARD_INPUT or os.path.lexists(argument) or not glob.has_magic(argument):
-        yield argument
-    else:  # a pattern that the shell left alone: quoted, or on Windows
-        for match in sorted(glob.iglob(argument, recursive=True)):
-            yield from _names(match)
+        return list(_names_inside(argument)) or [argument]
+    if argument == STANDARD_INPUT or os.path.lexists(argument):
+        return [argument]
+    # A pattern that the shell left alone: quoted, or on Windows.
+    return [name for match in sorted(glob.glob(argument, recursive=True)) for name in _names(match)] or [argument]
 
 
 def _names_inside(folder: str) -> Iterator[str]:
@@ -180,12 +177,3 @@ def _names_inside(folder: str) -> Iterator[str]:
             yield from _names_inside(entry.path)
         elif os.path.splitext(entry.name)[1].lower() in SUFFIXES:
             yield entry.path
-
-
-def _each_once(names: Iterator[str]) -> Iterator[str]:
-    seen: set[str] = set()
-    for name in names:
-        key = name if name == STANDARD_INPUT else os.path.abspath(name)
-        if key not in seen:
-            seen.add(key)
-            yield name

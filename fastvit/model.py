@@ -95,23 +95,8 @@ class FastViT(nn.Module):
         self.feature_info: list[dict[str, Any]] = [
             {"num_chs": width, "reduction": 4 * 2**i, "module": f"stages.{i}"} for i, width in enumerate(config.widths)
         ]
-        self.pretrained_cfg: dict[str, Any] = self._own_cfg()
+        self.pretrained_cfg = own_cfg(config, num_classes, in_chans)
         self.apply(reset_parameters)
-
-    def _own_cfg(self) -> dict[str, Any]:
-        """What timm's tools read of a model: preprocessing, and where its first and last layers are."""
-        return {
-            **self.config.preprocess.to_cfg(),
-            "input_size": (self.in_chans, *self.config.preprocess.size),
-            "pool_size": tuple(-(-edge // self.feature_info[-1]["reduction"]) for edge in self.config.preprocess.size),
-            "num_classes": self.num_classes,
-            "label_names": None,
-            "license": None,
-            "first_conv": tuple(
-                f"stem.0.conv.{branch}.conv" for branch in ("main", "small")[: 1 + self.config.stem_scale]
-            ),
-            "classifier": "head.fc",
-        }
 
     @property
     def default_cfg(self) -> dict[str, Any]:
@@ -219,6 +204,22 @@ class FastViT(nn.Module):
         return {
             name for name, parameter in self.named_parameters() if parameter.shape[1:] == (1, 1) and parameter.ndim == 3
         }
+
+
+def own_cfg(config: Config, num_classes: int | None = None, in_chans: int = 3) -> dict[str, Any]:
+    """What timm's tools read of a model: preprocessing, and where its first and last layers are."""
+    size = config.preprocess.size
+    reduction = 2 ** (1 + len(config.depths))
+    return {
+        **config.preprocess.to_cfg(),
+        "input_size": (in_chans, *size),
+        "pool_size": tuple(-(-edge // reduction) for edge in size),
+        "num_classes": config.num_classes if num_classes is None else num_classes,
+        "label_names": None,
+        "license": None,
+        "first_conv": tuple(f"stem.0.conv.{branch}.conv" for branch in ("main", "small")[: 1 + config.stem_scale]),
+        "classifier": "head.fc",
+    }
 
 
 def reset_parameters(module: nn.Module) -> None:

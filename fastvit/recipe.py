@@ -24,6 +24,7 @@ class Recipe:
     """What decides the weights that come out: a run can only be resumed with the same recipe."""
 
     model: str = "fastvit_t8"
+    weights: str = ""  # the file to start from; none: random weights
     size: int = 256
     start_size: int = 0  # 0: train at `size` from the first epoch
     crop: float = 0.9

@@ -9,6 +9,7 @@ from torch import nn
 
 from .config import CONFIGS
 from .create import create_model
+from .model import own_cfg
 
 __all__: list[str] = []  # timm adds the names that it takes from this module
 default_cfgs: dict[str, Any] = {}  # where timm looks for a model's preprocessing
@@ -40,15 +41,7 @@ def register_timm(override: bool = False) -> list[str]:
 
 def _entry(name: str) -> Any:
     """The function that timm calls to make a model."""
-    config = CONFIGS[name]
-    default_cfgs[name] = {
-        **config.preprocess.to_cfg(),
-        "input_size": (3, *config.preprocess.size),
-        "num_classes": config.num_classes,
-        "first_conv": "stem.0.conv.main.conv",
-        "classifier": "head.fc",
-        "license": None,
-    }
+    default_cfgs[name] = own_cfg(CONFIGS[name])
 
     def entry(pretrained: bool = False, **options: Any) -> nn.Module:
         tag = options.pop("pretrained_cfg", None)  # timm takes the tag off "fastvit_t8.cifar10" and passes it here

@@ -40,7 +40,8 @@ class Foldable(nn.Module):
                 "call model.eval() first"
             )
         parameters = list(self.parameters())
-        layer = self.affine().layer(self.stride, self.groups).to(parameters[0].device, parameters[0].dtype)
+        weight = max(parameters, key=Tensor.numel)  # in half precision, norms and scales may be kept in float32
+        layer = self.affine().layer(self.stride, self.groups).to(weight.device, weight.dtype)
         layer.requires_grad_(any(parameter.requires_grad for parameter in parameters))
         for name, value in vars(self).items():
             if name.startswith(

@@ -20,7 +20,7 @@ import timm.utils
 import torch
 from torch import Tensor, nn
 
-from .atomic import replacing
+from .atomic import check_writable, replacing
 from .checkpoint import save
 from .create import create_model
 from .data import Batches, DataError, Pictures, batches, check_same_classes, held_out_folder
@@ -28,6 +28,7 @@ from .evaluation import choose_device, predictions
 from .model import FastViT
 from .preprocess import Preprocess
 from .recipe import Recipe, RecipeError
+from .reparam import reparameterize
 
 
 class Run:
@@ -44,7 +45,12 @@ class Run:
         if not self.steps:
             raise DataError(f"{data}/train: {len(self.pictures)} pictures are less than one batch; lower --batch-size")
         classes = self.pictures.classes
-        model = create_model(recipe.model, num_classes=len(classes), drop_path_rate=recipe.drop_path)
+        model = create_model(
+            recipe.model,
+            checkpoint_path=recipe.weights,
+            num_classes=len(classes),
+            drop_path_rate=recipe.drop_path,
+        )
         assert isinstance(model, FastViT)  # which it is without features_only
         model.pretrained_cfg |= preprocess.to_cfg()
         model.pretrained_cfg |= {"num_classes": len(classes), "label_names": list(classes), "license": None}
@@ -58,6 +64,8 @@ class Run:
         self.history: list[dict[str, float]] = []
         if recipe.compile:
             self.model.compile()
+        output.mkdir(parents=True, exist_ok=True)
+        check_writable(output / "last.pt")
 
     @property
     def epoch(self) -> int:
@@ -113,7 +121,8 @@ class Run:
     def evaluate(self) -> float:
         """The percentage of the held-out pictures that the averaged model gets right."""
         right = 0
-        for logits, labels in predictions(self.average.module, self._batches(self.held_out), self.device):
+        folded = reparameterize(self.average.module)  # the same answers in a third of the time
+        for logits, labels in predictions(folded, self._batches(self.held_out), self.device):
             right += int((logits.argmax(1) == labels).sum())
         return 100 * right / len(self.held_out)
 
@@ -135,7 +144,6 @@ class Run:
             "average": self.average.module.state_dict(),
             "optimizer": self.optimizer.state_dict(),
         }
-        self.output.mkdir(parents=True, exist_ok=True)
         with replacing(self.output / "metrics.jsonl") as path:
             path.write_text("".join(json.dumps(line) + "\n" for line in self.history))
         save(self.average.module, self.output / "model.safetensors")

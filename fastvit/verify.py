@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from math import isfinite
 from typing import Any
 
 import torch
@@ -64,8 +65,13 @@ class Report:
         return all(row.float64.relative <= TOLERANCE[torch.float64] and row.own.relative <= own for row in rows)
 
     def to_dict(self) -> dict[str, Any]:
-        """The report as JSON takes it."""
-        return asdict(self) | {"dtype": str(self.dtype).removeprefix("torch."), "exact": self.exact}
+        """The report as JSON takes it: None stands for infinity and NaN."""
+
+        def finite(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+            return {name: None if isinstance(value, float) and not isfinite(value) else value for name, value in pairs}
+
+        report = asdict(self, dict_factory=finite)
+        return report | {"dtype": str(self.dtype).removeprefix("torch."), "exact": self.exact}
 
     def __str__(self) -> str:
         from rich.console import Console
@@ -146,6 +152,7 @@ def verify(model: FastViT, images: Tensor | None = None) -> Report:
 
 
 @torch.no_grad()
+@torch.backends.cudnn.flags(enabled=False)  # on a GPU it would round float32 to TF32's ten bits
 def _compare(model: FastViT, images: Tensor) -> tuple[dict[str, Error], Error, Tensor, Tensor, FastViT]:
     """Errors of the blocks and of the whole, both outputs, and `model`, now folded."""
     like = next(model.parameters())
@@ -185,7 +192,7 @@ def randomize(model: nn.Module, generator: torch.Generator | None = None) -> Non
 
 def _exact(model: FastViT) -> FastViT:
     """A copy in float64."""
-    return copy.deepcopy(model).to(exact_device(next(model.parameters()).device), torch.float64)
+    return copy.deepcopy(model).to(exact_device(next(model.parameters()).device)).to(torch.float64)
 
 
 def _parameters(model: nn.Module) -> int:

@@ -5,11 +5,13 @@ import functools
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy
 import pytest
@@ -140,16 +142,13 @@ def test_strange_names(run: Callable[..., Result], tmp_path: Path, name: str) ->
 def test_a_million_files_are_read_one_batch_at_a_time(
     run: Callable[..., Result], picture: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Names come from an endless source here; nothing may wait for its end."""
-    asked = 0
+    asked = printed = 0
+    read = classify._read
 
-    def endless(arguments: list[str]) -> object:
+    def counting(name: str, *rest: Any) -> Any:
         nonlocal asked
-        while asked < 1_000_000:
-            asked += 1
-            yield str(picture)
-
-    printed = 0
+        asked += 1
+        return read(name, *rest)
 
     def count(answer: classify.Answer, json: bool) -> None:
         nonlocal printed
@@ -158,7 +157,8 @@ def test_a_million_files_are_read_one_batch_at_a_time(
         if printed == 10:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("fastvit.images.find_images", endless)
+    monkeypatch.setattr("fastvit.images.find_images", lambda arguments: [str(picture)] * 1_000_000)
+    monkeypatch.setattr(classify, "_read", counting)
     monkeypatch.setattr(classify, "_print", count)
     assert run("x", "--batch-size", 4).exit_code == 130
     assert printed == 10
@@ -196,6 +196,18 @@ def test_a_bad_file_is_one_line_and_the_others_go_on(
     error, answer = lines(result)
     assert error == {"file": str(bad), "error": result.stderr.removeprefix("error: ").strip()}
     assert answer["file"] == str(picture) and len(answer["predictions"]) == 5
+
+
+def test_an_empty_folder_and_a_pattern_without_a_match_are_bad_files_too(
+    run: Callable[..., Result], tmp_path: Path, picture: Path
+) -> None:
+    (tmp_path / "empty").mkdir()
+    result = run("empty", picture.name, "*.gif")
+    assert result.exit_code == 1 and result.stdout.splitlines()[0] == picture.name
+    assert result.stderr.splitlines() == [
+        "error: empty: no picture in this folder; check the suffixes of its files",
+        "error: *.gif: no file matches this pattern; check the name",
+    ]
 
 
 def test_without_json_bad_files_are_only_on_standard_error(
@@ -236,8 +248,6 @@ def test_a_network_without_numbers_is_no_answer(run: Callable[..., Result], weig
         (["--model", "folded.safetensors", "--unfolded"], "is folded already"),
         (["--model", "headless.safetensors"], "has no classifier"),
         (["--device", "abacus"], "abacus"),
-        (["empty"], "no picture in this folder"),
-        (["*.gif"], "no file matches this pattern"),
         (["--save", "out.txt"], "expected a name that ends in .png"),
         (["--save", "nowhere/out.png"], "there is no folder nowhere"),
         (["--save", "folder.png"], "is a folder"),
@@ -247,7 +257,6 @@ def test_a_network_without_numbers_is_no_answer(run: Callable[..., Result], weig
 def test_wrong_usage_is_one_line_and_status_2(
     run: Callable[..., Result], weights: Path, tmp_path: Path, picture: Path, arguments: list[str], line: str
 ) -> None:
-    (tmp_path / "empty").mkdir()
     (tmp_path / "folder.png").mkdir()
     for name in ("text.safetensors", "text.pth"):
         (tmp_path / name).write_text("hello")
@@ -405,22 +414,26 @@ def test_control_c_is_status_130_and_saves_nothing(weights: Path, tmp_path: Path
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no pseudoterminals")
-def test_progress_is_drawn_on_a_terminal_only_when_results_go_elsewhere(weights: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("answers_too", [False, True])
+def test_a_terminal_shows_progress_below_the_answers(weights: Path, tmp_path: Path, answers_too: bool) -> None:
     import pty
 
-    draw(tmp_path / "a.png", 1)
-    draw(tmp_path / "b.png", 2)
+    for index in range(3):
+        draw(tmp_path / f"{index}.png", index)
     command = shell(weights, tmp_path, "--json", "--batch-size", 1, before="classify.QUIET_SECONDS = 0")
     terminal, inside = pty.openpty()
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=inside, env=ENVIRONMENT) as process:
+    output = inside if answers_too else subprocess.PIPE
+    with subprocess.Popen(command, stdout=output, stderr=inside, env=ENVIRONMENT) as process:
         os.close(inside)
-        assert process.stdout
-        output, shown = process.stdout.read(), io.BytesIO()
+        shown = io.BytesIO()
+        printed = process.stdout.read().decode() if process.stdout else ""
         while True:
             try:
                 shown.write(os.read(terminal, 4096))
             except OSError:  # Linux says so when the other end is closed
                 break
     os.close(terminal)
-    assert process.returncode == 0 and [len(json.loads(line)) for line in output.splitlines()] == [2, 2]
-    assert b" pictures" in shown.getvalue()
+    terminal_text = shown.getvalue().decode()
+    assert process.returncode == 0 and "3/3" in terminal_text
+    answers = re.findall(r'\{"file".*\}', terminal_text if answers_too else printed)
+    assert [len(json.loads(answer)) for answer in answers] == [2, 2, 2]

@@ -37,7 +37,16 @@ def test_pretrained_models_are_listed_with_their_tags() -> None:
     names = list_models(pretrained=True)
     assert "fastvit_t8.cifar10" in names
     assert all(name.partition(".")[0] in CONFIGS and name.partition(".")[2] for name in names)
-    assert list_models("*_t8.*", pretrained=True) == [name for name in names if name.startswith("fastvit_t8.")]
+    of_t8 = [name for name in names if name.startswith("fastvit_t8.")]
+    assert list_models("*_t8.*", pretrained=True) == list_models("fastvit_t8", pretrained=True) == of_t8
+
+
+def test_torchs_default_device_is_honoured() -> None:
+    with torch.device("meta"):
+        model = create_model("fastvit_t8")
+        assert {tensor.device.type for tensor in model.state_dict().values()} == {"meta"}
+        here = create_model("fastvit_t8", device="cpu")
+    assert {tensor.device.type for tensor in here.state_dict().values()} == {"cpu"}
 
 
 @pytest.mark.parametrize(

@@ -103,15 +103,17 @@ def test_the_confusion_matrix_becomes_a_picture(model: Path, data: Path, tmp_pat
 def test_without_matplotlib_it_says_what_to_install(model: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluate, "find_spec", lambda name: None)
     code, output = run(model, data, "--confusion=x.png")
-    assert (code, output.strip()) == (1, 'error: --confusion needs matplotlib; run: pip install "fastvit[train]"')
+    assert (code, output.strip()) == (2, 'error: --confusion needs matplotlib; run: pip install "fastvit[train]"')
 
 
 def test_errors_are_one_line(model: Path, data: Path, tmp_path: Path) -> None:
     def error(*arguments: object) -> str:
         code, output = run(*arguments)
-        assert code == 1 and len(output.strip().splitlines()) == 1
+        assert code == 2 and len(output.strip().splitlines()) == 1
         return output
 
+    assert "there is no folder nowhere" in error(model, data, "--confusion=nowhere/x.png")
+    assert "x.txt: expected a name that ends in" in error(model, data, "--confusion=x.txt")
     assert f"{tmp_path}/nothing: no such folder" in error(model, tmp_path / "nothing")
     assert "fastvit_t9" in error("fastvit_t9", data)
     damaged = data / "val/cat/0.png"

@@ -349,6 +349,15 @@ def test_the_dtype_is_kept(dtype: torch.dtype) -> None:
     assert folded(noise(1, 3, 32, 32, dtype=dtype)).dtype == dtype
 
 
+def test_norms_and_scales_kept_in_float32_do_not_decide_the_dtype() -> None:
+    model = random_model(FIVE_STAGES)
+    for parameter in model.parameters():
+        if parameter.numel() > max(parameter.shape):  # of convolutions and linear layers
+            parameter.data = parameter.data.bfloat16()
+    for block in foldables(model).values():
+        assert {tensor.dtype for tensor in block.fuse().parameters()} == {torch.bfloat16}
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)
 def test_kernels_are_the_exact_ones_rounded_once(dtype: torch.dtype) -> None:
     check_rounding(random_model(FIVE_STAGES, dtype))

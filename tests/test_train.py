@@ -9,6 +9,7 @@ import pytest
 import torch
 import typer
 from PIL import Image
+from randomize import randomize
 from typer.testing import CliRunner
 
 import fastvit
@@ -154,7 +155,7 @@ def test_a_checkpoint_cut_off_while_it_is_written_leaves_the_one_before(
 def test_other_options_than_the_checkpoints_are_named(data: Path, tmp_path: Path) -> None:
     Run(Recipe(**TINY), data, tmp_path / "run", device="cpu", workers=0).save()
     result = CliRunner().invoke(app, arguments(data, tmp_path / "run", weight_decay=0.1, seed=3))
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "weight_decay was 0.05, is 0.1, seed was 0, is 3; give the same options" in result.output
 
 
@@ -179,8 +180,39 @@ def test_options_that_cannot_work_are_named_in_one_line(
 ) -> None:
     device = changes.pop("device", "cpu")
     result = CliRunner().invoke(app, [*arguments(data, tmp_path / "run", **changes), f"--device={device}"])
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert words in result.output and len(result.output.strip().splitlines()) == 1
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_training(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "taken").touch()
+    (tmp_path / "run/last.pt").mkdir(parents=True)
+    for output, words in ((tmp_path / "taken", "File exists"), (tmp_path / "run", "last.pt: is a folder")):
+        result = CliRunner().invoke(app, arguments(data, output))
+        assert result.exit_code == 2 and words in result.output and "epoch" not in result.output
+
+
+def test_it_starts_from_a_files_weights(data: Path, tmp_path: Path) -> None:
+    start = fastvit.create_model("fastvit_t8", num_classes=2)
+    randomize(start)
+    fastvit.save(start, tmp_path / "start.safetensors")
+    run = Run(Recipe(**TINY, weights=str(tmp_path / "start.safetensors")), data, tmp_path / "run", device="cpu")
+    for model in (run.model, run.average.module):
+        assert all(torch.equal(tensor, start.state_dict()[name]) for name, tensor in model.state_dict().items())
+    result = CliRunner().invoke(app, arguments(data, tmp_path / "run", weights="nowhere.safetensors"))
+    assert result.exit_code == 2 and "nowhere.safetensors" in result.output
+
+
+def test_the_averaged_model_is_evaluated_as_it_is_kept(data: Path, tmp_path: Path) -> None:
+    """Folded, which must not change the answers, nor leave the average itself folded."""
+    run = Run(Recipe(**TINY), data, tmp_path / "run", device="cpu", workers=0)
+    randomize(run.average.module)
+    right = sum(
+        int((run.average.module(images).argmax(1) == labels).sum())
+        for images, labels in batches(run.held_out, 4, workers=0)
+    )
+    assert run.evaluate() == 100 * right / len(run.held_out)
+    assert fastvit.reparam.foldables(run.average.module)
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_epoch(data: Path, tmp_path: Path) -> None:
@@ -188,7 +220,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_epoch(data: P
     torch.nn.init.constant_(run.model.head.fc.bias, float("nan"))
     with pytest.raises(RecipeError, match="the loss is nan at update 0; try a lower --learning-rate"):
         run.train_epoch(silent)
-    assert not (tmp_path / "run").exists()
+    assert not list((tmp_path / "run").iterdir())
 
 
 def test_pictures_grow_from_the_start_size_and_end_with_the_size() -> None:

@@ -190,6 +190,13 @@ def test_the_report_goes_through_json() -> None:
     assert [row["name"] for row in back["blocks"]] == [row.name for row in report.blocks]
 
 
+def test_a_report_of_a_damaged_network_goes_through_json_too() -> None:
+    model = random_model(FOUR_STAGES, torch.float32)
+    torch.nn.init.constant_(model.head.fc.bias, float("nan"))
+    back = json.loads(json.dumps(verify(model, IMAGES).to_dict(), allow_nan=False))
+    assert back["whole"]["own"]["relative"] is None and back["exact"] is False
+
+
 # Errors
 
 

@@ -7,15 +7,14 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .common import network
+from .common import fail, network
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -54,14 +53,14 @@ def main(
     from fastvit.images import find_images
 
     try:
-        names = find_images(images)
         if save:
             check_target(save)
         classifier = Classifier(model, device, reparameterized, compare)
     except (ValueError, OSError) as error:
-        _fail(error, status=2)
+        fail(error)
+    names = find_images(images)
     shown, failed = list[Answer](), False
-    for answer in _with_progress(_answers(names, classifier, batch_size, top, save)):
+    for answer in _with_progress(_answers(names, classifier, batch_size, top, save), len(names)):
         _print(answer, json)
         failed |= bool(answer.error)
         if answer.picture and not answer.error and len(shown) < MOST_CARDS:
@@ -123,12 +122,12 @@ class Classifier:
 
 
 def _answers(
-    names: Iterator[str], classifier: Classifier, batch_size: int, top: int, save: Path | None
+    names: Sequence[str], classifier: Classifier, batch_size: int, top: int, save: Path | None
 ) -> Iterator[Answer]:
     from fastvit.images import display_name
 
-    while batch := list(islice(names, batch_size)):
-        read = [_read(name, classifier.preprocess, save) for name in batch]
+    for start in range(0, len(names), batch_size):
+        read = [_read(name, classifier.preprocess, save) for name in names[start : start + batch_size]]
         predictions = iter(classifier([pixels for _, pixels in read if pixels is not None], top))
         for answer, pixels in read:
             if pixels is not None:
@@ -153,17 +152,20 @@ def _read(name: str, preprocess: Preprocess, save: Path | None) -> tuple[Answer,
     return Answer(name=name, picture=fitted(image) if save else None), preprocess(image)
 
 
-def _with_progress(answers: Iterable[Answer]) -> Iterator[Answer]:
-    """Counts on standard error, if that is a terminal, unless the answers themselves show on it."""
+def _with_progress(answers: Iterable[Answer], total: int) -> Iterator[Answer]:
+    """A bar on standard error, if that is a terminal; answers that go to the same terminal scroll by above it."""
     from rich.console import Console
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-    if sys.stdout.isatty() or not sys.stderr.isatty():
-        yield from answers
-        return
-    columns = (SpinnerColumn(), TextColumn("{task.completed:,} pictures"), TimeElapsedColumn())
-    progress = Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False)
-    task, started = progress.add_task("", total=None), time.monotonic()
+    console = Console(stderr=True)
+    progress = Progress(
+        *(BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+        redirect_stdout=sys.stdout.isatty(),
+    )
+    task, started = progress.add_task("", total=total), time.monotonic()
     try:
         for answer in answers:
             yield answer
@@ -237,9 +239,4 @@ def _draw(answers: list[Answer], save: Path) -> None:
     try:
         write(sheet(cards), save)
     except OSError as error:
-        _fail(error, status=1)
-
-
-def _fail(error: Exception, status: int) -> NoReturn:
-    typer.echo(f"error: {' '.join(str(error).split())}", err=True)
-    raise typer.Exit(status)
+        fail(error, status=1)

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
+
+import typer
 
 if TYPE_CHECKING:
     from fastvit import FastViT
+
+
+def fail(error: Exception, status: int = 2) -> NoReturn:
+    """One line on standard error; status 2, as for a wrong option, or 1 where a part of the work is done."""
+    typer.echo(f"error: {' '.join(str(error).split())}", err=True)
+    raise typer.Exit(status)
 
 
 def network(model: str) -> FastViT:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .common import network
+from .common import fail, network
 
 if TYPE_CHECKING:
     from fastvit import FastViT
@@ -36,8 +36,8 @@ def main(
     from fastvit import reparameterize
 
     try:
-        if confusion and not find_spec("matplotlib"):
-            raise ValueError('--confusion needs matplotlib; run: pip install "fastvit[train]"')
+        if confusion:
+            _check_target(confusion)
         unfolded = network(model)
         classes, counts, seconds = _evaluate(
             reparameterize(unfolded) if reparameterized else unfolded, data, batch_size, workers, device
@@ -46,8 +46,7 @@ def main(
         if confusion:
             _draw(counts, classes, confusion)
     except (ValueError, OSError) as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from None
+        fail(error)
 
 
 def _evaluate(
@@ -119,6 +118,20 @@ def _print(summary: dict[str, Any], json: bool) -> None:
     )
 
 
+def _check_target(path: Path) -> None:
+    """A ValueError, before any work is done, if no confusion matrix can be drawn there."""
+    from fastvit.atomic import check_writable
+
+    if not find_spec("matplotlib"):
+        raise ValueError('--confusion needs matplotlib; run: pip install "fastvit[train]"')
+    from matplotlib.figure import Figure
+
+    kinds = Figure().canvas.get_supported_filetypes()
+    if path.suffix[1:].lower() not in kinds:
+        raise ValueError(f"{path}: expected a name that ends in {', '.join(f'.{kind}' for kind in kinds)}")
+    check_writable(path)
+
+
 def _draw(counts: Counts, classes: list[str], path: Path) -> None:
     """The confusion matrix as percentages of each row; columns are the classes of the folders, in the same order."""
     from matplotlib.figure import Figure
@@ -138,4 +151,4 @@ def _draw(counts: Counts, classes: list[str], path: Path) -> None:
             share = float(shares[row, column])
             axes.text(column, row, f"{share:.1f}", ha="center", va="center", fontsize=7, color="wk"[share < 50])
     with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=150, format=path.suffix.removeprefix(".") or "png")
+        figure.savefig(temporary, dpi=150, format=path.suffix[1:].lower())

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .common import fail
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -20,6 +22,7 @@ def main(
     data: Annotated[Path, typer.Argument(help="Folder with train/CLASS/* and val/CLASS/* (or test/CLASS/*).")],
     output: Annotated[Path, typer.Option(help="The folder that receives the weights.")] = Path("runs/train"),
     model: Annotated[str, typer.Option(help="Name of the network.")] = "fastvit_t8",
+    weights: Annotated[str, typer.Option(help="File to start from (default: random weights).")] = "",
     size: Annotated[int, typer.Option(help="Height and width of the pictures.")] = 256,
     start_size: Annotated[int, typer.Option(help="Grow from this size during the first 70 % (0: no).")] = 0,
     crop: Annotated[float, typer.Option(help="Part of the edge that evaluation keeps.")] = 0.9,
@@ -62,8 +65,7 @@ def main(
         run.resume()
         _train(run, Console(highlight=False, soft_wrap=True))
     except (ValueError, OSError) as error:  # of our own messages, of the disk's, or of timm's about an option
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from None
+        fail(error)
     except KeyboardInterrupt:
         kept = f"{run.epoch if run else 0} of {epochs} epochs are kept"
         typer.echo(f"interrupted: {kept}; the same command goes on from there", err=True)

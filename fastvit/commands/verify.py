@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .common import network
+from .common import fail, network
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,8 +34,7 @@ def main(
         subject = _random(model, seed) if random else network(model)
         report = verify(subject, _pictures(subject, images) if images else None)
     except (ValueError, OSError) as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(2) from None
+        fail(error)
     if json:
         typer.echo(format_json.dumps(report.to_dict()))
     else:
