@@ -56,7 +56,7 @@ def create_model(
         features_only: a model that returns a list of the stages' maps, (B, C, H / 4, W / 4) and on.
         out_indices: the stages wanted with `features_only`, an int the last so many; None all, down to 1/64.
         reparameterized: the folded network; with random weights never the branches of two blocks are in memory.
-        device, dtype: where, and as what, the parameters are made; by default torch's own defaults.
+        device, dtype: where, and as what, the parameters are made: by default torch's defaults, or the weights' dtype.
 
     Raises:
         ValueError: an unknown name (the nearest ones are offered) or an argument out of its range.

@@ -107,8 +107,9 @@ def _opened(source: Source) -> BinaryIO:
     if os.path.isdir(source):
         if not os.access(source, os.R_OK | os.X_OK):
             raise ImageError("this folder may not be read")
-        inside = any(_names_inside(os.fspath(source)))
-        raise ImageError("this is a folder" if inside else "no picture in this folder; check the suffixes of its files")
+        if any(_names_inside(os.fspath(source))):
+            raise ImageError("a folder; give a file in it")
+        raise ImageError("no picture in this folder; check the suffixes of its files")
     try:
         return open(source, "rb")
     except FileNotFoundError:

@@ -36,6 +36,7 @@ class Run:
 
     def __init__(self, recipe: Recipe, data: Path, output: Path, *, device: str = "", workers: int = 2) -> None:
         self.recipe, self.output, self.workers, self.device = recipe, output, workers, choose_device(device)
+        self.last = output / "last.pt"
         torch.manual_seed(recipe.seed)
         preprocess = Preprocess(size=(recipe.size, recipe.size), crop=recipe.crop)
         self.pictures = Pictures(data / "train", recipe.transform(0))
@@ -47,7 +48,7 @@ class Run:
         classes = self.pictures.classes
         model = create_model(
             recipe.model,
-            checkpoint_path=recipe.weights,
+            checkpoint_path="" if self.last.exists() else recipe.weights,  # to be resumed, it needs no other start
             num_classes=len(classes),
             drop_path_rate=recipe.drop_path,
         )
@@ -64,8 +65,10 @@ class Run:
         self.history: list[dict[str, float]] = []
         if recipe.compile:
             self.model.compile()
+        if output.exists() and not output.is_dir():
+            raise RecipeError(f"{output}: is a file, expected a folder; choose another --output")
         output.mkdir(parents=True, exist_ok=True)
-        check_writable(output / "last.pt")
+        check_writable(self.last)
 
     @property
     def epoch(self) -> int:
@@ -147,20 +150,19 @@ class Run:
         with replacing(self.output / "metrics.jsonl") as path:
             path.write_text("".join(json.dumps(line) + "\n" for line in self.history))
         save(self.average.module, self.output / "model.safetensors")
-        with replacing(self.output / "last.pt") as path:
+        with replacing(self.last) as path:
             torch.save(state, path)
 
     def resume(self) -> None:
         """Continue after the last complete epoch of the same recipe on the same pictures, if there is one."""
-        path = self.output / "last.pt"
-        if not path.exists():
+        if not self.last.exists():
             return
-        state = torch.load(path, map_location=self.device, weights_only=True)
+        state = torch.load(self.last, map_location=self.device, weights_only=True)
         now = {**asdict(self.recipe), "pictures": len(self.pictures), "classes": self.pictures.classes}
-        then = {**state["recipe"], "pictures": state["pictures"], "classes": state["classes"]}
+        then = {**asdict(Recipe(**state["recipe"])), "pictures": state["pictures"], "classes": state["classes"]}
         if differing := [name for name in now if now[name] != then.get(name)]:
             changes = ", ".join(f"{name} was {then.get(name)!r}, is {now[name]!r}" for name in differing)
-            raise RecipeError(f"{path} is of another run: {changes}; give the same options or another --output")
+            raise RecipeError(f"{self.last} is of another run: {changes}; give the same options or another --output")
         self.model.load_state_dict(state["model"])
         self.average.module.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])

@@ -1,7 +1,8 @@
 """Proof by measurement that a model and its folded form compute the same."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from math import isfinite
 from typing import Any
@@ -151,8 +152,18 @@ def verify(model: FastViT, images: Tensor | None = None) -> Report:
     )
 
 
+@contextmanager
+def _without_cudnn() -> Iterator[None]:
+    """On a GPU it would round float32 to TF32's ten bits, whatever is set for matrix products."""
+    enabled, torch.backends.cudnn.enabled = torch.backends.cudnn.enabled, False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.enabled = enabled
+
+
 @torch.no_grad()
-@torch.backends.cudnn.flags(enabled=False)  # on a GPU it would round float32 to TF32's ten bits
+@_without_cudnn()
 def _compare(model: FastViT, images: Tensor) -> tuple[dict[str, Error], Error, Tensor, Tensor, FastViT]:
     """Errors of the blocks and of the whole, both outputs, and `model`, now folded."""
     like = next(model.parameters())

@@ -433,7 +433,7 @@ def test_a_terminal_shows_progress_below_the_answers(weights: Path, tmp_path: Pa
             except OSError:  # Linux says so when the other end is closed
                 break
     os.close(terminal)
-    terminal_text = shown.getvalue().decode()
+    terminal_text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown.getvalue().decode())
     assert process.returncode == 0 and "3/3" in terminal_text
-    answers = re.findall(r'\{"file".*\}', terminal_text if answers_too else printed)
+    answers = re.findall(r'(?:^|\r)(\{"file".*\})', terminal_text if answers_too else printed, re.MULTILINE)
     assert [len(json.loads(answer)) for answer in answers] == [2, 2, 2]

@@ -283,7 +283,7 @@ def test_folders_missing_files_and_impossible_names_are_named(tmp_path: Path) ->
     with pytest.raises(ImageError, match="no picture in this folder"):
         read_image(tmp_path)
     (tmp_path / "a.png").touch()
-    with pytest.raises(ImageError, match="this is a folder"):
+    with pytest.raises(ImageError, match="a folder; give a file in it"):
         read_image(tmp_path)
     with pytest.raises(ImageError, match=r"nowhere.png: there is no such file; check the name"):
         read_image(tmp_path / "nowhere.png")

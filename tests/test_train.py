@@ -187,8 +187,8 @@ def test_options_that_cannot_work_are_named_in_one_line(
 def test_a_folder_that_cannot_be_written_is_refused_before_training(data: Path, tmp_path: Path) -> None:
     (tmp_path / "taken").touch()
     (tmp_path / "run/last.pt").mkdir(parents=True)
-    for output, words in ((tmp_path / "taken", "File exists"), (tmp_path / "run", "last.pt: is a folder")):
-        result = CliRunner().invoke(app, arguments(data, output))
+    for output, words in (("taken", "taken: is a file, expected a folder"), ("run", "last.pt: is a folder")):
+        result = CliRunner().invoke(app, arguments(data, tmp_path / output))
         assert result.exit_code == 2 and words in result.output and "epoch" not in result.output
 
 
@@ -196,11 +196,37 @@ def test_it_starts_from_a_files_weights(data: Path, tmp_path: Path) -> None:
     start = fastvit.create_model("fastvit_t8", num_classes=2)
     randomize(start)
     fastvit.save(start, tmp_path / "start.safetensors")
-    run = Run(Recipe(**TINY, weights=str(tmp_path / "start.safetensors")), data, tmp_path / "run", device="cpu")
+    recipe = Recipe(**TINY, weights=str(tmp_path / "start.safetensors"))
+    run = Run(recipe, data, tmp_path / "run", device="cpu", workers=0)
     for model in (run.model, run.average.module):
         assert all(torch.equal(tensor, start.state_dict()[name]) for name, tensor in model.state_dict().items())
     result = CliRunner().invoke(app, arguments(data, tmp_path / "run", weights="nowhere.safetensors"))
     assert result.exit_code == 2 and "nowhere.safetensors" in result.output
+    run.train_epoch(silent)
+    (tmp_path / "start.safetensors").unlink()
+    resumed = Run(recipe, data, tmp_path / "run", device="cpu", workers=0)
+    resumed.resume()
+    assert resumed.epoch == 1 and torch.equal(resumed.model.head.fc.weight, run.model.head.fc.weight)
+
+
+@pytest.mark.filterwarnings("default")
+def test_weights_of_other_classes_start_a_new_classifier_and_say_so(data: Path, tmp_path: Path) -> None:
+    fastvit.save(fastvit.create_model("fastvit_t8", num_classes=3), tmp_path / "three.safetensors")
+    start = arguments(data, tmp_path / "run", weights=tmp_path / "three.safetensors", epochs=1, warmup_epochs=0)
+    result = CliRunner().invoke(app, start)
+    path = tmp_path / "three.safetensors"
+    assert result.stderr == f"warning: {path}: its classifier is of 3 classes; started a new one of 2\n"
+    assert CliRunner().invoke(app, start).stderr == ""  # resumed: the classifier is the run's own
+
+
+def test_a_run_from_before_an_option_existed_is_resumed(data: Path, tmp_path: Path) -> None:
+    run = Run(Recipe(**TINY), data, tmp_path / "run", device="cpu", workers=0)
+    run.train_epoch(silent)
+    state = torch.load(run.last)
+    del state["recipe"]["weights"]
+    torch.save(state, run.last)
+    run.resume()
+    assert run.epoch == 1
 
 
 def test_the_averaged_model_is_evaluated_as_it_is_kept(data: Path, tmp_path: Path) -> None:

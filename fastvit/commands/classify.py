@@ -153,21 +153,20 @@ def _read(name: str, preprocess: Preprocess, save: Path | None) -> tuple[Answer,
 
 
 def _with_progress(answers: Iterable[Answer], total: int) -> Iterator[Answer]:
-    """A bar on standard error, if that is a terminal; answers that go to the same terminal scroll by above it."""
+    """A bar on standard error, if that is a terminal; it steps aside for every answer."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
     console = Console(stderr=True)
-    progress = Progress(
-        *(BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-        redirect_stdout=sys.stdout.isatty(),
-    )
+    if not (sys.stderr.isatty() and console.is_interactive):
+        yield from answers
+        return
+    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    progress = Progress(*columns, console=console, transient=True, redirect_stdout=False, redirect_stderr=False)
     task, started = progress.add_task("", total=total), time.monotonic()
     try:
         for answer in answers:
+            progress.stop()
             yield answer
             progress.advance(task)
             if time.monotonic() - started >= QUIET_SECONDS:

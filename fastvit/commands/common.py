@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def fail(error: Exception, status: int = 2) -> NoReturn:
-    """One line on standard error; status 2, as for a wrong option, or 1 where a part of the work is done."""
+    """One line on standard error, and the end: status 2, as for a wrong option, or 1 once there are results."""
     typer.echo(f"error: {' '.join(str(error).split())}", err=True)
     raise typer.Exit(status)
 

@@ -42,11 +42,14 @@ def main(
         classes, counts, seconds = _evaluate(
             reparameterize(unfolded) if reparameterized else unfolded, data, batch_size, workers, device
         )
-        _print(_summary(model, data, classes, counts, seconds), json)
-        if confusion:
-            _draw(counts, classes, confusion)
     except (ValueError, OSError) as error:
         fail(error)
+    _print(_summary(model, data, classes, counts, seconds), json)
+    if confusion:
+        try:
+            _draw(counts, classes, confusion)
+        except OSError as error:
+            fail(error, status=1)
 
 
 def _evaluate(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -61,7 +62,9 @@ def main(
 
     run = None
     try:
-        run = Run(Recipe(**options), data, output, device=device, workers=workers)
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_: typer.echo(f"warning: {message}", err=True)
+            run = Run(Recipe(**options), data, output, device=device, workers=workers)
         run.resume()
         _train(run, Console(highlight=False, soft_wrap=True))
     except (ValueError, OSError) as error:  # of our own messages, of the disk's, or of timm's about an option
