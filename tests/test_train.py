@@ -159,6 +159,24 @@ def test_other_options_than_the_checkpoints_are_named(data: Path, tmp_path: Path
     assert "weight_decay was 0.05, is 0.1, seed was 0, is 3; give the same options" in result.output
 
 
+@pytest.mark.parametrize("damage", ["text", "empty", "cut", "another program's", "a later version's"])
+def test_a_checkpoint_that_cannot_be_read_is_one_line(data: Path, tmp_path: Path, damage: str) -> None:
+    run = Run(Recipe(**TINY), data, tmp_path / "run", device="cpu", workers=0)
+    run.save()
+    whole = run.last.read_bytes()
+    if damage == "another program's":
+        torch.save({"epoch": 3}, run.last)
+    elif damage == "a later version's":
+        state = torch.load(run.last)
+        state["recipe"]["magic"] = 1
+        torch.save(state, run.last)
+    else:
+        run.last.write_bytes({"text": b"hello", "empty": b"", "cut": whole[: len(whole) // 2]}[damage])
+    result = CliRunner().invoke(app, arguments(data, tmp_path / "run"))
+    assert result.exit_code == 2 and result.output.count("\n") == 1
+    assert f"{run.last}: damaged, or of something else" in result.output
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
