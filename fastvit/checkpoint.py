@@ -1,127 +1,142 @@
-"""Models from and to files."""
+"""Models from and to checkpoints."""
 
+import json
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from .config import CONFIGS
+from .forms import KINDS, Form, form_of, outline
 from .model import FastViT, Head
-from .reparam import foldables, reparameterize
+from .overparam import with_norms
+from .reparam import fold_children, reparameterize
 from .weights import files
-from .weights.files import Weights, WeightsError
+from .weights import names as naming
+from .weights.files import WeightsError
+from .weights.read import Source, Weights, read
 
 
-def load(path: str | Path) -> FastViT:
-    """The model in a file that `save` wrote, folded or not as it was saved, in eval mode.
+def load(source: Source, *, variant: str | None = None, num_classes: int | None = None) -> FastViT:
+    """The model in a checkpoint of any family, in eval mode and in the form that the checkpoint has.
+
+    Names and shapes tell what it is: ml-fastvit's, MobileCLIP's, open_clip's, timm's, FastVLM's (its folder, of which
+    only the vision tower is read), the transformers and the mlx conversion, or ours; unfolded or folded. Half precision
+    becomes float32. The projection of MobileCLIP and FastVLM becomes the head. `form_of(model)` says which form came:
+    the others' folding leaves a "partial" one, which `reparameterize` finishes and `overparameterize` undoes.
+
+    Args:
+        source: a state dict, a .safetensors, .pt, .pth.tar or *.index.json file, a folder with one of them, or a name
+            of `list_models(pretrained=True)`.
+        variant: what to take it for. Needed only for twins, fastvit_mci3 and fastvithd, whose weights look alike and
+            whose pictures are prepared differently; without it the choice is logged.
+        num_classes: None takes the checkpoint's own, 0 leaves the head out, another number starts a new one and warns.
 
     Raises:
-        fastvit.WeightsError: the file is missing, damaged or not one of ours.
+        fastvit.WeightsError: the source is missing, damaged, of another network, or not finite.
     """
-    weights = files.read(path)
-    if weights.variant not in CONFIGS:
-        raise WeightsError(f"{path}: holds a {weights.variant!r}, which this version does not know")
-    with torch.device("meta"):
-        model = FastViT(
-            CONFIGS[weights.variant],
-            weights.cfg["num_classes"],
-            in_chans=weights.in_chans,
-            global_pool=weights.global_pool,
-        )
-    model.pretrained_cfg["architecture"] = weights.variant
-    fill(model, weights, path, folded=weights.folded)
+    weights = read(source, variant)
+    model = outline(
+        CONFIGS[weights.variant],
+        num_classes=weights.cfg["num_classes"] if num_classes is None else num_classes,
+        in_chans=weights.in_chans,
+        global_pool=weights.global_pool,
+    )
+    fill(model, weights, weights.form)
     return model.eval()
 
 
-def save(model: FastViT, path: str | Path, *, dtype: torch.dtype | None = None) -> None:
-    """Write `model` and its `pretrained_cfg` to a safetensors file, all or nothing.
+def save(model: FastViT, path: str | Path, *, names: str = "fastvit", dtype: torch.dtype | None = None) -> None:
+    """Write `model` and its `pretrained_cfg`, all or nothing.
+
+    A .safetensors file has variant, form, classes, preprocessing and licence in its header. In other families' names
+    .pt, .pth, .bin and .tar are written as well, as torch.save does it, the last as {"state_dict": ...}.
 
     Args:
+        names: whose names the file has: "fastvit", "timm" or "apple". Those two load it strictly into a network of
+            the same form; a folded model is written in the form that they call folded.
         dtype: a smaller one, such as torch.float16, for the weights of convolutions and linear layers; norms, biases
             and scales keep theirs.
 
     Raises:
-        ValueError: the model is half folded, or was not made by `create_model` or `load`.
+        ValueError: the model is half folded or pruned, has no name, or the path does not suit the names.
         OSError: the file cannot be written.
     """
     variant = model.pretrained_cfg.get("architecture")
+    pickled = Path(path).suffix in files.PICKLES
+    if names not in WRITTEN:
+        raise ValueError(f"names is {names!r}, expected one of {', '.join(WRITTEN)}")
+    if pickled and names == "fastvit":
+        raise ValueError(f"{path}: in our own names only .safetensors is written, whose header says what it holds")
     if variant is None:
         raise ValueError("this model has no name to be saved under: make it with create_model(name) or load(path)")
     if isinstance(model.final_conv, nn.Identity):
         raise ValueError("a pruned model cannot be saved, as no file says what was cut away: save the whole one")
-    weights = Weights(
-        variant=variant,
-        folded=is_folded(model),
-        global_pool=model.global_pool,
-        in_chans=model.in_chans,
-        cfg=model.pretrained_cfg | {"num_classes": model.num_classes},
-        state=files.smaller(model.state_dict(), dtype),
-    )
-    files.write(path, weights)
+    form = form_of(model)
+    if names != "fastvit" and form == "folded":
+        model, form = with_norms(model), "partial"
+    state = naming.renamed(model, files.smaller(model.state_dict(), dtype), names)
+    if pickled:
+        files.write_pickle(path, state)
+        return
+    header = {
+        "library": f"fastvit {version()}",
+        "variant": variant,
+        "form": form,
+        "global_pool": model.global_pool,
+        "pretrained_cfg": json.dumps(model.pretrained_cfg | {"num_classes": model.num_classes}),
+    }
+    files.write_safetensors(path, state, header)
 
 
-def is_folded(model: FastViT) -> bool:
-    """Whether every block of `model` is folded, rather than none.
+WRITTEN = ("fastvit", "timm", "apple")
+
+
+def version() -> str:
+    from . import __version__
+
+    return __version__
+
+
+def fill(model: FastViT, weights: Weights, form: Form) -> None:
+    """Put `weights` into `model`, which is unfolded and on the meta device, and bring it into `form`.
 
     Raises:
-        ValueError: some are.
+        WeightsError: they are of another variant, or folded where that was not asked for.
     """
-    left = foldables(model)
-    if not left:
-        return True
-    with torch.device("meta"):
-        whole = foldables(FastViT(model.config))
-    kept = {
-        name for name, module in model.named_modules() if not isinstance(module, nn.Identity)
-    }  # pruning removes some
-    folded = [name for name in whole if name in kept and name not in left]
-    if folded:
-        raise ValueError(
-            f"a half-folded model: {len(folded)} of its {len(folded) + len(left)} foldable blocks are folded already "
-            f"({folded[0]}, ...): finish with reparameterize(model), or start from the unfolded one"
+    variant = weights.variant
+    if weights.form != "unfolded" and form == "unfolded":
+        raise WeightsError(
+            f"{weights.source}: holds folded weights, which have no branches left: ask for reparameterized=True, "
+            "or give it branches with overparameterize(load(...))"
         )
-    return False
-
-
-def fill(model: FastViT, weights: Weights, path: str | Path, *, folded: bool) -> None:
-    """Put `weights`, which came from `path`, into `model`, which is unfolded and on the meta device; fold it if asked.
-
-    Raises:
-        WeightsError: they are of another variant, or folded where that was not asked for, or do not fit.
-    """
-    variant = model.pretrained_cfg["architecture"]
-    if weights.variant != variant:
-        raise WeightsError(f"{path}: holds a {weights.variant}, not a {variant}: create that one")
-    if weights.folded and not folded:
-        raise WeightsError(f"{path}: holds folded weights, which have no branches left: ask for reparameterized=True")
-    model.eval()
-    if weights.folded:
-        reparameterize(model, inplace=True)
+    fold_children(model.eval(), KINDS[weights.form])
     classes: dict[str, int | None] = {"num_classes": model.num_classes}
     if model.num_classes != weights.cfg["num_classes"]:
         classes["label_names"] = None
-    state = _with_images(weights.state, weights.in_chans, model)
+    state = _with_images(weights, model)
     if not _same_head(weights, model):
         state = _with_new_head(state, model)
         if model.num_classes:
             count = f"{weights.cfg['num_classes']} classes; started a new one of {model.num_classes}"
-            warnings.warn(f"{path}: its classifier is of {count}", stacklevel=3)
-    _assign(model, state, path)
+            warnings.warn(f"{weights.source}: its classifier is of {count}", stacklevel=3)
+    model.load_state_dict(state, assign=True)
     size = {"input_size": (model.in_chans, *weights.cfg["input_size"][1:])}
     model.pretrained_cfg = model.pretrained_cfg | weights.cfg | classes | size | {"architecture": variant}
-    if folded:
+    if form == "folded":
         reparameterize(model, inplace=True)
 
 
-def _with_images(state: Mapping[str, Tensor], in_chans: int, model: FastViT) -> dict[str, Tensor]:
+def _with_images(weights: Weights, model: FastViT) -> dict[str, Tensor]:
     """The first convolutions' weights for images of another number of channels, as timm does it."""
+    state, in_chans = weights.state, weights.in_chans
     if in_chans == model.in_chans:
-        return dict(state)
+        return state
     if in_chans != 3:
         raise WeightsError(
-            f"weights for {in_chans} channels cannot be adapted to {model.in_chans}, only those for 3 can"
+            f"{weights.source}: weights for {in_chans} channels cannot be adapted to {model.in_chans}, "
+            "only those for 3 can"
         )
     from timm.models import adapt_input_conv
 
@@ -145,27 +160,3 @@ def _with_new_head(state: dict[str, Tensor], model: FastViT) -> dict[str, Tensor
     head.reset_parameters()
     body = {name: tensor for name, tensor in state.items() if not name.startswith("head.")}
     return body | {f"head.{name}": tensor for name, tensor in head.state_dict().items()}
-
-
-def _assign(model: FastViT, state: dict[str, Tensor], path: str | Path) -> None:
-    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    given = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    wrong = {
-        "missing": [name for name in expected if name not in given],
-        "left over": [name for name in given if name not in expected],
-        "of another shape": [
-            f"{name} {given[name]} for {expected[name]}"
-            for name in expected
-            if given.get(name, expected[name]) != expected[name]
-        ],
-    }
-    found = [
-        f"{len(names)} {what} ({', '.join(names[:3])}{', ...' * (len(names) > 3)})"
-        for what, names in wrong.items()
-        if names
-    ]
-    if found:
-        raise WeightsError(
-            f"{path}: these weights do not fit {model.pretrained_cfg['architecture']}: {'; '.join(found)}"
-        )
-    model.load_state_dict(state, assign=True)

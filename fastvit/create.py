@@ -1,6 +1,5 @@
 """Models by name, with timm's signature."""
 
-import difflib
 import fnmatch
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +12,8 @@ from .checkpoint import fill
 from .config import CONFIGS
 from .model import FastViT, reset_parameters, stage_indices
 from .reparam import Foldable
-from .weights import catalog, files
+from .weights import catalog
+from .weights.read import nearest, read
 
 if TYPE_CHECKING:
     from timm.models._features import FeatureGetterNet
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def list_models(filter: str = "", pretrained: bool = False) -> list[str]:
     """Names that match a shell pattern such as "*mci*"; with `pretrained`, those that have weights, with their tags."""
-    names = list(catalog.BUNDLED) if pretrained else list(CONFIGS)
+    names = list(catalog.CHECKPOINTS) if pretrained else list(CONFIGS)
     return [name for name in names if fnmatch.filter((name, name.partition(".")[0]), filter or "*")]
 
 
@@ -62,11 +62,11 @@ def create_model(
         ValueError: an unknown name (the nearest ones are offered) or an argument out of its range.
         fastvit.WeightsError: weights that are missing, damaged or of another variant.
     """
-    variant, path = _resolve(name, pretrained, checkpoint_path)
+    variant, source = _resolve(name, pretrained, checkpoint_path)
     device = torch.device(device) if device else torch.get_default_device()
     if out_indices is not None and not features_only:
         raise ValueError(f"out_indices is {out_indices!r} without features_only=True, which it belongs to")
-    weights = files.read(path) if path else None
+    weights = read(source, variant) if source else None
     if weights is not None and num_classes is None:
         num_classes = weights.cfg["num_classes"]
     with torch.device("meta"):
@@ -80,7 +80,7 @@ def create_model(
         )
     model.pretrained_cfg["architecture"] = variant
     if weights is not None:
-        fill(model, weights, path, folded=reparameterized)
+        fill(model, weights, "folded" if reparameterized else "unfolded")
     else:
         _materialize(model.eval(), device, reparameterized)
     model = model.to(device=device, dtype=dtype).train()
@@ -88,22 +88,17 @@ def create_model(
 
 
 def _resolve(name: str, pretrained: bool, checkpoint_path: str | Path) -> tuple[str, str | Path]:
-    """The variant's name, and the file its weights are in or ""."""
+    """The variant's name, and where its weights are: a file, a checkpoint's name, or nowhere, ""."""
     variant, _, tag = name.partition(".")
-    tagged = name if tag else next((entry for entry in catalog.BUNDLED if entry.startswith(f"{variant}.")), name)
-    if variant not in CONFIGS or (tag and name not in catalog.BUNDLED):
-        raise ValueError(f"unknown model {name!r}; {_nearest(name)}")
+    if variant not in CONFIGS or (tag and name not in catalog.CHECKPOINTS):
+        raise ValueError(f"unknown model {name!r}; {nearest(name)}")
     if checkpoint_path:
         return variant, checkpoint_path
-    if pretrained and tagged not in catalog.BUNDLED:
-        have = ", ".join(catalog.BUNDLED)
-        raise ValueError(f"no weights are known for {name!r}; there are some for {have}, or give checkpoint_path=")
-    return variant, catalog.bundled(tagged) if pretrained else ""
-
-
-def _nearest(name: str) -> str:
-    near = difflib.get_close_matches(name, [*CONFIGS, *catalog.BUNDLED], n=3, cutoff=0.4)
-    return f"did you mean {' or '.join(near)}?" if near else "fastvit.list_models() has the names"
+    if pretrained and catalog.find(name) is None:
+        raise ValueError(
+            f"no weights are published for {name!r}; give checkpoint_path=, or one of list_models(pretrained=True)"
+        )
+    return variant, name if pretrained else ""
 
 
 def _materialize(module: nn.Module, device: torch.device, folded: bool) -> None:

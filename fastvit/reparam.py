@@ -95,15 +95,17 @@ def reparameterize(model: Module, inplace: bool = False) -> Module:
     return model
 
 
-def fold_children(module: nn.Module, fused: dict[nn.Module, nn.Module] | None = None) -> None:
-    """Replace the foldable blocks inside `module`; one that stands in two places stays one."""
+def fold_children(
+    module: nn.Module, kinds: tuple[type[Foldable], ...] = (Foldable,), fused: dict[nn.Module, nn.Module] | None = None
+) -> None:
+    """Replace the foldable blocks inside `module`, of these kinds; one that stands in two places stays one."""
     fused = {} if fused is None else fused
     for name, child in list(module._modules.items()):  # named_children() would name a shared block once
-        if isinstance(child, Foldable):
+        if isinstance(child, kinds):
             fused[child] = fused.get(child) or child.fuse()
             module.add_module(name, fused[child])
         elif child is not None:
-            fold_children(child, fused)
+            fold_children(child, kinds, fused)
 
 
 class ConvNorm(Foldable):
@@ -281,6 +283,9 @@ class NormLinear(Foldable):
 
     def affine(self) -> Affine:
         return Affine.of(self.linear).after(self.norm)
+
+
+BRANCHED = (RepConv, RepMixer, PositionEncoding)  # what Apple's and timm's code fold, and all that they do
 
 
 def reset_small(layer: nn.Conv2d | nn.Linear) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .affine import exact_device
-from .checkpoint import is_folded
+from .forms import form_of
 from .model import FastViT
 from .reparam import Foldable, foldables, reparameterize
 
@@ -130,7 +130,7 @@ def verify(model: FastViT, images: Tensor | None = None) -> Report:
         raise ValueError(
             "cannot verify a model in train mode, where batch norm depends on the batch: call model.eval()"
         )
-    if is_folded(model):
+    if form_of(model) == "folded":
         raise ValueError("cannot verify a folded model: nothing is left to compare with; give the unfolded one")
     images = _noise(model) if images is None else images
     if images.ndim != 4 or not len(images) or images.shape[1] != model.in_chans or min(images.shape[2:]) < 32:

@@ -1,6 +1,10 @@
 """What holds in every test: the same random numbers, one thread, no network, no deadlines on a busy machine."""
 
+# ruff: noqa: E402 (huggingface_hub reads its settings when it is imported)
 import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["OMP_NUM_THREADS"] = "1"  # of the programs that tests start; one test runs on each core
 
 import pytest
 import torch
@@ -9,8 +13,6 @@ from small import SMALL
 
 from fastvit import CONFIGS
 
-os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ["OMP_NUM_THREADS"] = "1"  # of the programs that tests start; one test runs on each core
 torch.set_num_threads(1)
 
 settings.register_profile("fastvit", deadline=None, derandomize=True)

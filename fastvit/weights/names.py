@@ -1,0 +1,174 @@
+"""The names of others for what is ours: one row a class, each naming only that class's own children.
+
+A name that no row mentions is the same on both sides; "" is a level that the other side does not have. A folded block
+is a plain layer and has no row: its parent names its weight and bias. Read from ours to theirs; both directions follow.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from ..config import Config
+from ..forms import Form
+from ..layers import AttentionBlock, ConvBlock, Downsample, RepMixerBlock, SqueezeExcite, Stage
+from ..model import FastViT
+from ..reparam import ConvNorm, PositionEncoding, RepConv, RepMixer
+
+Table = dict[type[nn.Module], dict[str, str]]
+
+
+def folded(ours: str, theirs: str) -> dict[str, str]:
+    """Two entries: the weight and the bias of a block that is folded."""
+    return {f"{ours}.{part}": f"{theirs}.{part}" for part in ("weight", "bias")}
+
+
+def timm(config: Config) -> Table:
+    """timm, models/fastvit.py: both before and after its `reparameterize_model`."""
+    mlp = {"mlp.fc2.conv": "mlp.fc2"}
+    return {
+        Stage: {"position": "pos_emb"} | folded("position", "pos_emb.reparam_conv"),
+        Downsample: {
+            "0.conv.main": "proj.0.large_conv",
+            "0.conv.small": "proj.0.small_conv",
+            "0": "proj.0",
+            "1": "proj.1",
+        },
+        RepMixerBlock: {"mixer": "token_mixer", "mlp.fc2.scale": "layer_scale.gamma"}
+        | folded("mixer", "token_mixer.reparam_conv")
+        | mlp,
+        AttentionBlock: {
+            "mixer.qkv.norm": "norm",
+            "mixer.qkv.linear": "token_mixer.qkv",
+            "mixer.proj.linear": "token_mixer.proj",
+            "mixer.proj.scale": "layer_scale_1.gamma",
+            "mlp.fc2.scale": "layer_scale_2.gamma",
+        }
+        | mlp,
+        RepMixer: {"norm.norm": "norm.identity", "scale": "layer_scale.gamma"},
+        PositionEncoding: {"conv": "pos_enc"},
+        ConvBlock: {"conv": "", "squeeze": "se"} | folded("conv", "reparam_conv"),
+        SqueezeExcite: {"reduce": "fc1", "expand": "fc2"},
+        RepConv: {"main": "conv_kxk.0", "small": "conv_scale", "skip.norm": "identity"},
+        ConvNorm: {"norm": "bn"},
+    }
+
+
+def apple(config: Config) -> Table:
+    """ml-fastvit, ml-mobileclip and ml-fastvlm, before and after their `reparameterize_model`.
+
+    Downsamplings, position encodings and blocks stand in one flat list, `network`.
+    """
+    mlp = {"mlp.fc2.conv": "convffn.fc2", "mlp": "convffn"}
+    # A downsampling's squeeze-excite is timm's class, with timm's names; the final convolution's is Apple's own.
+    squeeze = {"0.squeeze.reduce": "proj.0.se.fc1", "0.squeeze.expand": "proj.0.se.fc2"}
+    return {
+        FastViT: {"stem": "patch_embed", "final_conv": "conv_exp", "head.fc": "head"} | _network(config),
+        Downsample: {
+            "0.conv.main": "proj.0.lkb_origin",
+            "0.conv.small": "proj.0.small_conv",
+            "0.conv": "proj.0.lkb_reparam",
+            "0": "proj.0",
+            "1": "proj.1",
+        }
+        | squeeze,
+        RepMixerBlock: {"mixer": "token_mixer", "mlp.fc2.scale": "layer_scale"}
+        | folded("mixer", "token_mixer.reparam_conv")
+        | mlp,
+        AttentionBlock: {
+            "mixer.qkv.norm": "norm",
+            "mixer.qkv.linear": "token_mixer.qkv",
+            "mixer.proj.linear": "token_mixer.proj",
+            "mixer.proj.scale": "layer_scale_1",
+            "mlp.fc2.scale": "layer_scale_2",
+        }
+        | mlp,
+        RepMixer: {"norm.norm": "norm.rbr_skip", "scale": "layer_scale"},
+        PositionEncoding: {"conv": "pe"},
+        ConvBlock: {"conv": "", "squeeze": "se"} | folded("conv", "reparam_conv"),
+        RepConv: {"main": "rbr_conv.0", "small": "rbr_scale", "skip.norm": "rbr_skip"},
+        ConvNorm: {"norm": "bn"},
+    }
+
+
+def _network(config: Config) -> dict[str, str]:
+    parts = [
+        f"stages.{stage}.{part}"
+        for stage in range(len(config.depths))
+        for part in ("downsample", "position", "blocks")
+        if (part != "downsample" or stage > 0)
+        and (part != "position" or stage >= len(config.depths) - config.attention_stages)
+    ]
+    row = {ours: f"network.{index}" for index, ours in enumerate(parts)}
+    for ours, theirs in list(row.items()):
+        if ours.endswith("position"):
+            row |= folded(ours, f"{theirs}.reparam_conv")
+    return row
+
+
+def mlx(config: Config) -> Table:
+    """mlx-vlm's conversions of FastVLM: Apple's names but for the stem."""
+    table = apple(config)
+    return table | {FastViT: table[FastViT] | {"stem": "patch_embed.blocks"}}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Naming:
+    """A family of files: its names, and how to know them."""
+
+    table: Callable[[Config], Table]
+    first: Mapping[Form, str]  # the first convolution's weight; "partial" stands for "folded" as well
+    block: str  # a pattern of the names of a block: stage, block
+    channels_last: bool = False  # kernels are (out, k, k, in), layer scales (1, 1, C)
+
+
+NAMINGS = {
+    "fastvit": Naming(
+        table=lambda config: {},
+        first={"unfolded": "stem.0.conv.main.conv.weight", "partial": "stem.0.conv.weight"},
+        block=r"stages\.(\d{1,3})\.blocks\.(\d{1,3})\.",
+    ),
+    "timm": Naming(
+        table=timm,
+        first={"unfolded": "stem.0.conv_kxk.0.conv.weight", "partial": "stem.0.reparam_conv.weight"},
+        block=r"stages\.(\d{1,3})\.blocks\.(\d{1,3})\.",
+    ),
+    "apple": Naming(
+        table=apple,
+        first={"unfolded": "patch_embed.0.rbr_conv.0.conv.weight", "partial": "patch_embed.0.reparam_conv.weight"},
+        block=r"network\.(\d{1,3})\.(\d{1,3})\.",
+    ),
+    "mlx": Naming(
+        table=mlx,
+        first={"partial": "patch_embed.blocks.0.reparam_conv.weight"},
+        block=r"network\.(\d{1,3})\.(\d{1,3})\.",
+        channels_last=True,
+    ),
+}
+
+PROJECTION = "head.proj"  # Apple's name of CLIP's projection: (in, out), and no bias
+
+
+def names(model: FastViT, naming: str, projection: bool = False) -> dict[str, str]:
+    """Our names of all that `model` holds -> the naming's; with Apple's `projection`, the head has no bias."""
+    table = NAMINGS[naming].table(model.config)
+    theirs = {name: translate(model, name, table) for name in model.state_dict()}
+    if projection:
+        del theirs["head.fc.bias"]
+        theirs["head.fc.weight"] = PROJECTION
+    return theirs
+
+
+def renamed(model: FastViT, state: Mapping[str, Tensor], naming: str) -> dict[str, Tensor]:
+    """`model`'s state dict in another family's names; Apple's CLIP projection where the head is one."""
+    projection = naming == "apple" and model.config.embeds and model.num_classes > 0 and not state["head.fc.bias"].any()
+    theirs = names(model, naming, projection)
+    return {new: state[ours].T if new == PROJECTION else state[ours] for ours, new in theirs.items()}
+
+
+def translate(module: nn.Module, name: str, table: Table) -> str:
+    """The other side's name of `module`'s parameter or buffer `name`."""
+    row = table.get(type(module), {})
+    ours = max((key for key in row if f"{name}.".startswith(f"{key}.")), key=len, default=name.partition(".")[0])
+    theirs, rest = row.get(ours, ours), name[len(ours) + 1 :]
+    return ".".join(filter(None, (theirs, rest and translate(module.get_submodule(ours), rest, table))))

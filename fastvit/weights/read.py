@@ -1,0 +1,244 @@
+"""Weights of any family -> ours: found, recognised, checked name by name, and converted."""
+
+import difflib
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..config import CONFIGS
+from ..forms import Form, outline
+from ..model import POOLS, FastViT, own_cfg
+from ..preprocess import Preprocess
+from . import catalog, hub
+from .files import PICKLES, DamagedError, InMemory, Tensors, WeightsError, line, open_path
+from .names import NAMINGS, PROJECTION, names
+from .recognise import Recognised, recognise
+
+Source = str | Path | Mapping[str, Any]
+SUFFIXES = (".safetensors", ".json", *PICKLES)  # names that end so are files, and no checkpoint's
+
+_log = logging.getLogger("fastvit")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weights:
+    """What a source holds, in our names."""
+
+    source: str  # what errors call it
+    variant: str  # a key of CONFIGS
+    form: Form
+    in_chans: int
+    global_pool: str
+    cfg: dict[str, Any]  # timm's pretrained_cfg: classes and their names, preprocessing, licence
+    state: dict[str, Tensor]
+    recognised: Recognised
+
+
+def read(source: Source, variant: str | None = None) -> Weights:
+    """The weights in a file, a folder, a state dict or the catalogue; half precision as float32, on the CPU.
+
+    Raises:
+        WeightsError: they are missing, damaged, not finite, or do not fit any variant or the one given.
+    """
+    if variant is not None and variant not in CONFIGS:
+        raise ValueError(f"variant is {variant!r}, expected one of {', '.join(CONFIGS)}")
+    if isinstance(source, Mapping):
+        return _read(InMemory("this state dict", source), variant, {})
+    path = Path(source)
+    if path.exists() or isinstance(source, Path) or path.suffix in SUFFIXES:
+        return _read(open_path(path), variant, {})
+    checkpoint = catalog.find(source)
+    if checkpoint is None:
+        raise WeightsError(f"{source}: no such file, and no checkpoint of that name; {nearest(source)}")
+    return _published(checkpoint, variant)
+
+
+def _published(checkpoint: catalog.Checkpoint, variant: str | None) -> Weights:
+    """What the catalogue lists: it ships with the package, or is downloaded."""
+    if not checkpoint.repository:
+        return _read(open_path(catalog.bundled(checkpoint.name)), variant, {})
+    path = hub.download(checkpoint)
+    try:
+        weights = _read(open_path(path), variant or checkpoint.variant, catalog.cfg(checkpoint))
+    except DamagedError as error:
+        hub.discard(path)
+        raise WeightsError(
+            f"{checkpoint.name}: {error}; it was removed from the cache, so that the next try downloads it anew"
+        ) from error
+    hub.print_license(checkpoint)
+    return weights
+
+
+def nearest(name: str) -> str:
+    """What may have been meant."""
+    near = difflib.get_close_matches(name, [*catalog.CHECKPOINTS, *CONFIGS], n=3, cutoff=0.4)
+    return f"did you mean {' or '.join(near)}?" if near else "fastvit.list_models() has the names"
+
+
+def _read(tensors: Tensors, variant: str | None, known: dict[str, Any]) -> Weights:
+    """`variant` is what the caller says, `known` what the catalogue does; our own files' headers come after them."""
+    found = recognise(tensors)
+    header, pool = _header(tensors, found)
+    taken = variant or header.get("architecture") or found.variants[0]
+    if taken not in CONFIGS:
+        raise WeightsError(f"{tensors.source}: holds a {taken!r}, which this version does not know")
+    if found.fits and taken not in found.variants:
+        raise WeightsError(f"{tensors.source}: holds a {found.variants[0]}, not a {taken}: create that one")
+    if found.fits and len(found.variants) > 1 and not variant and not header:
+        _log.warning(
+            "%s: fits %s, which differ only in how pictures are prepared: taken as %s, unless variant= says otherwise",
+            tensors.source,
+            " and ".join(sorted(found.variants)),
+            taken,
+        )
+    config = CONFIGS[taken]
+    num_classes = header.get("num_classes", found.num_classes)
+    if pool is None:
+        pool = "catavgmax" if found.pooled_channels == 2 * config.num_features else "avg"
+    model = outline(config, found.form, num_classes=num_classes, in_chans=found.in_chans, global_pool=pool)
+    own = (
+        header if taken == header.get("architecture") else {}
+    )  # what it says of another variant's pictures is not true
+    return Weights(
+        source=tensors.source,
+        variant=taken,
+        form=found.form,
+        in_chans=found.in_chans,
+        global_pool=pool,
+        cfg=own_cfg(config, num_classes, found.in_chans)
+        | own
+        | known
+        | {"architecture": taken, "num_classes": num_classes},
+        state=_state(tensors, found, model, taken),
+        recognised=found,
+    )
+
+
+def _state(tensors: Tensors, found: Recognised, model: FastViT, variant: str) -> dict[str, Tensor]:
+    """Our names -> tensors, in float32, or float64 if any is."""
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    theirs = names(model, found.naming, found.projection)
+    optional = {name for name in theirs if name.endswith("num_batches_tracked")}  # some converters drop them
+    _check(
+        tensors, found, {theirs[name]: expected[name] for name in theirs}, {theirs[name] for name in optional}, variant
+    )
+    state = {}
+    for name, shape in expected.items():
+        given = found.prefix + theirs.get(name, "")
+        if name in theirs and given in tensors.names:
+            state[name] = _converted(tensors, given, found, count=name in optional)
+        else:
+            state[name] = torch.zeros(shape, dtype=torch.int64 if name in optional else torch.float32)
+    bad = [name for name, tensor in state.items() if not _sound(name, tensor)]
+    if bad:
+        raise WeightsError(f"{tensors.source}: NaN, infinity or a negative variance in {_some(bad)}")
+    if any(tensor.dtype == torch.float64 for tensor in state.values()):
+        state = {name: tensor.double() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
+    return state
+
+
+def _check(
+    tensors: Tensors, found: Recognised, expected: dict[str, tuple[int, ...]], optional: set[str], variant: str
+) -> None:
+    """Nothing missing, nothing left over, nothing of another shape: in the file's own names."""
+    given = {name.removeprefix(found.prefix) for name in tensors.names if name.startswith(found.prefix)}
+    shapes = {name: _shape(tensors.shape(found.prefix + name), name, found) for name in expected if name in given}
+    wrong = {
+        "missing": [name for name in expected if name not in given and name not in optional],
+        "left over": [name for name in sorted(given) if name not in expected and not name.startswith(DROPPED)],
+        "of another shape": [f"{n} {shape} for {expected[n]}" for n, shape in shapes.items() if shape != expected[n]],
+    }
+    problems = [f"{len(bad)} {what} ({_some(bad)})" for what, bad in wrong.items() if bad]
+    if problems:
+        nearest_to = "recognised as" if found.fits else "nearest to"
+        raise WeightsError(
+            f"{tensors.source}: these weights do not fit: {nearest_to} {variant}, {found.form}, in the names of "
+            f"{found.naming}{f' under {found.prefix!r}' if found.prefix else ''}: {'; '.join(problems)}: "
+            "take the file as it was published, or one of a network in fastvit.list_models()"
+        )
+
+
+DROPPED = ("dist_head.", "head_dist.")  # a second classifier for distillation, which no published file uses
+
+
+def _shape(shape: tuple[int, ...], name: str, found: Recognised) -> tuple[int, ...]:
+    """The shape that a tensor of the file has once it is ours."""
+    if found.projection and name == PROJECTION:
+        return shape[::-1]
+    if NAMINGS[found.naming].channels_last and len(shape) in _TO_FIRST:
+        return tuple(shape[axis] for axis in _TO_FIRST[len(shape)])
+    return shape
+
+
+_TO_FIRST = {4: (0, 3, 1, 2), 3: (2, 0, 1)}  # (out, k, k, in) -> (out, in, k, k); (1, 1, C) -> (C, 1, 1)
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def _converted(tensors: Tensors, name: str, found: Recognised, *, count: bool) -> Tensor:
+    """One tensor, in our layout and memory of its own."""
+    tensor = tensors.read(name)
+    if count:  # an integer; casts of a whole model to bfloat16 have it as that
+        return tensor.to(torch.int64, copy=True)
+    if tensor.dtype not in _FLOATS:
+        raise WeightsError(f"{tensors.source}: {name} is of {tensor.dtype}, expected a float of 16, 32 or 64 bits")
+    if found.projection and name == found.prefix + PROJECTION:
+        tensor = tensor.T
+    elif NAMINGS[found.naming].channels_last and tensor.ndim in _TO_FIRST:
+        tensor = tensor.permute(_TO_FIRST[tensor.ndim])
+    dtype = torch.float64 if tensor.dtype == torch.float64 else torch.float32
+    return tensor.to(dtype, copy=True, memory_format=torch.contiguous_format)
+
+
+def _sound(name: str, tensor: Tensor) -> bool:
+    if tensor.is_meta or not tensor.is_floating_point():
+        return True
+    return bool(tensor.isfinite().all()) and not (name.endswith("running_var") and bool((tensor < 0).any()))
+
+
+def _some(names: list[str]) -> str:
+    return f"{', '.join(names[:3])}{', ...' * (len(names) > 3)}"
+
+
+_TUPLES = ("input_size", "pool_size", "mean", "std", "first_conv")  # JSON has lists only
+LARGEST = 16384  # pixels, high or wide
+
+
+def _header(tensors: Tensors, found: Recognised) -> tuple[dict[str, Any], str | None]:
+    """The pretrained_cfg and the pooling that `fastvit.save` wrote, with what every reader relies on; or {} and None.
+
+    Raises:
+        WeightsError: it contradicts itself or the tensors.
+    """
+    if "variant" not in tensors.metadata or "pretrained_cfg" not in tensors.metadata:
+        return {}, None
+    try:
+        cfg = json.loads(tensors.metadata["pretrained_cfg"])
+        cfg = {key: tuple(value) if key in _TUPLES else value for key, value in cfg.items()}
+        classes, labels, pool = cfg["num_classes"], cfg.get("label_names"), tensors.metadata["global_pool"]
+        if type(classes) is not int or classes < 0:
+            raise ValueError(f"num_classes is {classes!r}")
+        if labels is not None and not (len(labels) == classes and all(isinstance(label, str) for label in labels)):
+            raise ValueError(f"label_names is not a list of {classes} names")
+        if tensors.metadata["form"] != found.form:
+            raise ValueError(f"its header says {tensors.metadata['form']}, its names {found.form}")
+        if pool not in POOLS or (classes and not pool):
+            raise ValueError(f"global_pool is {pool!r}, with {classes} classes")
+        channels, *size = cfg["input_size"]
+        if channels != found.in_chans:
+            raise ValueError(
+                f"input_size is {cfg['input_size']!r}, its first convolution is for {found.in_chans} channels"
+            )
+        preprocess = Preprocess.from_cfg(cfg | {"input_size": (3, *size)})
+        if max(preprocess.size) > LARGEST:
+            raise ValueError(f"input_size is {cfg['input_size']!r}")
+    except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise WeightsError(
+            f"{tensors.source}: its header is not one that fastvit.save writes ({line(error)[:300]})"
+        ) from error
+    return cfg | {"architecture": tensors.metadata["variant"]}, pool
