@@ -3,7 +3,9 @@
 from .checkpoint import load, save
 from .config import CONFIGS, Config
 from .create import create_model, list_models
+from .forms import form_of
 from .model import FastViT
+from .overparam import overparameterize
 from .preprocess import Preprocess
 from .registry import register_timm
 from .reparam import reparameterize
@@ -19,8 +21,10 @@ __all__ = [
     "Preprocess",
     "WeightsError",
     "create_model",
+    "form_of",
     "list_models",
     "load",
+    "overparameterize",
     "register_timm",
     "reparameterize",
     "save",

@@ -1,18 +1,18 @@
 """Models from and to checkpoints."""
 
-import json
 import warnings
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from .atomic import check_writable
 from .config import CONFIGS
 from .forms import KINDS, Form, form_of, outline
 from .model import FastViT, Head
 from .overparam import with_norms
 from .reparam import fold_children, reparameterize
-from .weights import files
+from .weights import files, header
 from .weights import names as naming
 from .weights.files import WeightsError
 from .weights.read import Source, Weights, read
@@ -36,15 +36,17 @@ def load(source: Source, *, variant: str | None = None, num_classes: int | None 
     Raises:
         fastvit.WeightsError: the source is missing, damaged, of another network, or not finite.
     """
-    weights = read(source, variant)
-    model = outline(
-        CONFIGS[weights.variant],
-        num_classes=weights.cfg["num_classes"] if num_classes is None else num_classes,
-        in_chans=weights.in_chans,
-        global_pool=weights.global_pool,
-    )
-    fill(model, weights, weights.form)
-    return model.eval()
+    return from_weights(read(source, variant), num_classes)
+
+
+def from_weights(weights: Weights, num_classes: int | None = None) -> FastViT:
+    """The model that `weights` are of, in their form and in eval mode."""
+    model = weights.network
+    if num_classes is not None and num_classes != model.num_classes:
+        arguments = {"in_chans": weights.in_chans, "global_pool": weights.global_pool}
+        model = outline(CONFIGS[weights.variant], weights.form, num_classes=num_classes, **arguments)
+    fill(model, weights, weights.form, stacklevel=4)
+    return model
 
 
 def save(model: FastViT, path: str | Path, *, names: str = "fastvit", dtype: torch.dtype | None = None) -> None:
@@ -63,13 +65,8 @@ def save(model: FastViT, path: str | Path, *, names: str = "fastvit", dtype: tor
         ValueError: the model is half folded or pruned, has no name, or the path does not suit the names.
         OSError: the file cannot be written.
     """
-    variant = model.pretrained_cfg.get("architecture")
-    pickled = Path(path).suffix in files.PICKLES
-    if names not in WRITTEN:
-        raise ValueError(f"names is {names!r}, expected one of {', '.join(WRITTEN)}")
-    if pickled and names == "fastvit":
-        raise ValueError(f"{path}: in our own names only .safetensors is written, whose header says what it holds")
-    if variant is None:
+    check_target(path, names)
+    if model.pretrained_cfg.get("architecture") is None:
         raise ValueError("this model has no name to be saved under: make it with create_model(name) or load(path)")
     if isinstance(model.final_conv, nn.Identity):
         raise ValueError("a pruned model cannot be saved, as no file says what was cut away: save the whole one")
@@ -77,35 +74,30 @@ def save(model: FastViT, path: str | Path, *, names: str = "fastvit", dtype: tor
     if names != "fastvit" and form == "folded":
         model, form = with_norms(model), "partial"
     state = naming.renamed(model, files.smaller(model.state_dict(), dtype), names)
-    if pickled:
+    if Path(path).suffix in files.PICKLES:
         files.write_pickle(path, state)
-        return
-    header = {
-        "library": f"fastvit {version()}",
-        "variant": variant,
-        "form": form,
-        "global_pool": model.global_pool,
-        "pretrained_cfg": json.dumps(model.pretrained_cfg | {"num_classes": model.num_classes}),
-    }
-    files.write_safetensors(path, state, header)
+    else:
+        files.write_safetensors(path, state, header.written(model, form))
 
 
 WRITTEN = ("fastvit", "timm", "apple")
 
 
-def version() -> str:
-    from . import __version__
+def check_target(path: str | Path, names: str) -> None:
+    """A ValueError, before any work is done, if nothing can be written there in those names."""
+    if names not in WRITTEN:
+        raise ValueError(f"names is {names!r}, expected one of {', '.join(WRITTEN)}")
+    if names == "fastvit" and Path(path).suffix in files.PICKLES:
+        raise ValueError(f"{path}: in our own names only .safetensors is written, whose header says what it holds")
+    check_writable(Path(path))
 
-    return __version__
 
-
-def fill(model: FastViT, weights: Weights, form: Form) -> None:
-    """Put `weights` into `model`, which is unfolded and on the meta device, and bring it into `form`.
+def fill(model: FastViT, weights: Weights, form: Form, stacklevel: int = 3) -> None:
+    """Put `weights` into `model`, on the meta device and in no further form than theirs, and bring it into `form`.
 
     Raises:
-        WeightsError: they are of another variant, or folded where that was not asked for.
+        WeightsError: they are folded where that was not asked for, or for another number of channels than 3.
     """
-    variant = weights.variant
     if weights.form != "unfolded" and form == "unfolded":
         raise WeightsError(
             f"{weights.source}: holds folded weights, which have no branches left: ask for reparameterized=True, "
@@ -120,10 +112,10 @@ def fill(model: FastViT, weights: Weights, form: Form) -> None:
         state = _with_new_head(state, model)
         if model.num_classes:
             count = f"{weights.cfg['num_classes']} classes; started a new one of {model.num_classes}"
-            warnings.warn(f"{weights.source}: its classifier is of {count}", stacklevel=3)
+            warnings.warn(f"{weights.source}: its classifier is of {count}", stacklevel=stacklevel)
     model.load_state_dict(state, assign=True)
     size = {"input_size": (model.in_chans, *weights.cfg["input_size"][1:])}
-    model.pretrained_cfg = model.pretrained_cfg | weights.cfg | classes | size | {"architecture": variant}
+    model.pretrained_cfg = model.pretrained_cfg | weights.cfg | classes | size
     if form == "folded":
         reparameterize(model, inplace=True)
 

@@ -33,6 +33,11 @@ class Config:
         """Channels of the final convolution's output, which the head reads."""
         return 2 * self.widths[-1]
 
+    @property
+    def embeds(self) -> bool:
+        """Whether the published heads give an embedding that images share with texts, rather than classes."""
+        return self.num_classes != 1000
+
 
 # FastViT: table 2 of arXiv:2303.14189. The two largest start with a smaller layer scale and are evaluated on a larger
 # crop: ml-fastvit, models/fastvit.py.
@@ -80,7 +85,9 @@ _MOBILECLIP = {
     "fastvit_mci4": replace(_mci3, depths=(2, 12, 24, 4, 4), width=128),
 }
 
-# FastVLM's encoder, arXiv:2412.13303: the network of mci3, for larger images and plain pixels.
-_fastvithd = replace(_mci3, preprocess=replace(_plain, size=(1024, 1024), interpolation="bicubic"))
+# FastVLM's encoder, arXiv:2412.13303: the network of mci3, for larger images and plain pixels. Apple's code pads to a
+# black square (llava/mm_utils.py of ml-fastvlm); the conversion for transformers cuts out the centre instead.
+_bordered = replace(_plain, size=(1024, 1024), crop_mode="border", interpolation="bicubic")
+_fastvithd = replace(_mci3, preprocess=_bordered)
 
 CONFIGS: dict[str, Config] = {**_FASTVIT, **_MOBILECLIP, "fastvithd": _fastvithd}

@@ -11,7 +11,7 @@ from .reparam import BRANCHED, Foldable, fold_children, foldables
 
 Form = Literal["unfolded", "partial", "folded"]
 """unfolded: every branch, as trained. partial: parallel branches are one convolution; the MLPs' norms, the norms
-before attention and the layer scales are still there, as Apple's and timm's code leave them. folded: nothing is left."""
+before attention and the layer scales are still there, as Apple's and timm's code leave them. folded: nothing left."""
 
 KINDS: dict[Form, tuple[type[Foldable], ...]] = {"unfolded": (), "partial": BRANCHED, "folded": (Foldable,)}
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from .config import Config
 from .layers import ConvBlock, SqueezeExcite, Stage, Stem
+from .preprocess import Preprocess
 from .reparam import RepConv, reset_small
 
 # Pooling (B, C, H, W) -> (B, C), or (B, 2C) for the last.
@@ -102,6 +103,15 @@ class FastViT(nn.Module):
     def default_cfg(self) -> dict[str, Any]:
         """timm's older name of `pretrained_cfg`."""
         return self.pretrained_cfg
+
+    @property
+    def preprocess(self) -> Preprocess:
+        """Picture -> (3, *size), as the weights want it: what `pretrained_cfg` says.
+
+        Raises:
+            ValueError: the model reads other than three channels, or `pretrained_cfg` asks for what is not supported.
+        """
+        return Preprocess.from_cfg(self.pretrained_cfg)
 
     @property
     def global_pool(self) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from .images import to_rgb
+from .images import MAX_PIXELS, to_rgb
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,19 +18,29 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 SMALLEST = 32  # five halvings bring 32 pixels down to one
 ELONGATED = 10  # longer than so many times its width, a picture is resized only where the crop will look
+CROP_MODES = ("center", "border")  # timm's words; its "squash" is used by no FastViT
+REACH = 3  # of Pillow's widest filter, Lanczos, in pixels of the smaller picture
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preprocess:
     """(height, width, 3) bytes -> ((pixels / 255) - mean) / std, of shape (3, *size).
 
-    The shortest edge is resized to `size / crop`, and the centre of that size is cut out. Equal, to the last bit, to
-    `timm.data.create_transform(size, is_training=False, ...)`, but for pictures over ten times longer than wide
-    (`_resized_and_cropped` says why). Modes other than RGB are converted as `fastvit.images.to_rgb` does.
+    With crop_mode "center", the shortest edge is resized to `size / crop`, and the centre of that size is cut out.
+    Equal, to the last bit, to `timm.data.create_transform(size, is_training=False, ...)`, but for pictures over ten
+    times longer than wide (`_resized_and_cropped` says why). With "border" nothing is lost: the picture is put in the
+    middle of a black square as wide as its longer edge, and that is resized to `size`, which is then square, and
+    `crop` 1. Equal, to the last bit, to LLaVA's `image_aspect_ratio="pad"` for a mean of 0, but for pictures more than
+    11,585 pixels long (`_bordered` says why). LLaVA and timm give the border the mean's colour, and timm resizes before
+    it pads. Modes other than RGB are converted as `fastvit.images.to_rgb` does.
+
+    Raises:
+        ValueError: a value out of its range, quoted with its name and what was expected.
     """
 
     size: tuple[int, int] = (256, 256)  # height, width
     crop: float = 0.9
+    crop_mode: str = "center"
     interpolation: str = "bicubic"
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
@@ -40,6 +50,12 @@ class Preprocess:
             raise ValueError(f"size={self.size!r}: expected (height, width), two whole numbers of at least {SMALLEST}")
         if not 0 < self.crop <= 1:  # also refuses nan
             raise ValueError(f"crop={self.crop!r}: expected the part of the edge to keep, above 0 and at most 1")
+        if self.crop_mode not in CROP_MODES:
+            raise ValueError(f"crop_mode={self.crop_mode!r}: expected {' or '.join(map(repr, CROP_MODES))}")
+        if self.crop_mode == "border" and self.crop != 1:
+            raise ValueError(f"crop={self.crop!r}: expected 1.0 with crop_mode='border', which keeps the whole picture")
+        if self.crop_mode == "border" and self.size[0] != self.size[1]:
+            raise ValueError(f"size={self.size!r}: expected a square with crop_mode='border', which makes one")
         if self.interpolation not in _filters():
             raise ValueError(f"interpolation={self.interpolation!r}: expected one of {', '.join(sorted(_filters()))}")
         if len(self.mean) != 3 or not all(map(math.isfinite, self.mean)):
@@ -53,13 +69,10 @@ class Preprocess:
         channels, *size = cfg.get("input_size", (3, 256, 256))
         if channels != 3:
             raise ValueError(f"input_size={cfg['input_size']!r}: expected (3, height, width), for red, green and blue")
-        if cfg.get("crop_mode", "center") != "center":
-            raise ValueError(f"crop_mode={cfg['crop_mode']!r}: only 'center' is supported")
         given: dict[str, Any] = {"size": tuple(size)}
-        if "crop_pct" in cfg:
-            given["crop"] = cfg["crop_pct"]
-        if "interpolation" in cfg:
-            given["interpolation"] = cfg["interpolation"]
+        for name, key in (("crop", "crop_pct"), ("crop_mode", "crop_mode"), ("interpolation", "interpolation")):
+            if key in cfg:
+                given[name] = cfg[key]
         for key in ("mean", "std"):
             if key in cfg:
                 given[key] = tuple(cfg[key])  # JSON has lists
@@ -70,6 +83,7 @@ class Preprocess:
         return {
             "input_size": (3, *self.size),
             "crop_pct": self.crop,
+            "crop_mode": self.crop_mode,
             "interpolation": self.interpolation,
             "mean": self.mean,
             "std": self.std,
@@ -80,7 +94,8 @@ class Preprocess:
         import numpy
         import torch
 
-        pixels = torch.from_numpy(numpy.array(self._resized_and_cropped(to_rgb(image))))
+        fit = self._bordered if self.crop_mode == "border" else self._resized_and_cropped
+        pixels = torch.from_numpy(numpy.array(fit(to_rgb(image))))
         pixels = pixels.permute(2, 0, 1).contiguous().to(torch.float32).div_(255)
         mean, std = torch.tensor(self.mean).view(3, 1, 1), torch.tensor(self.std).view(3, 1, 1)
         return pixels.sub_(mean).div_(std)
@@ -102,6 +117,40 @@ class Preprocess:
         across, down = image.width / width, image.height / height
         box = (left * across, top * down, min(right * across, image.width), min(bottom * down, image.height))
         return image.resize((right - left, bottom - top), resample, box=box)
+
+    def _bordered(self, image: Image.Image) -> Image.Image:
+        """(height, width) -> size; in the middle of a black square, which is resized, unless it is too large to make.
+
+        A picture of 1x50000 pixels would stand on a square of ten gigabytes. Where the square has more pixels than
+        `read_image` lets a picture have, the long edge is resized alone, which needs no border, and then the short one
+        with as much black as the filter reaches. Pillow does rows before columns too, with a rounding to bytes in
+        between, so a landscape comes out the same, to 1 in 255; a portrait is turned, which costs up to 3 in smooth
+        pictures, and more in noise, as in `_resized_and_cropped`.
+        """
+        edge, long, short = self.size[0], max(image.size), min(image.size)
+        resample = _filters()[self.interpolation]
+        if long * long <= MAX_PIXELS:
+            square = Image.new("RGB", (long, long))
+            square.paste(image, ((long - image.width) // 2, (long - image.height) // 2))
+            return square.resize((edge, edge), resample)
+        turned = image.height > image.width
+        lying = image.transpose(Image.Transpose.TRANSPOSE) if turned else image
+        strip = lying.resize((edge, short), resample)
+        top, scale = (long - short) // 2, long / edge
+        # The result's rows that see the picture, and the large square's rows that they are made of.
+        first = max(0, math.floor(top / scale) - REACH)
+        last = min(edge, math.ceil((top + short) / scale) + REACH)
+        above = max(0, math.floor((first - REACH) * scale))
+        below = min(long, math.ceil((last + REACH) * scale))
+        bands = []
+        for band in strip.split():  # one at a time: up to 13 bytes for each pixel of the long edge, rather than 52
+            column = Image.new("L", (edge, below - above))
+            column.paste(band, (0, top - above))
+            box = (0, first * scale - above, edge, last * scale - above)
+            bands.append(column.resize((edge, last - first), resample, box=box))
+        square = Image.new("RGB", (edge, edge))
+        square.paste(Image.merge("RGB", bands), (0, first))
+        return square.transpose(Image.Transpose.TRANSPOSE) if turned else square
 
     def _resized_size(self, image: Image.Image) -> tuple[int, int]:
         """The (height, width) that covers size / crop; rounded as timm does: down for squares, else to the nearest."""

@@ -101,16 +101,15 @@ def test_create_model_takes_weights_by_path_or_by_tag(file: Path, monkeypatch: p
     for arguments in (
         {"name": "fastvit_t8", "checkpoint_path": file},
         {"name": "fastvit_t8", "checkpoint_path": str(file)},
-        {"name": "fastvit_t8", "pretrained": True},
         {"name": "fastvit_t8.cifar10", "pretrained": True},
-        {"name": "fastvit_t8", "pretrained": True, "num_classes": 10},
+        {"name": "fastvit_t8.cifar10", "pretrained": True, "num_classes": 10},
     ):
         model = create_model(**arguments)
         assert isinstance(model, FastViT)
         assert equal(model, expected) and model.training
         assert model.num_classes == 10
         assert model.pretrained_cfg == expected.pretrained_cfg
-    folded = create_model("fastvit_t8", pretrained=True, reparameterized=True)
+    folded = create_model("fastvit_t8.cifar10", pretrained=True, reparameterized=True)
     assert equal(folded, reparameterize(expected))
     assert not equal(create_model("fastvit_t8.cifar10"), expected)  # a tag alone loads nothing, as in timm
 
@@ -323,6 +322,15 @@ def _header(**changes: str) -> Callable[[Path], None]:
     return damage
 
 
+def _cfg(**changes: Any) -> Callable[[Path], None]:
+    def damage(file: Path) -> None:
+        with safetensors.safe_open(file, "pt") as opened:
+            cfg = json.loads(opened.metadata()["pretrained_cfg"])
+        _header(pretrained_cfg=json.dumps(cfg | changes))(file)
+
+    return damage
+
+
 def _tensors(change: Callable[[dict[str, Tensor]], object]) -> Callable[[Path], None]:
     def damage(file: Path) -> None:
         state = safetensors.torch.load_file(file)
@@ -342,19 +350,28 @@ def _transpose(state: dict[str, Tensor]) -> None:
     ("damage", "reason"),
     [
         (_missing, "no such"),
-        (_folder, "no such"),
+        (_folder, "a folder without weights"),
         (_text, "not a readable safetensors file"),
         (_empty, "not a readable safetensors file"),
         (_truncated, "not a readable safetensors file"),
         (_pickled, "not a readable safetensors file"),
-        (_someone_elses, "fastvit.save"),
+        (_someone_elses, "no FastViT is in there, but weight; expected names such as"),
         (_header(variant="fastvit_x99"), "fastvit_x99"),
         (_header(pretrained_cfg="{"), "fastvit.save"),
         (_header(pretrained_cfg="[]"), "fastvit.save"),
         (_header(pretrained_cfg="{}"), "fastvit.save.*num_classes"),
-        (_header(in_chans="three"), "fastvit.save.*three"),
         (_header(form="crumpled"), "fastvit.save.*crumpled"),
-        (_header(form="folded"), "do not fit|reparameterized=True"),
+        (_header(form="folded"), "fastvit.save.*says folded, the names of the tensors unfolded"),
+        (_header(global_pool="most"), "fastvit.save.*global_pool is 'most'"),
+        (_header(global_pool=""), "fastvit.save.*global_pool is '', with 10 classes"),
+        (_cfg(num_classes=-1), "fastvit.save.*num_classes is -1"),
+        (_cfg(num_classes=True), "fastvit.save.*num_classes is True"),
+        (_cfg(label_names=["a"]), "fastvit.save.*not a list of 10 names"),
+        (_cfg(label_names=list(range(10))), "fastvit.save.*not a list of 10 names"),
+        (_cfg(input_size=[1, 256, 256]), "fastvit.save.*the first convolution for 3 channels"),
+        (_cfg(input_size=[3, 10**9, 10**9]), "fastvit.save.*larger than 16384"),
+        (_cfg(mean="black"), "fastvit.save"),
+        (_cfg(crop_pct=2), "fastvit.save.*crop"),
         (_tensors(lambda state: state.pop("head.fc.bias")), r"1 missing \(head.fc.bias\)"),
         (_tensors(lambda state: state.update(extra=torch.ones(2))), r"1 left over \(extra\)"),
         (_tensors(_transpose), r"1 of another shape \(head.fc.weight \(128, 10\) for \(10, 128\)\)"),

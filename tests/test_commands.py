@@ -1,4 +1,4 @@
-"""fastvit models and fastvit verify, as a person types them."""
+"""fastvit verify, as a person types it."""
 
 import json
 import subprocess
@@ -19,24 +19,6 @@ PHOTOGRAPH = str(Path(__file__).parents[1] / "weights" / "cat.jpg")
 def run(*arguments: str) -> tuple[int, str, str]:
     result = CliRunner().invoke(app, arguments)
     return result.exit_code, result.stdout, result.stderr
-
-
-def test_models_lists_every_network_with_its_parameters() -> None:
-    status, shown, _ = run("models", "--json")
-    rows = [json.loads(line) for line in shown.splitlines()]
-    assert status == 0 and [row["name"] for row in rows] == fastvit.list_models()
-    t8 = rows[0]
-    assert t8["parameters"] == sum(p.numel() for p in fastvit.create_model("fastvit_t8").parameters())
-    assert t8["weights"] == ["cifar10"]
-
-
-def test_models_takes_a_pattern_and_says_when_it_matches_nothing() -> None:
-    assert [json.loads(line)["name"] for line in run("models", "*mci3", "--json")[1].splitlines()] == ["fastvit_mci3"]
-    assert [json.loads(line)["name"] for line in run("models", "--pretrained", "--json")[1].splitlines()] == [
-        "fastvit_t8"
-    ]
-    status, shown, error = run("models", "resnet50")
-    assert status == 2 and shown == "" and "'resnet50'" in error and error.count("\n") == 1
 
 
 def test_verify_proves_the_bundled_weights_on_a_photograph() -> None:

@@ -32,7 +32,8 @@ PAPERS = {
     "fastvithd": ((2, 12, 24, 4, 2), (96, 192, 384, 768, 1536), 4, 2),
 }
 
-# Apple's own evaluation: size, part of the edge kept, interpolation, mean and deviation of the pixels.
+# Apple's own evaluation: size, part of the edge kept, interpolation, mean and deviation of the pixels. FastVLM's is
+# process_images of llava/mm_utils.py with the checkpoints' image_aspect_ratio "pad": the only one that crops nothing.
 _IMAGENET, _PLAIN, _CLIP = (0.485, 0.229), (0.0, 1.0), (0.48145466, 0.26862954)
 EVALUATION = {
     **dict.fromkeys(["fastvit_t8", "fastvit_t12", "fastvit_s12"], (256, 0.9, "bicubic", _IMAGENET)),
@@ -63,6 +64,7 @@ def test_preprocessing_is_apples(name: str) -> None:
     preprocess = CONFIGS[name].preprocess
     assert (preprocess.size, preprocess.crop, preprocess.interpolation) == ((size, size), crop, interpolation)
     assert (preprocess.mean[0], preprocess.std[0]) == (mean, std)
+    assert preprocess.crop_mode == ("border" if name == "fastvithd" else "center")
 
 
 @pytest.mark.parametrize("name", [name for name in PAPERS if name != "fastvithd"])

@@ -1,4 +1,4 @@
-"""Preprocess is timm's evaluation transform, bit for bit, and survives the pictures that timm's does not."""
+"""Preprocess is timm's evaluation transform or LLaVA's padding, bit for bit, and survives pictures they do not."""
 
 import dataclasses
 import math
@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from timm.data import create_transform
 
+from fastvit import CONFIGS, FastViT
 from fastvit.preprocess import ELONGATED, Preprocess
 
 
@@ -96,6 +97,106 @@ def test_elongated_pictures_cost_no_more_than_others(height: int, width: int, mo
     assert pixels.abs().max() < 0.02  # the mean colour of ImageNet, everywhere
 
 
+# Border
+
+
+def padded(image: Image.Image, edge: int, interpolation: str = "bicubic") -> torch.Tensor:
+    """LLaVA's expand2square, on zeros, and a resize: (3, edge, edge) of 0 to 1."""
+    long = max(image.size)
+    top, left = (long - image.height) // 2, (long - image.width) // 2
+    square = numpy.zeros((long, long, 3), dtype=numpy.uint8)
+    square[top : top + image.height, left : left + image.width] = numpy.asarray(image)
+    resized = Image.fromarray(square).resize((edge, edge), Image.Resampling[interpolation.upper()])
+    return torch.tensor(numpy.asarray(resized)).permute(2, 0, 1) / 255
+
+
+def bordering(edge: int = 64, interpolation: str = "bicubic") -> Preprocess:
+    return Preprocess(
+        size=(edge, edge), crop=1.0, crop_mode="border", interpolation=interpolation, mean=(0, 0, 0), std=(1, 1, 1)
+    )
+
+
+@settings(max_examples=60)
+@given(
+    picture=st.tuples(st.integers(1, 300), st.integers(1, 300)),
+    edge=st.integers(32, 100),
+    interpolation=st.sampled_from(["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]),
+)
+def test_a_border_is_llavas(picture: tuple[int, int], edge: int, interpolation: str) -> None:
+    image = noise(*picture)
+    assert torch.equal(bordering(edge, interpolation)(image), padded(image, edge, interpolation))
+
+
+def test_a_border_is_black_before_the_pixels_are_normalised() -> None:
+    preprocess = Preprocess(size=(64, 64), crop=1.0, crop_mode="border")
+    pixels = preprocess(Image.new("RGB", (200, 100), "white"))  # 16 rows of border, 32 of picture, 16 of border
+    for channel, (mean, std) in enumerate(zip(preprocess.mean, preprocess.std, strict=True)):
+        torch.testing.assert_close(pixels[channel, [0, 12, 51, 63]], torch.full((4, 64), -mean / std))
+        torch.testing.assert_close(pixels[channel, [19, 32, 44]], torch.full((3, 64), (1 - mean) / std))
+
+
+def test_an_odd_row_of_border_is_at_the_bottom_and_an_odd_column_on_the_right() -> None:
+    tall, wide = Image.new("RGB", (32, 61), "white"), Image.new("RGB", (61, 32), "white")
+    down = bordering(61)(wide)[0, :, 0]
+    across = bordering(61)(tall)[0, 0]
+    assert down.tolist() == across.tolist() == [0.0] * 14 + [1.0] * 32 + [0.0] * 15
+
+
+def test_a_square_picture_has_no_border() -> None:
+    image = noise(100, 100)
+    assert torch.equal(bordering()(image), dataclasses.replace(bordering(), crop_mode="center")(image))
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "lanczos"])
+@pytest.mark.parametrize(("height", "width"), [(20, 900), (90, 900), (400, 900), (899, 900), (7, 450), (330, 331)])
+def test_a_border_too_large_to_make_is_resized_to_the_same(
+    height: int, width: int, interpolation: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fastvit.preprocess.MAX_PIXELS", 0)
+    landscape = noise(height, width)
+    smooth = noise(max(2, height // 30), width // 30).resize((width, height), Image.Resampling.BILINEAR)
+    portrait = smooth.transpose(Image.Transpose.ROTATE_90)
+    for image, most in ((landscape, 1), (portrait, 3)):
+        difference = bordering(64, interpolation)(image) - padded(image, 64, interpolation)
+        assert difference.abs().max() <= (most + 0.01) / 255, image.size
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 50_000), (50_000, 1), (300, 50_000), (50_000, 300)])
+def test_a_border_costs_no_more_than_a_picture_may(height: int, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    new, resize = Image.new, Image.Image.resize
+
+    def watched_new(mode: str, size: tuple[int, int], *arguments: object) -> Image.Image:
+        assert size[0] * size[1] <= 2**25, size  # before it is done: the square would be ten gigabytes
+        return new(mode, size, *arguments)
+
+    def watched_resize(image: Image.Image, size: tuple[int, int], *arguments: object, **options: object) -> Image.Image:
+        assert size[0] * size[1] <= 2**25, size
+        return resize(image, size, *arguments, **options)
+
+    image = Image.new("RGB", (width, height), "white")
+    monkeypatch.setattr(Image, "new", watched_new)
+    monkeypatch.setattr(Image.Image, "resize", watched_resize)
+    for edge in (64, 1024):
+        pixels = bordering(edge, "bilinear")(image)
+        light = pixels.mean(0).sum(0 if width > height else 1)  # across the strip
+        assert pixels.shape == (3, edge, edge) and light.min() == light.max()
+        thickness = edge * min(height, width) / 50_000
+        assert abs(light[0] - thickness) <= 2.5 / 255, (light[0], thickness)  # a few roundings to bytes
+
+
+def test_a_border_agrees_with_timms_but_at_the_rim() -> None:
+    """Where the picture's edges fall on pixels of the result: timm resizes it first and puts the border around."""
+    image = noise(128, 256)
+    theirs = create_transform(
+        (3, 64, 64), is_training=False, interpolation="bicubic", mean=(0, 0, 0), std=(1, 1, 1), crop_pct=1.0,
+        crop_mode="border",
+    )(image)  # fmt: skip
+    ours = bordering()(image)
+    assert torch.equal(ours[:, 18:46], theirs[:, 18:46])
+    assert not ours[:, :14].any() and not ours[:, 50:].any()
+    assert not theirs[:, :16].any() and not theirs[:, 48:].any()
+
+
 def test_the_first_numbers_by_hand() -> None:
     """255 is (1 - 0.485) / 0.229 in red."""
     white = Preprocess()(Image.new("RGB", (300, 200), "white"))
@@ -129,7 +230,7 @@ def test_reads_timms_cfg_and_gives_it_back(name: str) -> None:
 
     cfg = get_pretrained_cfg(name).to_dict()
     found = Preprocess.from_cfg(cfg).to_cfg()
-    assert len(found) == 5 and found == {key: cfg[key] for key in found}
+    assert len(found) == 6 and found == {key: cfg[key] for key in found}
 
 
 def test_a_cfg_survives_json() -> None:
@@ -137,6 +238,27 @@ def test_a_cfg_survives_json() -> None:
     cfg = {key: list(value) if isinstance(value, tuple) else value for key, value in preprocess.to_cfg().items()}
     assert Preprocess.from_cfg(cfg) == preprocess
     assert Preprocess.from_cfg({}) == Preprocess()
+    assert bordering().to_cfg()["crop_mode"] == "border" and Preprocess.from_cfg(bordering().to_cfg()) == bordering()
+
+
+def test_a_center_crop_replaces_a_border_in_a_cfg() -> None:
+    """As when a FastViTHD is trained on, with a recipe's own preprocessing."""
+    assert Preprocess.from_cfg(bordering().to_cfg() | Preprocess().to_cfg()) == Preprocess()
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_model_has_the_preprocessing_of_its_weights(name: str) -> None:
+    with torch.device("meta"):
+        model = FastViT(dataclasses.replace(CONFIGS[name], depths=(1,) * len(CONFIGS[name].depths), width=32))
+    assert model.preprocess == CONFIGS[name].preprocess
+    model.pretrained_cfg |= {"input_size": [3, 96, 96], "crop_pct": 1.0}
+    assert model.preprocess == dataclasses.replace(CONFIGS[name].preprocess, size=(96, 96), crop=1.0)
+
+
+def test_a_model_of_other_channels_has_none() -> None:
+    config = dataclasses.replace(CONFIGS["fastvit_t8"], depths=(1, 1, 1, 1), width=8)
+    with pytest.raises(ValueError, match="red, green and blue"):
+        _ = FastViT(config, in_chans=4).preprocess
 
 
 @pytest.mark.parametrize(
@@ -149,6 +271,8 @@ def test_a_cfg_survives_json() -> None:
         {"crop": 0},
         {"crop": 1.01},
         {"crop": math.nan},
+        {"crop_mode": "squash"},
+        {"crop_mode": None},
         {"interpolation": "random"},
         {"interpolation": "BICUBIC"},
         {"mean": (0.5, 0.5)},
@@ -166,10 +290,23 @@ def test_nonsense_is_refused_and_quoted(wrong: dict[str, object]) -> None:
     assert repr(value) in str(caught.value)
 
 
-@pytest.mark.parametrize("cfg", [{"input_size": (4, 64, 64)}, {"crop_mode": "squash"}, {"input_size": (3, 64)}])
+@pytest.mark.parametrize(
+    "wrong", [{"crop": 0.9}, {"crop": 0.999, "size": (64, 64)}, {"crop": 1.0, "size": (64, 96)}], ids=str
+)
+def test_a_border_keeps_the_whole_picture_on_a_square(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=r"^(crop|size)=.*: expected .* with crop_mode='border'"):
+        Preprocess(crop_mode="border", **wrong)
+
+
+@pytest.mark.parametrize("cfg", [{"input_size": (4, 64, 64)}, {"input_size": (3, 64)}, {"crop_mode": "border"}])
 def test_a_cfg_that_asks_for_something_else_is_refused(cfg: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match=r"expected|only 'center'"):
+    with pytest.raises(ValueError, match="expected"):
         Preprocess.from_cfg(cfg)
+
+
+def test_a_cfg_with_an_unknown_crop_mode_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"^crop_mode='squash': expected 'center' or 'border'$"):
+        Preprocess.from_cfg({"crop_mode": "squash"})
 
 
 def test_it_is_frozen_and_hashable() -> None:

@@ -368,7 +368,7 @@ def test_timm_resolves_our_preprocessing(name: str) -> None:
         "mean": preprocess.mean,
         "std": preprocess.std,
         "crop_pct": preprocess.crop,
-        "crop_mode": "center",
+        "crop_mode": preprocess.crop_mode,
     }
     assert len(create_transform(**resolved).transforms) >= 4
 

@@ -2,14 +2,14 @@
 
 import typer
 
-from . import classify, evaluate, models, train, verify
+from . import classify, convert, evaluate, models, train, verify
 
 app = typer.Typer(
     name="fastvit",
-    help="FastViT vision encoders: classify, train, evaluate, and prove that folding changes nothing.",
+    help="FastViT vision encoders: classify, train, evaluate, convert, and prove that folding changes nothing.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for module in (classify, evaluate, models, train, verify):
+for module in (classify, convert, evaluate, models, train, verify):
     app.command(module.__name__.rpartition(".")[2])(module.main)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, NoReturn
 
 import typer
@@ -17,12 +18,17 @@ def fail(error: Exception, status: int = 2) -> NoReturn:
     raise typer.Exit(status)
 
 
-def network(model: str) -> FastViT:
-    """A name, or a weights file -> the network with its weights, in eval mode; a ValueError if there are none."""
-    from fastvit import FastViT, create_model, load
+@contextmanager
+def working(what: str) -> Iterator[None]:
+    """Say on a terminal's standard error what takes its time."""
+    from rich.console import Console
 
-    if Path(model).is_file() or model.endswith(".safetensors"):
-        return load(model)
-    made = create_model(model, pretrained=True).eval()
-    assert isinstance(made, FastViT)  # which it is without features_only
-    return made
+    with Console(stderr=True).status(what):
+        yield
+
+
+def network(model: str) -> FastViT:
+    """A name, a weights file or a folder of them -> the network with its weights, in eval mode."""
+    from fastvit import load
+
+    return load(model)

@@ -75,11 +75,12 @@ class Safetensors(Tensors):
         self.source = str(path)
         self.errors = (SafetensorError, OSError, ValueError)
         try:
-            self.file: Any = safe_open(path, "pt")
-            self.metadata = self.file.metadata() or {}
-            self._names = frozenset(self.file.keys())
+            file: Any = safe_open(path, "pt")
+            self.metadata = file.metadata() or {}
+            self._names = frozenset(file.keys())
         except self.errors as error:
             raise DamagedError(f"{path}: not a readable safetensors file ({line(error)}); copy it again") from error
+        self.file = file
 
     @property
     def names(self) -> Collection[str]:

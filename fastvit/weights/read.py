@@ -1,7 +1,6 @@
 """Weights of any family -> ours: found, recognised, checked name by name, and converted."""
 
 import difflib
-import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,10 +12,9 @@ from torch import Tensor
 
 from ..config import CONFIGS
 from ..forms import Form, outline
-from ..model import POOLS, FastViT, own_cfg
-from ..preprocess import Preprocess
-from . import catalog, hub
-from .files import PICKLES, DamagedError, InMemory, Tensors, WeightsError, line, open_path
+from ..model import FastViT, own_cfg
+from . import catalog, header, hub
+from .files import PICKLES, DamagedError, InMemory, Tensors, WeightsError, open_path
 from .names import NAMINGS, PROJECTION, names
 from .recognise import Recognised, recognise
 
@@ -36,6 +34,7 @@ class Weights:
     in_chans: int
     global_pool: str
     cfg: dict[str, Any]  # timm's pretrained_cfg: classes and their names, preprocessing, licence
+    network: FastViT  # the one that they fit, on the meta device
     state: dict[str, Tensor]
     recognised: Recognised
 
@@ -82,40 +81,33 @@ def nearest(name: str) -> str:
 
 
 def _read(tensors: Tensors, variant: str | None, known: dict[str, Any]) -> Weights:
-    """`variant` is what the caller says, `known` what the catalogue does; our own files' headers come after them."""
+    """`variant` is what the caller says, `known` what the catalogue does; a header of ours comes after them."""
     found = recognise(tensors)
-    header, pool = _header(tensors, found)
-    taken = variant or header.get("architecture") or found.variants[0]
-    if taken not in CONFIGS:
-        raise WeightsError(f"{tensors.source}: holds a {taken!r}, which this version does not know")
-    if found.fits and taken not in found.variants:
+    said = header.read(tensors, found)
+    taken = variant or said.get("architecture") or found.variants[0]
+    if not found.fits:
+        taken = found.variants[0]  # the nearest, to say what is missing
+    elif taken not in found.variants:
         raise WeightsError(f"{tensors.source}: holds a {found.variants[0]}, not a {taken}: create that one")
-    if found.fits and len(found.variants) > 1 and not variant and not header:
-        _log.warning(
-            "%s: fits %s, which differ only in how pictures are prepared: taken as %s, unless variant= says otherwise",
-            tensors.source,
-            " and ".join(sorted(found.variants)),
-            taken,
-        )
+    if found.fits and len(found.variants) > 1 and not variant and not said:
+        both = " and ".join(sorted(found.variants))
+        _log.warning("%s: fits %s, taken as %s; variant= overrules", tensors.source, both, taken)
     config = CONFIGS[taken]
-    num_classes = header.get("num_classes", found.num_classes)
-    if pool is None:
-        pool = "catavgmax" if found.pooled_channels == 2 * config.num_features else "avg"
-    model = outline(config, found.form, num_classes=num_classes, in_chans=found.in_chans, global_pool=pool)
-    own = (
-        header if taken == header.get("architecture") else {}
-    )  # what it says of another variant's pictures is not true
+    if taken != said.get("architecture"):
+        said = {}  # it is about another variant
+    classes = said.get("num_classes", found.num_classes)
+    pool = said.pop("global_pool", "catavgmax" if found.pooled_channels == 2 * config.num_features else "avg")
+    network = outline(config, found.form, num_classes=classes, in_chans=found.in_chans, global_pool=pool)
+    cfg = own_cfg(config, classes, found.in_chans) | said | known
     return Weights(
         source=tensors.source,
         variant=taken,
         form=found.form,
         in_chans=found.in_chans,
         global_pool=pool,
-        cfg=own_cfg(config, num_classes, found.in_chans)
-        | own
-        | known
-        | {"architecture": taken, "num_classes": num_classes},
-        state=_state(tensors, found, model, taken),
+        cfg=cfg | {"architecture": taken, "num_classes": classes},
+        network=network,
+        state=_state(tensors, found, network, taken),
         recognised=found,
     )
 
@@ -124,17 +116,16 @@ def _state(tensors: Tensors, found: Recognised, model: FastViT, variant: str) ->
     """Our names -> tensors, in float32, or float64 if any is."""
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     theirs = names(model, found.naming, found.projection)
-    optional = {name for name in theirs if name.endswith("num_batches_tracked")}  # some converters drop them
-    _check(
-        tensors, found, {theirs[name]: expected[name] for name in theirs}, {theirs[name] for name in optional}, variant
-    )
+    counts = {name for name in theirs if name.endswith("num_batches_tracked")}  # which some converters drop
+    needed = {new: expected[ours] for ours, new in theirs.items()}
+    _check(tensors, found, needed, {theirs[name] for name in counts}, variant)
     state = {}
     for name, shape in expected.items():
         given = found.prefix + theirs.get(name, "")
         if name in theirs and given in tensors.names:
-            state[name] = _converted(tensors, given, found, count=name in optional)
+            state[name] = _converted(tensors, given, found, count=name in counts)
         else:
-            state[name] = torch.zeros(shape, dtype=torch.int64 if name in optional else torch.float32)
+            state[name] = torch.zeros(shape, dtype=torch.int64 if name in counts else torch.float32)
     bad = [name for name, tensor in state.items() if not _sound(name, tensor)]
     if bad:
         raise WeightsError(f"{tensors.source}: NaN, infinity or a negative variance in {_some(bad)}")
@@ -203,42 +194,3 @@ def _sound(name: str, tensor: Tensor) -> bool:
 
 def _some(names: list[str]) -> str:
     return f"{', '.join(names[:3])}{', ...' * (len(names) > 3)}"
-
-
-_TUPLES = ("input_size", "pool_size", "mean", "std", "first_conv")  # JSON has lists only
-LARGEST = 16384  # pixels, high or wide
-
-
-def _header(tensors: Tensors, found: Recognised) -> tuple[dict[str, Any], str | None]:
-    """The pretrained_cfg and the pooling that `fastvit.save` wrote, with what every reader relies on; or {} and None.
-
-    Raises:
-        WeightsError: it contradicts itself or the tensors.
-    """
-    if "variant" not in tensors.metadata or "pretrained_cfg" not in tensors.metadata:
-        return {}, None
-    try:
-        cfg = json.loads(tensors.metadata["pretrained_cfg"])
-        cfg = {key: tuple(value) if key in _TUPLES else value for key, value in cfg.items()}
-        classes, labels, pool = cfg["num_classes"], cfg.get("label_names"), tensors.metadata["global_pool"]
-        if type(classes) is not int or classes < 0:
-            raise ValueError(f"num_classes is {classes!r}")
-        if labels is not None and not (len(labels) == classes and all(isinstance(label, str) for label in labels)):
-            raise ValueError(f"label_names is not a list of {classes} names")
-        if tensors.metadata["form"] != found.form:
-            raise ValueError(f"its header says {tensors.metadata['form']}, its names {found.form}")
-        if pool not in POOLS or (classes and not pool):
-            raise ValueError(f"global_pool is {pool!r}, with {classes} classes")
-        channels, *size = cfg["input_size"]
-        if channels != found.in_chans:
-            raise ValueError(
-                f"input_size is {cfg['input_size']!r}, its first convolution is for {found.in_chans} channels"
-            )
-        preprocess = Preprocess.from_cfg(cfg | {"input_size": (3, *size)})
-        if max(preprocess.size) > LARGEST:
-            raise ValueError(f"input_size is {cfg['input_size']!r}")
-    except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise WeightsError(
-            f"{tensors.source}: its header is not one that fastvit.save writes ({line(error)[:300]})"
-        ) from error
-    return cfg | {"architecture": tensors.metadata["variant"]}, pool

@@ -1,0 +1,35 @@
+"""How much arithmetic a network does."""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from .model import FastViT
+from .preprocess import SMALLEST
+
+
+def multiply_adds(model: FastViT, size: tuple[int, int]) -> int:
+    """Multiply-accumulates of one image of `size`, (height, width): convolutions, linear layers and attention.
+
+    In eval mode, whatever the model's own. Norms, activations, sums and biases are not counted, as is the custom of
+    papers' "FLOPs". Nothing is computed: only shapes go through a copy without memory, and the model stays untouched.
+
+    Raises:
+        ValueError: a size that a FastViT does not take.
+    """
+    if len(size) != 2 or not all(isinstance(edge, int) and edge >= SMALLEST for edge in size):
+        raise ValueError(f"size={size!r}: expected (height, width), two whole numbers of at least {SMALLEST}")
+    shapes = _without_memory(model).eval()
+    images = torch.empty(1, model.in_chans, *size, dtype=next(model.parameters()).dtype, device="meta")
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        shapes(images)
+    return int(counter.get_total_flops()) // 2  # which counts a product and its sum as two
+
+
+def _without_memory(model: FastViT) -> FastViT:
+    """A copy on the meta device that never had memory, where a copy and then `to("meta")` has for a while."""
+    copies: dict[int, Tensor] = {id(buffer): buffer.to("meta") for buffer in model.buffers()}
+    copies |= {id(parameter): nn.Parameter(parameter.detach().to("meta")) for parameter in model.parameters()}
+    return copy.deepcopy(model, copies)  # which takes for done what stands here

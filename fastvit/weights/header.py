@@ -1,0 +1,68 @@
+"""The header of our own files: variant, form, classes and their names, preprocessing, licence, library version."""
+
+import json
+from typing import Any
+
+from ..config import CONFIGS
+from ..forms import Form
+from ..model import POOLS, FastViT
+from ..preprocess import Preprocess
+from .files import Tensors, WeightsError, line
+from .recognise import Recognised
+
+LARGEST = 16384  # pixels, high or wide
+_TUPLES = ("input_size", "pool_size", "mean", "std", "first_conv")  # JSON has lists only
+
+
+def written(model: FastViT, form: Form) -> dict[str, str]:
+    """What is said of `model`, in the strings that safetensors takes."""
+    from .. import __version__
+
+    return {
+        "library": f"fastvit {__version__}",
+        "variant": model.pretrained_cfg["architecture"],
+        "form": form,
+        "global_pool": model.global_pool,
+        "pretrained_cfg": json.dumps(model.pretrained_cfg | {"num_classes": model.num_classes}),
+    }
+
+
+def read(tensors: Tensors, found: Recognised) -> dict[str, Any]:
+    """The pretrained_cfg, with "global_pool" and the variant as "architecture"; {} where there is no such header.
+
+    Raises:
+        WeightsError: it is not whole, or contradicts itself or the tensors.
+    """
+    said = tensors.metadata
+    if "variant" not in said or "pretrained_cfg" not in said:
+        return {}
+    try:
+        cfg = json.loads(said["pretrained_cfg"])
+        cfg = {key: tuple(value) if key in _TUPLES else value for key, value in cfg.items()}
+        _check(cfg, said["form"], said["global_pool"], found)
+    except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise WeightsError(
+            f"{tensors.source}: its header is not one that fastvit.save writes ({line(error)[:300]})"
+        ) from error
+    if said["variant"] not in CONFIGS:
+        raise WeightsError(f"{tensors.source}: holds a {said['variant'][:100]!r}, which this version does not know")
+    return cfg | {"architecture": said["variant"], "global_pool": said["global_pool"]}
+
+
+def _check(cfg: dict[str, Any], form: str, pool: str, found: Recognised) -> None:
+    """What every reader relies on."""
+    classes, labels = cfg["num_classes"], cfg.get("label_names")
+    channels, *size = cfg["input_size"]
+    preprocess = Preprocess.from_cfg(cfg | {"input_size": (3, *size)})
+    if type(classes) is not int or classes < 0:
+        raise ValueError(f"num_classes is {classes!r}")
+    if labels is not None and not (len(labels) == classes and all(isinstance(label, str) for label in labels)):
+        raise ValueError(f"label_names is not a list of {classes} names")
+    if form != found.form:
+        raise ValueError(f"it says {form}, the names of the tensors {found.form}")
+    if pool not in POOLS or (classes and not pool):
+        raise ValueError(f"global_pool is {pool!r}, with {classes} classes")
+    if channels != found.in_chans:
+        raise ValueError(f"input_size is {cfg['input_size']!r}, the first convolution for {found.in_chans} channels")
+    if max(preprocess.size) > LARGEST:
+        raise ValueError(f"input_size is {cfg['input_size']!r}, larger than {LARGEST} pixels")

@@ -1,0 +1,201 @@
+"""Checkpoints from the Hugging Face Hub: into its cache, checked, and every failure told in one line."""
+
+import errno
+import hashlib
+import json
+import os
+import re
+import sys
+from pathlib import Path
+
+from .catalog import Checkpoint
+from .files import WeightsError, is_plain, line
+
+_INDEX = ".index.json"
+_TOWER = "vision_tower"  # in the names of the tensors that belong to a FastVLM's encoder
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+def download(checkpoint: Checkpoint) -> Path:
+    """Where the weights are on this machine, downloaded first if they are not in the hub's cache yet.
+
+    For weights in shards that is their index, with the shards that hold the encoder's tensors, only those, beside it.
+    Cache, endpoint, token and offline mode are what HF_HOME, HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE say.
+
+    Raises:
+        WeightsError: they cannot be had, or came damaged.
+    """
+    # Without a connection only what is cached can be had, so that is asked for first.
+    for file in sorted(checkpoint.files, key=lambda file: _cached(checkpoint, file, checkpoint.revision) is None):
+        path = _fetch(checkpoint, file, checkpoint.revision)
+        if path is None:
+            continue
+        for shard in _shards(checkpoint, path) if file.endswith(_INDEX) else ():
+            # The commit, which the folder is named after, and not the branch, which may have moved on since.
+            if _fetch(checkpoint, shard, path.parent.name) is None:
+                raise WeightsError(f"{_origin(checkpoint)} has no {shard}, which its index names")
+        return path
+    raise WeightsError(f"{_origin(checkpoint)} has no {' and no '.join(checkpoint.files)}: update fastvit")
+
+
+def discard(path: str | Path) -> None:
+    """Remove a file that turned out damaged, of an index the shards too, so that the next try downloads them anew.
+
+    Only inside the hub's cache: files elsewhere are left alone.
+
+    Raises:
+        WeightsError: it may not be removed.
+    """
+    from huggingface_hub import constants
+
+    path = Path(path)
+    cache = Path(constants.HF_HUB_CACHE).resolve()
+    damaged = [path]
+    if path.name.endswith(_INDEX):
+        damaged += path.parent.glob("*.safetensors")
+    links = [link for file in damaged if file.exists() for link in _links(file)]  # so that no links go round in circles
+    for link in links:
+        if (link.parent.resolve() / link.name).is_relative_to(cache):
+            try:
+                link.unlink(missing_ok=True)
+            except OSError as error:
+                raise WeightsError(f"{link}: damaged, and cannot be removed ({line(error)}): remove it") from error
+
+
+_printed: set[str] = set()
+
+
+def print_license(checkpoint: Checkpoint) -> None:
+    """On stderr, one line under which licence these weights are; once for each licence, and not for our own."""
+    if not checkpoint.repository or checkpoint.license in _printed:
+        return
+    _printed.add(checkpoint.license)
+    limits = " (research only)" if checkpoint.license == "apple-amlr" else ""
+    terms = f"{checkpoint.license}{limits}, {checkpoint.license_url}"
+    print(f"{checkpoint.name}: weights by Apple under {terms}", file=sys.stderr)
+
+
+def _fetch(checkpoint: Checkpoint, file: str, revision: str) -> Path | None:
+    """The file in the cache, or None if the repository has none of this name."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    before = _cached(checkpoint, file, revision)
+    try:
+        path = Path(hf_hub_download(checkpoint.repository, file, revision=revision))
+        if path != before:
+            _verify(checkpoint, path)
+    except WeightsError:
+        raise
+    except Exception as error:  # the hub's, those of its HTTP library, which changes with its version, and the system's
+        if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
+            return None
+        raise WeightsError(f"{_origin(checkpoint)}{_reason(checkpoint, file, revision, error)}") from error
+    return path
+
+
+def _cached(checkpoint: Checkpoint, file: str, revision: str) -> Path | None:
+    from huggingface_hub import try_to_load_from_cache
+
+    try:
+        path = try_to_load_from_cache(checkpoint.repository, file, revision=revision)
+    except OSError:  # the download will say the same of this cache
+        return None
+    return Path(path) if isinstance(path, str) else None  # it may also be a mark that the repository has no such file
+
+
+def _verify(checkpoint: Checkpoint, path: Path) -> None:
+    """Compare with its hash a file that was just downloaded: the hub itself looks only at the size.
+
+    The hash of a large file is the name that the hub gives it in the cache. Where the cache has no links, as on some
+    Windows machines, that name is lost, and small files have another kind of hash: these are left to their readers.
+    """
+    stored = _links(path)[1:]
+    if not stored or not _SHA256.fullmatch(stored[0].name):
+        return
+    expected = stored[0].name
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    if digest.hexdigest() != expected:
+        discard(path)
+        what = f"sha256 {digest.hexdigest()[:12]}... instead of {expected[:12]}..."
+        raise WeightsError(f"{_origin(checkpoint)}: {path.name} was damaged on the way ({what}) and removed: try again")
+
+
+def _links(path: Path) -> list[Path]:
+    """A file in the cache, as a chain of links: in the snapshot, by its hash, and maybe in a store of all repositories.
+
+    Each link is followed by itself: in that store the name is another hash.
+    """
+    chain = [path]
+    while chain[-1].is_symlink():
+        chain.append(chain[-1].parent / os.readlink(chain[-1]))
+    return chain
+
+
+def _shards(checkpoint: Checkpoint, index: Path) -> list[str]:
+    """The files that hold the encoder's tensors; nothing in `index`, which came from the network, is trusted."""
+    try:
+        places = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        shards = {shard for name, shard in places.items() if _TOWER in name}
+        strange = [shard for shard in shards if not is_plain(shard) or not shard.endswith(".safetensors")]
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        discard(index)
+        raise WeightsError(
+            f"{_origin(checkpoint)}: {index.name} is no index of shards ({line(error)}); it was removed: try again"
+        ) from error
+    if strange:
+        raise WeightsError(f"{_origin(checkpoint)}: {index.name} names {strange[0]!r}, which is no file beside it")
+    if not shards:
+        raise WeightsError(f"{_origin(checkpoint)}: {index.name} has no tensor of a {_TOWER}")
+    return sorted(shards)
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+def _reason(checkpoint: Checkpoint, file: str, revision: str, error: Exception) -> str:
+    """What went wrong with `file` and what to do, to follow `_origin`."""
+    from huggingface_hub import constants
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    page = f"{constants.ENDPOINT}/{checkpoint.repository}"
+    login = "log in with `hf auth login` or set HF_TOKEN"
+    missing = isinstance(error, LocalEntryNotFoundError)
+    cause = error.__cause__ if missing and error.__cause__ is not None else error
+    status = getattr(getattr(cause, "response", None), "status_code", 0)
+    if isinstance(cause, OfflineModeIsEnabled) or (missing and constants.HF_HUB_OFFLINE):
+        return f": {file} is not in the cache {constants.HF_HUB_CACHE}, and HF_HUB_OFFLINE is set: unset it"
+    if isinstance(cause, GatedRepoError):
+        return f" is gated: accept its terms at {page}, then {login}"
+    if isinstance(cause, RepositoryNotFoundError):
+        return f" was not found at {page}: if it is private, {login}; else look at HF_ENDPOINT"
+    if isinstance(cause, RevisionNotFoundError):
+        return f" has no revision {revision!r}"
+    if status in (401, 403):
+        return f" answered {status} to {file}: {login}"
+    if status:
+        return f" answered {status} to {file}: try again later"
+    if missing:
+        return (
+            f": {file} is not in the cache, and {constants.ENDPOINT} did not give it ({line(cause)[:300]}): try again"
+        )
+    if isinstance(cause, OSError) and cause.errno in _FULL:
+        return f": no room for {file} in {constants.HF_HUB_CACHE}: make some, or set HF_HOME to another place"
+    if isinstance(cause, OSError) and cause.errno in _CLOSED:
+        place = cause.filename or constants.HF_HUB_CACHE
+        return f": {place} may not be used ({cause.strerror}): allow it, or set HF_HOME to another place"
+    return f": {file} did not come through ({line(cause)[:300]}): try again"
+
+
+def _origin(checkpoint: Checkpoint) -> str:
+    return f"{checkpoint.name}: {checkpoint.repository}"

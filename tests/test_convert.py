@@ -1,0 +1,129 @@
+"""fastvit convert, as a user types it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+from click.testing import Result
+from near import assert_near
+from randomize import randomize
+from small import SMALL, equal, timms_small
+from typer.testing import CliRunner
+
+from fastvit import FastViT, create_model, form_of, load, overparameterize, reparameterize, save
+from fastvit.commands import app
+
+pytestmark = pytest.mark.usefixtures("small_variants")
+CAT = Path(__file__).parents[1] / "weights" / "cat.jpg"
+
+
+def run(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(app, ["convert", *map(str, arguments)])
+
+
+def converted(*arguments: str | Path) -> dict[str, Any]:
+    result = run(*arguments, "--json")
+    assert result.exit_code == 0, result.output
+    report: dict[str, Any] = json.loads(result.stdout)
+    return report
+
+
+@pytest.fixture
+def model() -> FastViT:
+    made = randomize(create_model("fastvit_mci0", num_classes=5)).eval()
+    assert isinstance(made, FastViT)
+    return made
+
+
+@pytest.fixture
+def file(model: FastViT, tmp_path: Path) -> Path:
+    save(model, tmp_path / "mci0.safetensors")
+    return tmp_path / "mci0.safetensors"
+
+
+@pytest.mark.parametrize("names", ["fastvit", "timm", "apple"])
+@pytest.mark.parametrize("how", ["", "--fold", "--unfold"])
+@pytest.mark.parametrize("given", ["unfolded", "folded"])
+@torch.no_grad()
+def test_every_conversion_computes_the_same(
+    names: str, how: str, given: str, model: FastViT, file: Path, tmp_path: Path
+) -> None:
+    if given == "folded":
+        save(reparameterize(model), file)
+    out = tmp_path / "out.safetensors"
+    report = converted(file, out, "--names", names, *([how] if how else []))
+    folded = "folded" if names == "fastvit" else "partial"
+    expected = {"": folded if given == "folded" else "unfolded", "--fold": folded, "--unfold": "unfolded"}[how]
+    again = load(out)
+    assert form_of(again) == expected == report["out_form"] and report["form"] == given
+    assert (report["names"], report["out_names"]) == ("fastvit", names)
+    assert report["relative_difference"] < 1e-5
+    images = torch.randn(2, 3, 70, 99)
+    assert_near(again(images), model(images), 1e-5)
+
+
+def test_folding_for_others_keeps_the_norms_that_their_form_has(model: FastViT, file: Path, tmp_path: Path) -> None:
+    converted(file, tmp_path / "timm.pt", "--names", "timm", "--fold")
+    theirs = timms_small("fastvit_mci0", inference_mode=True, num_classes=5)
+    state = torch.load(tmp_path / "timm.pt")
+    theirs.load_state_dict(state, strict=True)
+    norm = model.stages[0].blocks[0].mlp.conv.norm
+    assert torch.equal(state["stages.0.blocks.0.mlp.conv.bn.running_var"], norm.running_var)
+
+
+def test_pictures_calibrate_the_branches(model: FastViT, file: Path, tmp_path: Path) -> None:
+    save(reparameterize(model), file)
+    converted(file, tmp_path / "out.safetensors", "--unfold", "--images", CAT)
+    from fastvit.images import read_image
+
+    images = model.preprocess(read_image(CAT))[None]
+    assert equal(load(tmp_path / "out.safetensors"), overparameterize(reparameterize(model), images))
+
+
+def test_half_precision_halves_the_file(file: Path, tmp_path: Path) -> None:
+    report = converted(file, tmp_path / "out.safetensors", "--dtype", "bfloat16")
+    written = safetensors.torch.load_file(tmp_path / "out.safetensors")
+    assert written["stem.0.conv.main.conv.weight"].dtype == torch.bfloat16
+    assert 1e-6 < report["relative_difference"] < 0.1
+
+
+def test_the_report_says_what_was_recognised(tmp_path: Path) -> None:
+    made = randomize(create_model("fastvithd")).eval()
+    assert isinstance(made, FastViT)
+    save(made, tmp_path / "timm.pt", names="timm")
+    state = {f"visual.trunk.{name}": tensor for name, tensor in torch.load(tmp_path / "timm.pt").items()}
+    torch.save(state | {"logit_scale": torch.ones(())}, tmp_path / "clip.pt")
+    result = run(tmp_path / "clip.pt", tmp_path / "out.safetensors")
+    assert result.exit_code == 0, result.output
+    lines = dict(line.split(maxsplit=1) for line in result.stdout.splitlines() if not line.startswith("its"))
+    assert lines["network"] == "fastvit_mci3 (or fastvithd, of the same shapes)" or "fastvithd" not in SMALL
+    assert lines["names"] == "timm, under visual.trunk."
+    assert lines["form"].startswith("unfolded, ")
+    assert lines["tensors"].endswith("beside 1 that are not the encoder's")
+    assert lines["difference"].startswith("0.0e+00")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["nowhere.safetensors", "out.safetensors"], "nowhere.safetensors: no such weights file"),
+        (["{file}", "out.pt"], "out.pt: in our own names only .safetensors is written"),
+        (["{file}", "nowhere/out.safetensors"], "there is no folder nowhere"),
+        (["{file}", "out.safetensors", "--fold", "--unfold"], "--fold and --unfold at once"),
+        (["{file}", "out.safetensors", "--images", str(CAT)], "--images without --unfold"),
+        (["{file}", "out.safetensors", "--variant", "resnet"], "variant is 'resnet', expected one of"),
+        (["{file}", "out.safetensors", "--unfold", "--images", "{file}"], "mci0.safetensors"),
+        ([str(CAT), "out.safetensors"], "neither a safetensors file nor one of torch.save"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line_and_status_2(
+    arguments: list[str], reason: str, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = run(*(argument.format(file=file) for argument in arguments))
+    assert result.exit_code == 2
+    assert reason in result.stderr and result.stderr.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["mci0.safetensors"]
