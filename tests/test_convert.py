@@ -10,7 +10,7 @@ import torch
 from click.testing import Result
 from near import assert_near
 from randomize import randomize
-from small import SMALL, equal, timms_small
+from small import equal, timms_small
 from typer.testing import CliRunner
 
 from fastvit import FastViT, create_model, form_of, load, overparameterize, reparameterize, save
@@ -99,7 +99,7 @@ def test_the_report_says_what_was_recognised(tmp_path: Path) -> None:
     result = run(tmp_path / "clip.pt", tmp_path / "out.safetensors")
     assert result.exit_code == 0, result.output
     lines = dict(line.split(maxsplit=1) for line in result.stdout.splitlines() if not line.startswith("its"))
-    assert lines["network"] == "fastvit_mci3 (or fastvithd, of the same shapes)" or "fastvithd" not in SMALL
+    assert lines["network"] == "fastvithd"
     assert lines["names"] == "timm, under visual.trunk."
     assert lines["form"].startswith("unfolded, ")
     assert lines["tensors"].endswith("beside 1 that are not the encoder's")

@@ -353,9 +353,7 @@ def test_a_training_runs_checkpoint_is_read_average_first(tmp_path: Path) -> Non
         "metric": 76.2,
     }
     torch.save(checkpoint, tmp_path / "checkpoint.pth.tar")
-    torch.save(checkpoint, tmp_path / "old.pth.tar", _use_new_zipfile_serialization=False)  # as before torch 1.6
-    for name in ("checkpoint.pth.tar", "old.pth.tar"):
-        assert equal(load(tmp_path / name), model)
+    assert equal(load(tmp_path / "checkpoint.pth.tar"), model)
 
 
 @pytest_small

@@ -52,6 +52,7 @@ def main(
     """
     import torch
 
+    from fastvit.atomic import check_writable
     from fastvit.checkpoint import check_target, from_weights, save
     from fastvit.weights.read import read
 
@@ -61,6 +62,7 @@ def main(
         if images and not unfold:
             raise ValueError("--images without --unfold, which they are for")
         check_target(out, names.value)
+        check_writable(out)
         with working(f"reading {source}"):
             weights = read(source, variant)
             given = from_weights(weights)

@@ -4,22 +4,28 @@ Whatever is wrong with a file is a `WeightsError` of one line.
 """
 
 import json
-import pickletools
-import zipfile
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Mapping
-from io import BytesIO
+from collections.abc import Collection, Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import IO, Any, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 
 from ..atomic import replacing
+from . import pickles
 
 
 class WeightsError(ValueError):
     """Weights that cannot be used; the message is one line that says why."""
+
+    def __init__(self, message: str) -> None:
+        line = "".join(character if character.isprintable() else " " for character in message)  # names may be anything
+        super().__init__(line if len(line) <= LONGEST else f"{line[: LONGEST // 2]} ... {line[-LONGEST // 4 :]}")
+
+
+LONGEST = 1500  # characters of an error
 
 
 class DamagedError(WeightsError):
@@ -50,17 +56,22 @@ class InMemory(Tensors):
     def __init__(self, source: str, state: Mapping[Any, Any]) -> None:
         self.source = source
         wrapped = next((state[key] for key in WRAPPERS if isinstance(state.get(key), Mapping)), state)
-        self.state = {n: t.detach() for n, t in wrapped.items() if isinstance(n, str) and isinstance(t, Tensor)}
+        # An unpickled OrderedDict may have been given an "items" of its own.
+        items = dict.items(wrapped) if isinstance(wrapped, dict) else wrapped.items()
+        self.state = {name: tensor for name, tensor in items if isinstance(name, str) and isinstance(tensor, Tensor)}
 
     @property
     def names(self) -> Collection[str]:
         return self.state.keys()
 
     def shape(self, name: str) -> tuple[int, ...]:
-        return tuple(self.state[name].shape)
+        tensor = self.state[name]
+        if tensor.layout != torch.strided or tensor.is_nested or tensor.is_quantized or is_lazy(tensor):
+            raise WeightsError(f"{self.source}: {name} is sparse, nested, quantized or empty, expected a plain tensor")
+        return tuple(tensor.shape)
 
     def read(self, name: str) -> Tensor:
-        return self.state[name]
+        return self.state[name].detach()
 
 
 WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model")  # averaged weights first: they are the better ones
@@ -109,8 +120,8 @@ class Shards(Tensors):
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise DamagedError(f"{path}: not an index of weights, with a weight_map ({line(error)})") from error
         for shard in set(self.shards.values()):
-            if not is_plain(shard):
-                raise WeightsError(f"{path}: names the file {shard[:100]!r}, which is not in the index's own folder")
+            if not is_plain(shard) or shard.lower().endswith(".json"):
+                raise WeightsError(f"{path}: names {shard[:100]!r}, which is no file of weights in the index's folder")
 
     @property
     def names(self) -> Collection[str]:
@@ -119,7 +130,7 @@ class Shards(Tensors):
     def _shard(self, name: str) -> Tensors:
         shard = self.shards[name]
         if shard not in self.opened:
-            self.opened[shard] = open_file(self.folder / shard)
+            self.opened[shard] = open_path(self.folder / shard, folders=False)
         if name not in self.opened[shard].names:
             raise DamagedError(f"{self.source}: says that {name} is in {shard}, which does not hold it")
         return self.opened[shard]
@@ -133,31 +144,32 @@ class Shards(Tensors):
 
 def is_plain(name: str) -> bool:
     """Whether `name` is of a file in the folder itself, on every system."""
-    return name not in ("", ".", "..") and PurePosixPath(name).name == name == PureWindowsPath(name).name
+    whole = PurePosixPath(name).name == name == PureWindowsPath(name).name
+    return whole and name not in ("", ".", "..") and name.isprintable() and len(name) <= 255
 
 
-def open_path(path: Path) -> Tensors:
+def open_path(path: Path, folders: bool = True) -> Tensors:
     """The tensors in a file, or in a folder that holds one file of them or an index.
 
     Raises:
         WeightsError: there is nothing there, or nothing of the kind.
     """
-    if path.is_dir():
-        return open_path(_in_folder(path))
-    if not path.is_file():
-        raise WeightsError(f"{path}: no such weights file")
-    return open_file(path)
-
-
-def open_file(path: Path) -> Tensors:
-    """By what the file begins with, as names tell little."""
-    if path.name.endswith(".index.json"):
-        return Shards(path)
     try:
+        if folders and path.is_dir():
+            return open_path(_in_folder(path), folders=False)
+        if not path.is_file():  # a pipe would wait for ever
+            raise WeightsError(f"{path}: no such weights file")
+        if path.name.endswith(".index.json"):
+            return Shards(path)
         with path.open("rb") as file:
             start = file.read(9)
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read ({line(error)})") from error
+    return _opened(path, start)
+
+
+def _opened(path: Path, start: bytes) -> Tensors:
+    """By what the file begins with, as names tell little."""
     if path.suffix == ".safetensors" or start[8:] == b"{":
         return Safetensors(path)
     if start[:4] == b"PK\3\4" or start[:1] == b"\x80":
@@ -186,75 +198,17 @@ def _in_folder(folder: Path) -> Path:
 
 def _unpickled(path: Path) -> InMemory:
     """What torch.save wrote: tensors stay in the file until they are read, and nothing in it runs."""
-    import argparse
-
-    _check_pickle(path)
-    zipped = zipfile.is_zipfile(path)
     try:
-        # Whoever trains with timm saves the command's options too, as a Namespace: attributes without code.
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            found = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+        tensors = InMemory(str(path), pickles.load(path))
+    except pickles.RefusedError as error:
+        raise WeightsError(f"{path}: refused: it {error}") from error
     except Exception as error:  # a damaged file raises whatever its bytes happen to lead to
-        raise DamagedError(f"{path}: not a file that torch.load can read ({line(error)[:200]})") from error
-    if not isinstance(found, Mapping):
-        raise WeightsError(f"{path}: holds a {type(found).__name__}, expected a state dict, {{name: tensor}}")
-    tensors = InMemory(str(path), found)
-    size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.state.values())
-    if size > path.stat().st_size:
-        raise DamagedError(f"{path}: claims {size:,} bytes of tensors in a file of {path.stat().st_size:,}")
+        raise DamagedError(f"{path}: not a file that torch.load can read ({line(error)})") from error
+    size = path.stat().st_size
+    claimed = sum(tensor.numel() * tensor.element_size() for tensor in tensors.state.values())
+    if claimed > 2 * size:  # tensors may share memory, as a text encoder's first and last layer do
+        raise DamagedError(f"{path}: claims {claimed:,} bytes of tensors in a file of {size:,}")
     return tensors
-
-
-# All that a pickle of tensors needs. torch's own list is longer, and has bytearray, which takes memory by the gigabyte.
-_ALLOWED = {
-    "collections OrderedDict",
-    "collections defaultdict",
-    "argparse Namespace",
-    "torch Size",
-    "torch device",
-    "torch.nn.parameter Parameter",
-    "torch._utils _rebuild_parameter",
-    "torch._utils _rebuild_tensor",
-    "torch._utils _rebuild_tensor_v2",
-    *(f"torch {kind}Storage" for kind in ("Float", "Half", "BFloat16", "Double", "Long", "Int", "Short", "Byte")),
-    *(f"torch {kind}Storage" for kind in ("Char", "Bool")),
-    "torch.storage UntypedStorage",
-}
-
-
-def _check_pickle(path: Path) -> None:
-    """Refuse a pickle that names anything but tensors, and a compressed one, before any of it is loaded."""
-    try:
-        for name in _globals(path):
-            if name not in _ALLOWED:
-                raise WeightsError(f"{path}: a pickle that wants to call {name.replace(' ', '.')[:100]}: refused")
-    except WeightsError:
-        raise
-    except Exception as error:
-        raise DamagedError(f"{path}: not a readable file of torch.save ({line(error)[:200]})") from error
-
-
-def _globals(path: Path) -> Iterator[str]:
-    """Every "module name" that the pickles in a file of torch.save refer to."""
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
-                raise ValueError("it is compressed, which torch.save does not do")
-            for entry in archive.namelist():
-                if entry.endswith(".pkl"):
-                    yield from _named(BytesIO(archive.read(entry)))
-        return
-    with path.open("rb") as file:  # before torch 1.6: five pickles, then the bytes of the tensors
-        for _ in range(5):
-            yield from _named(file)
-
-
-def _named(file: IO[bytes]) -> Iterator[str]:
-    for opcode, argument, _ in pickletools.genops(file):
-        if opcode.name in ("GLOBAL", "INST"):
-            yield str(argument)
-        elif opcode.name in ("STACK_GLOBAL", "EXT1", "EXT2", "EXT4"):  # torch.save writes none of these
-            yield opcode.name
 
 
 def write_safetensors(path: str | Path, state: Mapping[str, Tensor], header: dict[str, str]) -> None:

@@ -40,7 +40,7 @@ def read(tensors: Tensors, found: Recognised) -> dict[str, Any]:
         cfg = json.loads(said["pretrained_cfg"])
         cfg = {key: tuple(value) if key in _TUPLES else value for key, value in cfg.items()}
         _check(cfg, said["form"], said["global_pool"], found)
-    except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
+    except (KeyError, ValueError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         raise WeightsError(
             f"{tensors.source}: its header is not one that fastvit.save writes ({line(error)[:300]})"
         ) from error
@@ -54,15 +54,19 @@ def _check(cfg: dict[str, Any], form: str, pool: str, found: Recognised) -> None
     classes, labels = cfg["num_classes"], cfg.get("label_names")
     channels, *size = cfg["input_size"]
     preprocess = Preprocess.from_cfg(cfg | {"input_size": (3, *size)})
-    if type(classes) is not int or classes < 0:
-        raise ValueError(f"num_classes is {classes!r}")
-    if labels is not None and not (len(labels) == classes and all(isinstance(label, str) for label in labels)):
+    if type(classes) is not int or classes != found.num_classes:
+        raise ValueError(f"num_classes is {classes!r}, the head's {found.num_classes}")
+    if labels is not None and not (isinstance(labels, list) and len(labels) == classes and all(map(_is_label, labels))):
         raise ValueError(f"label_names is not a list of {classes} names")
     if form != found.form:
         raise ValueError(f"it says {form}, the names of the tensors {found.form}")
     if pool not in POOLS or (classes and not pool):
         raise ValueError(f"global_pool is {pool!r}, with {classes} classes")
-    if channels != found.in_chans:
+    if type(channels) is not int or channels != found.in_chans:
         raise ValueError(f"input_size is {cfg['input_size']!r}, the first convolution for {found.in_chans} channels")
-    if max(preprocess.size) > LARGEST:
-        raise ValueError(f"input_size is {cfg['input_size']!r}, larger than {LARGEST} pixels")
+    if max(preprocess.size) / preprocess.crop > LARGEST:
+        raise ValueError(f"input_size is {cfg['input_size']!r}, larger than {LARGEST} pixels before it is cropped")
+
+
+def _is_label(label: object) -> bool:
+    return isinstance(label, str) and label.isprintable()

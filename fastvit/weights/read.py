@@ -50,12 +50,19 @@ def read(source: Source, variant: str | None = None) -> Weights:
     if isinstance(source, Mapping):
         return _read(InMemory("this state dict", source), variant, {})
     path = Path(source)
-    if path.exists() or isinstance(source, Path) or path.suffix in SUFFIXES:
+    if _exists(path) or isinstance(source, Path) or path.suffix in SUFFIXES:
         return _read(open_path(path), variant, {})
     checkpoint = catalog.find(source)
     if checkpoint is None:
         raise WeightsError(f"{source}: no such file, and no checkpoint of that name; {nearest(source)}")
     return _published(checkpoint, variant)
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # a name that is too long, or holds a zero
+        return False
 
 
 def _published(checkpoint: catalog.Checkpoint, variant: str | None) -> Weights:
@@ -174,6 +181,8 @@ _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 def _converted(tensors: Tensors, name: str, found: Recognised, *, count: bool) -> Tensor:
     """One tensor, in our layout and memory of its own."""
     tensor = tensors.read(name)
+    if count and (tensor.is_complex() or not (tensor.is_meta or bool((tensor >= 0) & tensor.isfinite()))):
+        raise WeightsError(f"{tensors.source}: {name} is no number of batches")
     if count:  # an integer; casts of a whole model to bfloat16 have it as that
         return tensor.to(torch.int64, copy=True)
     if tensor.dtype not in _FLOATS:

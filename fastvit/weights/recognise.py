@@ -125,6 +125,9 @@ def _traits(tensors: Tensors, naming: str, prefix: str, names: set[str], width: 
 
 def _shape(tensors: Tensors, name: str, dimensions: int) -> tuple[int, ...]:
     shape = tensors.shape(name)
-    if len(shape) != dimensions:
-        raise WeightsError(f"{tensors.source}: {name} is of shape {shape}, expected {dimensions} dimensions")
+    if len(shape) != dimensions or not all(1 <= edge <= LARGEST for edge in shape):
+        raise WeightsError(f"{tensors.source}: {name} is of shape {shape[:9]}, expected {dimensions} dimensions")
     return shape
+
+
+LARGEST = 10**6  # classes, or channels
