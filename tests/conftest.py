@@ -1,6 +1,5 @@
 """What holds in every test: the same random numbers, one thread, no network, no deadlines on a busy machine."""
 
-# ruff: noqa: E402 (huggingface_hub reads its settings when it is imported)
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -14,6 +13,8 @@ from small import SMALL
 from fastvit import CONFIGS
 
 torch.set_num_threads(1)
+
+pytest_plugins = ["hub_server"]
 
 settings.register_profile("fastvit", deadline=None, derandomize=True)
 settings.load_profile("fastvit")

@@ -7,14 +7,12 @@ import os
 import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import huggingface_hub
 import pytest
-from hub_server import LARGE, Hub, serving
+from hub_server import LARGE, Hub
 from huggingface_hub import constants
 
 from fastvit import WeightsError
@@ -28,30 +26,9 @@ WEIGHTS = bytes(range(256)) * 1000
 INDEX = "model.safetensors.index.json"
 
 
-@pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache; the settings that huggingface_hub reads from the environment when it is imported."""
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    return tmp_path / "cache"
-
-
-@pytest.fixture
-def hub(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    """A hub with the weights of `ONE`, which the client in this process talks to."""
-    real = time.sleep
-    monkeypatch.setattr(time, "sleep", lambda seconds: real(min(seconds, 0.01)))  # between the client's own retries
-    for name in ("NO_PROXY", "no_proxy"):
-        monkeypatch.setenv(name, "127.0.0.1,localhost")
-    with serving(Hub()) as hub:
-        monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
-        monkeypatch.setattr(
-            constants, "HUGGINGFACE_CO_URL_TEMPLATE", f"{hub.endpoint}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
-        )
-        hub.publish(ONE.repository, {"model.safetensors": WEIGHTS})
-        huggingface_hub.close_session()
-        yield hub
-        huggingface_hub.close_session()
+@pytest.fixture(autouse=True)
+def _published(hub: Hub) -> None:
+    hub.publish(ONE.repository, {"model.safetensors": WEIGHTS})
 
 
 def stop(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
