@@ -240,13 +240,14 @@ def test_a_network_without_numbers_is_no_answer(run: Callable[..., Result], weig
 @pytest.mark.parametrize(
     "arguments,line",
     [
-        (["--model", "fastvit_t88"], "error: unknown model 'fastvit_t88'; did you mean fastvit_t8"),
+        (["--model", "fastvit_t88"], "error: fastvit_t88: no such file, and no checkpoint of that name; did you mean fastvit_t8"),
         (["--model", "missing.safetensors"], "missing.safetensors"),
         (["--model", "text.safetensors"], "text.safetensors"),
         (["--model", "text.pth"], "text.pth"),
         (["--model", "folded.safetensors", "--compare"], "is folded already"),
         (["--model", "folded.safetensors", "--unfolded"], "is folded already"),
         (["--model", "headless.safetensors"], "has no classifier"),
+        (["--model", "clip.safetensors"], "gives an embedding of 512 numbers"),
         (["--device", "abacus"], "abacus"),
         (["--save", "out.txt"], "expected a name that ends in .png"),
         (["--save", "nowhere/out.png"], "there is no folder nowhere"),
@@ -264,6 +265,8 @@ def test_wrong_usage_is_one_line_and_status_2(
         fastvit.save(fastvit.reparameterize(fastvit.load(weights)), "folded.safetensors")
     if "headless.safetensors" in arguments:
         fastvit.save(fastvit.create_model("fastvit_t8", num_classes=0), "headless.safetensors")
+    if "clip.safetensors" in arguments:
+        fastvit.save(fastvit.create_model("fastvit_mci0"), "clip.safetensors")
     if "--device" in arguments:
         result = CliRunner().invoke(app, [str(picture), "--model", str(weights), *arguments])
     else:

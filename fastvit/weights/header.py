@@ -56,8 +56,8 @@ def _check(cfg: dict[str, Any], form: str, pool: str, found: Recognised) -> None
     preprocess = Preprocess.from_cfg(cfg | {"input_size": (3, *size)})
     if type(classes) is not int or classes != found.num_classes:
         raise ValueError(f"num_classes is {classes!r}, the head's {found.num_classes}")
-    if labels is not None and not (isinstance(labels, list) and len(labels) == classes and all(map(_is_label, labels))):
-        raise ValueError(f"label_names is not a list of {classes} names")
+    if labels is not None and not (isinstance(labels, list) and len(labels) <= classes and all(map(_is_label, labels))):
+        raise ValueError(f"label_names is not a list of at most {classes} names")
     if form != found.form:
         raise ValueError(f"it says {form}, the names of the tensors {found.form}")
     if pool not in POOLS or (classes and not pool):
