@@ -45,8 +45,9 @@ def create_model(
 
     Args:
         name: one of `list_models()`, or with a tag one of `list_models(pretrained=True)`.
-        pretrained: load the weights of the tag, or of the variant's first one.
-        checkpoint_path: load the weights in this file, written by `fastvit.save`.
+        pretrained: load the weights of the tag, or of the variant's first one; they are downloaded to the cache of the
+            Hugging Face Hub if they are not there, and their licence is printed.
+        checkpoint_path: load these weights, anything that `fastvit.load` takes.
         num_classes: None takes the weights' own or the variant's; 0 leaves the classifier out. A number other than
             the weights' starts a new classifier and warns.
         in_chans: channels of the images. Other than the weights' they are adapted as timm does: summed or repeated.
@@ -94,10 +95,6 @@ def _resolve(name: str, pretrained: bool, checkpoint_path: str | Path) -> tuple[
         raise ValueError(f"unknown model {name!r}; {nearest(name)}")
     if checkpoint_path:
         return variant, checkpoint_path
-    if pretrained and catalog.find(name) is None:
-        raise ValueError(
-            f"no weights are published for {name!r}; give checkpoint_path=, or one of list_models(pretrained=True)"
-        )
     return variant, name if pretrained else ""
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import fastvit
+from fastvit.weights.catalog import CHECKPOINTS
 
 ROOT = Path(__file__).parents[1]
 
@@ -66,7 +67,7 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
 
 
-@pytest.mark.parametrize("name", ["README.md", "weights/README.md", "benchmarks/README.md"])
+@pytest.mark.parametrize("name", ["README.md", "weights/README.md", "benchmarks/README.md", "tests/README.md"])
 def test_the_documents_have_no_gaps_and_no_dead_links(name: str) -> None:
     text = (ROOT / name).read_text()
     assert not re.search(r"@[A-Z0-9]+@", text)
@@ -117,3 +118,17 @@ def test_the_readmes_commands_exist_with_their_options() -> None:
         shown = CliRunner().invoke(app, [name, "--help"], env={"COLUMNS": "200", "TERM": "dumb"}).output
         for option in re.findall(r"(--[a-z0-9-]+)", rest):
             assert option in shown, f"README.md: fastvit {name} has no {option}"
+
+
+def test_the_table_of_checkpoints_is_the_catalogue() -> None:
+    expected = []
+    for name, row in CHECKPOINTS.items():
+        where = f"[{row.repository}](https://huggingface.co/{row.repository})" if row.repository else "this folder"
+        classes = f"{row.num_classes}-d embedding" if row.classes == "embedding" else str(row.num_classes)
+        licence = f"[{row.license}]({row.license_url})"
+        expected.append(
+            f"| `{name}` | {row.format} | {where} | {classes} | {row.preprocess.size[0]} "
+            f"| {row.accuracy} {row.metric} | {licence} |"
+        )
+    lines = (ROOT / "weights" / "README.md").read_text().splitlines()
+    assert [line for line in lines if line.startswith("| `fast")] == expected

@@ -1,6 +1,7 @@
 """Published checkpoints by name: downloaded from a hub on loopback, loaded, and described as the catalogue has them."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from randomize import randomize
 from small import equal, timms_small
 from torch import Tensor, nn
 
+import fastvit
 from fastvit import (
     CONFIGS,
     FastViT,
@@ -32,6 +34,7 @@ from fastvit.weights.names import names
 pytestmark = pytest.mark.usefixtures("small_variants")
 NAME = "fastvit_sa12.apple_in1k"
 TOWER = "fastvithd.apple_fastvlm_7b"
+README = Path(__file__).parents[1] / "README.md"
 
 
 @pytest.fixture(autouse=True)
@@ -170,3 +173,12 @@ def test_every_published_name_is_listed_and_a_wrong_tag_offers_the_right_one() -
     assert list_models("fastvithd", pretrained=True) == [name for name in CHECKPOINTS if name.startswith("fastvithd.")]
     with pytest.raises(ValueError, match=r"unknown model 'fastvit_sa12.in1k'; did you mean .*fastvit_sa12.apple_in1k"):
         create_model("fastvit_sa12.in1k", pretrained=True)
+
+
+def test_the_readmes_downloads_run(published: nn.Module, hub: Hub, capsys: pytest.CaptureFixture[str]) -> None:
+    tower(hub)
+    repository = hub.repositories[CHECKPOINTS[TOWER].repository]
+    hub.publish(CHECKPOINTS["fastvithd.apple_fastvlm_0.5b"].repository, repository.files)
+    [block] = re.findall(r"```python download\n(.*?)```", README.read_text(), re.DOTALL)
+    exec(block, {"fastvit": fastvit})
+    assert "crop_mode='border'" in capsys.readouterr().out

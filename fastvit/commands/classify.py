@@ -101,8 +101,8 @@ class Classifier:
             raise ValueError(f"{model}: has no classifier; train one with `fastvit train`")
         if unfolded.config.embeds and unfolded.num_classes == unfolded.config.num_classes and not self.labels:
             raise ValueError(
-                f"{model}: gives an embedding of {unfolded.num_classes} numbers, to compare with those of texts, and no "
-                "classes; train a classifier with `fastvit train`"
+                f"{model}: gives an embedding of {unfolded.num_classes} numbers, to compare with those of texts, "
+                "and no classes; train a classifier with `fastvit train`"
             )
         if (compare or not reparameterized) and not foldables(unfolded):
             raise ValueError(f"{model}: is folded already; --compare and --unfolded need the weights it was made of")

@@ -1,0 +1,228 @@
+"""What unfolding is worth: the network that ships with the package is folded, and trained on in three forms.
+
+    python benchmarks/overparameterize.py cifar10 --epochs 4
+
+original      the shipped weights, with the branches they were trained with
+re-expanded   overparameterize(reparameterize(original)), calibrated on training pictures
+folded        reparameterize(original), all its parameters trained: what is done where only folded weights are published
+
+The arms of one seed see the same pictures in the same order, with the same augmentation, optimiser and schedule: the
+engine is that of `fastvit train`, and what counts is top-1 on the test pictures after the last epoch, of the averaged
+weights. Each finished run is kept in the results file and an unfinished one in RESULTS.runs, so the same command goes
+on after an interruption. At the end the table in benchmarks/README.md is rewritten.
+"""
+
+import argparse
+import datetime
+import json
+import random
+import statistics
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy
+import timm.optim
+import timm.utils
+import torch
+
+import fastvit
+from fastvit.atomic import replacing
+from fastvit.data import Pictures, batches
+from fastvit.model import FastViT
+from fastvit.overparam import overparameterize
+from fastvit.recipe import Recipe
+from fastvit.training import Run
+
+HERE = Path(__file__).parent
+WEIGHTS = HERE.parent / "weights" / "fastvit_t8.cifar10.safetensors"
+ARMS = ("original", "re-expanded", "folded")
+CALIBRATION = 256  # training pictures that the new norms take their statistics from
+EVERY_SECONDS = 30  # between two lines of progress
+
+
+class Arm(Run):
+    """A run that starts from one form of the network, on some of the training pictures."""
+
+    def __init__(self, form: str, pictures: int, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.pictures.items = spread(self.pictures.items, pictures)
+        self.steps = len(self.pictures) // self.recipe.batch_size
+        if not self.steps:
+            raise ValueError(f"{len(self.pictures)} pictures are less than a batch of {self.recipe.batch_size}")
+        model = self.formed(form).train()
+        # The rest is made anew, in the way of `Run`, for a model of other parameters.
+        self.model = model.to(device=self.device, memory_format=torch.channels_last)
+        self.average = timm.utils.ModelEmaV3(self.model, decay=self.recipe.ema_decay, use_warmup=True)
+        self.optimizer = timm.optim.create_optimizer_v2(
+            self.model, self.recipe.optimizer, lr=self.recipe.learning_rate, weight_decay=self.recipe.weight_decay
+        )
+        self.schedule = self.recipe.schedule(self.optimizer, self.steps)
+
+    def formed(self, form: str) -> FastViT:
+        if form == "original":
+            return self.model
+        folded = fastvit.reparameterize(self.model.eval())
+        return folded if form == "folded" else overparameterize(folded, self.calibration())
+
+    def calibration(self) -> torch.Tensor:
+        """Augmented training pictures, the same every time: what the network is going to see."""
+        torch.manual_seed(0), random.seed(0), numpy.random.seed(0)
+        number = min(CALIBRATION, len(self.pictures))
+        images, _ = next(iter(batches(self.pictures, number, workers=0, shuffle_seed=0)))
+        return images
+
+
+def spread(items: list[Any], number: int) -> list[Any]:
+    """So many of the items, evenly spread over the list and so over the classes; 0 means all."""
+    number = min(number, len(items)) or len(items)
+    return [items[index * len(items) // number] for index in range(number)]
+
+
+def recipe(options: argparse.Namespace, seed: int) -> Recipe:
+    """As the shipped weights were trained at the end (weights/README.md), but for AdamW."""
+    return Recipe(
+        model="fastvit_t8",
+        weights=str(WEIGHTS),
+        size=options.size,
+        crop=1.0,
+        epochs=options.epochs,
+        batch_size=options.batch_size,
+        learning_rate=options.learning_rate,
+        warmup_epochs=options.epochs / 10,
+        clip_gradient=1.0,
+        smallest_area=0.4,
+        auto_augment="rand-m9-n1-mstd0.5-mmax9-inc1",
+        mixup=0.0,
+        cutmix=0.0,
+        ema_decay=0.998,
+        seed=seed,
+    )
+
+
+class Results:
+    """The finished runs in a file, whole at every moment."""
+
+    def __init__(self, path: Path, settings: dict[str, Any]) -> None:
+        self.path, self.runs = path, {}
+        self.settings = settings
+        if path.exists():
+            kept = json.loads(path.read_text())
+            changed = [name for name, value in settings.items() if kept["settings"].get(name) != value]
+            if changed:
+                raise ValueError(f"{path} is of another {', '.join(changed)}: give the same or another --output")
+            self.runs = kept["runs"]
+
+    def add(self, name: str, history: list[dict[str, float]]) -> None:
+        self.runs[name] = history
+        with replacing(self.path) as path:
+            path.write_text(json.dumps({"settings": self.settings, "runs": self.runs}, indent=1) + "\n")
+
+    def top1(self, arm: str, seed: int) -> float:
+        return self.runs[f"{arm}, seed {seed}"][-1]["top1"]
+
+
+def train_epoch(run: Run, title: str) -> None:
+    """One more epoch, with progress on stderr."""
+    title = f"{title}, epoch {run.epoch + 1}/{run.recipe.epochs}"
+    started = told = time.perf_counter()
+    done, total = 0, run.steps * run.recipe.batch_size
+
+    def report(images: int, loss: float) -> None:
+        nonlocal done, told
+        done, now = done + images, time.perf_counter()
+        if now - told >= EVERY_SECONDS:
+            told = now
+            print(f"{title}: {done}/{total}, {done / (now - started):.0f} images/s", file=sys.stderr, flush=True)
+
+    line = run.train_epoch(report)
+    result = f"loss {line['loss']:.4f}, top-1 {line['top1']:.2f} %, {line['seconds']:.0f} s"
+    print(f"{title}: {result}", file=sys.stderr, flush=True)
+
+
+def table(results: Results, seeds: list[int]) -> str:
+    import timm
+
+    about = results.settings
+    head = ["trained on", "mean", *(f"seed {seed}" for seed in seeds), "minus original"]
+    lines = [head, ["---"] * len(head)]
+    for arm in ARMS:
+        top1 = [results.top1(arm, seed) for seed in seeds]
+        apart = [mine - results.top1("original", seed) for mine, seed in zip(top1, seeds, strict=True)]
+        difference = f"{statistics.mean(apart):+.2f} ({min(apart):+.2f} to {max(apart):+.2f})"
+        numbers = [f"{value:.2f}" for value in (statistics.mean(top1), *top1)]
+        lines.append([arm, *numbers, "" if arm == "original" else difference])
+    trained = (
+        f"Top-1, %: {about['epochs']} epochs on {about['pictures']:,} pictures of {about['size']} pixels, batches of "
+        f"{about['batch_size']}, learning rate {about['learning_rate']:g}."
+    )
+    versions = f"torch {torch.__version__}, timm {timm.__version__}; {datetime.date.today()}."
+    return "\n".join([f"{trained} {versions}", "", *("| " + " | ".join(line) + " |" for line in lines)])
+
+
+def write(readme: Path, text: str) -> None:
+    """Between the marks; at the end of the file if it has none."""
+    start, end = f"<!-- {Path(__file__).name} -->\n", f"<!-- /{Path(__file__).name} -->"
+    before, _, rest = (readme.read_text() if readme.exists() else "").partition(start)
+    with replacing(readme) as path:
+        path.write_text(f"{before}{start}{text}\n{end}{rest.partition(end)[2] or chr(10)}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path, help="folder with CIFAR-10's train/CLASS/* and test/CLASS/*")
+    parser.add_argument("--epochs", type=int, default=4, help="passes over the training pictures (default 4)")
+    parser.add_argument("--pictures", type=int, default=0, help="training pictures, evenly over the classes (all)")
+    parser.add_argument("--size", type=int, default=64, help="height and width of the pictures (default 64)")
+    parser.add_argument("--batch-size", type=int, default=128, help="pictures per update (default 128)")
+    parser.add_argument("--learning-rate", type=float, default=5e-4, help="the highest, of AdamW (default 5e-4)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of every random draw (default 0 1 2)")
+    parser.add_argument("--threads", type=int, default=0, help="of torch (default: as many as there are cores)")
+    parser.add_argument("--workers", type=int, default=1, help="processes that read pictures (default 1)")
+    parser.add_argument("--device", default="", help="cpu, cuda, mps ... (default: the fastest there is)")
+    parser.add_argument("--output", type=Path, default=Path("overparameterize.json"), help="the results file")
+    parser.add_argument("--readme", type=Path, default=HERE / "README.md", help="the file that holds the table")
+    options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    try:
+        compare(options)
+    except ValueError as error:  # about an option or the data
+        sys.exit(f"error: {error}")
+
+
+def compare(options: argparse.Namespace) -> None:
+    recipes = {seed: recipe(options, seed) for seed in options.seeds}
+    settings = {name: value for name, value in asdict(recipes[options.seeds[0]]).items() if name != "seed"}
+    pictures = Pictures(options.data / "train", recipes[options.seeds[0]].transform(0))
+    settings |= {"weights": WEIGHTS.name, "pictures": len(spread(pictures.items, options.pictures))}
+    results = Results(options.output, settings)
+    for seed in options.seeds:  # all arms of a seed before the next one: stopped early, whole comparisons are there
+        for arm in ARMS:
+            name = f"{arm}, seed {seed}"
+            if name in results.runs:
+                print(f"{name}: done, top-1 {results.top1(arm, seed):.2f} %", file=sys.stderr)
+                continue
+            folder = options.output.with_suffix(".runs") / f"{arm}-{seed}"
+            run = Arm(
+                arm,
+                options.pictures,
+                recipes[seed],
+                options.data,
+                folder,
+                device=options.device,
+                workers=options.workers,
+            )
+            run.resume()
+            while run.epoch < options.epochs:
+                train_epoch(run, name)
+            results.add(name, run.history)
+    text = table(results, options.seeds)
+    write(options.readme, text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
