@@ -97,8 +97,8 @@ _TABLE = {
     "reparam.fold_children": [
         (
             "attention's norm left over",
-            "(child, Foldable)",
-            "(child, Foldable) and type(child) is not NormLinear",
+            "(child, kinds)",
+            "(child, kinds) and type(child) is not NormLinear",
             HIDDEN,
         ),
     ],

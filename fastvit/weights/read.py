@@ -114,18 +114,18 @@ def _read(tensors: Tensors, variant: str | None, known: dict[str, Any]) -> Weigh
         global_pool=pool,
         cfg=cfg | {"architecture": taken, "num_classes": classes},
         network=network,
-        state=_state(tensors, found, network, taken),
+        state=_state(tensors, found, network),
         recognised=found,
     )
 
 
-def _state(tensors: Tensors, found: Recognised, model: FastViT, variant: str) -> dict[str, Tensor]:
+def _state(tensors: Tensors, found: Recognised, model: FastViT) -> dict[str, Tensor]:
     """Our names -> tensors, in float32, or float64 if any is."""
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     theirs = names(model, found.naming, found.projection)
     counts = {name for name in theirs if name.endswith("num_batches_tracked")}  # which some converters drop
     needed = {new: expected[ours] for ours, new in theirs.items()}
-    _check(tensors, found, needed, {theirs[name] for name in counts}, variant)
+    _check(tensors, found, needed, {theirs[name] for name in counts})
     state = {}
     for name, shape in expected.items():
         given = found.prefix + theirs.get(name, "")
@@ -141,9 +141,7 @@ def _state(tensors: Tensors, found: Recognised, model: FastViT, variant: str) ->
     return state
 
 
-def _check(
-    tensors: Tensors, found: Recognised, expected: dict[str, tuple[int, ...]], optional: set[str], variant: str
-) -> None:
+def _check(tensors: Tensors, found: Recognised, expected: dict[str, tuple[int, ...]], optional: set[str]) -> None:
     """Nothing missing, nothing left over, nothing of another shape: in the file's own names."""
     given = {name.removeprefix(found.prefix) for name in tensors.names if name.startswith(found.prefix)}
     shapes = {name: _shape(tensors.shape(found.prefix + name), name, found) for name in expected if name in given}
@@ -154,10 +152,9 @@ def _check(
     }
     problems = [f"{len(bad)} {what} ({_some(bad)})" for what, bad in wrong.items() if bad]
     if problems:
-        nearest_to = "recognised as" if found.fits else "nearest to"
+        like = "recognised as" if found.fits else "nearest to"
         raise WeightsError(
-            f"{tensors.source}: these weights do not fit: {nearest_to} {variant}, {found.form}, in the names of "
-            f"{found.naming}{f' under {found.prefix!r}' if found.prefix else ''}: {'; '.join(problems)}: "
+            f"{tensors.source}: these weights do not fit: {like} {found}: {'; '.join(problems)}: "
             "take the file as it was published, or one of a network in fastvit.list_models()"
         )
 
