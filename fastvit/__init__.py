@@ -10,7 +10,7 @@ from .preprocess import Preprocess
 from .registry import register_timm
 from .reparam import reparameterize
 from .verify import verify
-from .weights.files import WeightsError
+from .weights.tensors import WeightsError
 
 __version__ = "0.1.0"
 

@@ -13,8 +13,8 @@ from .overparam import with_norms
 from .reparam import fold_children, reparameterize
 from .weights import files, header
 from .weights import names as naming
-from .weights.files import WeightsError
 from .weights.read import Source, Weights, read
+from .weights.tensors import WeightsError
 
 
 def load(source: Source, *, variant: str | None = None, num_classes: int | None = None) -> FastViT:

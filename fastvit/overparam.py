@@ -34,6 +34,7 @@ from .reparam import (
 )
 
 EPS = 1e-5  # of nn.BatchNorm2d
+USUAL = 0.1  # root mean square of weights before a norm or a layer scale: about what AdamW leaves in trained networks
 STILL = 1e-6  # an output that varies by less than this part of its kernel's size is rounding noise
 CHUNK = 8  # images that go through the network together while it is measured
 
@@ -59,14 +60,30 @@ class Moments:
         variance = mine * self.variance + theirs * other.variance + mine * theirs * apart.square()
         return Moments(count, self.mean + theirs * apart, variance)
 
-    def unit(self, weight: Tensor) -> Tensor:
-        """The factor of each channel that leaves a variance of 1 - eps, which batch norm takes for 1.
-
-        It is 1 where the output of `weight`, whose moments these are, does not vary.
-        """
-        sigma = (self.variance / (1 - EPS)).sqrt()
+    def deviation(self, weight: Tensor) -> Tensor:
+        """The standard deviation of each channel, or 1 where the output of `weight`, measured here, does not vary."""
+        sigma = self.variance.sqrt()
         size = self.mean.abs() + weight.abs().flatten(1).sum(1)
         return torch.where(sigma > STILL * size, sigma, 1.0)
+
+    def length(self, weight: Tensor) -> Tensor:
+        """The factor of each output channel that leaves weights of `USUAL` size, or 1 for zeros."""
+        size = weight.flatten(1).square().mean(1).sqrt() / USUAL
+        return torch.where(size > 0, size, 1.0)
+
+
+class Neutral(Moments):
+    """Nothing is measured and nothing rescaled: mean 0, and a variance for which batch norm divides by one."""
+
+    def __init__(self) -> None:
+        zero = torch.zeros((), dtype=torch.float64, device="cpu")
+        super().__init__(1, zero, zero + (1 - EPS))
+
+    def deviation(self, weight: Tensor) -> Tensor:
+        return torch.ones_like(weight.flatten(1)[:, 0])
+
+    def length(self, weight: Tensor) -> Tensor:
+        return torch.ones_like(weight.flatten(1)[:, 0])
 
 
 def overparameterize(model: FastViT, images: Tensor | None = None) -> FastViT:
@@ -76,9 +93,10 @@ def overparameterize(model: FastViT, images: Tensor | None = None) -> FastViT:
     unfolded model. Accepts what is folded wholly, in part (as Apple and timm fold, without the MLP's norm, layer scales
     and attention) or not at all; blocks that are there stay as they are. Device, dtype, mode and `pretrained_cfg` are
     kept; a frozen layer becomes a frozen block. What training had put into each branch cannot be known: what several
-    can express is divided among them equally, each convolution puts out variance one, and a layer scale is the
-    standard deviation of what it scales. Then every branch trains, the 1x1 depthwise ones through their norms' weights
-    and biases: a norm undoes every factor of the kernel before it, which so has no gradient, as in the original.
+    can express is divided among them equally. Nor can the size of weights before a norm or a layer scale, which
+    changes no output but how fast an optimizer turns them: it is made that which AdamW leaves in trained networks. The
+    layer scale of a RepMixer is the standard deviation of what it scales. Then every branch trains, the 1x1 depthwise
+    ones through their norms' weights and biases, as in the original: a norm undoes every factor of a kernel before it.
 
     Args:
         model: folded or not, in either mode; left untouched.
@@ -109,9 +127,7 @@ def with_norms(model: FastViT) -> FastViT:
     """
     kinds = ConvNorm | ScaledConv | ScaledLinear | NormLinear
     folded = {name: block for name, block in _folded(model).items() if isinstance(block, kinds)}
-    zero = torch.zeros((), dtype=torch.float64, device="cpu")
-    neutral = Moments(1, zero, zero + (1 - EPS))  # for which batch norm divides by one
-    return _expanded(model, folded, {name: defaultdict(lambda: neutral) for name in folded})
+    return _expanded(model, folded, {name: defaultdict(Neutral) for name in folded})
 
 
 def _folded(model: FastViT) -> dict[str, Foldable]:
@@ -203,12 +219,12 @@ class Branch:
     gain: Tensor  # (C,)
 
     def fill(self, moments: Moments, gain: Tensor, shift: Tensor) -> None:
-        """norm(conv(x)) = gain * linear(x) + shift, where conv = linear / sigma, or norm(x)."""
-        sigma = torch.ones_like(gain)
+        """norm(conv(x)) = gain * linear(x) + shift, where conv = linear / length, or norm(x)."""
+        length = torch.ones_like(gain)
         if isinstance(self.block, ConvNorm):
-            sigma = moments.unit(self.linear.weight)
-            self.block.conv.weight.copy_(((1 / sigma) * self.linear).weight)
-        _fill_norm(self.block.norm, moments.mean / sigma, moments.variance / sigma**2, gain * sigma, shift)
+            length = moments.length(self.linear.weight)
+            self.block.conv.weight.copy_(((1 / length) * self.linear).weight)
+        _fill_norm(self.block.norm, moments.mean / length, moments.variance / length**2, gain * length, shift)
 
 
 def _fill_norm(norm: nn.Module, mean: Tensor, variance: Tensor, scale: Tensor, shift: Tensor) -> None:
@@ -276,7 +292,7 @@ def _(block: RepMixer, affine: Affine) -> dict[str, Affine]:
 def _(block: RepMixer, affine: Affine, moments: Mapping[str, Moments]) -> None:
     """scale * (main(x) + small(x) + skip(x) - norm(x)) = (K - I) x + b, where main has all of b."""
     rest = _rest(block, affine)
-    scale = moments[""].unit(rest.weight)
+    scale = moments[""].deviation(rest.weight)
     block.scale.copy_(scale[:, None, None])
     for name, branch in _split(block, rest).items():
         sign = -1 if branch.block is block.norm else 1
@@ -292,8 +308,8 @@ def _(block: PositionEncoding, affine: Affine, moments: Mapping[str, Moments]) -
 @_fill.register(ScaledConv)
 @_fill.register(ScaledLinear)
 def _(block: ScaledConv | ScaledLinear, affine: Affine, moments: Mapping[str, Moments]) -> None:
-    """scale * (W' x + b') = W x + b, where the scale is the standard deviation of what comes out."""
-    scale = moments[""].unit(affine.weight)
+    """scale * (W' x + b') = W x + b."""
+    scale = moments[""].length(affine.weight)
     block.scale.copy_(scale[:, None, None])
     _copy(block.conv if isinstance(block, ScaledConv) else block.linear, (1 / scale) * affine)
 

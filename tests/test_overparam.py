@@ -246,19 +246,24 @@ def test_norms_hold_the_biased_moments_of_all_images(name: str) -> None:
         assert_near(norm.running_mean, values.mean(1), 1e-9, key)
         assert_near(norm.running_var, values.square().mean(1) - values.mean(1).square(), 1e-9, key)
         assert norm.num_batches_tracked == 0
-        if key.endswith(("main.norm", "small.norm", "mlp.conv.norm")):
-            assert_near(norm.running_var + norm.eps, torch.ones(len(values), dtype=torch.float64), 1e-12, key)
 
 
 @pytest.mark.parametrize("name", PAIR)
-def test_layer_scales_are_the_standard_deviation_of_what_they_scale(name: str) -> None:
+def test_mixers_scales_are_the_standard_deviation_of_what_they_scale(name: str) -> None:
     images = pictures(19, 128, torch.float64)
     model = overparameterize(fold(small(name).double()), images)
-    for key, (x, y) in captured(model, images, RepMixer, ScaledConv, ScaledLinear).items():
-        block = model.get_submodule(key)
-        scaled = y - x if isinstance(block, RepMixer) else y
-        values = scaled.flatten(0, 1) if scaled.ndim == 3 else scaled.transpose(0, 1).flatten(1).T
-        assert_near(block.scale.flatten(), values.std(0, correction=0), 1e-5, key)
+    for key, (x, y) in captured(model, images, RepMixer).items():
+        values = (y - x).transpose(0, 1).flatten(1)
+        assert_near(model.get_submodule(key).scale.flatten(), values.std(1, correction=0), 1e-5, key)
+
+
+@pytest.mark.parametrize("name", PAIR)
+def test_weights_before_a_norm_or_a_scale_are_of_one_size(name: str) -> None:
+    for module in overparameterize(fold(small(name).double())).modules():
+        if isinstance(module, ConvNorm | ScaledConv | ScaledLinear):
+            weight = module.linear.weight if isinstance(module, ScaledLinear) else module.conv.weight
+            size = weight.flatten(1).square().mean(1).sqrt()
+            assert_near(size, torch.full_like(size, 0.1), 1e-12)
 
 
 def tap(branch: Foldable) -> Tensor:
@@ -373,14 +378,6 @@ def test_one_step_moves_every_branch(name: str, optimizer: Any, form: Form) -> N
     assert all(not torch.equal(model.get_parameter(f"{key}.scale"), before[f"{key}.scale"]) for key in mixers)
 
 
-def test_a_1x1_depthwise_kernel_has_no_gradient_of_its_own() -> None:
-    images = noise(16, 3, 64, 64, dtype=torch.float64)
-    model = overparameterize(fold(small("fastvit_t8").double()), images).train()
-    model(images).square().sum().backward()
-    small_branch = model.stages[0].blocks[0].mixer.mixer.small
-    assert small_branch.conv.weight.grad.abs().max() < 1e-3 * small_branch.norm.weight.grad.abs().max()
-
-
 # Channels in which nothing happens
 
 
@@ -416,12 +413,11 @@ def test_constant_images_do_no_harm(name: str, value: float) -> None:
 
 
 @torch.no_grad()
-def test_a_channel_whose_output_is_rounding_noise_keeps_its_kernel() -> None:
+def test_a_channel_whose_output_is_constant_does_no_harm() -> None:
     folded = fold(small("fastvit_t8"))
     folded.stem[1].conv.weight[0], folded.stem[1].conv.bias[0] = 0, 0.37  # the next layer sees a constant there
     folded.stem[2].conv.weight[0], folded.stem[2].conv.weight[0, 0] = 0, 0.1
-    model = check(folded, 1e-5, noise(9, 3, 64, 64))
-    assert model.stem[2].conv.main.conv.weight[0].abs().max() <= 0.1
+    assert_finite(check(folded, 1e-5, noise(9, 3, 64, 64)))
 
 
 @pytest.mark.parametrize("name", PAIR)

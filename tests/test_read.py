@@ -23,9 +23,9 @@ from torch import Tensor, nn
 import fastvit
 from fastvit import CONFIGS, FastViT, WeightsError, create_model, form_of, load, overparameterize, reparameterize, save
 from fastvit.forms import Form, outline
-from fastvit.weights.files import InMemory
 from fastvit.weights.names import NAMINGS, names
 from fastvit.weights.recognise import recognise
+from fastvit.weights.tensors import InMemory
 
 State = dict[str, Tensor]
 

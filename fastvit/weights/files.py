@@ -1,80 +1,16 @@
-"""Tensors by name, in memory or in files that nobody vouches for: nothing runs, and only what is asked for is read.
-
-Whatever is wrong with a file is a `WeightsError` of one line.
-"""
+"""Files of weights that nobody vouches for, and folders of them: only what is asked for is read, and nothing runs."""
 
 import json
-from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.nn.parameter import is_lazy
 
 from ..atomic import replacing
-from . import pickles
-
-
-class WeightsError(ValueError):
-    """Weights that cannot be used; the message is one line that says why."""
-
-    def __init__(self, message: str) -> None:
-        line = "".join(character if character.isprintable() else " " for character in message)  # names may be anything
-        super().__init__(line if len(line) <= LONGEST else f"{line[: LONGEST // 2]} ... {line[-LONGEST // 4 :]}")
-
-
-LONGEST = 1500  # characters of an error
-
-
-class DamagedError(WeightsError):
-    """A file that is not what its name says, or not whole."""
-
-
-class Tensors(ABC):
-    """Tensors that are read one by one."""
-
-    source: str  # what errors call it
-    metadata: Mapping[str, str] = {}
-
-    @property
-    @abstractmethod
-    def names(self) -> Collection[str]: ...
-
-    @abstractmethod
-    def shape(self, name: str) -> tuple[int, ...]: ...
-
-    @abstractmethod
-    def read(self, name: str) -> Tensor:
-        """The tensor, which may share memory with the source."""
-
-
-class InMemory(Tensors):
-    """A state dict; it may be wrapped as checkpoints of a training run are, and what is no tensor is left out."""
-
-    def __init__(self, source: str, state: Mapping[Any, Any]) -> None:
-        self.source = source
-        wrapped = next((state[key] for key in WRAPPERS if isinstance(state.get(key), Mapping)), state)
-        # An unpickled OrderedDict may have been given an "items" of its own.
-        items = dict.items(wrapped) if isinstance(wrapped, dict) else wrapped.items()
-        self.state = {name: tensor for name, tensor in items if isinstance(name, str) and isinstance(tensor, Tensor)}
-
-    @property
-    def names(self) -> Collection[str]:
-        return self.state.keys()
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        tensor = self.state[name]
-        if tensor.layout != torch.strided or tensor.is_nested or tensor.is_quantized or is_lazy(tensor):
-            raise WeightsError(f"{self.source}: {name} is sparse, nested, quantized or empty, expected a plain tensor")
-        return tuple(tensor.shape)
-
-    def read(self, name: str) -> Tensor:
-        return self.state[name].detach()
-
-
-WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model")  # averaged weights first: they are the better ones
+from .pickles import Pickled
+from .tensors import DamagedError, Tensors, WeightsError, line
 
 
 class Safetensors(Tensors):
@@ -173,7 +109,7 @@ def _opened(path: Path, start: bytes) -> Tensors:
     if path.suffix == ".safetensors" or start[8:] == b"{":
         return Safetensors(path)
     if start[:4] == b"PK\3\4" or start[:1] == b"\x80":
-        return _unpickled(path)
+        return Pickled(path)
     raise DamagedError(f"{path}: neither a safetensors file nor one of torch.save")
 
 
@@ -194,21 +130,6 @@ def _in_folder(folder: Path) -> Path:
             some = ", ".join(path.name for path in candidates[:3])
             raise WeightsError(f"{folder}: holds {len(candidates)} files of weights ({some}, ...): name one of them")
     raise WeightsError(f"{folder}: a folder without weights: no .safetensors, {', '.join(PICKLES)} or *.index.json")
-
-
-def _unpickled(path: Path) -> InMemory:
-    """What torch.save wrote: tensors stay in the file until they are read, and nothing in it runs."""
-    try:
-        tensors = InMemory(str(path), pickles.load(path))
-    except pickles.RefusedError as error:
-        raise WeightsError(f"{path}: refused: it {error}") from error
-    except Exception as error:  # a damaged file raises whatever its bytes happen to lead to
-        raise DamagedError(f"{path}: not a file that torch.load can read ({line(error)})") from error
-    size = path.stat().st_size
-    claimed = sum(tensor.numel() * tensor.element_size() for tensor in tensors.state.values())
-    if claimed > 2 * size:  # tensors may share memory, as a text encoder's first and last layer do
-        raise DamagedError(f"{path}: claims {claimed:,} bytes of tensors in a file of {size:,}")
-    return tensors
 
 
 def write_safetensors(path: str | Path, state: Mapping[str, Tensor], header: dict[str, str]) -> None:
@@ -235,8 +156,3 @@ def smaller(state: Mapping[str, Tensor], dtype: torch.dtype | None) -> dict[str,
     """On the CPU, and the weights, but nothing else, in `dtype`."""
     cpu = {name: tensor.detach().cpu() for name, tensor in state.items()}
     return cpu if dtype is None else {n: tensor.to(dtype) if is_weight(tensor) else tensor for n, tensor in cpu.items()}
-
-
-def line(error: BaseException) -> str:
-    """An error's message, as one line."""
-    return " ".join(str(error).split()) or type(error).__name__

@@ -7,8 +7,8 @@ from ..config import CONFIGS
 from ..forms import Form
 from ..model import POOLS, FastViT
 from ..preprocess import Preprocess
-from .files import Tensors, WeightsError, line
 from .recognise import Recognised
+from .tensors import Tensors, WeightsError, line
 
 LARGEST = 16384  # pixels, high or wide
 _TUPLES = ("input_size", "pool_size", "mean", "std", "first_conv")  # JSON has lists only

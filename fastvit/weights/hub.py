@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 from .catalog import Checkpoint
-from .files import WeightsError, is_plain, line
+from .files import is_plain
+from .tensors import WeightsError, line
 
 _INDEX = ".index.json"
 _TOWER = "vision_tower"  # in the names of the tensors that belong to a FastVLM's encoder

@@ -1,124 +1,218 @@
-"""What torch.save writes, read from files that nobody vouches for.
+"""What torch.save writes, read from files that nobody vouches for, without calling anything that they name.
 
-`torch.load(weights_only=True)` runs no code that a file names. It still takes the memory, the time or the stack that a
-hostile one asks for, so the pickle's opcodes are looked at first: they are to be those of a state dict.
+`torch.load(weights_only=True)` runs no foreign code either, but a file of two kilobytes can make it hash, print or
+allocate until the process dies. A state dict needs little of a pickle: dictionaries whose keys are text, and tensors,
+which are a few numbers each. So the opcodes are followed here, those are kept, and all else is left out: an optimizer's
+state, options, numbers. The tensors' bytes are read when they are asked for.
 """
 
-import argparse
 import pickletools
-import warnings
 import zipfile
-from collections.abc import Iterator, Mapping
-from io import BytesIO
+from collections.abc import Collection
+from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-# What the pickle of a state dict refers to, and the Namespace of options that timm's training saves with it. torch's
-# own list is longer, and has bytearray, which takes memory by the gigabyte.
-ALLOWED = {
-    "collections OrderedDict",
-    "argparse Namespace",
-    "torch Size",
-    "torch device",
-    "torch.nn.parameter Parameter",
-    "torch._utils _rebuild_parameter",
-    "torch._utils _rebuild_tensor",
-    "torch._utils _rebuild_tensor_v2",
-    *(f"torch {kind}Storage" for kind in ("Float", "Half", "BFloat16", "Double", "Long", "Int", "Short", "Byte")),
-    *(f"torch {kind}Storage" for kind in ("Char", "Bool")),
-}
-OPCODES = {
-    *("PROTO", "STOP", "MARK", "GLOBAL", "REDUCE", "NEWOBJ", "BUILD", "BINPERSID", "EMPTY_DICT", "EMPTY_LIST"),
-    *("EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "APPEND", "APPENDS", "SETITEM", "SETITEMS"),
-    *("BINPUT", "LONG_BINPUT", "BINGET", "LONG_BINGET", "NONE", "NEWTRUE", "NEWFALSE", "BINFLOAT", "BINUNICODE"),
-    *("BININT", "BININT1", "BININT2", "LONG1"),
-}
+from .tensors import DamagedError, Tensors, WeightsError, line, unwrapped
+
 LONGEST = 1_000_000  # opcodes; mci4 with its optimizer has some 100,000
-DEEPEST = 50  # objects in one another
+DTYPES = {
+    "torch FloatStorage": torch.float32,
+    "torch HalfStorage": torch.float16,
+    "torch BFloat16Storage": torch.bfloat16,
+    "torch DoubleStorage": torch.float64,
+    "torch LongStorage": torch.int64,
+    "torch IntStorage": torch.int32,
+    "torch ShortStorage": torch.int16,
+    "torch CharStorage": torch.int8,
+    "torch ByteStorage": torch.uint8,
+    "torch BoolStorage": torch.bool,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Global:
+    """A function or a class, by its module and name; it is never looked up."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A tensor that is not read yet, as torch._utils._rebuild_tensor_v2 gets it."""
+
+    dtype: torch.dtype
+    storage: str  # the name of its bytes in the archive
+    offset: int  # in elements
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+
+    @property
+    def extent(self) -> int:
+        """Elements from its first to its last."""
+        if 0 in self.shape:
+            return 0
+        return 1 + sum((edge - 1) * stride for edge, stride in zip(self.shape, self.stride, strict=True))
 
 
 class RefusedError(ValueError):
-    """A pickle that is more than tensors by name."""
+    """A pickle that is more than tensors by name; the message follows "it"."""
 
 
-def load(path: Path) -> Mapping[Any, Any]:
-    """The dictionary in a file of torch.save; its tensors stay in the file until they are copied.
+class Pickled(Tensors):
+    """One file of torch.save, as it writes them since torch 1.6."""
 
-    Raises:
-        RefusedError: it holds something else, or wants to call something.
-        Exception: any at all, for a file that is damaged.
-    """
-    if not zipfile.is_zipfile(path):
-        raise RefusedError("was written by a torch before 1.6: torch.load it and torch.save it again")
-    with zipfile.ZipFile(path) as archive:
-        _check_archive(archive)
-    with warnings.catch_warnings(), torch.serialization.safe_globals([argparse.Namespace]):
-        warnings.simplefilter("ignore")
-        found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    if not isinstance(found, dict):
-        raise RefusedError(f"holds a {type(found).__name__}, expected a state dict, {{name: tensor}}")
-    return dict(dict.items(found))  # a subclass may have been given other methods
+    def __init__(self, path: Path) -> None:
+        self.source, self.path = str(path), path
+        try:
+            found = self._open()
+        except RefusedError as error:
+            raise WeightsError(f"{path}: refused: it {error}") from error
+        except Exception as error:  # a damaged file raises whatever its bytes happen to lead to
+            raise DamagedError(f"{path}: not a readable file of torch.save ({line(error)})") from error
+        self.stored = {name: value for name, value in unwrapped(found).items() if isinstance(value, Stored)}
+        size = path.stat().st_size
+        claimed = sum(max(one.extent, prod(one.shape)) * one.dtype.itemsize for one in self.stored.values())
+        if claimed > 2 * size:  # tensors may share memory, as a text encoder's first and last layer do
+            raise DamagedError(f"{path}: claims {claimed:,} bytes of tensors in a file of {size:,}")
+
+    def _open(self) -> dict[str, Any]:
+        """The dictionary; and where in the file the bytes of each storage begin, and how many they are."""
+        if not zipfile.is_zipfile(self.path):
+            raise RefusedError("was written by a torch before 1.6: torch.load it and torch.save it again")
+        with zipfile.ZipFile(self.path) as archive:
+            entries = archive.infolist()
+            pickles = [entry for entry in entries if entry.filename.endswith("/data.pkl")]
+            if len(pickles) != 1 or any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+                raise RefusedError("is no archive of torch.save, which is not compressed and holds one data.pkl")
+            [pickle] = pickles
+            folder = pickle.filename.removesuffix("data.pkl")
+            if f"{folder}byteorder" in archive.namelist() and archive.read(f"{folder}byteorder") != b"little":
+                raise RefusedError("was written on a machine of the other byte order: save it on one like this")
+            self.storages = {entry.filename.removeprefix(f"{folder}data/"): entry for entry in entries}
+            found = _followed(archive.read(pickle))
+        if not isinstance(found, dict):
+            raise RefusedError("holds no state dict, {name: tensor}")
+        return found
+
+    @property
+    def names(self) -> Collection[str]:
+        return self.stored.keys()
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self.stored[name].shape
+
+    def read(self, name: str) -> Tensor:
+        one = self.stored[name]
+        try:
+            entry = self.storages[one.storage]
+            if (one.offset + one.extent) * one.dtype.itemsize > entry.file_size:
+                raise ValueError(f"a tensor of {one.shape} in {entry.file_size:,} bytes")
+            if not one.extent:
+                return torch.empty(one.shape, dtype=one.dtype)
+            with self.path.open("rb") as file:
+                file.seek(entry.header_offset)
+                local = file.read(30)  # the entry's own header, whose two lengths the archive's directory does not tell
+                if local[:4] != b"PK\3\4":
+                    raise ValueError(f"no entry of the archive where {entry.filename} should be")
+                lengths = int.from_bytes(local[26:28], "little") + int.from_bytes(local[28:30], "little")
+                file.seek(lengths + one.offset * one.dtype.itemsize, 1)
+                content = bytearray(file.read(one.extent * one.dtype.itemsize))
+            return torch.frombuffer(content, dtype=one.dtype, count=one.extent).as_strided(one.shape, one.stride)
+        except (KeyError, ValueError, OSError, RuntimeError, OverflowError) as error:
+            raise DamagedError(f"{self.source}: {name} cannot be read ({line(error)})") from error
 
 
-def _check_archive(archive: zipfile.ZipFile) -> None:
-    entries = archive.infolist()
-    if len({entry.filename.lower() for entry in entries}) < len(entries):  # torch's own reader ignores case
-        raise RefusedError("holds two entries of one name")
-    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-        raise RefusedError("is compressed, which torch.save does not do")
-    for entry in entries:
-        if entry.filename.lower().endswith(".pkl"):
-            for name in _named(archive.read(entry)):
-                if name not in ALLOWED:
-                    raise RefusedError(f"wants to call {name.replace(' ', '.')[:100]}")
+# The opcodes of protocol 2, which torch.save writes: those that leave a value, and how many values others take.
+_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_LIST": None, "EMPTY_TUPLE": ()}
+_ARGUMENTS = {"BINFLOAT", "BINUNICODE", "BININT", "BININT1", "BININT2", "LONG1"}
+_TAKE = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3, "SETITEM": 2, "APPEND": 1, "BUILD": 1, "BINPERSID": 1}
+_TAKE |= {"REDUCE": 2, "NEWOBJ": 2}
+_TAKE_TO_MARK = {"TUPLE", "SETITEMS", "APPENDS"}
 
 
-def _named(pickle: bytes) -> Iterator[str]:
-    """What a pickle refers to; refused on the way is one that would take more than its own length of anything.
-
-    Python hashes tuples in one another until its stack ends, and whole numbers can be chosen to fall into one slot of
-    a dictionary. So the stack is followed, for each object the depth of what is in it: keys have none.
-    """
-    stack: list[int] = []
+def _followed(pickle: bytes) -> Any:
+    """The object, or None for what is neither a dictionary nor a tensor; each opcode leaves one value at most."""
+    stack: list[Any] = []
     marks: list[int] = []
-    memo: dict[int, int] = {}
-    for count, (opcode, argument, _) in enumerate(pickletools.genops(BytesIO(pickle))):
-        if opcode.name not in OPCODES or count > LONGEST:
-            raise RefusedError(f"has {opcode.name} as opcode {count:,}, which no state dict has")
-        if opcode.name == "GLOBAL":
-            yield str(argument)
-        if opcode.name == "MARK":
+    memo: dict[Any, Any] = {}
+    for count, (opcode, argument, _) in enumerate(pickletools.genops(pickle)):
+        name = opcode.name
+        if count > LONGEST:
+            raise RefusedError(f"has more than {LONGEST:,} opcodes")
+        if name == "EMPTY_DICT":
+            stack.append({})
+        elif name in _CONSTANTS:
+            stack.append(_CONSTANTS[name])
+        elif name in _ARGUMENTS:
+            stack.append(argument)
+        elif name == "GLOBAL":
+            stack.append(_known(str(argument)))
+        elif name.endswith("BINPUT"):
+            memo[argument] = stack[-1]
+        elif name.endswith("BINGET"):
+            stack.append(memo[argument])
+        elif name == "MARK":
             marks.append(len(stack))
-        elif opcode.name.endswith("BINPUT"):
-            memo[int(str(argument))] = stack[-1]
-        elif opcode.name.endswith("BINGET"):
-            stack.append(memo[int(str(argument))])
-        elif opcode.name != "STOP":
-            _follow(opcode, argument, stack, marks)
+        elif name in _TAKE or name in _TAKE_TO_MARK:
+            start = marks.pop() if name in _TAKE_TO_MARK else len(stack) - _TAKE[name]
+            if start < 0:
+                raise ValueError("it takes more from its stack than is there")
+            taken = stack[start:]
+            del stack[start:]
+            _apply(name, taken, stack)
+        elif name not in ("PROTO", "STOP"):
+            raise RefusedError(f"has the opcode {name}, which no state dict has")
+    return stack[-1]
 
 
-def _follow(opcode: pickletools.OpcodeInfo, argument: Any, stack: list[int], marks: list[int]) -> None:
-    """What `opcode` takes from the stack, and what it leaves there."""
-    marked = pickletools.markobject in opcode.stack_before
-    below = opcode.stack_before.index(pickletools.markobject) if marked else len(opcode.stack_before)
-    start = marks.pop() if marked else len(stack)
-    if start < below:
-        raise RefusedError("takes more from its stack than is there")
-    taken = stack[start - below :]
-    del stack[start - below :]
-    if not opcode.stack_after:
-        return
-    depth = 0
-    if opcode.name in ("SETITEM", "SETITEMS", "APPEND", "APPENDS", "BUILD"):
-        depth = max(taken[0], 1 + max(taken[1:], default=0))
-    elif taken or opcode.name in ("EMPTY_TUPLE", "TUPLE"):
-        depth = 1 + max(taken, default=0)
-    elif opcode.name == "LONG1" and argument.bit_length() > 63:
-        depth = 1  # as a key it would be suspect
-    if opcode.name.startswith("SETITEM") and any(taken[1::2]):
-        raise RefusedError("has a key that is neither text nor a short number")
-    if depth > DEEPEST:
-        raise RefusedError(f"has objects in one another, more than {DEEPEST} deep")
-    stack.append(depth)
+def _apply(name: str, taken: list[Any], stack: list[Any]) -> None:
+    """What an opcode makes of the values that it takes."""
+    if name.startswith("TUPLE"):
+        stack.append(tuple(taken))
+    elif name.startswith("SETITEM") and isinstance(stack[-1], dict):
+        # Nothing but text is hashed: hashes of numbers and tuples can be chosen to collide, or take for ever.
+        stack[-1].update({key: value for key, value in zip(taken[::2], taken[1::2], strict=True) if type(key) is str})
+    elif name == "BINPERSID":
+        kind, type_, key, _, _ = taken[0]
+        if kind != "storage" or type(key) is not str or not isinstance(type_, Global):
+            raise ValueError("it refers to something other than a storage")
+        stack.append((DTYPES[type_.name], key))
+    elif name in ("REDUCE", "NEWOBJ"):
+        stack.append(_called(*taken))
+
+
+_DICTIONARY = "collections OrderedDict"
+_PARAMETER = "torch._utils _rebuild_parameter"
+_TENSOR = ("torch._utils _rebuild_tensor", "torch._utils _rebuild_tensor_v2")
+_IGNORED = ("argparse Namespace", "torch Size", "torch device")  # in what timm's and others' training saves beside
+_KNOWN = {*DTYPES, _DICTIONARY, _PARAMETER, *_TENSOR, *_IGNORED}
+
+
+def _known(name: str) -> Global:
+    if name not in _KNOWN:
+        raise RefusedError(f"wants to call {name.replace(' ', '.')[:100]}")
+    return Global(name)
+
+
+def _called(function: Any, arguments: Any) -> Any:
+    """What a call comes to, for the four that state dicts are made by."""
+    if not isinstance(function, Global) or type(arguments) is not tuple:
+        raise ValueError("it calls what is no function")
+    if function.name == _DICTIONARY:
+        return {}
+    if function.name == _PARAMETER:
+        return arguments[0]
+    if function.name not in _TENSOR:
+        return None
+    (dtype, key), offset, shape, stride, *_ = arguments
+    if any(arguments[6:]):
+        raise ValueError("it conjugates or negates a tensor")
+    numbers = (offset, *shape[:9], *stride[:9])
+    if not len(shape) == len(stride) <= 8 or not all(type(number) is int and 0 <= number < 2**63 for number in numbers):
+        raise ValueError("it rebuilds a tensor from something else")
+    return Stored(dtype, key, offset, tuple(shape), tuple(stride))

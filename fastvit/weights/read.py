@@ -14,9 +14,10 @@ from ..config import CONFIGS
 from ..forms import Form, outline
 from ..model import FastViT, own_cfg
 from . import catalog, header, hub
-from .files import PICKLES, DamagedError, InMemory, Tensors, WeightsError, open_path
+from .files import PICKLES, open_path
 from .names import NAMINGS, PROJECTION, names
 from .recognise import Recognised, recognise
+from .tensors import DamagedError, InMemory, Tensors, WeightsError
 
 Source = str | Path | Mapping[str, Any]
 SUFFIXES = (".safetensors", ".json", *PICKLES)  # names that end so are files, and no checkpoint's

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from ..config import CONFIGS, Config
 from ..forms import Form
-from .files import Tensors, WeightsError
 from .names import NAMINGS, PROJECTION
+from .tensors import Tensors, WeightsError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,77 @@
+"""Tensors by name, wherever they are, and what is said when they cannot be used."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.parameter import is_lazy
+
+
+class WeightsError(ValueError):
+    """Weights that cannot be used; the message is one line that says why."""
+
+    def __init__(self, message: str) -> None:
+        line = "".join(character if character.isprintable() else " " for character in message)  # names may be anything
+        super().__init__(line if len(line) <= LONGEST else f"{line[: LONGEST // 2]} ... {line[-LONGEST // 4 :]}")
+
+
+LONGEST = 1500  # characters of an error
+
+
+class DamagedError(WeightsError):
+    """A file that is not what its name says, or not whole."""
+
+
+class Tensors(ABC):
+    """Tensors that are read one by one."""
+
+    source: str  # what errors call it
+    metadata: Mapping[str, str] = {}
+
+    @property
+    @abstractmethod
+    def names(self) -> Collection[str]: ...
+
+    @abstractmethod
+    def shape(self, name: str) -> tuple[int, ...]: ...
+
+    @abstractmethod
+    def read(self, name: str) -> Tensor:
+        """The tensor, which may share memory with the source."""
+
+
+class InMemory(Tensors):
+    """A state dict; it may be wrapped as checkpoints of a training run are, and what is no tensor is left out."""
+
+    def __init__(self, source: str, state: Mapping[Any, Any]) -> None:
+        self.source = source
+        items = unwrapped(state).items()
+        self.state = {name: tensor for name, tensor in items if isinstance(name, str) and isinstance(tensor, Tensor)}
+
+    @property
+    def names(self) -> Collection[str]:
+        return self.state.keys()
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        tensor = self.state[name]
+        if tensor.layout != torch.strided or tensor.is_nested or tensor.is_quantized or is_lazy(tensor):
+            raise WeightsError(f"{self.source}: {name} is sparse, nested, quantized or empty, expected a plain tensor")
+        return tuple(tensor.shape)
+
+    def read(self, name: str) -> Tensor:
+        return self.state[name].detach()
+
+
+WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model")  # averaged weights first: they are the better ones
+
+
+def unwrapped(state: Mapping[Any, Any]) -> Mapping[Any, Any]:
+    """The state dict in a checkpoint of a training run, or `state` itself."""
+    return next((state[key] for key in WRAPPERS if isinstance(state.get(key), Mapping)), state)
+
+
+def line(error: BaseException) -> str:
+    """An error's message, as one line."""
+    return " ".join(str(error).split()) or type(error).__name__
