@@ -1,5 +1,6 @@
 """Models from and to checkpoints."""
 
+import logging
 import warnings
 from pathlib import Path
 
@@ -40,10 +41,11 @@ def load(source: Source, *, variant: str | None = None, num_classes: int | None 
 
 def from_weights(weights: Weights, num_classes: int | None = None) -> FastViT:
     """The model that `weights` are of, in their form and in eval mode."""
-    model = weights.network
-    if num_classes is not None and num_classes != model.num_classes:
-        arguments = {"in_chans": weights.in_chans, "global_pool": weights.global_pool}
-        model = outline(CONFIGS[weights.variant], weights.form, num_classes=num_classes, **arguments)
+    classes = weights.cfg["num_classes"] if num_classes is None else num_classes
+    pool = weights.global_pool or ("avg" if classes else "")
+    model = outline(
+        CONFIGS[weights.variant], weights.form, num_classes=classes, in_chans=weights.in_chans, global_pool=pool
+    )
     fill(model, weights, weights.form, stacklevel=4)
     return model
 
@@ -61,19 +63,30 @@ def save(model: FastViT, path: str | Path, *, names: str = "fastvit", dtype: tor
             and scales keep theirs.
 
     Raises:
-        ValueError: the model is half folded or pruned, has no name, or the path does not suit the names.
+        ValueError: the model is half folded or pruned, has no name, holds NaN or infinity, or the path does not suit
+            the names.
         OSError: the file cannot be written.
     """
     check_target(path, names)
+    if not isinstance(model, FastViT):
+        raise TypeError(f"expected a FastViT, not a {type(model).__name__}: save the FastViT inside it")
     if model.pretrained_cfg.get("architecture") is None:
         raise ValueError("this model has no name to be saved under: make it with create_model(name) or load(path)")
     if isinstance(model.final_conv, nn.Identity):
         raise ValueError("a pruned model cannot be saved, as no file says what was cut away: save the whole one")
+    if isinstance(model.head.fc, nn.Linear) and model.head.fc.out_features != model.num_classes:
+        raise ValueError(
+            f"its classifier is of {model.head.fc.out_features} classes, and num_classes is {model.num_classes}: "
+            "exchange it with reset_classifier(num_classes)"
+        )
     form = form_of(model)
+    _check_finite(files.smaller(model.state_dict(), dtype))
     if names != "fastvit" and form == "folded":
         model, form = with_norms(model), "partial"
     state = naming.renamed(model, files.smaller(model.state_dict(), dtype), names)
-    if Path(path).suffix in files.PICKLES:
+    if names == "apple" and model.config.embeds and "head.bias" in state:
+        logging.getLogger("fastvit").warning("%s: its projection has a bias, which Apple's MCi cannot read", path)
+    if Path(path).suffix.lower() in files.PICKLES:
         files.write_pickle(path, state)
     else:
         files.write_safetensors(path, state, header.written(model, form))
@@ -86,8 +99,18 @@ def check_target(path: str | Path, names: str) -> None:
     """A ValueError, before any work is done, if a file of that kind is not written in those names."""
     if names not in WRITTEN:
         raise ValueError(f"names is {names!r}, expected one of {', '.join(WRITTEN)}")
-    if names == "fastvit" and Path(path).suffix in files.PICKLES:
+    suffix = Path(path).suffix.lower()
+    if names == "fastvit" and suffix in files.PICKLES:
         raise ValueError(f"{path}: in our own names only .safetensors is written, whose header says what it holds")
+    if suffix not in (".safetensors", *files.PICKLES):
+        raise ValueError(f"{path}: expected a name that ends in .safetensors or, in others' names, .pt or .pth.tar")
+
+
+def _check_finite(state: dict[str, Tensor]) -> None:
+    """A ValueError for what `load` would refuse."""
+    bad = [name for name, tensor in state.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
+    if bad:
+        raise ValueError(f"{len(bad)} tensors hold NaN or infinity ({', '.join(bad[:3])}, ...): nothing was written")
 
 
 def fill(model: FastViT, weights: Weights, form: Form, stacklevel: int = 3) -> None:
@@ -98,8 +121,8 @@ def fill(model: FastViT, weights: Weights, form: Form, stacklevel: int = 3) -> N
     """
     if weights.form != "unfolded" and form == "unfolded":
         raise WeightsError(
-            f"{weights.source}: holds folded weights, which have no branches left: ask for reparameterized=True, "
-            "or give it branches with overparameterize(load(...))"
+            f"{weights.source}: holds folded weights, which have no branches left: ask for reparameterized=True, or "
+            "give them branches: overparameterize(load(...)), or fastvit convert --unfold"
         )
     fold_children(model.eval(), KINDS[weights.form])
     classes: dict[str, int | None] = {"num_classes": model.num_classes}
@@ -146,7 +169,10 @@ def _same_head(weights: Weights, model: FastViT) -> bool:
 
 def _with_new_head(state: dict[str, Tensor], model: FastViT) -> dict[str, Tensor]:
     """A new classifier, or none, in place of the weights' own."""
-    head = Head(model.num_features, model.num_classes, model.global_pool, model.drop_rate)
+    dtype = next(tensor.dtype for tensor in state.values() if tensor.is_floating_point())
+    with torch.device("cpu"):
+        head = Head(model.num_features, model.num_classes, model.global_pool, model.drop_rate)
     head.reset_parameters()
+    head.to(dtype)
     body = {name: tensor for name, tensor in state.items() if not name.startswith("head.")}
     return body | {f"head.{name}": tensor for name, tensor in head.state_dict().items()}

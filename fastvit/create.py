@@ -46,7 +46,8 @@ def create_model(
     Args:
         name: one of `list_models()`, or with a tag one of `list_models(pretrained=True)`.
         pretrained: load the weights of the tag, or of the variant's first one; they are downloaded to the cache of the
-            Hugging Face Hub if they are not there, and their licence is printed.
+            Hugging Face Hub if they are not there, and their licence is printed. FastVLM's exist only folded, and are
+            to be had with `reparameterized`, or with branches from `overparameterize(load(name))`.
         checkpoint_path: load these weights, anything that `fastvit.load` takes.
         num_classes: None takes the weights' own or the variant's; 0 leaves the classifier out. A number other than
             the weights' starts a new classifier and warns.
@@ -91,7 +92,7 @@ def create_model(
 def _resolve(name: str, pretrained: bool, checkpoint_path: str | Path) -> tuple[str, str | Path]:
     """The variant's name, and where its weights are: a file, a checkpoint's name, or nowhere, ""."""
     variant, _, tag = name.partition(".")
-    if variant not in CONFIGS or (tag and name not in catalog.CHECKPOINTS):
+    if variant not in CONFIGS or (tag and catalog.find(name) is None):
         raise ValueError(f"unknown model {name!r}; {nearest(name)}")
     if checkpoint_path:
         return variant, checkpoint_path

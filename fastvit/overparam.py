@@ -316,7 +316,7 @@ def _(block: ScaledConv | ScaledLinear, affine: Affine, moments: Mapping[str, Mo
 
 @_maps.register
 def _(block: NormLinear, affine: Affine) -> dict[str, Affine]:
-    return {"": Affine(torch.eye(affine.weight.shape[1]).to(affine.weight), affine.bias)}
+    return {"": Affine(torch.eye(affine.weight.shape[1], dtype=torch.float64, device="cpu"), affine.bias)}
 
 
 @_fill.register
@@ -328,7 +328,8 @@ def _(block: NormLinear, affine: Affine, moments: Mapping[str, Moments]) -> None
     becomes of the others: a shift of all keys adds the same to each of a query's scores, which softmax ignores, and one
     of all values goes through the attention as it is (`_settle`).
     """
-    mean, variance = moments[""].mean, moments[""].variance
+    channels = affine.weight.shape[1]
+    mean, variance = moments[""].mean.expand(channels), moments[""].variance.expand(channels)
     batch_norm = isinstance(block.norm, nn.BatchNorm2d)
     scale = (variance + EPS).rsqrt() if batch_norm else torch.ones_like(mean)
     weight, eps = affine.weight / scale, _eps(block)

@@ -46,7 +46,7 @@ def _entry(name: str) -> Any:
     def entry(pretrained: bool = False, **options: Any) -> nn.Module:
         tag = options.pop("pretrained_cfg", None)  # timm takes the tag off "fastvit_t8.cifar10" and passes it here
         overlay = options.pop("pretrained_cfg_overlay", None) or {}
-        options.pop("cache_dir", None)  # nothing is downloaded
+        options.pop("cache_dir", None)  # the cache is where HF_HOME says
         model = create_model(f"{name}.{tag}" if isinstance(tag, str) else name, pretrained, **options)
         if overlay:
             model.pretrained_cfg = {**model.pretrained_cfg, **overlay}

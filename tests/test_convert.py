@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from fastvit import FastViT, create_model, form_of, load, overparameterize, reparameterize, save
 from fastvit.commands import app
+from fastvit.images import read_image as read
 
 pytestmark = pytest.mark.usefixtures("small_variants")
 CAT = Path(__file__).parents[1] / "weights" / "cat.jpg"
@@ -77,10 +78,30 @@ def test_folding_for_others_keeps_the_norms_that_their_form_has(model: FastViT, 
 def test_pictures_calibrate_the_branches(model: FastViT, file: Path, tmp_path: Path) -> None:
     save(reparameterize(model), file)
     converted(file, tmp_path / "out.safetensors", "--unfold", "--images", CAT)
-    from fastvit.images import read_image
-
-    images = model.preprocess(read_image(CAT))[None]
+    images = model.preprocess(read(CAT))[None]
     assert equal(load(tmp_path / "out.safetensors"), overparameterize(reparameterize(model), images))
+
+
+def test_pictures_are_taken_from_all_folders(
+    model: FastViT, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fastvit.commands import convert
+
+    monkeypatch.setattr(convert, "CALIBRATION", 0)  # the least: sixteen
+    for folder in "ab":
+        (tmp_path / "pictures" / folder).mkdir(parents=True)
+        for index in range(20):
+            (tmp_path / "pictures" / folder / f"{index}.jpg").write_bytes(CAT.read_bytes())
+    seen = []
+    monkeypatch.setattr("fastvit.images.read_image", lambda name: (seen.append(Path(name).parent.name), read(CAT))[1])
+    save(reparameterize(model), file)
+    converted(file, tmp_path / "out.safetensors", "--unfold", "--images", tmp_path / "pictures")
+    assert len(seen) == 16 and seen.count("a") == seen.count("b")
+
+
+def test_other_channels_convert(tmp_path: Path) -> None:
+    save(randomize(create_model("fastvit_t8", in_chans=1)), tmp_path / "grey.safetensors")
+    assert converted(tmp_path / "grey.safetensors", tmp_path / "out.pt", "--names", "timm")["relative_difference"] == 0
 
 
 def test_half_precision_halves_the_file(file: Path, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from huggingface_hub import constants
 
 from fastvit import WeightsError
 from fastvit.weights import hub as client
-from fastvit.weights.catalog import CHECKPOINTS, Checkpoint
+from fastvit.weights.catalog import CHECKPOINTS, Checkpoint, find
 from fastvit.weights.hub import discard, download, print_license
 
 ONE = CHECKPOINTS["fastvit_t8.apple_in1k"]  # in one file
@@ -439,6 +439,13 @@ def test_nothing_outside_the_cache_is_ever_discarded(hub: Hub, cache: Path, tmp_
     assert link.is_symlink() and leftovers(cache) == []
     shutil.rmtree(cache)
     discard(path)
+
+
+def test_a_name_may_ask_for_a_revision(hub: Hub) -> None:
+    hub.publish(ONE.repository, {"model.safetensors": WEIGHTS}, revisions={"main": "1" * 40, "second": "2" * 40})
+    row = find(f"{ONE.name}@second")
+    assert row is not None and row.name == ONE.name and download(row).parent.name == "2" * 40
+    assert find("fastvit_t8@second") == row and find("fastvit_t9@second") is None
 
 
 def test_the_licence_is_said_once(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,9 +7,12 @@ import logging
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path, PosixPath
 from typing import Any
 
+import numpy
 import pytest
 import safetensors.torch
 import timm
@@ -21,7 +24,18 @@ from small import SMALL, equal, timms_small
 from torch import Tensor, nn
 
 import fastvit
-from fastvit import CONFIGS, FastViT, WeightsError, create_model, form_of, load, overparameterize, reparameterize, save
+from fastvit import (
+    CONFIGS,
+    FastViT,
+    Preprocess,
+    WeightsError,
+    create_model,
+    form_of,
+    load,
+    overparameterize,
+    reparameterize,
+    save,
+)
 from fastvit.forms import Form, outline
 from fastvit.weights.names import NAMINGS, names
 from fastvit.weights.recognise import recognise
@@ -357,6 +371,54 @@ def test_a_training_runs_checkpoint_is_read_average_first(tmp_path: Path) -> Non
 
 
 @pytest_small
+def test_a_state_dict_is_found_inside_what_it_is_wrapped_in() -> None:
+    model = randomize(create_model("fastvit_t8")).eval()
+    state = published(model, "timm hub")
+    for wrapped in (
+        {"state_dict_ema": {}, "state_dict": state},
+        {"model": {"state_dict": state, "epoch": 1}},
+        {"module": {"model": {"state_dict": state}}},
+        {"ema": state},
+    ):
+        assert equal(load(wrapped), model)
+
+
+@pytest_small
+def test_what_training_saves_beside_the_weights_does_not_matter(tmp_path: Path) -> None:
+    model = randomize(create_model("fastvit_t8")).eval()
+    beside = {"best": numpy.float64(76.2), "path": PosixPath("runs"), "dtype": torch.float16, "seen": {1, 2}}
+    torch.save({"state_dict": published(model, "timm hub")} | beside, tmp_path / "model.pth.tar")
+    assert equal(load(tmp_path / "model.pth.tar"), model)
+
+
+@pytest_small
+def test_threads_load_at_the_same_time(tmp_path: Path) -> None:
+    model = randomize(create_model("fastvit_t8")).eval()
+    torch.save({"args": argparse.Namespace(lr=1), "model": published(model, "timm hub")}, tmp_path / "model.pth")
+    with ThreadPoolExecutor(4) as pool:
+        assert all(equal(again, model) for again in pool.map(load, [tmp_path / "model.pth"] * 12))
+
+
+@pytest_small
+def test_another_default_device_changes_nothing() -> None:
+    model = randomize(create_model("fastvit_mci0")).eval()
+    model.head.fc.bias.data.zero_()
+    state = published(model, "MobileCLIP .pt")
+    state = {name: tensor for name, tensor in state.items() if not name.endswith("num_batches_tracked")}
+    with torch.device("meta"), pytest.warns(UserWarning, match="started a new one"):
+        again = load(state, num_classes=3)
+    assert {tensor.device.type for tensor in again.state_dict().values()} == {"cpu"}
+
+
+@pytest_small
+def test_published_names_win_over_what_lies_in_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "fastvit_t8.cifar10").mkdir()
+    assert load("fastvit_t8.cifar10").num_classes == 10
+
+
+@pytest_small
 def test_a_loaded_model_shares_no_memory_with_where_it_came_from(tmp_path: Path) -> None:
     model = randomize(create_model("fastvit_t8")).eval()
     state = published(model, "timm hub")
@@ -385,6 +447,9 @@ def test_another_number_of_classes_starts_a_new_head_and_warns() -> None:
     assert again.num_classes == again.pretrained_cfg["num_classes"] == 7
     assert torch.equal(again.stem[0].conv.main.conv.weight, model.stem[0].conv.main.conv.weight)
     assert load(state, num_classes=0).num_classes == 0
+    with pytest.warns(UserWarning, match="started a new one of 3"):
+        exact = load({n: t.double() if t.is_floating_point() else t for n, t in state.items()}, num_classes=3)
+    assert {parameter.dtype for parameter in exact.parameters()} == {torch.float64}
     assert equal(load(state, num_classes=10), model)
 
 
@@ -403,7 +468,9 @@ def test_shapes_tell_channels_classes_and_doubled_pooling(arguments: dict[str, A
 
 
 @pytest_small
-def test_the_projection_is_written_for_clips_encoders_alone_and_only_without_a_bias(tmp_path: Path) -> None:
+def test_the_projection_is_written_for_clips_encoders_alone_and_only_without_a_bias(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     for name, bias, expected in (
         ("fastvit_mci0", False, {"head.proj"}),
         ("fastvit_mci0", True, {"head.weight", "head.bias"}),
@@ -412,7 +479,9 @@ def test_the_projection_is_written_for_clips_encoders_alone_and_only_without_a_b
         model = randomize(create_model(name)).eval()
         if not bias:
             model.head.fc.bias.data.zero_()
+        caplog.clear()
         save(model, tmp_path / "model.safetensors", names="apple")
+        assert ("projection has a bias" in caplog.text) == (bias and name == "fastvit_mci0")
         written = safetensors.torch.load_file(tmp_path / "model.safetensors")
         assert {key for key in written if key.startswith("head")} == expected
         assert equal(load(tmp_path / "model.safetensors"), model)
@@ -500,9 +569,62 @@ def test_a_name_that_is_nothing_is_an_error_that_offers_the_nearest() -> None:
 
 
 @pytest_small
+def test_without_pooling_a_head_asked_for_pools(tmp_path: Path) -> None:
+    save(randomize(create_model("fastvit_t8", num_classes=0, global_pool="")), tmp_path / "model.safetensors")
+    with pytest.warns(UserWarning, match="started a new one of 3"):
+        assert load(tmp_path / "model.safetensors", num_classes=3).global_pool == "avg"
+
+
+@pytest_small
+def test_a_twin_keeps_the_names_of_its_classes_and_the_licence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(CONFIGS, "fastvit_mci3", replace(CONFIGS["fastvithd"], preprocess=Preprocess(crop=0.5)))
+    model = randomize(create_model("fastvit_mci3", num_classes=2)).eval()
+    model.pretrained_cfg |= {"label_names": ["a", "b"], "license": "mit"}
+    save(model, tmp_path / "model.safetensors")
+    twin = load(tmp_path / "model.safetensors", variant="fastvithd")
+    assert (twin.pretrained_cfg["license"], twin.pretrained_cfg["label_names"]) == ("mit", ["a", "b"])
+    assert twin.preprocess == CONFIGS["fastvithd"].preprocess
+
+
+def test_the_transformers_conversion_is_given_cropped_pictures_and_apples_padded_ones() -> None:
+    model = outline(CONFIGS["fastvithd"], "partial")
+    for family, mode in {"FastVLM, transformers": "center", "FastVLM, LLaVA": "border"}.items():
+        assert load(published(model, family)).preprocess.crop_mode == mode
+
+
+@pytest.mark.parametrize("source", [None, 3, b"bytes", nn.Linear(2, 2)])
+def test_what_is_no_source_is_a_type_error_of_one_line(source: Any) -> None:
+    with pytest.raises(TypeError, match="expected a path, a checkpoint's name or a state dict"):
+        load(source)
+
+
+@pytest_small
+def test_what_load_would_refuse_is_not_written(tmp_path: Path) -> None:
+    broken = randomize(create_model("fastvit_sa12")).eval()
+    broken.stages[3].blocks[0].mixer.qkv.linear.weight.data[0] = float("nan")
+    large = randomize(create_model("fastvit_t8")).eval()
+    large.head.fc.weight.data[0] = 1e9
+    headed = randomize(create_model("fastvit_t8")).eval()
+    headed.head.fc = nn.Linear(128, 3)
+    for model, arguments, reason in (
+        (broken, {}, "NaN or infinity"),
+        (reparameterize(broken), {"names": "timm"}, "NaN or infinity"),
+        (large, {"dtype": torch.float16}, "NaN or infinity"),
+        (headed, {}, "its classifier is of 3 classes, and num_classes is 1000"),
+    ):
+        with pytest.raises(ValueError, match=reason):
+            save(model, tmp_path / "model.safetensors", **arguments)
+    with pytest.raises(TypeError, match="expected a FastViT, not a Linear"):
+        save(nn.Linear(2, 2), tmp_path / "model.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest_small
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
+        ({"path": "model.onnx"}, "expected a name that ends in .safetensors"),
+        ({"path": "model.PT"}, "only .safetensors is written"),
         ({"path": "model.safetensors", "names": "keras"}, "names is 'keras', expected one of fastvit, timm, apple"),
         ({"path": "model.pt"}, "only .safetensors is written"),
     ],

@@ -32,7 +32,7 @@ def main(
         list[str],
         typer.Argument(metavar="IMAGE...", help="Files, folders, patterns as '*.jpg', or - for standard input."),
     ],
-    model: Annotated[str, typer.Option(help="A name with its weights, or a .safetensors file.")] = "fastvit_t8.cifar10",
+    model: Annotated[str, typer.Option(help="A name, or what `fastvit.load` reads.")] = "fastvit_t8.cifar10",
     top: Annotated[int, typer.Option(help="Classes to show for each picture.", min=1)] = 5,
     batch_size: Annotated[int, typer.Option(help="Pictures at a time.", min=1)] = 32,
     device: Annotated[str, typer.Option(help="cpu, cuda, mps ... (default: the fastest there is).")] = "",

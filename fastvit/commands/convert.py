@@ -52,6 +52,7 @@ def main(
     """
     import torch
 
+    from fastvit import load
     from fastvit.atomic import check_writable
     from fastvit.checkpoint import check_target, from_weights, save
     from fastvit.weights.read import read
@@ -70,10 +71,16 @@ def main(
             model = _formed(given, names, fold, unfold, images)
             smaller = None if dtype is Dtype.float32 else getattr(torch, dtype.value)
             save(model, out, names=names.value, dtype=smaller)
-            difference = _difference(given, out)
+            written = load(out, variant=weights.variant)
+            difference = _difference(given, written)
     except (ValueError, OSError) as error:
         fail(error)
-    report = _report(weights, given, out, names.value) | {"relative_difference": difference}
+    report = _report(weights, given, written) | {
+        "out": str(out),
+        "out_names": names.value,
+        "out_bytes": out.stat().st_size,
+        "relative_difference": difference,
+    }
     if json:
         typer.echo(format_json.dumps(report))
     else:
@@ -106,18 +113,17 @@ def _pictures(model: FastViT, images: list[str]) -> Tensor:
     from fastvit.images import find_images, read_image
 
     height, width = model.preprocess.size
-    found = find_images(images)[: max(4, CALIBRATION // (height * width))]
-    return torch.stack([model.preprocess(read_image(name)) for name in found])
+    found = find_images(images)
+    number = min(len(found), max(16, CALIBRATION // (height * width)))
+    chosen = [found[index * len(found) // number] for index in range(number)]  # from all folders
+    return torch.stack([model.preprocess(read_image(name)) for name in chosen])
 
 
-def _difference(given: FastViT, out: Path) -> float:
+def _difference(given: FastViT, written: FastViT) -> float:
     """The largest difference between the outputs of what was read and of what was written, relative to the largest."""
     import torch
 
-    from fastvit import load
-
-    written = load(out, variant=given.pretrained_cfg["architecture"])
-    size = [min(edge, 256) for edge in given.preprocess.size]
+    size = [min(edge, 256) for edge in given.pretrained_cfg["input_size"][1:]]
     noise = torch.randn(1, given.in_chans, *size, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         expected = given(noise.to(next(given.parameters()).dtype)).double()
@@ -125,11 +131,10 @@ def _difference(given: FastViT, out: Path) -> float:
     return float(differ.abs().max() / expected.abs().max())
 
 
-def _report(weights: Weights, given: FastViT, out: Path, names: str) -> dict[str, Any]:
-    from fastvit import form_of, load
+def _report(weights: Weights, given: FastViT, written: FastViT) -> dict[str, Any]:
+    from fastvit import form_of
 
     found = weights.recognised
-    written = load(out, variant=weights.variant)
     return {
         "source": weights.source,
         "variant": weights.variant,
@@ -143,11 +148,8 @@ def _report(weights: Weights, given: FastViT, out: Path, names: str) -> dict[str
         "num_classes": given.num_classes,
         "embeds": given.config.embeds and given.num_classes == given.config.num_classes,
         "license": given.pretrained_cfg.get("license"),
-        "out": str(out),
-        "out_names": names,
         "out_form": form_of(written),
         "out_parameters": _count(written),
-        "out_bytes": out.stat().st_size,
     }
 
 

@@ -21,7 +21,7 @@ ROWS = 50  # of the table; of more classes the worst are shown
 
 
 def main(
-    model: Annotated[str, typer.Argument(help="A name with its weights, or a .safetensors file.")],
+    model: Annotated[str, typer.Argument(help="A name with its weights, or what `fastvit.load` reads.")],
     data: Annotated[Path, typer.Argument(help="Folder of class folders, or one with val/ or test/ in it.")],
     batch_size: Annotated[int, typer.Option(help="Pictures at a time.", min=1)] = 64,
     workers: Annotated[int, typer.Option(help="Processes that read pictures.", min=0)] = 2,

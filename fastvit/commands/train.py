@@ -23,7 +23,7 @@ def main(
     data: Annotated[Path, typer.Argument(help="Folder with train/CLASS/* and val/CLASS/* (or test/CLASS/*).")],
     output: Annotated[Path, typer.Option(help="The folder that receives the weights.")] = Path("runs/train"),
     model: Annotated[str, typer.Option(help="Name of the network.")] = "fastvit_t8",
-    weights: Annotated[str, typer.Option(help="File to start from (default: random weights).")] = "",
+    weights: Annotated[str, typer.Option(help="File or name to start from (default: random weights).")] = "",
     size: Annotated[int, typer.Option(help="Height and width of the pictures.")] = 256,
     start_size: Annotated[int, typer.Option(help="Grow from this size during the first 70 % (0: no).")] = 0,
     crop: Annotated[float, typer.Option(help="Part of the edge that evaluation keeps.")] = 0.9,

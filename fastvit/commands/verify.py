@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def main(
-    model: Annotated[str, typer.Argument(help="A name, or a .safetensors file.")] = "fastvit_t8.cifar10",
+    model: Annotated[str, typer.Argument(help="A name, or what `fastvit.load` reads.")] = "fastvit_t8.cifar10",
     images: Annotated[list[Path] | None, typer.Option("--image", help="Look at this picture; may be repeated.")] = None,
     seed: Annotated[int, typer.Option(help="Of the random weights of a network that has none.")] = 0,
     json: Annotated[bool, typer.Option("--json", help="Print the whole report as one JSON object.")] = False,

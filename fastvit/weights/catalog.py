@@ -152,8 +152,13 @@ CHECKPOINTS: dict[str, Checkpoint] = {row.name: row for row in _ROWS}
 
 
 def find(name: str) -> Checkpoint | None:
-    """The checkpoint of this name, "variant.tag", or the default of this variant; None if there is none."""
-    return CHECKPOINTS.get(name) or next((row for row in CHECKPOINTS.values() if row.variant == name), None)
+    """The checkpoint of this name, or of a variant's name alone the variant's first one; None if there is none.
+
+    "name@revision" asks for that branch, tag or commit of its repository.
+    """
+    name, _, revision = name.partition("@")
+    row = CHECKPOINTS.get(name) or next((row for row in CHECKPOINTS.values() if row.variant == name), None)
+    return replace(row, revision=revision) if row and revision else row
 
 
 def bundled(name: str) -> Path:

@@ -106,7 +106,7 @@ def open_path(path: Path, folders: bool = True) -> Tensors:
 
 def _opened(path: Path, start: bytes) -> Tensors:
     """By what the file begins with, as names tell little."""
-    if path.suffix == ".safetensors" or start[8:] == b"{":
+    if path.suffix.lower() == ".safetensors" or start[8:] == b"{":
         return Safetensors(path)
     if start[:4] == b"PK\3\4" or start[:1] == b"\x80":
         return Pickled(path)

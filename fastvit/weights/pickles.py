@@ -83,7 +83,7 @@ class Pickled(Tensors):
     def _open(self) -> dict[str, Any]:
         """The dictionary; and where in the file the bytes of each storage begin, and how many they are."""
         if not zipfile.is_zipfile(self.path):
-            raise RefusedError("was written by a torch before 1.6: torch.load it and torch.save it again")
+            raise RefusedError("is older than torch 1.6: torch.load it with weights_only=True, and torch.save it")
         with zipfile.ZipFile(self.path) as archive:
             entries = archive.infolist()
             pickles = [entry for entry in entries if entry.filename.endswith("/data.pkl")]
@@ -189,7 +189,12 @@ def _apply(name: str, taken: list[Any], stack: list[Any]) -> None:
 _DICTIONARY = "collections OrderedDict"
 _PARAMETER = "torch._utils _rebuild_parameter"
 _TENSOR = ("torch._utils _rebuild_tensor", "torch._utils _rebuild_tensor_v2")
-_IGNORED = ("argparse Namespace", "torch Size", "torch device")  # in what timm's and others' training saves beside
+# In what training saves beside the weights: options, metrics, paths.
+_IGNORED = {
+    *("argparse Namespace", "collections defaultdict", "collections Counter", "pathlib PosixPath", "__builtin__ set"),
+    *("numpy dtype", "numpy.core.multiarray scalar", "numpy._core.multiarray scalar", "_codecs encode"),
+    *("torch Size", "torch device", "torch float16", "torch bfloat16", "torch float32", "torch float64"),
+}
 _KNOWN = {*DTYPES, _DICTIONARY, _PARAMETER, *_TENSOR, *_IGNORED}
 
 

@@ -35,7 +35,6 @@ class Weights:
     in_chans: int
     global_pool: str
     cfg: dict[str, Any]  # timm's pretrained_cfg: classes and their names, preprocessing, licence
-    network: FastViT  # the one that they fit, on the meta device
     state: dict[str, Tensor]
     recognised: Recognised
 
@@ -50,13 +49,15 @@ def read(source: Source, variant: str | None = None) -> Weights:
         raise ValueError(f"variant is {variant!r}, expected one of {', '.join(CONFIGS)}")
     if isinstance(source, Mapping):
         return _read(InMemory("this state dict", source), variant, {})
+    if not isinstance(source, str | Path):
+        raise TypeError(f"source is a {type(source).__name__}, expected a path, a checkpoint's name or a state dict")
+    checkpoint = catalog.find(source) if isinstance(source, str) else None
+    if checkpoint is not None:  # whatever lies in this folder under the same name
+        return _published(checkpoint, variant)
     path = Path(source)
-    if _exists(path) or isinstance(source, Path) or path.suffix in SUFFIXES:
+    if _exists(path) or isinstance(source, Path) or path.suffix.lower() in SUFFIXES:
         return _read(open_path(path), variant, {})
-    checkpoint = catalog.find(source)
-    if checkpoint is None:
-        raise WeightsError(f"{source}: no such file, and no checkpoint of that name; {nearest(source)}")
-    return _published(checkpoint, variant)
+    raise WeightsError(f"{source}: no such file, and no checkpoint of that name; {nearest(source)}")
 
 
 def _exists(path: Path) -> bool:
@@ -101,8 +102,10 @@ def _read(tensors: Tensors, variant: str | None, known: dict[str, Any]) -> Weigh
         both = " and ".join(sorted(found.variants))
         _log.warning("%s: fits %s, taken as %s; variant= overrules", tensors.source, both, taken)
     config = CONFIGS[taken]
-    if taken != said.get("architecture"):
-        said = {}  # it is about another variant
+    if taken != said.get("architecture"):  # how pictures are prepared is another matter for its twin
+        said = {key: said[key] for key in said.keys() & {"num_classes", "label_names", "license", "global_pool"}}
+    if found.naming == "timm" and "vision_tower" in found.prefix:
+        said["crop_mode"] = "center"  # transformers' processor for FastVLM crops, where Apple's pads
     classes = said.get("num_classes", found.num_classes)
     pool = said.pop("global_pool", "catavgmax" if found.pooled_channels == 2 * config.num_features else "avg")
     network = outline(config, found.form, num_classes=classes, in_chans=found.in_chans, global_pool=pool)
@@ -114,7 +117,6 @@ def _read(tensors: Tensors, variant: str | None, known: dict[str, Any]) -> Weigh
         in_chans=found.in_chans,
         global_pool=pool,
         cfg=cfg | {"architecture": taken, "num_classes": classes},
-        network=network,
         state=_state(tensors, found, network),
         recognised=found,
     )
@@ -133,7 +135,7 @@ def _state(tensors: Tensors, found: Recognised, model: FastViT) -> dict[str, Ten
         if name in theirs and given in tensors.names:
             state[name] = _converted(tensors, given, found, count=name in counts)
         else:
-            state[name] = torch.zeros(shape, dtype=torch.int64 if name in counts else torch.float32)
+            state[name] = torch.zeros(shape, dtype=torch.int64 if name in counts else torch.float32, device="cpu")
     bad = [name for name, tensor in state.items() if not _sound(name, tensor)]
     if bad:
         raise WeightsError(f"{tensors.source}: NaN, infinity or a negative variance in {_some(bad)}")
@@ -145,7 +147,7 @@ def _state(tensors: Tensors, found: Recognised, model: FastViT) -> dict[str, Ten
 def _check(tensors: Tensors, found: Recognised, expected: dict[str, tuple[int, ...]], optional: set[str]) -> None:
     """Nothing missing, nothing left over, nothing of another shape: in the file's own names."""
     given = {name.removeprefix(found.prefix) for name in tensors.names if name.startswith(found.prefix)}
-    shapes = {name: _shape(tensors.shape(found.prefix + name), name, found) for name in expected if name in given}
+    shapes = {name: _our_shape(tensors.shape(found.prefix + name), name, found) for name in expected if name in given}
     wrong = {
         "missing": [name for name in expected if name not in given and name not in optional],
         "left over": [name for name in sorted(given) if name not in expected and not name.startswith(DROPPED)],
@@ -163,7 +165,7 @@ def _check(tensors: Tensors, found: Recognised, expected: dict[str, tuple[int, .
 DROPPED = ("dist_head.", "head_dist.")  # a second classifier for distillation, which no published file uses
 
 
-def _shape(shape: tuple[int, ...], name: str, found: Recognised) -> tuple[int, ...]:
+def _our_shape(shape: tuple[int, ...], name: str, found: Recognised) -> tuple[int, ...]:
     """The shape that a tensor of the file has once it is ours."""
     if found.projection and name == PROJECTION:
         return shape[::-1]
@@ -200,4 +202,4 @@ def _sound(name: str, tensor: Tensor) -> bool:
 
 
 def _some(names: list[str]) -> str:
-    return f"{', '.join(names[:3])}{', ...' * (len(names) > 3)}"
+    return f"{', '.join(names[:5])}{', ...' * (len(names) > 5)}"

@@ -64,12 +64,18 @@ class InMemory(Tensors):
         return self.state[name].detach()
 
 
-WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model")  # averaged weights first: they are the better ones
+# Averaged weights first: they are the better ones.
+WRAPPERS = ("state_dict_ema", "model_ema", "ema", "state_dict", "model_state_dict", "model", "module")
 
 
 def unwrapped(state: Mapping[Any, Any]) -> Mapping[Any, Any]:
-    """The state dict in a checkpoint of a training run, or `state` itself."""
-    return next((state[key] for key in WRAPPERS if isinstance(state.get(key), Mapping)), state)
+    """The state dict in a checkpoint of a training run, at most three levels down, or `state` itself."""
+    for _ in range(3):
+        inner = [state[key] for key in WRAPPERS if isinstance(state.get(key), Mapping) and state[key]]
+        if not inner:
+            break
+        state = inner[0]
+    return state
 
 
 def line(error: BaseException) -> str:

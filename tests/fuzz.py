@@ -1,0 +1,411 @@
+"""Damaged and hostile weights by the hundred thousand: for each, `fastvit.load` must give a model or one line.
+
+Run as a script, it makes inputs from small files that load, and tries each in a child process with 4 GiB to spare. It
+is a violation if anything but a model or a WeightsError of one printable line comes out, if the process dies, warns,
+prints, starts a program or writes a file, or takes more than 5 seconds or 64 MB + 20 times the file. Violations are
+kept in --folder, each with its input; a table of counts comes at the end, and exit status 1 if there were any.
+"""
+
+import argparse
+import functools
+import json
+import multiprocessing
+import os
+import pickletools
+import resource
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from math import prod
+from multiprocessing.connection import Connection
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import torch
+from hostile import GLOBALS, NAMES, NUMBERS, OPCODES, TEXTS, archive, integer, odd_tensors, text
+
+import fastvit
+from fastvit.weights import read
+
+SECONDS, MEGABYTES, PER_BYTE = 5, 64, 20
+VARIANT = replace(fastvit.CONFIGS["fastvit_t8"], depths=(1,), width=8)
+
+
+# What inputs are made from
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Small, whole, and loaded without complaint, as long as `VARIANT` is the only one."""
+
+    headers: list[tuple[dict[str, Any], bytes]]  # of safetensors files, with what follows
+    pickles: list[tuple[list[bytes], dict[str, bytes]]]  # of torch.save: opcodes; the archive's other entries
+    state: dict[str, torch.Tensor]
+    odd: list[Any]
+
+
+def corpus(folder: Path) -> Corpus:
+    model = fastvit.create_model("fastvit_t8", num_classes=4).eval()
+    folded = fastvit.reparameterize(model)
+    headers, pickles = [], []
+    for number, (one, names) in enumerate([(model, "fastvit"), (folded, "fastvit"), (folded, "apple")]):
+        path = folder / f"{number}.safetensors"
+        fastvit.save(one, path, names=names)
+        content = path.read_bytes()
+        end = 8 + int.from_bytes(content[:8], "little")
+        headers.append((json.loads(content[8:end]), content[end:]))
+    state = torch.load(written(folder / "state.pt", b"", lambda path: fastvit.save(folded, path, names="timm")))
+    first = "patch_embed.0.rbr_conv.0.conv.weight"
+    few = {"head.weight": torch.ones(4, 16).T, first: torch.ones(8, 3, 3, 3), "tied": torch.nn.Parameter(torch.ones(2))}
+    training = {"epoch": 3, "args": argparse.Namespace(lr=0.1, size=torch.Size([2])), "state_dict": few, "x": [1, None]}
+    for saved in (few, few, {"bias": torch.ones(3)}, training, training, {"bias": torch.ones(3)}, state):
+        torch.save(saved, folder / "it.pt")
+        with zipfile.ZipFile(folder / "it.pt") as file:
+            entries = {name: file.read(name) for name in file.namelist()}
+        pickles.append((opcodes(entries.pop("it/data.pkl")), entries))
+    return Corpus(headers, pickles, state, odd_tensors())
+
+
+def opcodes(pickle: bytes) -> list[bytes]:
+    starts = [position for _, _, position in pickletools.genops(pickle)]
+    return [pickle[start:end] for start, end in pairwise([*starts, len(pickle)])]
+
+
+def written(path: Path, content: bytes, write: Callable[[Path], object] | None = None) -> Path:
+    if write:
+        write(path)
+    else:
+        path.write_bytes(content)
+    return path
+
+
+# Inputs: each kind makes one in an empty folder, and returns what to load
+
+
+def safetensors_bytes(random: Random, known: Corpus, folder: Path) -> Path:
+    header, body = random.choice(known.headers)
+    content = bytearray(safetensors(json.dumps(header), body))
+    damage(random, content, within=random.choice((16, 2000, len(content) - len(body))))
+    return written(folder / "model.safetensors", bytes(content))
+
+
+def safetensors_header(random: Random, known: Corpus, folder: Path) -> Path:
+    header, body = random.choice(known.headers)
+    header = {name: dict(entry) for name, entry in header.items()}
+    for _ in range(random.choice((1, 1, 2, 9))):
+        name = random.choice([*header, "", "__metadata__"])
+        entry = header.setdefault(name, {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]})
+        change = random.randrange(8)
+        if change == 0:
+            entry["dtype"] = random.choice(("F4", "F8_E5M2", "F8_E8M0", "F64", "BF16", "C64", "BOOL", "U16", "I64", "X"))
+        elif change == 1:
+            entry["shape"] = shape(random)
+        elif change == 2:
+            entry["data_offsets"] = [number(random) for _ in range(random.choice((2, 2, 3)))]
+        elif change == 3:
+            header[random.choice(NAMES) + random.choice(("", name))] = header.pop(name)
+        elif change == 4:
+            del header[name]
+        elif change == 5:
+            header |= {f"{random.choice(NAMES)}{count}": entry for count in range(random.choice((1, 99)))}
+        elif change == 6:
+            entry[random.choice(("dtype", "shape", "data_offsets", "more"))] = anything(random)
+        else:
+            prefix = random.choice(NAMES)
+            header = {prefix + name: entry for name, entry in header.items()}
+    if random.random() < 0.7:
+        body = packed(header)
+    return written(folder / "model.safetensors", safetensors(json.dumps(header), body))
+
+
+def own_header(random: Random, known: Corpus, folder: Path) -> Path:
+    header, body = random.choice(known.headers[:2])
+    said = header["__metadata__"] | {}
+    cfg = json.loads(said["pretrained_cfg"])
+    for _ in range(random.choice((1, 1, 3))):
+        cfg[random.choice((*cfg, random.choice(TEXTS)))] = anything(random)
+    said["pretrained_cfg"] = json.dumps(cfg)
+    if random.random() < 0.4:
+        deep = "[" * random.choice((10, 10**5))
+        said[random.choice((*said, *TEXTS))] = random.choice((*TEXTS, deep, json.dumps(anything(random))))
+    return written(folder / "model.safetensors", safetensors(json.dumps(header | {"__metadata__": said}), body))
+
+
+def pickle_opcodes(random: Random, known: Corpus, folder: Path) -> Path:
+    code, entries = random.choice(known.pickles)
+    code = list(code)
+    for _ in range(random.choice((1, 1, 2, 5))):
+        at = random.randrange(1, len(code))
+        end = at + random.choice((1, 1, 1, 3, 20))
+        if random.random() < 0.6 and (alike := [i for i, one in enumerate(code) if one[:1] in b"KJMX\x8ac"]):
+            at = random.choice(alike)  # numbers, texts and globals: the rest of the pickle stays whole
+            of = {b"X": [text(one) for one in (*TEXTS, *NAMES)], b"c": GLOBALS}
+            code[at] = random.choice(of.get(code[at][:1], [integer(one) for one in NUMBERS if type(one) is int]))
+        elif (choice := random.randrange(4)) == 0:
+            del code[at:end]
+        elif choice == 1:
+            code[at:at] = code[at:end] * random.choice((1, 2, 2, 300))
+        elif choice == 2:
+            code[at:at] = random.choices(OPCODES, k=random.choice((1, 1, 2, 9)))
+        else:
+            other = random.randrange(1, len(code))
+            code[at], code[other] = code[other], code[at]
+    return archive(folder / "model.pt", [("it/data.pkl", b"".join(code)), *entries.items()])
+
+
+def pickle_archive(random: Random, known: Corpus, folder: Path) -> Path:
+    code, entries = random.choice(known.pickles)
+    files = [("it/data.pkl", b"".join(code)), *entries.items()]
+    for _ in range(random.choice((0, 1, 1, 2))):
+        at = random.randrange(len(files))
+        name, content = files[at]
+        changes: list[list[tuple[str, bytes]]] = [
+            [],
+            [files[at]] * random.choice((2, 30)),
+            [(random.choice((*TEXTS, "it/data.pkl", "it/byteorder", "it/data/0")), content)],
+            [(name, random.randbytes(random.choice((0, 9, 900))))],
+            [(name, random.choice(files)[1])],
+            [(name, b"big")],
+        ]
+        files[at : at + 1] = random.choice(changes)
+    compressed = random.choice((zipfile.ZIP_STORED,) * 5 + (zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA))
+    content = bytearray(archive(folder / "model.pt", files, compressed).read_bytes())
+    if random.random() < 0.7:
+        tail = content[-random.choice((22, 80, 300)) :]  # the directory
+        del content[-len(tail) :]
+        damage(random, tail, within=len(tail))
+        content += tail * random.choice((1, 1, 1, 2))
+    if random.random() < 0.2:
+        damage(random, content, within=len(content))
+    return written(folder / random.choice(("model.pt", "model.bin", "model")), bytes(content))
+
+
+def index(random: Random, known: Corpus, folder: Path) -> Path:
+    header, body = random.choice(known.headers)
+    shards = ["1.safetensors", "2.safetensors", "3.bin"]
+    (folder / shards[0]).write_bytes(safetensors(json.dumps(header), body))
+    if random.random() < 0.5:
+        random.choice((safetensors_header, pickle_opcodes, pickle_archive))(random, known, folder).rename(
+            folder / random.choice(shards)
+        )
+    odd_file(random, folder / random.choice((*shards, "4")))
+    names = [*header, *random.sample(NAMES, 2)]
+    weight_map = dict.fromkeys(header, shards[0])
+    for _ in range(random.choice((1, 1, 3))):
+        weight_map[random.choice(names)] = random.choice((*shards, "4", "x.index.json", *TEXTS, anything(random)))
+    weight_map.pop(random.choice((*weight_map, "__metadata__")), None)
+    whole = random.choice(({"weight_map": weight_map},) * 5 + ({"weight_map": anything(random)}, anything(random)))
+    content = bytearray(json.dumps(whole).encode())
+    if random.random() < 0.2:
+        damage(random, content, within=len(content))
+    path = written(folder / "x.index.json", bytes(content))
+    return random.choice((folder, path))
+
+
+def a_folder(random: Random, known: Corpus, folder: Path) -> Path:
+    for _ in range(random.choice((0, 1, 2, 3))):
+        name = random.choice(("a", "model", ".hidden", "a\nb", "\x1b[31m", "\udc80", "x" * 200, "pytorch_model"))
+        odd_file(random, folder / (name + random.choice((".safetensors", ".bin", ".pt", ".index.json", ".tar", ""))))
+    if random.random() < 0.5:
+        random.choice((safetensors_bytes, pickle_archive))(random, known, folder)
+    return random.choice((folder, folder, folder / "missing.pt", folder / ("x" * 300), folder / "a\0b.bin"))
+
+
+def state_dict(random: Random, known: Corpus, folder: Path) -> dict[Any, Any]:
+    state: dict[Any, Any] = dict(known.state)
+    for _ in range(random.choice((1, 1, 3))):
+        name = random.choice((*state, *NAMES, 5, None, (1,)))
+        value = random.choice((*known.odd, anything(random)))
+        if isinstance(state.get(name), torch.Tensor) and random.random() < 0.3:
+            value = state[name].reshape(-1)[: random.choice((0, 1, 8))]
+        state[name] = value
+    del state[random.choice(list(state))]
+    return random.choice((state,) * 4 + ({"state_dict": state}, {"model": random.choice(known.odd)} | state))
+
+
+KINDS = {  # and how many in 20 inputs are of it
+    safetensors_bytes: 3,
+    safetensors_header: 3,
+    own_header: 1,
+    pickle_opcodes: 5,
+    pickle_archive: 4,
+    index: 1,
+    a_folder: 2,
+    state_dict: 1,
+}
+TURNS = [kind for kind, count in KINDS.items() for _ in range(count)]
+
+
+def safetensors(header: str, body: bytes) -> bytes:
+    return len(header.encode()).to_bytes(8, "little") + header.encode() + body
+
+
+def packed(header: dict[str, Any]) -> bytes:
+    """Bytes for all tensors; the offsets in `header` are made to fit, where shape and dtype allow it."""
+    at = 0
+    for entry in header.values():
+        size, edges = {"F64": 8, "F32": 4, "BF16": 2, "U16": 2, "I64": 8, "C64": 8}, entry.get("shape")
+        if isinstance(edges, list) and all(type(edge) is int and 0 <= edge for edge in edges) and prod(edges) < 10**5:
+            start, at = at, at + prod(edges) * size.get(str(entry.get("dtype")), 1)
+            entry["data_offsets"] = [start, at]
+    return bytes(at)
+
+
+def damage(random: Random, content: bytearray, within: int) -> None:
+    for _ in range(random.choice((1, 1, 2, 8))):
+        at = random.randrange(min(within, len(content)) or 1)
+        end = at + random.choice((1, 2, 8, 50))
+        change = random.randrange(6)
+        if change == 0:
+            content[at:end] = b""
+        elif change == 1:
+            content[at:at] = content[at:end] * random.choice((1, 100))
+        elif change == 2:
+            content[at:end] = random.randbytes(end - at)
+        elif change == 3 and content[at:]:
+            content[at] ^= 1 << random.randrange(8)
+        elif change == 4:
+            content[at : at + 8] = (random.choice((0, 1, 2**31, 2**32 - 1, 2**63, 2**64 - 1))).to_bytes(8, "little")
+        elif random.random() < 0.2:
+            del content[at:]
+
+
+def odd_file(random: Random, path: Path) -> None:
+    if path.exists() or path.is_symlink():
+        return
+    choice = random.randrange(6)
+    if choice == 0:
+        os.mkfifo(path)
+    elif choice == 1:
+        path.mkdir()
+    elif choice == 2:
+        path.symlink_to(random.choice((path.name, "/dev/zero", "nowhere", "..")))
+    else:
+        path.write_bytes(random.choice((b"", b"\x80\2}.", b"PK\3\4", b"{}", b"12345678{", random.randbytes(30))))
+
+
+def number(random: Random) -> Any:
+    return random.choice((random.randrange(10), random.choice(NUMBERS)))
+
+
+def shape(random: Random) -> list[Any]:
+    return [number(random) for _ in range(random.choice((0, 1, 2, 4, 4, 5, 999)))]
+
+
+def anything(random: Random, depth: int = 0) -> Any:
+    """A value for JSON."""
+    choice = random.randrange(5 if depth < 3 else 3)
+    if choice < 3:
+        return (number(random), random.choice(TEXTS), random.choice((None, True, False)))[choice]
+    inner = [anything(random, depth + 1) for _ in range(random.choice((0, 1, 3, 4)))]
+    return inner if choice == 3 else {random.choice(TEXTS): value for value in inner}
+
+
+# Judging
+
+
+@dataclass(frozen=True)
+class Verdict:
+    outcome: str  # "loaded", "refused" or "violation"
+    seconds: float
+    why: str = ""
+
+
+HARM = ("os.system", "os.exec", "os.posix_spawn", "os.remove", "os.rename", "os.mkdir", "subprocess.Popen", "socket.")
+_watched: list[str] | None = None  # what was done that loading must not do; None: nobody watches
+_hooked = False
+
+
+def _audit(event: str, arguments: tuple[Any, ...]) -> None:
+    if _watched is None:
+        return
+    if event.startswith((*HARM, "pickle.find_class")):
+        _watched.append(f"{event} {arguments}")
+    elif event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+        _watched.append(f"writes {arguments[0]}")
+
+
+def judge(source: Path | Mapping[Any, Any]) -> Verdict:
+    """Load it, and hold what happens against the promise."""
+    global _watched, _hooked
+    if not _hooked:
+        sys.addaudithook(_audit)
+        _hooked = True
+    before, started, _watched = _memory(reset=True), time.process_time(), []
+    outcome, why = "loaded", []
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        try:
+            fastvit.load(source)
+        except fastvit.WeightsError as error:
+            outcome = "refused"
+            if not _proper(str(error), source):
+                why.append(f"message {str(error)[:3000]!r}")
+        except BaseException:
+            why.append(traceback.format_exc())
+    seconds, grown, done, _watched = time.process_time() - started, _memory() - before, _watched, None
+    size = 0 if isinstance(source, Mapping) else _size(source)
+    why += [f"warning {one.message}" for one in warned] + done
+    if seconds > SECONDS:
+        why.append(f"{seconds:.1f} seconds")
+    if grown > MEGABYTES * 10**6 + PER_BYTE * size:
+        why.append(f"{grown / 1e6:.0f} MB for a file of {size / 1e6:.1f} MB")
+    return Verdict("violation" if why else outcome, seconds, "\n".join(why))
+
+
+def _proper(message: str, source: Path | Mapping[Any, Any]) -> bool:
+    starts = ["this state dict"]
+    if isinstance(source, Path):  # an index may name a shard, beside it
+        starts = [str(source), str(source.parent)] if source.name.endswith(".json") else [str(source)]
+    starts = ["".join(one if one.isprintable() else " " for one in start) for start in starts]
+    return message.isprintable() and len(message) < 2000 and message.startswith(tuple(starts))
+
+
+def _size(path: Path) -> int:
+    try:
+        files = [file for file in path.iterdir() if file.is_file()] if path.is_dir() else [path, *path.parent.iterdir()]
+        return sum(file.stat().st_size for file in files if file.is_file())
+    except (OSError, ValueError):
+        return 0
+
+
+def _memory(reset: bool = False) -> int:
+    """Bytes at most since the last reset; 0 where it is not known."""
+    try:
+        if reset:
+            Path("/proc/self/clear_refs").write_text("5")
+        [peak] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
+        return int(peak.split()[1]) * 1024
+    except (OSError, ValueError):
+        return 0
+
+
+def make_small() -> None:
+    """Leave one small variant; build no network twice."""
+    fastvit.CONFIGS.clear()
+    fastvit.CONFIGS["fastvit_t8"] = VARIANT
+
+
+# The run
+
+
+def inputs(seed: int, first: int, last: int, folder: Path) -> Iterator[tuple[int, Path | dict[Any, Any]]]:
+    """The inputs of those numbers, each in `folder`/input, which is emptied for the next."""
+    with tempfile.TemporaryDirectory() as temporary:
+        known = corpus(Path(temporary))
+    here = folder / "input"
+    for count in range(first, last):
+        shutil.rmtree(here, ignore_errors=True)
+        here.mkdir(parents=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # zipfile's, of names that it is given twice
+            yield count, TURNS[count % len(TURNS)](Random(f"{seed} {count}"), known, here)
