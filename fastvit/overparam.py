@@ -9,9 +9,9 @@ import copy
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial, reduce, singledispatch
+from functools import reduce, singledispatch
 from operator import add
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from .affine import Affine
 from .forms import outline
 from .model import FastViT
+from .moments import EPS, Moments, Neutral, measured, pink_noise
 from .reparam import (
     ConvNorm,
     Foldable,
@@ -32,58 +33,6 @@ from .reparam import (
     SkipNorm,
     foldables,
 )
-
-EPS = 1e-5  # of nn.BatchNorm2d
-USUAL = 0.1  # root mean square of weights before a norm or a layer scale: about what AdamW leaves in trained networks
-STILL = 1e-6  # an output that varies by less than this part of its kernel's size is rounding noise
-CHUNK = 8  # images that go through the network together while it is measured
-
-
-@dataclass(frozen=True, slots=True)
-class Moments:
-    """Mean and biased variance of each channel over `count` values: what batch norm sees in train mode."""
-
-    count: int
-    mean: Tensor
-    variance: Tensor
-
-    @classmethod
-    def of(cls, y: Tensor) -> "Moments":
-        """(B, C, H, W) over B, H and W, or (B, N, C) over B and N."""
-        variance, mean = torch.var_mean(y, (0, 2, 3) if y.ndim == 4 else (0, 1), correction=0)
-        return cls(y.numel() // len(mean), mean.cpu().double(), variance.cpu().double())
-
-    def __add__(self, other: "Moments") -> "Moments":
-        """Of both sets of values together: Chan, Golub and LeVeque, "Updating formulae", 1979."""
-        count, apart = self.count + other.count, other.mean - self.mean
-        mine, theirs = self.count / count, other.count / count
-        variance = mine * self.variance + theirs * other.variance + mine * theirs * apart.square()
-        return Moments(count, self.mean + theirs * apart, variance)
-
-    def deviation(self, weight: Tensor) -> Tensor:
-        """The standard deviation of each channel, or 1 where the output of `weight`, measured here, does not vary."""
-        sigma = self.variance.sqrt()
-        size = self.mean.abs() + weight.abs().flatten(1).sum(1)
-        return torch.where(sigma > STILL * size, sigma, 1.0)
-
-    def length(self, weight: Tensor) -> Tensor:
-        """The factor of each output channel that leaves weights of `USUAL` size, or 1 for zeros."""
-        size = weight.flatten(1).square().mean(1).sqrt() / USUAL
-        return torch.where(size > 0, size, 1.0)
-
-
-class Neutral(Moments):
-    """Nothing is measured and nothing rescaled: mean 0, and a variance for which batch norm divides by one."""
-
-    def __init__(self) -> None:
-        zero = torch.zeros((), dtype=torch.float64, device="cpu")
-        super().__init__(1, zero, zero + (1 - EPS))
-
-    def deviation(self, weight: Tensor) -> Tensor:
-        return torch.ones_like(weight.flatten(1)[:, 0])
-
-    def length(self, weight: Tensor) -> Tensor:
-        return torch.ones_like(weight.flatten(1)[:, 0])
 
 
 def overparameterize(model: FastViT, images: Tensor | None = None) -> FastViT:
@@ -113,9 +62,12 @@ def overparameterize(model: FastViT, images: Tensor | None = None) -> FastViT:
     Source: arXiv:2303.14189, section 3.2; arXiv:2206.04040, section 3.3.
     """
     folded = _folded(model)
-    images = _pink_noise(model) if images is None else images
+    images = pink_noise(model) if images is None else images
     _check(model, images)
-    return _expanded(model, folded, _measured(model, folded, images) if folded else {})
+    if not folded:
+        return copy.deepcopy(model)
+    maps = {name: _maps(block, _exact(model.get_submodule(name))) for name, block in folded.items()}
+    return _expanded(model, folded, measured(model, maps, images))
 
 
 def with_norms(model: FastViT) -> FastViT:
@@ -160,39 +112,6 @@ def _expanded(model: FastViT, folded: Mapping[str, Foldable], moments: Mapping[s
             proj = model.get_submodule(f"{name.rpartition('.')[0]}.proj")
             _settle(name, block, affine.bias, proj.linear if isinstance(proj, ScaledLinear) else cast(nn.Linear, proj))
     return model
-
-
-# Measuring
-
-
-@torch.no_grad()
-def _measured(model: FastViT, folded: Mapping[str, Foldable], images: Tensor) -> dict[str, dict[str, Moments]]:
-    """The moments of every block's `_maps`, in the folded model, over all images and positions."""
-    like = next(model.parameters())
-    dtype = torch.promote_types(like.dtype, torch.float32)
-    model = copy.deepcopy(model).eval().to(dtype)
-    moments: dict[str, dict[str, Moments]] = {}
-    for name, block in folded.items():
-        layer, moments[name] = cast(nn.Conv2d | nn.Linear, model.get_submodule(name)), {}
-        layer.register_forward_pre_hook(partial(_measure, maps=_maps(block, _exact(layer)), moments=moments[name]))
-    for chunk in torch.split(images, CHUNK):
-        model(chunk.to(like.device, dtype))
-    return moments
-
-
-def _measure(
-    layer: nn.Module, inputs: tuple[Tensor], *, maps: Mapping[str, Affine], moments: dict[str, Moments]
-) -> None:
-    """A hook that adds what each map makes of a layer's input to the moments of that map; biases are left out."""
-    (x,) = inputs
-    for part, linear in maps.items():
-        weight = linear.weight.to(x.device, x.dtype)
-        if isinstance(layer, nn.Conv2d):
-            y = F.conv2d(x, weight, None, layer.stride, weight.shape[-1] // 2, 1, layer.groups)
-        else:
-            y = F.linear(x, weight)
-        new = Moments.of(y)
-        moments[part] = moments[part] + new if part in moments else new
 
 
 # The inverses
@@ -368,9 +287,9 @@ def _eps(block: NormLinear) -> float:
     return torch.finfo(block.linear.weight.dtype).eps
 
 
-def _exact(layer: nn.Conv2d | nn.Linear) -> Affine:
+def _exact(layer: nn.Module) -> Affine:
     """In float64 on the CPU."""
-    affine = Affine.of(layer)
+    affine = Affine.of(cast(nn.Conv2d | nn.Linear, layer))
     return Affine(affine.weight.cpu(), affine.bias.cpu())
 
 
@@ -389,20 +308,3 @@ def _check(model: FastViT, images: Tensor) -> None:
         raise ValueError(f"images are {images.dtype}, expected preprocessed ones, of a floating-point dtype")
     if not images.isfinite().all():
         raise ValueError("images hold NaN or infinity")
-
-
-def _pink_noise(model: FastViT) -> Tensor:
-    """(16, in_chans, H, W), the same every time: noise with the spectrum, brightness and contrast of photographs."""
-    cfg, channels = model.pretrained_cfg, model.in_chans
-    height, width = (min(edge, 256) for edge in cfg["input_size"][1:])
-    exact: dict[str, Any] = {"dtype": torch.float64, "device": "cpu"}
-    generator = torch.Generator().manual_seed(0)
-    noise = torch.randn(16, 1 + channels, height, width, generator=generator, **exact)
-    frequency = torch.fft.fftfreq(height, **exact)[:, None].hypot(torch.fft.rfftfreq(width, **exact))
-    frequency[0, 0] = frequency[0, 1]
-    noise = torch.fft.irfft2(torch.fft.rfft2(noise) / frequency, s=(height, width))
-    noise = noise / noise.std((0, 2, 3), keepdim=True)
-    pixels = 0.45 + 0.25 * (0.9 * noise[:, :1] + 0.44 * noise[:, 1:])  # the colors of a photograph are much alike
-    mean, std = [torch.tensor([*cfg[key]] * channels, **exact)[:channels, None, None] for key in ("mean", "std")]
-    images: Tensor = (pixels.clamp(0, 1) - mean) / std
-    return images

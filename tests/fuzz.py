@@ -21,7 +21,7 @@ import time
 import traceback
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import prod
@@ -63,7 +63,8 @@ def corpus(folder: Path) -> Corpus:
         content = path.read_bytes()
         end = 8 + int.from_bytes(content[:8], "little")
         headers.append((json.loads(content[8:end]), content[end:]))
-    state = torch.load(written(folder / "state.pt", b"", lambda path: fastvit.save(folded, path, names="timm")))
+    fastvit.save(folded, folder / "state.pt", names="timm")
+    state = torch.load(folder / "state.pt")
     first = "patch_embed.0.rbr_conv.0.conv.weight"
     few = {"head.weight": torch.ones(4, 16).T, first: torch.ones(8, 3, 3, 3), "tied": torch.nn.Parameter(torch.ones(2))}
     training = {"epoch": 3, "args": argparse.Namespace(lr=0.1, size=torch.Size([2])), "state_dict": few, "x": [1, None]}
@@ -80,11 +81,8 @@ def opcodes(pickle: bytes) -> list[bytes]:
     return [pickle[start:end] for start, end in pairwise([*starts, len(pickle)])]
 
 
-def written(path: Path, content: bytes, write: Callable[[Path], object] | None = None) -> Path:
-    if write:
-        write(path)
-    else:
-        path.write_bytes(content)
+def written(path: Path, content: bytes) -> Path:
+    path.write_bytes(content)
     return path
 
 
@@ -106,7 +104,9 @@ def safetensors_header(random: Random, known: Corpus, folder: Path) -> Path:
         entry = header.setdefault(name, {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]})
         change = random.randrange(8)
         if change == 0:
-            entry["dtype"] = random.choice(("F4", "F8_E5M2", "F8_E8M0", "F64", "BF16", "C64", "BOOL", "U16", "I64", "X"))
+            entry["dtype"] = random.choice(
+                ("F4", "F8_E5M2", "F8_E8M0", "F64", "BF16", "C64", "BOOL", "U16", "I64", "X")
+            )
         elif change == 1:
             entry["shape"] = shape(random)
         elif change == 2:
@@ -254,7 +254,7 @@ def packed(header: dict[str, Any]) -> bytes:
     at = 0
     for entry in header.values():
         size, edges = {"F64": 8, "F32": 4, "BF16": 2, "U16": 2, "I64": 8, "C64": 8}, entry.get("shape")
-        if isinstance(edges, list) and all(type(edge) is int and 0 <= edge for edge in edges) and prod(edges) < 10**5:
+        if isinstance(edges, list) and all(type(edge) is int and edge >= 0 for edge in edges) and prod(edges) < 10**5:
             start, at = at, at + prod(edges) * size.get(str(entry.get("dtype")), 1)
             entry["data_offsets"] = [start, at]
     return bytes(at)
@@ -346,6 +346,7 @@ def judge(source: Path | Mapping[Any, Any]) -> Verdict:
         warnings.simplefilter("always")
         try:
             fastvit.load(source)
+            outlines.cache_clear()
         except fastvit.WeightsError as error:
             outcome = "refused"
             if not _proper(str(error), source):
@@ -390,9 +391,13 @@ def _memory(reset: bool = False) -> int:
 
 
 def make_small() -> None:
-    """Leave one small variant; build no network twice."""
+    """Leave one variant, a small one, and build no network twice that nothing was loaded into: that takes longest."""
     fastvit.CONFIGS.clear()
     fastvit.CONFIGS["fastvit_t8"] = VARIANT
+    read.outline = outlines  # type: ignore[assignment]
+
+
+outlines = functools.lru_cache(maxsize=8)(read.outline)
 
 
 # The run
@@ -406,6 +411,103 @@ def inputs(seed: int, first: int, last: int, folder: Path) -> Iterator[tuple[int
     for count in range(first, last):
         shutil.rmtree(here, ignore_errors=True)
         here.mkdir(parents=True)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # zipfile's, of names that it is given twice
-            yield count, TURNS[count % len(TURNS)](Random(f"{seed} {count}"), known, here)
+        yield count, TURNS[count % len(TURNS)](Random(f"{seed} {count}"), known, here)
+
+
+def child(seed: int, first: int, last: int, folder: Path, pipe: Connection) -> None:
+    """Try those inputs and tell each verdict; what Python cannot stop, a signal of the system's does."""
+    torch.set_num_threads(1)
+    make_small()
+    said = os.open(folder / "said", os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+    for stream in (1, 2):
+        os.dup2(said, stream)
+    limited = False
+    for count, source in inputs(seed, first, last, folder):
+        if not limited:
+            judge(folder / "input")  # which imports what is imported late
+            taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+            resource.setrlimit(resource.RLIMIT_AS, (taken + 4 * 2**30,) * 2)
+            os.truncate(said, 0)
+            limited = True
+        signal.setitimer(signal.ITIMER_PROF, 4 * SECONDS)  # of processor time, whose end ends the process
+        verdict = judge(source)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        if size := os.fstat(said).st_size:
+            verdict = replace(verdict, outcome="violation", why=f"{verdict.why}\nprinted {os.pread(said, size, 0)!r}")
+            os.truncate(said, 0)
+        if verdict.outcome == "violation":
+            keep(folder, count, verdict.why)
+        pipe.send(verdict)
+
+
+def keep(folder: Path, count: int, why: str) -> None:
+    kept = folder / f"violation-{count:06}"
+    shutil.rmtree(kept, ignore_errors=True)
+    kept.mkdir()
+    (folder / "input").rename(kept / "input")
+    (kept / "why.txt").write_text(f"input {count}, {TURNS[count % len(TURNS)].__name__}\n{why}\n")
+
+
+def verdicts(seed: int, last: int, folder: Path) -> Iterator[Verdict]:
+    """One for each input; the child that makes them is started anew whenever it dies."""
+    context = multiprocessing.get_context("spawn")
+    count = 0
+    while count < last:
+        mine, theirs = context.Pipe()
+        process = context.Process(target=child, args=(seed, count, last, folder, theirs), daemon=True)
+        process.start()
+        theirs.close()
+        try:
+            while count < last:
+                if not mine.poll(120):
+                    raise EOFError
+                verdict = mine.recv()
+                count += 1
+                yield verdict
+        except EOFError:
+            process.join(5)
+            said = (folder / "said").read_text(errors="replace")
+            why = f"{said}\nthe process died with exit code {process.exitcode} (None: it waits for ever)"
+            keep(folder, count, why)
+            count += 1
+            yield Verdict("violation", 4 * SECONDS, why)
+        finally:
+            process.terminate()
+            process.join()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--inputs", type=int, default=100_000)
+    parser.add_argument("--minutes", type=float, default=10, help="to stop after, whatever is left")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--folder", type=Path, help="for violations; otherwise a temporary one")
+    given = parser.parse_args()
+    folder = given.folder or Path(
+        tempfile.mkdtemp(prefix="fuzz-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None)
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    found: dict[str, list[Verdict]] = {kind.__name__: [] for kind in KINDS}
+    started = time.monotonic()
+    for count, verdict in enumerate(verdicts(given.seed, given.inputs, folder)):
+        found[TURNS[count % len(TURNS)].__name__].append(verdict)
+        if verdict.outcome == "violation":
+            print(f"{folder}/violation-{count:06}: {verdict.why.strip().splitlines()[-1][:300]}", file=sys.stderr)
+        if count % 1000 == 999:
+            print(f"{count + 1:,} inputs in {time.monotonic() - started:.0f} s", file=sys.stderr)
+        if time.monotonic() - started > 60 * given.minutes:
+            break
+    print(
+        "| kind | inputs | loaded | refused | violations | slowest, CPU s |\n| --- | ---: | ---: | ---: | ---: | ---: |"
+    )
+    everything = [verdict for several in found.values() for verdict in several]
+    for name, several in [*found.items(), ("all", everything)]:
+        outcomes = [sum(one.outcome == outcome for one in several) for outcome in ("loaded", "refused", "violation")]
+        slowest = max((one.seconds for one in several), default=0)
+        cells = [name.replace("_", " "), *(f"{number:,}" for number in (len(several), *outcomes)), f"{slowest:.2f}"]
+        print(f"| {' | '.join(cells)} |")
+    sys.exit(any(verdict.outcome == "violation" for verdict in everything))
+
+
+if __name__ == "__main__":
+    main()
