@@ -67,10 +67,13 @@ class Neutral(Moments):
 
 
 @torch.no_grad()
-def measured(model: FastViT, maps: Mapping[str, Mapping[str, Affine]], images: Tensor) -> dict[str, dict[str, Moments]]:
+def measured(
+    model: FastViT, maps: Mapping[str, Mapping[str, Affine | None]], images: Tensor
+) -> dict[str, dict[str, Moments]]:
     """What every layer's maps make of its input: their moments over all images and positions.
 
-    `maps` has the name of a layer, then those of linear maps, which are applied with its stride and groups.
+    `maps` has the name of a layer, then those of linear maps, which are applied with its stride and groups; None is the
+    input itself.
     """
     like = next(model.parameters())
     dtype = torch.promote_types(like.dtype, torch.float32)
@@ -86,18 +89,19 @@ def measured(model: FastViT, maps: Mapping[str, Mapping[str, Affine]], images: T
 
 
 def _measure(
-    layer: nn.Module, inputs: tuple[Tensor], *, maps: Mapping[str, Affine], moments: dict[str, Moments]
+    layer: nn.Module, inputs: tuple[Tensor], *, maps: Mapping[str, Affine | None], moments: dict[str, Moments]
 ) -> None:
     """A hook that adds what each map makes of a layer's input to the moments of that map; biases are left out."""
     (x,) = inputs
     for part, linear in maps.items():
-        weight = linear.weight.to(x.device, x.dtype)
-        if isinstance(layer, nn.Conv2d):
-            y = F.conv2d(x, weight, None, layer.stride, weight.shape[-1] // 2, 1, layer.groups)
-        else:
-            y = F.linear(x, weight)
-        new = Moments.of(y)
+        new = Moments.of(_applied(layer, linear.weight.to(x.device, x.dtype), x) if linear else x)
         moments[part] = moments[part] + new if part in moments else new
+
+
+def _applied(layer: nn.Module, weight: Tensor, x: Tensor) -> Tensor:
+    if isinstance(layer, nn.Conv2d):
+        return F.conv2d(x, weight, None, layer.stride, weight.shape[-1] // 2, 1, layer.groups)
+    return F.linear(x, weight)
 
 
 def pink_noise(model: FastViT) -> Tensor:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .affine import Affine
+from .affine import Affine, scale_and_shift
 from .forms import outline
 from .model import FastViT
 from .moments import EPS, Moments, Neutral, measured, pink_noise
@@ -35,20 +35,21 @@ from .reparam import (
 )
 
 
-def overparameterize(model: FastViT, images: Tensor | None = None) -> FastViT:
-    """A copy of `model` in which every folded block has its branches, norms and layer scales back, ready to train.
+def overparameterize(folded: FastViT, images: Tensor | None = None) -> FastViT:
+    """A copy of `folded` in which every folded block has its branches, norms and layer scales back, ready to train.
 
     The inverse of `reparameterize`: in eval mode the outputs stay what they were, and names and shapes are those of an
     unfolded model. Accepts what is folded wholly, in part (as Apple and timm fold, without the MLP's norm, layer scales
-    and attention) or not at all; blocks that are there stay as they are. Device, dtype, mode and `pretrained_cfg` are
-    kept; a frozen layer becomes a frozen block. What training had put into each branch cannot be known: what several
+    and attention) or not at all; of blocks that are there only the norms change, to the statistics of `images` and to
+    weights that make good for it. Device, dtype, mode and `pretrained_cfg` are kept; a frozen layer becomes a frozen
+    block. What training had put into each branch cannot be known: what several
     can express is divided among them equally. Nor can the size of weights before a norm or a layer scale, which
     changes no output but how fast an optimizer turns them: it is made that which AdamW leaves in trained networks. The
     layer scale of a RepMixer is the standard deviation of what it scales. Then every branch trains, the 1x1 depthwise
     ones through their norms' weights and biases, as in the original: a norm undoes every factor of a kernel before it.
 
     Args:
-        model: folded or not, in either mode; left untouched.
+        folded: or not, in either mode; left untouched.
         images: (B, in_chans, H, W), preprocessed, from which the norms take their statistics. In train mode a norm
             uses the batch's own, so training starts where the folded model was only if these look like the training
             pictures: give some dozens, of the training's size. By default 16 of pink noise, of the model's size but at
@@ -61,13 +62,20 @@ def overparameterize(model: FastViT, images: Tensor | None = None) -> FastViT:
 
     Source: arXiv:2303.14189, section 3.2; arXiv:2206.04040, section 3.3.
     """
-    folded = _folded(model)
-    images = pink_noise(model) if images is None else images
-    _check(model, images)
-    if not folded:
-        return copy.deepcopy(model)
-    maps = {name: _maps(block, _exact(model.get_submodule(name))) for name, block in folded.items()}
-    return _expanded(model, folded, measured(model, maps, images))
+    blocks = _folded(folded)
+    images = pink_noise(folded) if images is None else images
+    _check(folded, images)
+    if not blocks:
+        return copy.deepcopy(folded)
+    maps = {name: _maps(block, _exact(folded.get_submodule(name))) for name, block in blocks.items()}
+    norms = [name for name, module in folded.named_modules() if isinstance(module, nn.BatchNorm2d)]
+    moments = measured(folded, maps | {name: {"": None} for name in norms}, images)
+    unfolded = _expanded(folded, blocks, moments)
+    for name in norms:
+        norm, seen = unfolded.get_submodule(name), moments[name][""]
+        with torch.no_grad():
+            _fill_norm(norm, seen.mean, seen.variance, *(part.cpu() for part in scale_and_shift(norm)))
+    return unfolded
 
 
 def with_norms(model: FastViT) -> FastViT:
@@ -118,7 +126,7 @@ def _expanded(model: FastViT, folded: Mapping[str, Foldable], moments: Mapping[s
 
 
 @singledispatch
-def _maps(block: Foldable, affine: Affine) -> dict[str, Affine]:
+def _maps(block: Foldable, affine: Affine) -> Mapping[str, Affine | None]:
     """The maps of the block's input whose moments `_fill` asks for, by name."""
     return {"": affine}
 
@@ -184,7 +192,7 @@ def _split(block: ConvNorm | RepConv | RepMixer, whole: Affine) -> dict[str, Bra
 
 @_maps.register(ConvNorm)
 @_maps.register(RepConv)
-def _(block: ConvNorm | RepConv, affine: Affine) -> dict[str, Affine]:
+def _(block: ConvNorm | RepConv, affine: Affine) -> Mapping[str, Affine | None]:
     return {name: branch.linear for name, branch in _split(block, affine).items()}
 
 
@@ -202,7 +210,7 @@ def _rest(block: RepMixer | PositionEncoding, affine: Affine) -> Affine:
 
 
 @_maps.register
-def _(block: RepMixer, affine: Affine) -> dict[str, Affine]:
+def _(block: RepMixer, affine: Affine) -> Mapping[str, Affine | None]:
     rest = _rest(block, affine)
     return {"": rest} | {name: branch.linear for name, branch in _split(block, rest).items()}
 
@@ -234,7 +242,7 @@ def _(block: ScaledConv | ScaledLinear, affine: Affine, moments: Mapping[str, Mo
 
 
 @_maps.register
-def _(block: NormLinear, affine: Affine) -> dict[str, Affine]:
+def _(block: NormLinear, affine: Affine) -> Mapping[str, Affine | None]:
     return {"": Affine(torch.eye(affine.weight.shape[1], dtype=torch.float64, device="cpu"), affine.bias)}
 
 

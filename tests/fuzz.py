@@ -3,7 +3,7 @@
 Run as a script, it makes inputs from small files that load, and tries each in a child process with 4 GiB to spare. It
 is a violation if anything but a model or a WeightsError of one printable line comes out, if the process dies, warns,
 prints, starts a program or writes a file, or takes more than 5 seconds or 64 MB + 20 times the file. Violations are
-kept in --folder, each with its input; a table of counts comes at the end, and exit status 1 if there were any.
+kept in --folder, each with its input; a table of counts comes at the end, and the exit status is 1 if there were any.
 """
 
 import argparse
@@ -212,11 +212,11 @@ def index(random: Random, known: Corpus, folder: Path) -> Path:
 
 
 def a_folder(random: Random, known: Corpus, folder: Path) -> Path:
+    if random.random() < 0.5:
+        random.choice((safetensors_bytes, pickle_archive))(random, known, folder)
     for _ in range(random.choice((0, 1, 2, 3))):
         name = random.choice(("a", "model", ".hidden", "a\nb", "\x1b[31m", "\udc80", "x" * 200, "pytorch_model"))
         odd_file(random, folder / (name + random.choice((".safetensors", ".bin", ".pt", ".index.json", ".tar", ""))))
-    if random.random() < 0.5:
-        random.choice((safetensors_bytes, pickle_archive))(random, known, folder)
     return random.choice((folder, folder, folder / "missing.pt", folder / ("x" * 300), folder / "a\0b.bin"))
 
 

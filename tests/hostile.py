@@ -118,7 +118,8 @@ def archive(
         warnings.simplefilter("ignore")  # of names that are there twice
         with zipfile.ZipFile(path, "w", compressed) as file:
             for name, content in entries:
-                file.writestr(folder + (name.encode("utf-8", "replace").decode() or "_"), content)
+                name = name.encode("utf-8", "replace").decode().partition("\0")[0]  # as zipfile has it
+                file.writestr(folder + (name or "_"), content)
     return path
 
 
