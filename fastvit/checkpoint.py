@@ -43,9 +43,7 @@ def from_weights(weights: Weights, num_classes: int | None = None) -> FastViT:
     """The model that `weights` are of, in their form and in eval mode."""
     classes = weights.cfg["num_classes"] if num_classes is None else num_classes
     pool = weights.global_pool or ("avg" if classes else "")
-    model = outline(
-        CONFIGS[weights.variant], weights.form, num_classes=classes, in_chans=weights.in_chans, global_pool=pool
-    )
+    model = outline(CONFIGS[weights.variant], num_classes=classes, in_chans=weights.in_chans, global_pool=pool)
     fill(model, weights, weights.form, stacklevel=4)
     return model
 
@@ -161,10 +159,8 @@ def _with_images(weights: Weights, model: FastViT) -> dict[str, Tensor]:
 
 def _same_head(weights: Weights, model: FastViT) -> bool:
     """Whether the weights' classifier is for as many classes and reads as many channels."""
-    doubled = "catavgmax"
-    return weights.cfg["num_classes"] == model.num_classes and (
-        model.num_classes == 0 or (weights.global_pool == doubled) == (model.global_pool == doubled)
-    )
+    doubled = [pool == "catavgmax" for pool in (weights.global_pool, model.global_pool)]
+    return weights.cfg["num_classes"] == model.num_classes and doubled[0] == doubled[1]
 
 
 def _with_new_head(state: dict[str, Tensor], model: FastViT) -> dict[str, Tensor]:

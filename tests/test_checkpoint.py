@@ -21,7 +21,8 @@ from timm_names import from_timm
 from torch import Tensor
 
 import fastvit
-from fastvit import FastViT, WeightsError, create_model, load, reparameterize, save
+from fastvit import FastViT, WeightsError, create_model, form_of, load, reparameterize, save
+from fastvit.forms import Form, outline
 from fastvit.reparam import foldables
 from fastvit.weights import catalog
 
@@ -103,6 +104,7 @@ def test_create_model_takes_weights_by_path_or_by_tag(file: Path, monkeypatch: p
         {"name": "fastvit_t8", "checkpoint_path": str(file)},
         {"name": "fastvit_t8.cifar10", "pretrained": True},
         {"name": "fastvit_t8.cifar10", "pretrained": True, "num_classes": 10},
+        {"name": "fastvit_t8.apple_in1k", "pretrained": True, "checkpoint_path": file},
     ):
         model = create_model(**arguments)
         assert isinstance(model, FastViT)
@@ -178,6 +180,14 @@ def test_timms_network_comes_through_a_file_with_its_outputs(tmp_path: Path) -> 
     save(from_timm(create_model("fastvithd"), theirs), tmp_path / "hd.safetensors")
     images = torch.randn(IMAGES)
     assert_near(load(tmp_path / "hd.safetensors")(images), theirs(images), 1e-5)
+
+
+def test_weights_for_other_images_than_colour_pictures_are_not_adapted(tmp_path: Path) -> None:
+    save(made("fastvit_t8", in_chans=4), tmp_path / "model.safetensors")
+    for in_chans in (1, 3):
+        with pytest.raises(WeightsError, match=f"weights for 4 channels cannot be adapted to {in_chans}, only"):
+            create_model("fastvit_t8", checkpoint_path=tmp_path / "model.safetensors", in_chans=in_chans)
+    assert create_model("fastvit_t8", checkpoint_path=tmp_path / "model.safetensors", in_chans=4).in_chans == 4
 
 
 # Writing
@@ -280,6 +290,13 @@ def test_a_pruned_model_is_not_saved_since_it_could_not_be_loaded(tmp_path: Path
         save(model, tmp_path / "model.safetensors")
 
 
+@pytest.mark.parametrize("form", ["unfolded", "partial", "folded"])
+def test_a_pruned_model_says_its_form(form: Form) -> None:
+    model = outline(SMALL["fastvit_sa12"], form)
+    model.prune_intermediate_layers([1], prune_norm=True, prune_head=True)
+    assert form_of(model) == form
+
+
 # Files that cannot be used
 
 
@@ -370,6 +387,10 @@ def _transpose(state: dict[str, Tensor]) -> None:
         (_cfg(label_names=list(range(10))), "fastvit.save.*not a list of at most 10 names"),
         (_cfg(input_size=[1, 256, 256]), "fastvit.save.*the first convolution for 3 channels"),
         (_cfg(input_size=[3, 10**9, 10**9]), "fastvit.save.*larger than 16384"),
+        (_cfg(input_size=[3, 10**400, 10**400]), "fastvit.save.*too large"),
+        (_cfg(crop_pct=0.01), "fastvit.save.*larger than 16384"),
+        (_header(pretrained_cfg="[" * 100_000), "fastvit.save.*recursion"),
+        (_cfg(label_names=["\x1b[2J"] * 10), "fastvit.save.*not a list of at most 10 names"),
         (_cfg(mean="black"), "fastvit.save"),
         (_cfg(crop_pct=2), "fastvit.save.*crop"),
         (_tensors(lambda state: state.pop("head.fc.bias")), r"1 missing \(head.fc.bias\)"),

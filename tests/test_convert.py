@@ -9,6 +9,7 @@ import safetensors.torch
 import torch
 from click.testing import Result
 from near import assert_near
+from PIL import Image
 from randomize import randomize
 from small import equal, timms_small
 from typer.testing import CliRunner
@@ -102,6 +103,29 @@ def test_pictures_are_taken_from_all_folders(
 def test_other_channels_convert(tmp_path: Path) -> None:
     save(randomize(create_model("fastvit_t8", in_chans=1)), tmp_path / "grey.safetensors")
     assert converted(tmp_path / "grey.safetensors", tmp_path / "out.pt", "--names", "timm")["relative_difference"] == 0
+
+
+def test_all_the_pictures_calibrate(model: FastViT, file: Path, tmp_path: Path) -> None:
+    from fastvit.images import read_image
+
+    save(reparameterize(model), file)
+    (tmp_path / "pictures").mkdir()
+    for name, turn in (("a", Image.Transpose.ROTATE_90), ("b", Image.Transpose.ROTATE_180)):
+        read_image(CAT).transpose(turn).save(tmp_path / "pictures" / f"{name}.png")
+    converted(file, tmp_path / "out.safetensors", "--unfold", "--images", tmp_path / "pictures")
+    images = torch.stack([model.preprocess(read_image(tmp_path / "pictures" / name)) for name in ("a.png", "b.png")])
+    assert equal(load(tmp_path / "out.safetensors"), overparameterize(reparameterize(model), images))
+
+
+def test_the_report_counts_what_was_read_and_what_was_written(tmp_path: Path) -> None:
+    made = randomize(create_model("fastvit_mci0")).eval()
+    made.head.fc.bias.data.zero_()
+    save(made, tmp_path / "apple.pt", names="apple")  # with CLIP's projection
+    report = converted(tmp_path / "apple.pt", tmp_path / "out.safetensors", "--names", "timm", "--fold")
+    assert report["tensors"] == len(torch.load(tmp_path / "apple.pt"))
+    for parameters, file in (("parameters", "apple.pt"), ("out_parameters", "out.safetensors")):
+        assert report[parameters] == sum(parameter.numel() for parameter in load(tmp_path / file).parameters())
+    assert report["out_bytes"] == (tmp_path / "out.safetensors").stat().st_size
 
 
 def test_half_precision_halves_the_file(file: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import pickle
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -123,7 +124,7 @@ def pickled(path: Path, code: bytes, changed: dict[str, bytes] | None = None) ->
     "code",
     {
         "tuples in tuples as a key": b"}" + nested(10**6) + b"Ns.",
-        "fewer of them": b"}" + nested(300_000) + b"Ns.",
+        "fewer of them": b"}" + nested(100_000) + b"Ns.",
         "a branching tuple as a key": b"}" + branching() + b"Ns.",
         "called": branching() + b")R.",
         "given to a function": named("argparse Namespace") + branching() + b"\x85R.",
@@ -155,6 +156,8 @@ def pickled(path: Path, code: bytes, changed: dict[str, bytes] | None = None) ->
         "protocol 5": b"\x80\5\x96\0\0\0\0\0\0\0\x40.",
         "a long number": b"I" + b"1" * 5000 + b"\n.",
         "a text of 4 GiB": b"X\xff\xff\xff\xff.",
+        "a text in quotes": b"S'\\q'\n.",
+        "a text with escapes": b"V\\ud800\\q\n.",
         "a lone surrogate": b"}" + text("\ud800") + b"Ns.",
         "a name with a newline": b"cos\nsys tem\n)R.",
         "a long name": named("a " + "b" * 100_000) + b".",
@@ -199,6 +202,26 @@ def test_a_million_arguments_are_not_walked_again_and_again(tmp_path: Path) -> N
     refused(pickled(tmp_path, REBUILD + put(0) + many + put(1) + (get(0) + get(1) + b"R") * 100_000 + b"}."))
 
 
+def test_memo_numbers_that_collide_are_refused(tmp_path: Path) -> None:
+    run = [1]  # of keys that fill the slots which Python's dict tries one after the other
+    while len(run) < 170_000:
+        run.append((5 * run[-1] + 1) % 2**18)
+    places = {slot: place for place, slot in enumerate(run)}
+    random = Random(0)
+    last = next(key for key in iter(lambda: random.randrange(2**20, 2**32), None) if probes(key, places) > 100_000)
+    code = b"N" + b"".join(map(put, [*run, last])) + get(last) * 300_000
+    refused(pickled(tmp_path, code + b"}."))
+
+
+def probes(key: int, places: dict[int, int]) -> int:
+    """How many of the slots in `places` are tried before `key` is found."""
+    slot = key % 2**18
+    while key and slot in places:
+        key >>= 5
+        slot = (5 * slot + key + 1) % 2**18
+    return len(places) - places.get(slot, len(places))
+
+
 @pytest.mark.parametrize(
     "changed",
     [
@@ -215,7 +238,7 @@ def test_archives_that_torch_does_not_write_are_refused(changed: dict[str, bytes
 
 @pytest.mark.parametrize("compressed", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 def test_compressed_archives_are_refused_before_they_are_unpacked(compressed: int, tmp_path: Path) -> None:
-    refused(archive(tmp_path / "model.pt", [("it/data.pkl", b"\x80\2" + b"N" * 10**8 + b".")], compressed))
+    refused(archive(tmp_path / "model.pt", [("it/data.pkl", b"\x80\2" + b"N" * 10**7 + b".")], compressed))
 
 
 def test_an_entry_that_is_there_hundreds_of_times_is_not_read_each_time(tmp_path: Path) -> None:
@@ -273,6 +296,13 @@ def test_headers_of_ours_with_odd_values_are_refused(said: dict[str, Any], known
 @pytest.mark.parametrize("cfg", ["[" * 10**5, "{", "1" * 5000, "[]", "null", '"x"', "{}", "[" + "[]," * 10**5 + "[]]"])
 def test_headers_of_ours_that_are_no_dictionary_are_refused(cfg: str, known: Corpus, tmp_path: Path) -> None:
     refused(described(known, tmp_path, pretrained_cfg=cfg))
+
+
+def test_megabytes_of_lists_are_not_parsed(known: Corpus, tmp_path: Path) -> None:
+    lists = "[" + "[]," * 10**7 + "[]]"
+    refused(described(known, tmp_path, pretrained_cfg=lists))
+    (tmp_path / "x.index.json").write_text(lists)
+    refused(tmp_path / "x.index.json")
 
 
 @pytest.mark.parametrize("key", ["variant", "form", "global_pool"])
@@ -432,9 +462,15 @@ def test_names_of_nothing_are_refused(name: str) -> None:
 # State dicts
 
 
-@pytest.mark.parametrize("place", ["stem.0.conv_kxk.0.conv.weight", "stem.0.weight", "head.fc.bias", 5, None, "a\nb"])
+@pytest.mark.parametrize("place", ["stem.0.conv_kxk.0.conv.weight", "stem.0.weight", "head.fc.bias", 5])
 def test_odd_values_in_a_state_dict_are_loaded_or_refused(place: Any, known: Corpus) -> None:
     for value in odd_tensors():
-        for state in (known.state | {place: value}, {"state_dict": known.state | {place: value}}):
-            verdict = judge(state)
-            assert verdict.outcome != "violation", (value, verdict.why)
+        verdict = judge(known.state | {place: value})
+        assert verdict.outcome != "violation", (value, verdict.why)
+
+
+@pytest.mark.parametrize(
+    "state", [{}, {None: 1}, {"state_dict": None}, {"state_dict": {}}, {"model": 5, "a\nb": torch.ones(1)}, {(1,): []}]
+)
+def test_state_dicts_of_nothing_are_refused(state: dict[Any, Any]) -> None:
+    refused(state)

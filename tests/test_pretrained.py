@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from fastvit import (
     list_models,
     load,
     overparameterize,
+    save,
 )
 from fastvit.forms import outline
 from fastvit.weights import hub as client
@@ -70,6 +72,17 @@ def test_the_model_says_what_the_catalogue_says(published: nn.Module) -> None:
     assert cfg["hf_hub_id"] == row.repository and cfg["num_classes"] == 1000
     assert cfg["label_names"][281] == "tabby" and len(cfg["label_names"]) == 1000
     assert model.preprocess == row.preprocess == Preprocess.from_cfg(cfg)
+
+
+def test_the_catalogue_is_believed_before_the_file(hub: Hub, tmp_path: Path) -> None:
+    model = create_model("fastvit_sa12")
+    model.pretrained_cfg |= {"license": "none at all", "mean": (0.0, 0.0, 0.0), "url": "its own"}
+    save(model, tmp_path / "model.safetensors")
+    hub.publish(CHECKPOINTS[NAME].repository, {"model.safetensors": (tmp_path / "model.safetensors").read_bytes()})
+    again = load(NAME)
+    assert again.pretrained_cfg["license"] == CHECKPOINTS[NAME].license
+    assert again.preprocess == CHECKPOINTS[NAME].preprocess
+    assert again.pretrained_cfg["url"] == "its own"
 
 
 def test_the_licence_is_printed_once(published: nn.Module, capsys: pytest.CaptureFixture[str]) -> None:
@@ -150,7 +163,9 @@ def test_a_fastvlms_tower_comes_without_its_language_model(hub: Hub, capsys: pyt
     assert form_of(overparameterize(model)) == "unfolded"
 
 
-def test_a_training_checkpoint_of_open_clip_is_read(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_training_checkpoint_of_open_clip_is_read(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     theirs = randomize(timms_small("fastvithd")).eval()
     state = {f"module.visual.trunk.{name}": tensor for name, tensor in theirs.state_dict().items()}
     checkpoint: dict[str, Any] = {
@@ -166,6 +181,17 @@ def test_a_training_checkpoint_of_open_clip_is_read(hub: Hub, tmp_path: Path, mo
     images = torch.randn(1, 3, 70, 99)
     assert_near(model(images), theirs(images), 1e-5)
     assert model.pretrained_cfg["architecture"] == "fastvit_mci3" and model.num_classes == 768
+    assert not caplog.records  # the name says which of the twins it is
+
+
+def test_a_published_network_taken_for_its_twin_gets_the_twins_pictures(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(CONFIGS, "fastvit_mci3", replace(CONFIGS["fastvithd"], preprocess=Preprocess(crop=0.5)))
+    tower(hub)
+    twin = load(TOWER, variant="fastvit_mci3")
+    assert twin.preprocess == Preprocess(crop=0.5) and twin.pretrained_cfg["architecture"] == "fastvit_mci3"
+    assert twin.pretrained_cfg["license"] == CHECKPOINTS[TOWER].license
 
 
 def test_every_published_name_is_listed_and_a_wrong_tag_offers_the_right_one() -> None:

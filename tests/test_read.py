@@ -1,6 +1,7 @@
 """Every family's checkpoints load: recognised, complete, and with the outputs of the code that they come from."""
 
 import argparse
+import copy
 import functools
 import json
 import logging
@@ -252,19 +253,39 @@ def test_twins_are_told_apart_by_who_publishes_them_and_the_choice_is_said(caplo
     for family, variant in {
         "FastVLM, LLaVA": "fastvithd",
         "FastVLM, mlx": "fastvithd",
+        "FastVLM, transformers": "fastvithd",
+        "ml-fastvit, folded": "fastvithd",
         "timm hub": "fastvit_mci3",
         "MobileCLIP2, wrapped": "fastvit_mci3",
     }.items():
         caplog.clear()
         again = load(published(models[FAMILIES[family].get("form", "unfolded")], family))
         assert again.pretrained_cfg["architecture"] == variant
-        assert again.preprocess == CONFIGS[variant].preprocess
+        crops = {"crop_mode": "center"} if family == "FastVLM, transformers" else {}
+        assert again.preprocess == replace(CONFIGS[variant].preprocess, **crops)
         [record] = caplog.records
         assert record.name == "fastvit" and record.levelno == logging.WARNING
         assert f"fits fastvit_mci3 and fastvithd, taken as {variant}; variant= overrules" in record.getMessage()
     caplog.clear()
     assert load(published(models["partial"], "FastVLM, LLaVA"), variant="fastvit_mci3").preprocess.mean[0] > 0
     load(published(outline(CONFIGS["fastvit_t8"]), "timm hub"))
+    assert not caplog.records
+
+
+@pytest.mark.usefixtures("small_variants")
+def test_a_header_tells_twins_apart_and_the_other_takes_no_preprocessing_from_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    depths, width = CONFIGS["fastvithd"].depths, CONFIGS["fastvithd"].width
+    monkeypatch.setitem(CONFIGS, "fastvit_mci3", replace(CONFIGS["fastvit_mci3"], depths=depths, width=width))
+    for variant, other in (("fastvithd", "fastvit_mci3"), ("fastvit_mci3", "fastvithd")):
+        model = create_model(variant)
+        model.pretrained_cfg |= {"license": "mit", "interpolation": "lanczos"}
+        save(model, tmp_path / "model.safetensors")
+        assert load(tmp_path / "model.safetensors").pretrained_cfg == model.pretrained_cfg
+        again = load(tmp_path / "model.safetensors", variant=other)
+        assert again.preprocess == CONFIGS[other].preprocess
+        assert (again.pretrained_cfg["architecture"], again.pretrained_cfg.get("license")) == (other, "mit")
     assert not caplog.records
 
 
@@ -308,6 +329,9 @@ def test_a_sharded_folder_in_half_precision_becomes_float32(tower: FastViT, dtyp
 
 def test_float64_stays_float64(tower: FastViT) -> None:
     state = published(tower.double(), "FastVLM, LLaVA")
+    assert {parameter.dtype for parameter in load(state, variant="fastvithd").parameters()} == {torch.float64}
+    name = next(iter(state))
+    state[name] = state[name].float()
     assert {parameter.dtype for parameter in load(state, variant="fastvithd").parameters()} == {torch.float64}
 
 
@@ -422,12 +446,13 @@ def test_published_names_win_over_what_lies_in_the_folder(tmp_path: Path, monkey
 def test_a_loaded_model_shares_no_memory_with_where_it_came_from(tmp_path: Path) -> None:
     model = randomize(create_model("fastvit_t8")).eval()
     state = published(model, "timm hub")
+    expected = copy.deepcopy(model)
     for source in (state, model.state_dict()):
         again = load(source)
         with torch.no_grad():
             for tensor in again.state_dict().values():
                 tensor.add_(1)
-        assert equal(load(source), model)
+        assert equal(model, expected)
     save(model, tmp_path / "timm.pt", names="timm")
     again = load(tmp_path / "timm.pt")
     (tmp_path / "timm.pt").write_bytes(b"")  # a file that was still mapped would take the process with it
@@ -454,6 +479,19 @@ def test_another_number_of_classes_starts_a_new_head_and_warns() -> None:
 
 
 @pytest_small
+@pytest.mark.filterwarnings("ignore:.*started a new one")
+def test_a_new_head_leaves_form_channels_and_pooling_as_they_were(tmp_path: Path) -> None:
+    for pool in ("max", "catavgmax"):
+        model = reparameterize(create_model("fastvit_t8", num_classes=10, in_chans=4, global_pool=pool).eval())
+        save(model, tmp_path / "model.safetensors")
+        for num_classes in (7, 0):
+            again = load(tmp_path / "model.safetensors", num_classes=num_classes)
+            assert (form_of(again), again.in_chans, again.global_pool) == ("folded", 4, pool)
+            channels = num_classes or again.num_features * (2 if pool == "catavgmax" else 1)
+            assert again(torch.randn(2, 4, 64, 64)).shape == (2, channels)
+
+
+@pytest_small
 @pytest.mark.parametrize("arguments", [{"in_chans": 1}, {"global_pool": "catavgmax"}, {"num_classes": 3}])
 def test_shapes_tell_channels_classes_and_doubled_pooling(arguments: dict[str, Any]) -> None:
     model = randomize(create_model("fastvit_t8", **arguments)).eval()
@@ -468,6 +506,15 @@ def test_shapes_tell_channels_classes_and_doubled_pooling(arguments: dict[str, A
 
 
 @pytest_small
+@pytest.mark.parametrize("family", ["MobileCLIP .pt", "FastVLM, LLaVA", "FastVLM, mlx"])
+def test_shapes_tell_the_same_of_a_projection_and_where_channels_are_last(family: str) -> None:
+    form = FAMILIES[family].get("form", "unfolded")
+    model = outline(CONFIGS["fastvit_mci0"], form, in_chans=4, global_pool="catavgmax")
+    again = load(published(model, family))
+    assert (again.in_chans, again.num_classes, again.global_pool) == (4, 512, "catavgmax")
+
+
+@pytest_small
 def test_the_projection_is_written_for_clips_encoders_alone_and_only_without_a_bias(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -475,13 +522,14 @@ def test_the_projection_is_written_for_clips_encoders_alone_and_only_without_a_b
         ("fastvit_mci0", False, {"head.proj"}),
         ("fastvit_mci0", True, {"head.weight", "head.bias"}),
         ("fastvit_t8", False, {"head.weight", "head.bias"}),
+        ("fastvit_mci0", None, set()),
     ):
-        model = randomize(create_model(name)).eval()
-        if not bias:
+        model = randomize(create_model(name, num_classes=0 if bias is None else None)).eval()
+        if bias is False:
             model.head.fc.bias.data.zero_()
         caplog.clear()
         save(model, tmp_path / "model.safetensors", names="apple")
-        assert ("projection has a bias" in caplog.text) == (bias and name == "fastvit_mci0")
+        assert ("projection has a bias" in caplog.text) == (bool(bias) and name == "fastvit_mci0")
         written = safetensors.torch.load_file(tmp_path / "model.safetensors")
         assert {key for key in written if key.startswith("head")} == expected
         assert equal(load(tmp_path / "model.safetensors"), model)
@@ -544,9 +592,25 @@ def test_what_does_not_fit_is_one_line_that_says_what_is_wrong(
 
 
 @pytest_small
-def test_an_unused_head_for_distillation_is_dropped() -> None:
+@pytest.mark.parametrize("name", ["head_dist.weight", "dist_head.weight"])
+def test_an_unused_head_for_distillation_is_dropped(name: str) -> None:
     model = randomize(create_model("fastvit_t8")).eval()
-    assert equal(load(published(model, "timm hub") | {"head_dist.weight": torch.ones(3)}), model)
+    assert equal(load(published(model, "timm hub") | {name: torch.ones(3)}), model)
+
+
+@pytest_small
+def test_a_name_that_only_ends_like_an_encoders_is_none() -> None:
+    model = randomize(create_model("fastvit_t8")).eval()
+    state = published(model, "timm hub")
+    first = "stem.0.conv_kxk.0.conv.weight"
+    assert equal(load({f"a.{n}": t for n, t in state.items()} | {f"text_{first}": state[first]}), model)
+
+
+@pytest.mark.parametrize("variant", CONFIGS)
+def test_with_a_block_too_few_the_nearest_variant_is_still_the_one(variant: str) -> None:
+    state = published(outlined(variant, "unfolded", None), "timm hub")
+    found = recognise(InMemory("it", {n: t for n, t in state.items() if not n.startswith("stages.2.blocks.1.")}))
+    assert not found.fits and set(found.variants) == (TWINS if variant in TWINS else {variant})
 
 
 @pytest_small

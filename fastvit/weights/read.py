@@ -102,8 +102,7 @@ def _read(tensors: Tensors, variant: str | None, known: dict[str, Any]) -> Weigh
         both = " and ".join(sorted(found.variants))
         _log.warning("%s: fits %s, taken as %s; variant= overrules", tensors.source, both, taken)
     config = CONFIGS[taken]
-    if taken != said.get("architecture"):  # how pictures are prepared is another matter for its twin
-        said = {key: said[key] for key in said.keys() & {"num_classes", "label_names", "license", "global_pool"}}
+    said, known = _about(taken, said), _about(taken, known)
     if found.naming == "timm" and "vision_tower" in found.prefix:
         said["crop_mode"] = "center"  # transformers' processor for FastVLM crops, where Apple's pads
     classes = said.get("num_classes", found.num_classes)
@@ -120,6 +119,13 @@ def _read(tensors: Tensors, variant: str | None, known: dict[str, Any]) -> Weigh
         state=_state(tensors, found, network),
         recognised=found,
     )
+
+
+def _about(variant: str, cfg: dict[str, Any]) -> dict[str, Any]:
+    """What a cfg says of `variant`: how pictures are prepared is another matter for its twin."""
+    if cfg.get("architecture") == variant:
+        return dict(cfg)
+    return {key: cfg[key] for key in cfg.keys() & {"num_classes", "label_names", "license", "global_pool"}}
 
 
 def _state(tensors: Tensors, found: Recognised, model: FastViT) -> dict[str, Tensor]:
