@@ -111,15 +111,13 @@ OPCODES += [
 OPCODES += [put(0), get(0), put(2**32 - 1), b"q\1", b"h\1", DICTIONARY, numbers((1, 2)), storage(kind="BoolStorage")]
 
 
-def archive(
-    path: Path, entries: list[tuple[str, bytes]], compressed: int = zipfile.ZIP_STORED, folder: str = ""
-) -> Path:
+def archive(path: Path, entries: list[tuple[str, bytes]], compressed: int = zipfile.ZIP_STORED) -> Path:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of names that are there twice
         with zipfile.ZipFile(path, "w", compressed) as file:
             for name, content in entries:
                 name = name.encode("utf-8", "replace").decode().partition("\0")[0]  # as zipfile has it
-                file.writestr(folder + (name or "_"), content)
+                file.writestr(zipfile.ZipInfo(name or "_"), content, compressed)  # without the time of day
     return path
 
 

@@ -81,8 +81,14 @@ def test_what_the_fuzzer_starts_from_loads_and_every_kind_comes_from_its_number(
     )
     assert judge(known.state).outcome == "loaded"
     assert set(TURNS) == set(KINDS)
-    first, again = ([str(source) for _, source in inputs(7, 0, 20, tmp_path)] for _ in range(2))
+    first, again = ([content(source) for _, source in inputs(7, 0, 20, tmp_path)] for _ in range(2))
     assert first == again
+
+
+def content(source: Any) -> Any:
+    if isinstance(source, dict):
+        return list(source)
+    return source.read_bytes() if source.is_file() else source
 
 
 @pytest.mark.parametrize(
@@ -462,7 +468,7 @@ def test_names_of_nothing_are_refused(name: str) -> None:
 # State dicts
 
 
-@pytest.mark.parametrize("place", ["stem.0.conv_kxk.0.conv.weight", "stem.0.weight", "head.fc.bias", 5])
+@pytest.mark.parametrize("place", ["stem.0.conv_kxk.0.conv.weight", "stem.0.weight", "head.fc.bias"])
 def test_odd_values_in_a_state_dict_are_loaded_or_refused(place: Any, known: Corpus) -> None:
     for value in odd_tensors():
         verdict = judge(known.state | {place: value})

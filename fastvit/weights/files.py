@@ -12,6 +12,8 @@ from ..atomic import replacing
 from .pickles import Pickled
 from .tensors import DamagedError, Tensors, WeightsError, line
 
+LONGEST = 5_000_000  # bytes of an index; those of language models have some 100,000
+
 
 class Safetensors(Tensors):
     """One .safetensors file; its header is read at once, tensors when asked for."""
@@ -51,6 +53,8 @@ class Shards(Tensors):
         self.folder = path.parent
         self.opened: dict[str, Tensors] = {}
         try:
+            if path.stat().st_size > LONGEST:
+                raise ValueError(f"it has more than {LONGEST:,} bytes")
             weight_map = json.loads(path.read_bytes())["weight_map"]
             self.shards = {str(name): str(shard) for name, shard in weight_map.items()}
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

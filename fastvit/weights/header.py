@@ -11,6 +11,7 @@ from .recognise import Recognised
 from .tensors import Tensors, WeightsError, line
 
 LARGEST = 16384  # pixels, high or wide
+LONGEST = 5_000_000  # characters; 20,000 names of classes have a million
 _TUPLES = ("input_size", "pool_size", "mean", "std", "first_conv")  # JSON has lists only
 
 
@@ -37,6 +38,8 @@ def read(tensors: Tensors, found: Recognised) -> dict[str, Any]:
     if "variant" not in said or "pretrained_cfg" not in said:
         return {}
     try:
+        if len(said["pretrained_cfg"]) > LONGEST:
+            raise ValueError(f"pretrained_cfg has more than {LONGEST:,} characters")
         cfg = json.loads(said["pretrained_cfg"])
         cfg = {key: tuple(value) if key in _TUPLES else value for key, value in cfg.items()}
         _check(cfg, said["form"], said["global_pool"], found)

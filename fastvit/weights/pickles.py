@@ -6,9 +6,10 @@ which are a few numbers each. So the opcodes are followed here, those are kept, 
 state, options, numbers. The tensors' bytes are read when they are asked for.
 """
 
+import io
 import pickletools
 import zipfile
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -133,15 +134,31 @@ _ARGUMENTS = {"BINFLOAT", "BINUNICODE", "BININT", "BININT1", "BININT2", "LONG1"}
 _TAKE = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3, "SETITEM": 2, "APPEND": 1, "BUILD": 1, "BINPERSID": 1}
 _TAKE |= {"REDUCE": 2, "NEWOBJ": 2}
 _TAKE_TO_MARK = {"TUPLE", "SETITEMS", "APPENDS"}
+_OPCODES = {*_CONSTANTS, *_ARGUMENTS, *_TAKE, *_TAKE_TO_MARK, "EMPTY_DICT", "GLOBAL", "MARK", "PROTO", "STOP"}
+_OPCODES |= {"BINPUT", "LONG_BINPUT", "BINGET", "LONG_BINGET"}
+_BY_CODE = {opcode.code: opcode for opcode in pickletools.opcodes}
+
+
+def _opcodes(pickle: bytes) -> Iterator[tuple[str, Any]]:
+    """Names and arguments; pickletools.genops reads the arguments of all, some of which make Python warn."""
+    file = io.BytesIO(pickle)
+    while True:
+        opcode = _BY_CODE.get(file.read(1).decode("latin-1"))
+        if opcode is None:
+            raise ValueError("it has no end, or an opcode that there is not")
+        if opcode.name not in _OPCODES:
+            raise RefusedError(f"has the opcode {opcode.name}, which no state dict has")
+        yield opcode.name, opcode.arg.reader(file) if opcode.arg else None
+        if opcode.name == "STOP":
+            return
 
 
 def _followed(pickle: bytes) -> Any:
     """The object, or None for what is neither a dictionary nor a tensor; each opcode leaves one value at most."""
     stack: list[Any] = []
     marks: list[int] = []
-    memo: dict[Any, Any] = {}
-    for count, (opcode, argument, _) in enumerate(pickletools.genops(pickle)):
-        name = opcode.name
+    memo: list[Any] = []  # no dict: numbers can be chosen to collide
+    for count, (name, argument) in enumerate(_opcodes(pickle)):
         if count > LONGEST:
             raise RefusedError(f"has more than {LONGEST:,} opcodes")
         if name == "EMPTY_DICT":
@@ -153,7 +170,9 @@ def _followed(pickle: bytes) -> Any:
         elif name == "GLOBAL":
             stack.append(_known(str(argument)))
         elif name.endswith("BINPUT"):
-            memo[argument] = stack[-1]
+            if argument > len(memo):
+                raise ValueError("its memo has gaps")
+            memo[argument : argument + 1] = [stack[-1]]
         elif name.endswith("BINGET"):
             stack.append(memo[argument])
         elif name == "MARK":
@@ -165,8 +184,6 @@ def _followed(pickle: bytes) -> Any:
             taken = stack[start:]
             del stack[start:]
             _apply(name, taken, stack)
-        elif name not in ("PROTO", "STOP"):
-            raise RefusedError(f"has the opcode {name}, which no state dict has")
     return stack[-1]
 
 
@@ -214,10 +231,11 @@ def _called(function: Any, arguments: Any) -> Any:
         return arguments[0]
     if function.name not in _TENSOR:
         return None
-    (dtype, key), offset, shape, stride, *_ = arguments
-    if any(arguments[6:]):
-        raise ValueError("it conjugates or negates a tensor")
+    if len(arguments) > 7 or any(arguments[6:]):
+        raise ValueError("it rebuilds a tensor from something else, or conjugates it")
+    (dtype, key), offset, shape, stride = arguments[:4]
     numbers = (offset, *shape[:9], *stride[:9])
-    if not len(shape) == len(stride) <= 8 or not all(type(number) is int and 0 <= number < 2**63 for number in numbers):
+    sound = isinstance(dtype, torch.dtype) and len(shape) == len(stride) <= 8
+    if not sound or not all(type(number) is int and 0 <= number < 2**63 for number in numbers):
         raise ValueError("it rebuilds a tensor from something else")
     return Stored(dtype, key, offset, tuple(shape), tuple(stride))

@@ -182,12 +182,13 @@ def _our_shape(shape: tuple[int, ...], name: str, found: Recognised) -> tuple[in
 
 _TO_FIRST = {4: (0, 3, 1, 2), 3: (2, 0, 1)}  # (out, k, k, in) -> (out, in, k, k); (1, 1, C) -> (C, 1, 1)
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_COUNTS = (*_FLOATS, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
 def _converted(tensors: Tensors, name: str, found: Recognised, *, count: bool) -> Tensor:
     """One tensor, in our layout and memory of its own."""
     tensor = tensors.read(name)
-    if count and (tensor.is_complex() or not (tensor.is_meta or bool((tensor >= 0) & tensor.isfinite()))):
+    if count and (tensor.dtype not in _COUNTS or not (tensor.is_meta or bool((tensor >= 0) & tensor.isfinite()))):
         raise WeightsError(f"{tensors.source}: {name} is no number of batches")
     if count:  # an integer; casts of a whole model to bfloat16 have it as that
         return tensor.to(torch.int64, copy=True)
