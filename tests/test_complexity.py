@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from small import SMALL, equal, small
+from small import equal, small
 
 from fastvit import CONFIGS, Config, FastViT, reparameterize
 from fastvit.complexity import multiply_adds
@@ -65,7 +65,7 @@ def test_it_is_the_count_by_hand(config: Config, height: int, width: int) -> Non
     assert multiply_adds(reparameterize(FastViT(config).eval()), (height, width)) == expected
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", ["fastvit_t8", "fastvithd"])
 def test_it_is_the_same_whatever_the_mode_dtype_and_device(name: str) -> None:
     model = small(name)
     expected = multiply_adds(model, (96, 64))

@@ -1,6 +1,6 @@
 """The tables of names, held against timm in process and against Apple's own state dicts."""
 
-from typing import Any
+import functools
 
 import pytest
 import timm
@@ -8,16 +8,21 @@ import torch
 from goldens import GOLDENS, golden
 from small import timms
 
-from fastvit import CONFIGS
+from fastvit import CONFIGS, FastViT
 from fastvit.forms import Form, form_of, outline
 from fastvit.weights.names import NAMINGS, names, translate
 
 Schema = dict[str, tuple[int, ...]]
 
 
-def schema(variant: str, form: Form, naming: str, projection: bool = False, **arguments: Any) -> Schema:
+@functools.cache
+def outlined(variant: str, form: Form) -> FastViT:
+    return outline(CONFIGS[variant], form)
+
+
+def schema(variant: str, form: Form, naming: str, projection: bool = False) -> Schema:
     """The names that we would write, and the shapes of what we would write there."""
-    model = outline(CONFIGS[variant], form, **arguments)
+    model = outlined(variant, form)
     state = model.state_dict()
     theirs = {new: tuple(state[ours].shape) for ours, new in names(model, naming, projection).items()}
     return theirs | ({"head.proj": theirs["head.proj"][::-1]} if projection else {})
@@ -71,7 +76,7 @@ def test_apples_names_are_as_many_as_apples_tensors(variant: str) -> None:
 @pytest.mark.parametrize("form", ["unfolded", "partial"])
 @pytest.mark.parametrize("variant", CONFIGS)
 def test_no_two_parameters_get_one_name(variant: str, form: Form) -> None:
-    model = outline(CONFIGS[variant], form)
+    model = outlined(variant, form)
     for naming in NAMINGS:
         theirs = names(model, naming)
         assert len(set(theirs.values())) == len(theirs) == len(model.state_dict()), naming
