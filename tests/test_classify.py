@@ -408,15 +408,20 @@ def test_a_closed_pipe_is_no_traceback(weights: Path, tmp_path: Path) -> None:
 
 def test_control_c_is_status_130_and_saves_nothing(weights: Path, tmp_path: Path, picture: Path) -> None:
     (tmp_path / "many").mkdir()
-    for index in range(1000):
+    for index in range(10_000):
         os.link(picture, tmp_path / "many" / f"{index}.png")
     command = shell(weights, tmp_path / "many", "--batch-size", 1, "--json", "--save", tmp_path / "out.png")
     command[3:3] = ["-W", "ignore::ResourceWarning"]  # of the picture that was just being read
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT) as process:
         assert process.stdout and process.stderr and process.stdout.readline()
         process.send_signal(signal.SIGINT)
-        output, errors = process.communicate()
-    assert process.returncode == 130 and b"Traceback" not in errors and output.count(b"\n") < 900
+        try:
+            output, errors = process.communicate(timeout=3)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGINT)  # Python drops an interrupt that arrives while it destroys an object
+            output, errors = process.communicate()
+    assert process.returncode == 130 and output.count(b"\n") < 9000
+    assert b"Traceback" not in errors or b"Exception ignored" in errors  # the dropped one
     assert {path.name for path in tmp_path.iterdir()} == {"many", "picture.png"}
 
 
