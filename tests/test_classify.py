@@ -412,7 +412,8 @@ def test_control_c_is_status_130_and_saves_nothing(weights: Path, tmp_path: Path
         os.link(picture, tmp_path / "many" / f"{index}.png")
     command = shell(weights, tmp_path / "many", "--batch-size", 1, "--json", "--save", tmp_path / "out.png")
     command[3:3] = ["-W", "ignore::ResourceWarning"]  # of the picture that was just being read
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT) as process:
+    heard = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}  # a shell's background ignores it
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT, **heard) as process:
         assert process.stdout and process.stderr and process.stdout.readline()
         process.send_signal(signal.SIGINT)
         try:
