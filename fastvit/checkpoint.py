@@ -78,10 +78,12 @@ def save(model: FastViT, path: str | Path, *, names: str = "fastvit", dtype: tor
             "exchange it with reset_classifier(num_classes)"
         )
     form = form_of(model)
-    _check_finite(files.smaller(model.state_dict(), dtype))
+    state = files.smaller(model.state_dict(), dtype)
+    _check_finite(state)
     if names != "fastvit" and form == "folded":
         model, form = with_norms(model), "partial"
-    state = naming.renamed(model, files.smaller(model.state_dict(), dtype), names)
+        state = files.smaller(model.state_dict(), dtype)
+    state = naming.renamed(model, state, names)
     if names == "apple" and model.config.embeds and "head.bias" in state:
         logging.getLogger("fastvit").warning("%s: its projection has a bias, which Apple's MCi cannot read", path)
     if Path(path).suffix.lower() in files.PICKLES:

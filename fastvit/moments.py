@@ -14,7 +14,7 @@ from .affine import Affine
 from .model import FastViT
 
 EPS = 1e-5  # of nn.BatchNorm2d
-USUAL = 0.1  # root mean square of weights before a norm or a layer scale: about what AdamW leaves in trained networks
+USUAL = 0.1  # root mean square of weights before a norm or a layer scale: about that of the trained weights that ship
 STILL = 1e-6  # an output that varies by less than this part of its kernel's size is rounding noise
 CHUNK = 8  # images that go through the network together while it is measured
 

@@ -32,6 +32,7 @@ from .reparam import (
     ScaledLinear,
     SkipNorm,
     foldables,
+    share_hooks,
 )
 
 
@@ -44,7 +45,7 @@ def overparameterize(folded: FastViT, images: Tensor | None = None) -> FastViT:
     weights that make good for it. Device, dtype, mode and `pretrained_cfg` are kept; a frozen layer becomes a frozen
     block. What training had put into each branch cannot be known: what several
     can express is divided among them equally. Nor can the size of weights before a norm or a layer scale, which
-    changes no output but how fast an optimizer turns them: it is made that which AdamW leaves in trained networks. The
+    changes no output but how fast an optimizer turns them: it is made what it is in the trained weights that ship. The
     layer scale of a RepMixer is the standard deviation of what it scales. Then every branch trains, the 1x1 depthwise
     ones through their norms' weights and biases, as in the original: a norm undoes every factor of a kernel before it.
 
@@ -63,10 +64,11 @@ def overparameterize(folded: FastViT, images: Tensor | None = None) -> FastViT:
     Source: arXiv:2303.14189, section 3.2; arXiv:2206.04040, section 3.3.
     """
     blocks = _folded(folded)
-    images = pink_noise(folded) if images is None else images
-    _check(folded, images)
+    if images is not None:
+        _check(folded, images)
     if not blocks:
         return copy.deepcopy(folded)
+    images = pink_noise(folded) if images is None else images
     maps = {name: _maps(block, _exact(folded.get_submodule(name))) for name, block in blocks.items()}
     norms = [name for name, module in folded.named_modules() if isinstance(module, nn.BatchNorm2d)]
     moments = measured(folded, maps | {name: {"": None} for name in norms}, images)
@@ -112,9 +114,7 @@ def _expanded(model: FastViT, folded: Mapping[str, Foldable], moments: Mapping[s
         _fill(block, affine, moments[name])
         block.train(layer.training)
         block.requires_grad_(any(parameter.requires_grad for parameter in layer.parameters()))
-        for key, value in vars(layer).items():
-            if key.startswith(("_forward_", "_backward_", "_is_full_backward")):  # torch's tables of hooks
-                setattr(block, key, value)
+        share_hooks(layer, block)
         model.set_submodule(name, block)
         if isinstance(block, NormLinear):
             proj = model.get_submodule(f"{name.rpartition('.')[0]}.proj")

@@ -43,12 +43,15 @@ class Foldable(nn.Module):
         weight = max(parameters, key=Tensor.numel)  # in half precision, norms and scales may be kept in float32
         layer = self.affine().layer(self.stride, self.groups).to(weight.device, weight.dtype)
         layer.requires_grad_(any(parameter.requires_grad for parameter in parameters))
-        for name, value in vars(self).items():
-            if name.startswith(
-                ("_forward_", "_backward_", "_is_full_backward")
-            ):  # torch's tables of hooks: shared, so that handles still remove
-                setattr(layer, name, value)
+        share_hooks(self, layer)
         return layer.eval()
+
+
+def share_hooks(old: nn.Module, new: nn.Module) -> None:
+    """Give `new`, which takes the place of `old`, torch's own tables of its hooks, so that handles still remove."""
+    for name, value in vars(old).items():
+        if name.startswith(("_forward_", "_backward_", "_is_full_backward")):
+            setattr(new, name, value)
 
 
 def foldables(model: nn.Module) -> dict[str, Foldable]:

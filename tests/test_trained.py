@@ -8,6 +8,8 @@ import torch
 
 import fastvit
 from fastvit.images import read_image
+from fastvit.moments import USUAL
+from fastvit.reparam import ConvNorm, ScaledConv
 from fastvit.weights import catalog
 
 FILE = catalog.bundled("fastvit_t8.cifar10")
@@ -31,6 +33,13 @@ def test_its_batch_norms_have_seen_pictures(trained: fastvit.FastViT) -> None:
     for name, norm in trained.named_modules():
         if isinstance(norm, torch.nn.BatchNorm2d):
             assert norm.running_mean.abs().max() > 0 and (norm.running_var - 1).abs().max() > 1e-3, name
+
+
+@torch.no_grad()
+def test_unfolding_makes_weights_as_large_as_these_are(trained: fastvit.FastViT) -> None:
+    blocks = [block for block in trained.modules() if isinstance(block, ConvNorm | ScaledConv)]
+    sizes = torch.tensor([block.conv.weight.flatten(1).square().mean(1).sqrt().mean() for block in blocks])
+    assert sizes.median() == pytest.approx(USUAL, rel=0.2) and sizes.min() > USUAL / 4 and sizes.max() < 4 * USUAL
 
 
 def test_folding_is_exact_on_real_statistics(trained: fastvit.FastViT) -> None:

@@ -125,8 +125,8 @@ def _in_folder(folder: Path) -> Path:
     files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
     for usual, candidates in (
         ("model.safetensors.index.json", [path for path in files if path.name.endswith(".index.json")]),
-        ("model.safetensors", [path for path in files if path.suffix == ".safetensors"]),
-        ("pytorch_model.bin", [path for path in files if path.suffix in PICKLES]),
+        ("model.safetensors", [path for path in files if path.suffix.lower() == ".safetensors"]),
+        ("pytorch_model.bin", [path for path in files if path.suffix.lower() in PICKLES]),
     ):
         if len(candidates) == 1 or folder / usual in candidates:
             return candidates[0] if len(candidates) == 1 else folder / usual
@@ -148,7 +148,7 @@ def write_pickle(path: str | Path, state: Mapping[str, Tensor]) -> None:
     """All or nothing; a .tar holds {"state_dict": ...} as ml-fastvit's and timm's do, others the state itself."""
     contiguous = {name: tensor.contiguous() for name, tensor in state.items()}
     with replacing(path) as temporary:
-        torch.save({"state_dict": contiguous} if Path(path).suffix == ".tar" else contiguous, temporary)
+        torch.save({"state_dict": contiguous} if Path(path).suffix.lower() == ".tar" else contiguous, temporary)
 
 
 def is_weight(tensor: Tensor) -> bool:

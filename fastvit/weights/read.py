@@ -105,7 +105,7 @@ def _read(tensors: Tensors, variant: str | None, known: dict[str, Any]) -> Weigh
     said, known = _about(taken, said), _about(taken, known)
     if found.naming == "timm" and "vision_tower" in found.prefix:
         said["crop_mode"] = "center"  # transformers' processor for FastVLM crops, where Apple's pads
-    classes = said.get("num_classes", found.num_classes)
+    classes = found.num_classes  # a header that says otherwise was refused
     pool = said.pop("global_pool", "catavgmax" if found.pooled_channels == 2 * config.num_features else "avg")
     network = outline(config, found.form, num_classes=classes, in_chans=found.in_chans, global_pool=pool)
     cfg = own_cfg(config, classes, found.in_chans) | said | known
@@ -125,7 +125,7 @@ def _about(variant: str, cfg: dict[str, Any]) -> dict[str, Any]:
     """What a cfg says of `variant`: how pictures are prepared is another matter for its twin."""
     if cfg.get("architecture") == variant:
         return dict(cfg)
-    return {key: cfg[key] for key in cfg.keys() & {"num_classes", "label_names", "license", "global_pool"}}
+    return {key: cfg[key] for key in cfg.keys() & {"label_names", "license", "global_pool"}}
 
 
 def _state(tensors: Tensors, found: Recognised, model: FastViT) -> dict[str, Tensor]:
