@@ -119,9 +119,9 @@ def main() -> None:
         rows.append(row(name, options.size))
         print(" | ".join(rows[-1]), flush=True)
     if not options.names:
-        before, _, rest = README.read_text().partition("<!-- fold.py -->\n")
-        _, _, after = rest.partition("<!-- /fold.py -->")
-        README.write_text(f"{before}<!-- fold.py -->\n{table(rows)}\n<!-- /fold.py -->{after}")
+        from readme import write_section
+
+        write_section(README, "fold.py", table(rows))
 
 
 if __name__ == "__main__":

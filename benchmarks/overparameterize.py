@@ -27,6 +27,7 @@ import numpy
 import timm.optim
 import timm.utils
 import torch
+from readme import write_section
 
 import fastvit
 from fastvit.atomic import replacing
@@ -162,14 +163,6 @@ def table(results: Results, seeds: list[int]) -> str:
     return "\n".join([f"{trained} {versions}", "", *("| " + " | ".join(line) + " |" for line in lines)])
 
 
-def write(readme: Path, text: str) -> None:
-    """Between the marks; at the end of the file if it has none."""
-    start, end = f"<!-- {Path(__file__).name} -->\n", f"<!-- /{Path(__file__).name} -->"
-    before, _, rest = (readme.read_text() if readme.exists() else "").partition(start)
-    with replacing(readme) as path:
-        path.write_text(f"{before}{start}{text}\n{end}{rest.partition(end)[2] or chr(10)}")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="folder with CIFAR-10's train/CLASS/* and test/CLASS/*")
@@ -220,7 +213,7 @@ def compare(options: argparse.Namespace) -> None:
                 train_epoch(run, name)
             results.add(name, run.history)
     text = table(results, options.seeds)
-    write(options.readme, text)
+    write_section(options.readme, Path(__file__).name, text)
     print(text)
 
 

@@ -54,14 +54,12 @@ def main(
 
 
 def _network(name: str) -> dict[str, Any]:
-    import torch
-
-    from fastvit import CONFIGS, FastViT, list_models, reparameterize
+    from fastvit import CONFIGS, list_models, reparameterize
     from fastvit.complexity import multiply_adds
+    from fastvit.forms import outline
 
     config = CONFIGS[name]
-    with torch.device("meta"):
-        model = FastViT(config).eval()
+    model = outline(config)
     parameters = _count(model.parameters())
     reparameterize(model, inplace=True)
     return {
