@@ -3,6 +3,7 @@
 from .checkpoint import load, save
 from .config import CONFIGS, Config
 from .create import create_model, list_models
+from .engines import engine
 from .forms import form_of
 from .model import FastViT
 from .overparam import overparameterize
@@ -21,6 +22,7 @@ __all__ = [
     "Preprocess",
     "WeightsError",
     "create_model",
+    "engine",
     "form_of",
     "list_models",
     "load",

@@ -7,7 +7,7 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -46,7 +46,7 @@ def program(model: nn.Module) -> torch.export.ExportedProgram:
 
 
 def _traced(lowered: nn.Module) -> torch.export.ExportedProgram:
-    any_size = {axis: torch.export.Dim.DYNAMIC for axis in (0, 2, 3)}
+    any_size = dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC)
     with _quietly(), torch.no_grad():
         return torch.export.export(lowered, (example(lowered, *TRACED),), dynamic_shapes=(any_size,))
 
@@ -59,8 +59,8 @@ def onnx_model(model: nn.Module) -> "onnx.ModelProto":
     """
     with _quietly():
         made = torch.onnx.export(_traced(lower(model)), dynamo=True, opset_version=20, verbose=False)
-    assert made is not None
-    made.optimize()
+        assert made is not None
+        made.optimize()
     proto: onnx.ModelProto = made.model_proto
     return proto
 

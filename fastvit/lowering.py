@@ -28,6 +28,7 @@ class Alternating(nn.Module):
             if conv.bias is not None:
                 depthwise.bias = nn.Parameter(conv.bias[turn::turns].contiguous(), requires_grad=False)
             self.convs.append(depthwise)
+        self.train(conv.training)
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.stack([conv(x) for conv in self.convs], 2).flatten(1, 2)

@@ -22,6 +22,7 @@ def test_the_public_names_are_exactly_these() -> None:
         "Preprocess",
         "WeightsError",
         "create_model",
+        "engine",
         "form_of",
         "list_models",
         "load",
@@ -44,7 +45,19 @@ def test_every_public_name_is_documented(name: str) -> None:
 
 
 def test_importing_is_silent_and_brings_in_nothing_heavy() -> None:
-    heavy = ("timm", "torchvision", "rich", "typer", "safetensors", "huggingface_hub", "matplotlib")
+    heavy = (
+        "timm",
+        "torchvision",
+        "rich",
+        "typer",
+        "safetensors",
+        "huggingface_hub",
+        "matplotlib",
+        "openvino",
+        "onnx",
+        "onnxruntime",
+        "nncf",
+    )
     code = f"import fastvit, sys; assert not set({heavy}) & set(sys.modules), set({heavy}) & set(sys.modules)"
     ran = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")

@@ -1,0 +1,44 @@
+"""ONNX Runtime: wherever there is no OpenVINO."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ..graph import onnx_model
+from . import cache
+from .parity import Run, Wanted
+
+PRECISIONS = ("float32", "int8")  # its CPU kernels of bfloat16 and float16 are few, and slower
+
+
+def build(model: nn.Module, wanted: Wanted) -> Run:
+    """`model` exported, or taken from the cache, and loaded; any batch and size."""
+    import onnxruntime
+
+    path = cache.converted("onnxruntime", model, wanted, "model.onnx", lambda path: _convert(model, wanted, path))
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors: its warnings are about its own optimisations
+    if wanted.threads:
+        options.intra_op_num_threads = wanted.threads
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+
+    def run(images: Tensor) -> list[Tensor]:
+        return [torch.from_numpy(output) for output in session.run(None, {name: images.cpu().contiguous().numpy()})]
+
+    return run
+
+
+def _convert(model: nn.Module, wanted: Wanted, path: Path) -> None:
+    import onnx
+
+    graph = onnx_model(model)
+    if wanted.precision == "int8":
+        from ..quantization import quantize_onnx
+
+        assert wanted.calibration is not None  # which `engine` sees to
+        graph = quantize_onnx(graph, wanted.calibration)
+    onnx.save(graph, path)

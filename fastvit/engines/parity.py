@@ -1,0 +1,108 @@
+"""An engine: images in, what the network gives out; the first answer is compared with eager torch's."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ..graph import first_convolution
+from ..preprocess import SMALLEST
+from ..verify import Error
+
+Outputs = Tensor | list[Tensor]
+Run = Callable[[Tensor], list[Tensor]]
+"""Images (B, in_chans, H, W) in float32, contiguous -> the network's outputs."""
+
+# Largest difference from eager float32, relative to the largest output, that counts as the same. bfloat16 keeps 8 bits
+# and float16 11; of int8 only a mistake can be told from its rounding, and how good it is its accuracy says.
+TOLERANCE = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2, "int8": 0.5}
+
+
+class EngineError(RuntimeError):
+    """An engine that cannot be used here, or gives something else than the network: why, in one line."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What is asked of an engine."""
+
+    precision: str = "float32"
+    threads: int | None = None
+    input_size: tuple[int, int] | None = None  # height, width
+    calibration: Tensor | None = None
+
+
+class Engine:
+    """images (B, in_chans, H, W), H and W from 32 up -> what the network gives, in float32, on the images' device.
+
+    That is logits (B, classes), features, or a list of maps. Any batch and size; several threads may call at once.
+    The first call also runs the network in eager torch, on its first image, and compares.
+
+    Attributes:
+        name: "torch", "compile", "onnxruntime" or "openvino".
+        precision: "float32", "bfloat16", "float16" or "int8".
+        error: the largest difference from eager float32; None before the first call.
+        chosen: what "auto" measured and why it took this one; else "".
+    """
+
+    def __init__(self, name: str, wanted: Wanted, run: Run, model: nn.Module) -> None:
+        self.name, self.precision, self.chosen = name, wanted.precision, ""
+        self.error: Error | None = None
+        self._run = run
+        self._reference: nn.Module | None = model  # until it has been compared with
+        self._lock = threading.Lock()
+        self._in_chans = first_convolution(model).in_channels
+        self._refused = ""
+
+    def __call__(self, images: Tensor) -> Outputs:
+        """
+        Raises:
+            ValueError: images of another shape, or not of floating point.
+            EngineError: the first answer, or the check of it, differs from eager torch's by more than `TOLERANCE`.
+        """
+        self._check_images(images)
+        if self.error is None:
+            with self._lock:
+                if self.error is None:
+                    self._check_parity(images[:1])
+        outputs = [output.to(images.device) for output in self._run(_plain(images))]
+        return outputs if self._many else outputs[0]
+
+    def _check_images(self, images: Tensor) -> None:
+        if images.ndim != 4 or not len(images) or images.shape[1] != self._in_chans or min(images.shape[2:]) < SMALLEST:
+            expected = f"(B, {self._in_chans}, H, W), H and W from {SMALLEST} up"
+            raise ValueError(f"images are {tuple(images.shape)}, expected {expected}")
+        if not images.is_floating_point():
+            raise ValueError(f"images are {images.dtype}, expected preprocessed ones in floating point")
+
+    @torch.no_grad()
+    def _check_parity(self, images: Tensor) -> None:
+        if self._refused:
+            raise EngineError(self._refused)
+        assert self._reference is not None
+        weight = first_convolution(self._reference).weight
+        expected = self._reference(images.to(weight.device, weight.dtype))
+        given = self._run(_plain(images))
+        self._many = isinstance(expected, list | tuple)
+        expected = list(expected) if self._many else [expected]
+        error = largest([Error.between(*pair) for pair in zip(expected, given, strict=True)])
+        if not error.relative <= TOLERANCE[self.precision]:  # also refuses NaN
+            self._refused = (
+                f"{self.name} in {self.precision} differs from eager torch by {error.relative:.1e} of the largest "
+                f"output, expected at most {TOLERANCE[self.precision]:.0e}: choose another engine or precision"
+            )
+            raise EngineError(self._refused)
+        self._reference, self.error = None, error
+
+
+def largest(errors: list[Error]) -> Error:
+    """The worst of the outputs'; NaN is the worst of all."""
+    return max(errors, key=lambda error: float("inf") if error.relative != error.relative else error.relative)
+
+
+def _plain(images: Tensor) -> Tensor:
+    return images.detach().to(torch.float32)

@@ -1,0 +1,61 @@
+"""torch itself: eager, or compiled."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from ..graph import example, first_convolution
+from ..lowering import lower
+from .parity import Run, Wanted
+
+PRECISIONS = ("float32", "bfloat16", "float16")
+
+
+def build(model: nn.Module, wanted: Wanted) -> Run:
+    """`model` folded, its convolutions' weights in channels_last, all of it in the precision asked for."""
+    return _runner(_prepared(model, wanted), wanted)
+
+
+def build_compiled(model: nn.Module, wanted: Wanted) -> Run:
+    """The same through torch.compile, which needs a C++ compiler and takes tens of seconds for each kind of size."""
+    prepared = _prepared(model, wanted)
+    run = _runner(torch.compile(prepared), wanted)  # type: ignore[arg-type]
+    if wanted.input_size:
+        run(example(prepared, 1, *wanted.input_size).float())
+    return run
+
+
+def _prepared(model: nn.Module, wanted: Wanted) -> nn.Module:
+    lowered = lower(model).to(getattr(torch, wanted.precision))
+    return lowered.to(memory_format=torch.channels_last)
+
+
+def _runner(prepared: nn.Module, wanted: Wanted) -> Run:
+    weight = first_convolution(prepared).weight
+    device, dtype = weight.device, weight.dtype
+
+    def run(images: Tensor) -> list[Tensor]:
+        with torch.no_grad(), _threads(wanted.threads):
+            outputs = prepared(images.to(device, dtype, memory_format=torch.channels_last))
+        many = isinstance(outputs, list | tuple)
+        return [output.float().contiguous() for output in (outputs if many else [outputs])]
+
+    return run
+
+
+@contextmanager
+def _threads(number: int | None) -> Iterator[None]:
+    """Torch has one number of threads for the whole process: it is set for a call, where it is another."""
+    before = torch.get_num_threads()
+    if number is None or number == before:
+        yield
+        return
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,456 @@
+"""Engines: the same outputs as eager torch by every way, at any size, from any thread; or an error that says so."""
+
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from near import assert_near
+from small import SMALL, small
+from torch import Tensor, nn
+
+from fastvit import create_model, engine, reparameterize
+from fastvit.engines import Engine, EngineError, available, cache, choice, parity
+from fastvit.lowering import Alternating
+
+RUNTIMES = ("torch", "onnxruntime", "openvino")
+RELATIVE = {"float32": 1e-5, "bfloat16": 4e-2, "float16": 4e-3}
+
+
+@pytest.fixture(scope="session")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("kept")
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One for all tests: what one has converted need not be converted again."""
+    monkeypatch.setenv("FASTVIT_CACHE", str(kept))
+
+
+@pytest.fixture
+def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("FASTVIT_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def eager(model: nn.Module, images: Tensor) -> Tensor:
+    """In float64, of the network as it was trained."""
+    import copy
+
+    with torch.no_grad():
+        result: Tensor = copy.deepcopy(model).double()(images.double())
+    return result.float()
+
+
+def called(run: Engine, images: Tensor) -> Tensor:
+    given = run(images)
+    assert isinstance(given, Tensor)
+    return given
+
+
+def damage(model: nn.Module) -> None:
+    """A mistake as an engine could make it: one weight of a later block."""
+    with torch.no_grad():
+        next(module for module in reversed(list(model.modules())) if isinstance(module, nn.Conv2d)).weight.mul_(3)
+
+
+@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_it_gives_what_the_unfolded_network_gives_at_any_size_and_batch(name: str, runtime: str) -> None:
+    model = small(name)
+    run = engine(model, runtime, threads=1)
+    for shape in ((1, 3, 64, 64), (3, 3, 96, 40), (2, 3, 33, 67), (1, 3, 32, 32)):
+        images = torch.randn(shape)
+        given = called(run, images)
+        assert given.dtype == torch.float32
+        assert_near(given, eager(model, images), RELATIVE["float32"], f"{runtime} {shape}")
+    assert run.error is not None and 0 < run.error.relative < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("runtime", "precision"), [("torch", "bfloat16"), ("torch", "float16"), ("openvino", "bfloat16")]
+)
+def test_half_precision_is_near_and_no_more(runtime: str, precision: str) -> None:
+    model, images = small("fastvit_sa12"), torch.randn(2, 3, 64, 96)
+    run = engine(model, runtime, precision=precision, threads=1)
+    given = called(run, images)
+    assert given.dtype == torch.float32
+    assert_near(given, eager(model, images), RELATIVE[precision])
+    assert run.error is not None
+    if runtime == "torch":
+        assert run.error.relative > 1e-5  # it was really computed in it
+
+
+def test_openvino_is_asked_for_the_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    import openvino
+
+    asked, compile_model = [], openvino.Core.compile_model
+
+    def spy(core: Any, model: Any, device: str, config: dict[str, Any]) -> Any:
+        asked.append(config)
+        return compile_model(core, model, device, config)
+
+    monkeypatch.setattr(openvino.Core, "compile_model", spy)
+    for precision, hint in (("float32", "f32"), ("bfloat16", "bf16")):
+        engine(small("fastvit_t8"), "openvino", precision=precision, threads=1, input_size=(64, 64))
+        assert asked[-1]["INFERENCE_PRECISION_HINT"] == hint and asked[-1]["INFERENCE_NUM_THREADS"] == 1
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_maps_and_bare_features(runtime: str, small_variants: None) -> None:
+    images = torch.randn(2, 3, 70, 64)
+    pyramid = create_model("fastvithd", features_only=True, out_indices=(1, 4)).eval()
+    given, expected = engine(pyramid, runtime, threads=1)(images), pyramid(images)
+    assert isinstance(given, list) and len(given) == 2
+    for pair in zip(given, expected, strict=True):
+        assert_near(*pair, RELATIVE["float32"])
+    headless = small("fastvit_mci0", num_classes=0, global_pool="")
+    assert_near(called(engine(headless, runtime, threads=1), images), eager(headless, images), RELATIVE["float32"])
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_a_size_that_is_compiled_ahead_does_not_exclude_others(runtime: str) -> None:
+    model = small("fastvit_sa12")
+    run = engine(model, runtime, threads=1, input_size=(64, 96))
+    for shape in ((1, 3, 64, 96), (2, 3, 64, 96), (1, 3, 96, 64)):
+        images = torch.randn(shape)
+        assert_near(called(run, images), eager(model, images), RELATIVE["float32"])
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_threads_may_call_at_once(runtime: str) -> None:
+    model = small("fastvit_t8")
+    run = engine(model, runtime, threads=1)
+    batches = [torch.randn(1 + index % 2, 3, 32 + 8 * (index % 3), 40) for index in range(24)]
+    expected = [eager(model, images) for images in batches]
+    with ThreadPoolExecutor(6) as pool:
+        for given, wanted in zip(pool.map(run, batches), expected, strict=True):
+            assert isinstance(given, Tensor)
+            assert_near(given, wanted, RELATIVE["float32"])
+
+
+def test_an_answer_is_not_overwritten_by_the_next() -> None:
+    run = engine(small("fastvit_t8"), "openvino", threads=1)
+    first = called(run, torch.randn(1, 3, 32, 32))
+    before = first.clone()
+    run(torch.randn(1, 3, 32, 32))
+    assert torch.equal(first, before)
+
+
+@pytest.mark.parametrize("form", ["unfolded", "folded", "bfloat16", "inference"])
+def test_whatever_the_model_is_it_is_taken_and_left_alone(form: str) -> None:
+    model = small("fastvit_sa12")
+    if form == "folded":
+        model = reparameterize(model)
+    if form == "bfloat16":
+        model = model.bfloat16()
+    images, names = torch.randn(1, 3, 40, 64), list(model.state_dict())
+    with torch.inference_mode(form == "inference"):
+        run = engine(model, "openvino", threads=1)
+        given = called(run, images)
+    assert list(model.state_dict()) == names and all(parameter.requires_grad for parameter in model.parameters())
+    assert_near(given, eager(model, images), RELATIVE["float32"])
+    damage(model)  # it has a copy
+    assert torch.equal(called(run, images), given)
+
+
+def test_its_answers_can_be_learned_from() -> None:
+    features = called(engine(small("fastvit_t8", num_classes=0), "torch", threads=1), torch.randn(2, 3, 32, 32))
+    head = nn.Linear(features.shape[1], 2)
+    head(features).sum().backward()  # what inference mode's tensors would refuse
+    assert head.weight.grad is not None
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_a_wrong_conversion_is_refused_at_the_first_call_and_ever_after(
+    runtime: str, monkeypatch: pytest.MonkeyPatch, empty_cache: Path
+) -> None:
+    from fastvit import graph
+    from fastvit.engines import pytorch
+
+    def wrong(model: nn.Module) -> nn.Module:
+        lowered = lower(model)
+        damage(lowered)
+        return lowered
+
+    lower = graph.lower
+    monkeypatch.setattr(graph, "lower", wrong)
+    monkeypatch.setattr(pytorch, "lower", wrong)
+    run = engine(small("fastvit_t8"), runtime, threads=1)
+    for _ in range(2):
+        with pytest.raises(EngineError, match=rf"{runtime} in float32 differs from eager torch by .* at most 1e-04"):
+            run(torch.randn(1, 3, 32, 32))
+    assert run.error is None
+
+
+def test_alternating_convolutions_in_the_wrong_order_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(self: Alternating, x: Tensor) -> Tensor:
+        return torch.cat([conv(x) for conv in self.convs], 1)
+
+    monkeypatch.setattr(Alternating, "forward", wrong)
+    with pytest.raises(EngineError, match="differs"):
+        engine(small("fastvit_t8"), "torch")(torch.randn(1, 3, 32, 32))
+
+
+def test_not_a_number_is_refused() -> None:
+    model = small("fastvit_t8")
+    run = engine(model, "torch")
+    with pytest.raises(EngineError, match="differs from eager torch by nan"):
+        run(torch.full((1, 3, 32, 32), float("nan")))
+
+
+def test_the_check_is_made_once_and_on_one_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, seen = small("fastvit_t8"), []
+    run = engine(model, "torch", threads=1)
+    reference = run._reference
+    assert reference is not None
+    reference.register_forward_pre_hook(lambda module, inputs: seen.append(tuple(inputs[0].shape)))
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(run, [torch.randn(5, 3, 32, 40) for _ in range(8)]))
+    assert seen == [(1, 3, 32, 40)] and run._reference is None
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (torch.randn(3, 64, 64), r"images are \(3, 64, 64\), expected \(B, 3, H, W\), H and W from 32 up"),
+        (torch.randn(1, 4, 64, 64), r"images are \(1, 4, 64, 64\), expected \(B, 3"),
+        (torch.randn(1, 3, 31, 64), r"expected .* from 32 up"),
+        (torch.randn(0, 3, 64, 64), r"images are \(0, 3, 64, 64\)"),
+        (torch.zeros(1, 3, 64, 64, dtype=torch.uint8), r"images are torch.uint8, expected preprocessed"),
+    ],
+)
+def test_other_images_are_refused(images: Tensor, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        engine(small("fastvit_t8"), "torch")(images)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"name": "tensorrt"}, ValueError, "engine 'tensorrt', expected one of auto, torch, compile, onnxruntime, "),
+        ({"precision": "int4"}, ValueError, "precision 'int4', expected one of float32, float16, bfloat16, int8"),
+        ({"threads": 0}, ValueError, "threads is 0, expected 1 or more"),
+        ({"input_size": (16, 64)}, ValueError, r"input_size is \(16, 64\), expected \(height, width\)"),
+        ({"input_size": 64}, ValueError, "input_size is 64, expected"),
+        ({"precision": "int8"}, ValueError, "int8 needs calibration=images"),
+        ({"calibration": torch.zeros(1, 3, 32, 32)}, ValueError, "no other precision does"),
+        ({"name": "onnxruntime", "precision": "bfloat16"}, EngineError, "onnxruntime has no bfloat16, expected one of"),
+    ],
+)
+def test_what_cannot_be_is_said_in_one_line(arguments: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        engine(small("fastvit_t8"), **{"name": "torch", **arguments})
+
+
+def test_a_model_in_train_mode_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"train mode.*call model\.eval\(\)"):
+        engine(small("fastvit_t8").train(), "torch")
+
+
+def test_a_package_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choice, "find_spec", lambda name: None)
+    assert available()["torch"] == "" and 'pip install "fastvit[onnxruntime]"' in available()["onnxruntime"]
+    with pytest.raises(EngineError, match=r'openvino needs openvino; run: pip install "fastvit\[openvino\]"'):
+        engine(small("fastvit_t8"), "openvino")
+
+
+def test_auto_measures_what_is_there_and_remembers(
+    empty_cache: Path, monkeypatch: pytest.MonkeyPatch, small_variants: None
+) -> None:
+    seconds = {"torch": 3.0, "onnxruntime": 1.0, "openvino": 2.0}
+    asked = []
+
+    def measured(candidate: Engine, images: Tensor) -> float:
+        asked.append((candidate.name, tuple(images.shape)))
+        candidate(images)
+        return seconds[candidate.name]
+
+    monkeypatch.setattr(choice, "_seconds", measured)
+    model = create_model("fastvit_t8").eval()
+    run = engine(model, input_size=(64, 48), threads=1)
+    assert sorted(asked) == [(name, (1, 3, 64, 48)) for name in sorted(seconds)]
+    assert run.name == "onnxruntime"
+    said = "onnxruntime, the fastest for one image of 64 x 48 in float32"
+    assert run.chosen == f"{said}: torch 3000.0 ms, onnxruntime 1000.0 ms, openvino 2000.0 ms"
+    asked.clear()
+    again = engine(model, input_size=(64, 48), threads=1)
+    assert not asked and (again.name, again.chosen) == (run.name, run.chosen)
+    engine(model, input_size=(64, 64), threads=1)
+    assert asked, "another size must be measured anew"
+
+
+def test_auto_keeps_only_what_agrees(empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(model: nn.Module, wanted: parity.Wanted) -> parity.Run:
+        return lambda images: [torch.zeros(len(images), 1000)]
+
+    from fastvit.engines import onnxruntime, openvino
+
+    monkeypatch.setattr(choice, "SECONDS", 0.0)
+    monkeypatch.setattr(openvino, "build", broken)
+    monkeypatch.setattr(onnxruntime, "build", broken)
+    run = engine(small("fastvit_t8"), input_size=(32, 32), threads=1)
+    assert run.name == "torch" and "openvino in float32 differs from eager torch" in run.chosen
+    monkeypatch.setattr(choice, "CANDIDATES", ("openvino",))
+    with pytest.raises(EngineError, match="no engine runs this model in float32: openvino"):
+        engine(small("fastvit_t8"), input_size=(32, 32), threads=1)
+
+
+def test_auto_measures_anew_where_what_it_remembers_no_longer_agrees(
+    empty_cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from fastvit.engines import openvino
+
+    monkeypatch.setattr(choice, "SECONDS", 0.0)
+    monkeypatch.setattr(choice, "CANDIDATES", ("torch", "openvino"))
+    monkeypatch.setattr(choice, "_seconds", lambda run, images: {"torch": 2.0, "openvino": 1.0}[run.name])
+    model = small("fastvit_t8")
+    assert engine(model, input_size=(32, 32)).name == "openvino"
+    monkeypatch.setattr(openvino, "build", lambda model, wanted: lambda images: [torch.zeros(len(images), 1000)])
+    monkeypatch.setattr(choice, "_seconds", lambda run, images: run(images) is None or 1.0)
+    assert engine(model, input_size=(32, 32)).name == "torch"
+    assert "measuring anew" in caplog.text
+
+
+def test_auto_measures_the_weights_own_size(monkeypatch: pytest.MonkeyPatch, empty_cache: Path) -> None:
+    sizes = []
+    monkeypatch.setattr(choice, "CANDIDATES", ("torch",))
+    monkeypatch.setattr(choice, "_seconds", lambda run, images: sizes.append(tuple(images.shape[2:])) or 1.0)
+    model = small("fastvit_t8")
+    model.pretrained_cfg["input_size"] = (3, 40, 72)
+    engine(model)
+    assert sizes == [(40, 72)]
+
+
+def converted(runtime: str, cache_folder: Path) -> list[Path]:
+    return sorted(cache_folder.glob(f"{runtime}-*"))
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_a_conversion_is_kept_and_a_damaged_one_made_anew(
+    runtime: str, empty_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    import importlib
+
+    module = importlib.import_module(f"fastvit.engines.{runtime}")
+    made, convert = [], module._convert
+
+    def once(model: nn.Module, wanted: parity.Wanted, path: Path) -> None:
+        if not made:
+            convert(model, wanted, path)
+            shutil.copytree(path.parent, tmp_path / "first")
+        else:  # the same again, sooner
+            shutil.copytree(tmp_path / "first", path.parent, dirs_exist_ok=True)
+        made.append(path)
+
+    monkeypatch.setattr(module, "_convert", once)
+    model, images = small("fastvit_t8"), torch.randn(1, 3, 32, 32)
+    expected = called(engine(model, runtime, threads=1), images)
+    assert torch.equal(called(engine(model, runtime, threads=1), images), expected) and len(made) == 1
+    home, *others = converted(runtime, empty_cache)
+    assert not others
+    for file in sorted(home.iterdir()):
+        data = bytearray(file.read_bytes())
+        data[len(data) // 2] ^= 1
+        file.unlink()  # a runtime may still be reading the old one
+        file.write_bytes(data)
+        before = len(made)
+        assert torch.equal(called(engine(model, runtime, threads=1), images), expected), file.name
+        assert len(made) == before + 1 and f"{home}: damaged; making it anew" in caplog.text
+    (home / "sha256.json").unlink()
+    assert torch.equal(called(engine(model, runtime, threads=1), images), expected)
+    other = small("fastvit_t8")
+    damage(other)
+    engine(other, runtime, threads=1)
+    assert len(converted(runtime, empty_cache)) == 2, "other weights are another network"
+
+
+def test_what_networks_compute_tells_them_apart(small_variants: None) -> None:
+    models = [small("fastvit_t8", num_classes=0, global_pool=pool) for pool in ("avg", "max", "")]
+    models += [create_model("fastvit_t8", features_only=True, out_indices=which) for which in ((0, 3), (1, 3))]
+    assert len({cache.structure_of(model) for model in models}) == len(models)
+    assert cache.structure_of(small("fastvit_t8")) == cache.structure_of(small("fastvit_t8"))
+
+
+def test_where_nothing_can_be_kept_it_runs_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("FASTVIT_CACHE", str(tmp_path / "file" / "cache"))
+    model, images = small("fastvit_t8"), torch.randn(1, 3, 32, 32)
+    assert_near(called(engine(model, "openvino", threads=1), images), eager(model, images), RELATIVE["float32"])
+    assert "cannot keep converted networks there" in caplog.text
+    cache.remember("key", {"name": "torch"})
+    assert cache.remembered("key") is None and "cannot remember" in caplog.text
+
+
+def test_the_cache_is_bounded_and_loses_the_least_used(empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+
+    monkeypatch.setattr(cache, "MOST_BYTES", 3500)
+    for age, key in enumerate(("a", "b", "c")):
+        path = cache.artefact(key, "file", lambda path: path.write_bytes(bytes(1000)) and None)
+        assert path.read_bytes() == bytes(1000)
+        os.utime(path.parent, (age, age))
+    cache.artefact("a", "file", lambda path: pytest.fail("it is there"))
+    left = empty_cache / ".making.dead"
+    left.mkdir()
+    os.utime(left, (0, 0))
+    cache.artefact("d", "file", lambda path: path.write_bytes(bytes(1000)) and None)
+    assert {path.name for path in empty_cache.iterdir()} == {"a", "c", "d"}
+
+
+def test_a_conversion_that_fails_leaves_nothing_that_would_be_taken(empty_cache: Path) -> None:
+    def fails(path: Path) -> None:
+        path.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        cache.artefact("a", "file", fails)
+    assert cache.artefact("a", "file", lambda path: path.write_bytes(b"whole") and None).read_bytes() == b"whole"
+
+
+def test_what_is_remembered_but_cannot_be_read_is_forgotten(empty_cache: Path) -> None:
+    cache.remember("key", {"name": "torch"})
+    assert cache.remembered("key") == {"name": "torch"}
+    for damaged in ("", "[1]", '{"name', "\udc80"):
+        (empty_cache / "key.json").write_bytes(damaged.encode("utf-8", "surrogateescape"))
+        assert cache.remembered("key") is None
+
+
+def test_threads_of_torch_are_as_they_were() -> None:
+    before, seen = torch.get_num_threads(), []
+    model = small("fastvit_t8")
+    run = engine(model, "torch", threads=before + 1)
+    assert run._reference is not None
+    hook = nn.modules.module.register_module_forward_pre_hook(lambda *_: seen.append(torch.get_num_threads()))
+    try:
+        run(torch.randn(1, 3, 32, 32))
+    finally:
+        hook.remove()
+    assert before + 1 in seen and torch.get_num_threads() == before
+
+
+def test_torch_compile_agrees_at_two_sizes(kept: Path) -> None:
+    """In a process of its own: the compiler warns about itself, and leaves threads behind."""
+    if reason := available()["compile"]:
+        pytest.skip(reason)
+    code = """
+import sys, torch
+sys.path.insert(0, sys.argv[1])
+from small import small
+import fastvit
+model = small("fastvit_t8")
+run = fastvit.engine(model, "compile", threads=1)
+for shape in ((1, 3, 64, 64), (2, 3, 40, 72)):
+    images = torch.randn(shape)
+    print(float((run(images) - model(images)).abs().max() / model(images).abs().max()))
+"""
+    arguments = [sys.executable, "-c", code, str(Path(__file__).parent)]
+    ran = subprocess.run(arguments, capture_output=True, text=True, check=True)
+    assert len(ran.stdout.split()) == 2 and all(float(error) < 1e-5 for error in ran.stdout.split())
