@@ -23,7 +23,7 @@ def build(model: nn.Module, wanted: Wanted) -> Run:
 def build_compiled(model: nn.Module, wanted: Wanted) -> Run:
     """The same through torch.compile, which needs a C++ compiler and takes tens of seconds for each kind of size."""
     prepared = _prepared(model, wanted)
-    run = _runner(torch.compile(prepared), wanted)  # type: ignore[arg-type]
+    run = _runner(torch.compile(prepared, options={"freezing": True}), wanted)  # type: ignore[arg-type]
     if wanted.input_size:
         run(example(prepared, 1, *wanted.input_size).float())
     return run
