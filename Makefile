@@ -15,7 +15,18 @@ lint: .venv/installed-test
 	$(BIN)/mypy
 
 bench: .venv/installed-test
+	$(BIN)/python benchmarks/startup.py --turns 7
+	$(BIN)/python benchmarks/fold.py fastvit_t8 fastvit_sa12
+	$(BIN)/python benchmarks/limit.py --quick --seconds 8
+	$(BIN)/python benchmarks/against_timm.py --quick --seconds 30
+
+bench-all: .venv/installed-test
+	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/fold.py
+	$(BIN)/python benchmarks/limit.py
+	$(BIN)/python benchmarks/against_timm.py
+	$(BIN)/python benchmarks/resolution.py
+	$(BIN)/python benchmarks/against_peers.py
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -27,4 +38,4 @@ bench: .venv/installed-test
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
 	touch .venv/installed $@
 
-.PHONY: demo test lint bench
+.PHONY: demo test lint bench bench-all

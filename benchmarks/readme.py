@@ -1,8 +1,12 @@
-"""The tables in README.md, each between the marks of the script that wrote it."""
+"""The tables in README.md, each between the marks of the script that wrote it, and their pictures."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fastvit.atomic import replacing
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def write_section(readme: Path, name: str, text: str) -> None:
@@ -11,3 +15,10 @@ def write_section(readme: Path, name: str, text: str) -> None:
     before, _, rest = (readme.read_text() if readme.exists() else "").partition(start)
     with replacing(readme) as path:
         path.write_text(f"{before}{start}{text}\n{end}{rest.partition(end)[2] or chr(10)}")
+
+
+def write_picture(readme: Path, name: str, figure: "Figure") -> str:
+    """`name`.png beside the file, and the line that shows it there."""
+    with replacing(readme.with_name(f"{name}.png")) as path:
+        figure.savefig(path, dpi=110)
+    return f"![{name}]({name}.png)"

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from functools import partial
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .data import Batches, DataError, some
+from .data import DataError, Pictures, batches, some
+from .images import ImageError
+from .preprocess import Preprocess
+from .reading import ahead, cores, decoded
 
+Batches = Generator[tuple[Tensor, Tensor], None, None]
 WORDNET = re.compile(r"n\d{8}")  # how ImageNet's folders are called
 
 
@@ -26,12 +34,48 @@ def choose_device(name: str = "") -> torch.device:
 
 
 @torch.inference_mode()
-def predictions(model: nn.Module, loader: Batches, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+def predictions(
+    run: Callable[[Tensor], Tensor], loader: Iterable[tuple[Tensor, Tensor]], device: torch.device
+) -> Iterator[tuple[Tensor, Tensor]]:
     """(logits (B, classes), labels (B)) batch after batch, on the CPU."""
-    model.eval()
+    if isinstance(run, nn.Module):
+        run.eval()
     for images, labels in loader:
         images = images.to(device, memory_format=torch.channels_last, non_blocking=True)
-        yield model(images).float().cpu(), labels
+        yield run(images).float().cpu(), labels
+
+
+class BytePictures(Pictures):
+    """`Pictures` as (*preprocess.size, 3) bytes; with `fast`, large JPEGs are decoded at a reduced size."""
+
+    def __init__(self, folder: Path, preprocess: Preprocess, fast: bool = False) -> None:
+        super().__init__(folder, preprocess.pixels)
+        self.preprocess, self.fast = preprocess, fast
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        path, label = self.items[index]
+        try:
+            with decoded(path, fast_for=self.preprocess if self.fast else None) as image:
+                return self.transform(image), torch.tensor(label)
+        except ImageError as error:
+            raise DataError(str(error)) from None
+
+    def batches(self, batch_size: int, workers: int, device: torch.device) -> Batches:
+        """Images (B, 3, H, W) on the device, labels (B): read ahead by so many processes, or by threads for 0."""
+        read = (
+            batches(self, batch_size, workers=workers, pin=device.type == "cuda")
+            if workers
+            else self._by_threads(batch_size)
+        )
+        for pixels, labels in read:
+            yield self.preprocess.normalized(pixels.to(device, non_blocking=True)), labels
+
+    def _by_threads(self, batch_size: int) -> Batches:
+        tasks = (partial(self.__getitem__, index) for index in range(len(self)))
+        with closing(ahead(tasks, max(batch_size, cores()))) as read:
+            while batch := list(islice(read, batch_size)):
+                pixels, labels = zip(*batch, strict=True)
+                yield torch.stack(pixels), torch.stack(labels)
 
 
 def match_classes(folders: Sequence[str], cfg: Mapping[str, Any]) -> list[int]:

@@ -3,21 +3,28 @@
 All are made from `lowering.lower`: no batch norm, no layer scale. Sizes are from 32 up.
 """
 
+from __future__ import annotations
+
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+from torch.fx.experimental import _config
 
 from .lowering import lower
+from .model import FastViT
+from .preprocess import SMALLEST
 
 if TYPE_CHECKING:
     import onnx
     import openvino
 
+AXES = {0: "batch", 2: "height", 3: "width"}  # of the images, those that may have any size
+LOUD = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir", "nncf", "coremltools", "executorch")
 TRACED = (2, 320, 256)  # batch, height, width: no two the same, and none of them 1 even at a 64th
 
 
@@ -42,45 +49,100 @@ def program(model: nn.Module) -> torch.export.ExportedProgram:
     Raises:
         ValueError: the model is in train mode.
     """
-    return _traced(lower(model))
+    lowered = lower(model)
+    return traced(lowered, example(lowered, *TRACED))
 
 
-def _traced(lowered: nn.Module) -> torch.export.ExportedProgram:
-    any_size = dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC)
-    with _quietly(), torch.no_grad():
-        return torch.export.export(lowered, (example(lowered, *TRACED),), dynamic_shapes=(any_size,))
-
-
-def onnx_model(model: nn.Module) -> "onnx.ModelProto":
-    """ONNX, opset 20, made by torch's exporter: input "images", outputs "output" or "map0", "map1", ...
+def onnx_model(model: nn.Module) -> onnx.ModelProto:
+    """ONNX, opset 20, made by torch's exporter: input "images", outputs as `output_names` calls them.
 
     Raises:
         ValueError: the model is in train mode.
     """
-    with _quietly():
-        made = torch.onnx.export(_traced(lower(model)), dynamo=True, opset_version=20, verbose=False)
-        assert made is not None
-        made.optimize()
+    exported = program(model)
+    return as_onnx(exported, output_names(model, len(exported.graph_signature.user_outputs)))
+
+
+def openvino_model(model: nn.Module) -> openvino.Model:
+    """OpenVINO's, in float32: input "images", outputs as `output_names` calls them.
+
+    Raises:
+        ValueError: the model is in train mode.
+    """
+    exported = program(model)
+    return as_openvino(exported, output_names(model, len(exported.graph_signature.user_outputs)))
+
+
+def traced(lowered: nn.Module, images: Tensor, free: Collection[int] = tuple(AXES)) -> torch.export.ExportedProgram:
+    """`lowered`, which nothing is done to, as a graph; the axes `free` of the images may have any size.
+
+    Without where in the source each operation stands, so that a file does not tell of the machine it was made on.
+    """
+    smallest = {"batch": 1, "height": SMALLEST, "width": SMALLEST}
+    sizes = {axis: torch.export.Dim(AXES[axis], min=smallest[AXES[axis]]) for axis in free}
+    # A graph is of its own for a map of one position, unless told otherwise.
+    with quietly(), torch.no_grad(), _config.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
+        exported = torch.export.export(lowered, (images,), dynamic_shapes=(sizes,))
+    # What is left are remarks on how tokens of the example lie in memory. They would refuse 32 x 32 pixels, of which
+    # there is but one token, and on which the graph is right.
+    exported._guards_code = []
+    for node in exported.graph.nodes:
+        node.meta.pop("stack_trace", None)
+    return exported
+
+
+def output_names(model: nn.Module, count: int) -> list[str]:
+    """What comes out: ["logits"] of classes, an ["embedding"], ["features"], or ["map0", "map1", ...]."""
+    if not isinstance(model, FastViT):
+        return [f"map{index}" for index in range(count)]
+    if not model.num_classes:
+        return ["features"]
+    return ["embedding" if embeds(model) else "logits"]
+
+
+def embeds(model: FastViT) -> bool:
+    """Whether the outputs are an embedding, to be compared with those of texts, rather than classes."""
+    own_head = model.num_classes == model.config.num_classes and not model.pretrained_cfg.get("label_names")
+    return model.config.embeds and own_head
+
+
+def as_onnx(exported: torch.export.ExportedProgram, outputs: Sequence[str]) -> onnx.ModelProto:
+    """ONNX, opset 20, made by torch's exporter: input "images", the free axes by their names."""
+    (images,) = [node for node in exported.graph.nodes if node.name in exported.graph_signature.user_inputs]
+    free = {axis: AXES[axis] for axis, size in enumerate(images.meta["val"].shape) if not isinstance(size, int)}
+    with quietly():
+        made = torch.onnx.export(
+            exported,
+            dynamo=True,
+            opset_version=20,
+            verbose=False,
+            input_names=["images"],
+            output_names=list(outputs),
+            dynamic_shapes={"images": free} if free else None,
+        )
+    assert made is not None
+    made.optimize()
     proto: onnx.ModelProto = made.model_proto
+    for node in proto.graph.node:
+        del node.metadata_props[:]  # torch's names of it
     return proto
 
 
-def openvino_model(model: nn.Module) -> "openvino.Model":
-    """OpenVINO's, in float32: input "images".
-
-    Raises:
-        ValueError: the model is in train mode.
-    """
+def as_openvino(exported: torch.export.ExportedProgram, outputs: Sequence[str]) -> openvino.Model:
+    """OpenVINO's, in float32: input "images"."""
     import openvino
 
-    with _quietly():
-        return openvino.convert_model(_traced(lower(model)))
+    with quietly():
+        made = openvino.convert_model(exported)
+    for output, name in zip(made.outputs, outputs, strict=True):
+        output.get_tensor().set_names({name})
+    return made
 
 
 @contextmanager
-def _quietly() -> Iterator[None]:
+def quietly() -> Iterator[None]:
     """Without the exporters' warnings and log, which are about themselves."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir", "nncf")]
+    loggers = [logging.getLogger(name) for name in LOUD]
     levels = [logger.level for logger in loggers]
     try:
         for logger in loggers:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import glob
 import io
 import os
+import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import BinaryIO
 
@@ -37,18 +38,20 @@ class ImageError(ValueError):
     """A picture that cannot be read: which, what is wrong with it, and what to do, in one line."""
 
 
-def read_image(source: Source, name: str | None = None) -> Image.Image:
+def read_image(
+    source: Source, name: str | None = None, before_decoding: Callable[[Image.Image], object] | None = None
+) -> Image.Image:
     """A file's path, its bytes, or a binary stream -> the picture in RGB, the right way up.
 
     Of an animation it is the first frame; what is transparent is shown on white; 16-bit greys keep their high byte.
-    Every failure is an ImageError that starts with `name`, by default the path.
+    Every failure is an ImageError that starts with `name`, by default the path. `before_decoding` gets the picture
+    when its header has been read and its size is accepted, but nothing more.
     """
     if name is None:
         name = display_name(source) if isinstance(source, str | os.PathLike) else "the picture"
     try:
-        with _opened(source) as stream, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of odd metadata, and of sizes that are refused below
-            return _decoded(stream)
+        with _opened(source) as stream, without_warnings:
+            return _decoded(stream, before_decoding)
     except ImageError as error:
         raise ImageError(f"{name}: {error}") from None
     except Image.DecompressionBombError:
@@ -56,6 +59,34 @@ def read_image(source: Source, name: str | None = None) -> Image.Image:
     except Exception as error:  # decoders fail with what they please: OSError, SyntaxError, struct.error, IndexError...
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ImageError(f"{name}: cut short or damaged ({reason}); copy or download it again") from error
+
+
+class _WithoutWarnings:
+    """While any thread is in it, no warning is shown: Pillow warns of odd metadata, and of sizes that are refused.
+
+    Filters belong to the whole process, and two threads that each saved and restored them would restore the other's.
+    So the first one in saves them, and the last one out restores them.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._inside = threading.Lock(), 0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._inside += 1
+            if self._inside == 1:
+                self._filters = warnings.catch_warnings()
+                self._filters.__enter__()
+                warnings.simplefilter("ignore")
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                self._filters.__exit__(None, None, None)
+
+
+without_warnings = _WithoutWarnings()
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -121,7 +152,7 @@ def _opened(source: Source) -> BinaryIO:
         raise ImageError(f"cannot be opened ({getattr(error, 'strerror', None) or error}); check the name") from None
 
 
-def _decoded(stream: BinaryIO) -> Image.Image:
+def _decoded(stream: BinaryIO, before_decoding: Callable[[Image.Image], object] | None) -> Image.Image:
     """Reads the header, looks at the size, and only then decodes."""
     try:
         image = Image.open(stream, formats=tuple(FORMATS))
@@ -133,6 +164,8 @@ def _decoded(stream: BinaryIO) -> Image.Image:
         raise ImageError(f"not a picture, or of none of the kinds {kinds}; convert it to PNG or JPEG") from None
     if image.width * image.height > MAX_PIXELS:
         raise ImageError(_too_large(f"{image.width} x {image.height}"))
+    if before_decoding:
+        before_decoding(image)
     image.load()
     with suppress(Exception):  # broken metadata says nothing about the picture
         ImageOps.exif_transpose(image, in_place=True)

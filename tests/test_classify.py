@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,10 +25,11 @@ from typer.testing import CliRunner, Result
 import fastvit
 from fastvit import cards, comparison
 from fastvit.commands import classify
+from fastvit.commands.answers import Answer
+from fastvit.engines import EngineError
 
 REPARAMETERIZE = fastvit.reparameterize
-LOAD_ONCE = functools.cache(fastvit.load)  # nobody changes the network, and making it takes longer than the rest
-FOLD_ONCE = functools.cache(fastvit.reparameterize)
+LOAD_ONCE = functools.cache(fastvit.load)  # making the network takes longer than the rest
 LABELS = ("airplane", "[red]automobile[/red]", "bird", "猫")
 CAT = Path(__file__).parents[1] / "weights" / "cat.jpg"
 app = typer.Typer()
@@ -55,8 +57,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(comparison, "TIMING_SECONDS", 0)
-    monkeypatch.setattr(fastvit, "load", LOAD_ONCE)
-    monkeypatch.setattr(fastvit, "reparameterize", FOLD_ONCE)
+    monkeypatch.setattr(fastvit, "load", lambda source: copy.deepcopy(LOAD_ONCE(source)))  # it is folded in place
 
     def invoke(*arguments: object, **options: object) -> Result:
         texts = [str(argument) for argument in arguments]
@@ -139,29 +140,148 @@ def test_strange_names(run: Callable[..., Result], tmp_path: Path, name: str) ->
     assert name.replace("\n", "\\n") in result.stdout.replace("\n", "")
 
 
-def test_a_million_files_are_read_one_batch_at_a_time(
+def test_of_a_million_files_two_batches_are_read_at_most(
     run: Callable[..., Result], picture: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = printed = 0
+    asked, printed = list[str](), 0
     read = classify._read
 
-    def counting(name: str, *rest: Any) -> Any:
-        nonlocal asked
-        asked += 1
-        return read(name, *rest)
+    def counting(name: str, **rest: Any) -> Any:
+        asked.append(name)
+        return read(name, **rest)
 
-    def count(answer: classify.Answer, json: bool) -> None:
+    def count(answer: Answer, json: bool) -> None:
         nonlocal printed
         printed += 1
-        assert asked - printed < 4
+        assert len(asked) - printed < 8
         if printed == 10:
             raise KeyboardInterrupt
 
+    monkeypatch.setattr("fastvit.reading.cores", lambda: 2)
     monkeypatch.setattr("fastvit.images.find_images", lambda arguments: [str(picture)] * 1_000_000)
     monkeypatch.setattr(classify, "_read", counting)
-    monkeypatch.setattr(classify, "_print", count)
+    monkeypatch.setattr(classify, "show", count)
     assert run("x", "--batch-size", 4).exit_code == 130
     assert printed == 10
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("reading")]
+
+
+def test_files_are_read_by_threads_and_standard_input_where_it_can_be_interrupted(
+    run: Callable[..., Result], picture: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where, read = dict[str, threading.Thread](), classify._read
+
+    def noting(name: str, **rest: Any) -> Any:
+        where[name] = threading.current_thread()
+        return read(name, **rest)
+
+    monkeypatch.setattr(classify, "_read", noting)
+    answers = lines(run(picture, "-", "missing.png", "--json", input=picture.read_bytes()))
+    assert [answer["file"] for answer in answers] == [str(picture), "-", "missing.png"]
+    assert where["-"] is threading.main_thread() and where[str(picture)].name.startswith("reading")
+
+
+def test_a_closed_standard_input_is_a_bad_file(run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(classify.sys, "stdin", None)
+    answer, _ = classify._read("-", fastvit.Preprocess(), False, None)
+    assert answer.error == "standard input: the file is empty; copy or download it again"
+
+
+def test_the_next_pictures_are_read_while_the_network_is_busy(
+    run: Callable[..., Result], picture: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The network gives its first answer only when the second picture has been read."""
+    second, read, probabilities_of = threading.Event(), classify._read, comparison.probabilities_of
+
+    def noting(name: str, **rest: Any) -> Any:
+        done = read(name, **rest)
+        if name == "missing.png":
+            second.set()
+        return done
+
+    def busy(network: Any, images: torch.Tensor) -> torch.Tensor:
+        assert second.wait(20)
+        return probabilities_of(network, images)
+
+    monkeypatch.setattr(classify, "_read", noting)
+    monkeypatch.setattr(comparison, "probabilities_of", busy)
+    assert len(lines(run(picture, "missing.png", "--json", "--batch-size", 1))) == 2
+
+
+# --- engines ---
+
+
+@pytest.fixture
+def engines(monkeypatch: pytest.MonkeyPatch) -> list[dict]:
+    """What `fastvit.engine` was asked for; it gives twice the logits."""
+    asked = []
+
+    def engine(model: fastvit.FastViT, name: str, **options: object) -> Callable:
+        def double(images: torch.Tensor) -> torch.Tensor:
+            return 2 * model(images)
+
+        double.chosen = "openvino, the fastest of all" if name == "auto" else ""
+        asked.append({"name": name, **options})
+        return double
+
+    monkeypatch.setattr(fastvit, "engine", engine)
+    return asked
+
+
+def test_an_engine_answers_as_it_is_asked_to(
+    run: Callable[..., Result], weights: Path, picture: Path, engines: list[dict]
+) -> None:
+    result = run(picture, "--json", "--engine", "auto", "--precision", "bfloat16", "--top", 6)
+    assert engines == [{"name": "auto", "precision": "bfloat16", "calibration": None}]
+    assert result.stderr == "openvino, the fastest of all\n"
+    expected = numpy.array([probability for _, probability in by_hand(weights, picture)]) ** 2
+    found = [entry["probability"] for entry in lines(result)[0]["predictions"]]
+    assert numpy.allclose(found, expected / expected.sum(), atol=1e-5)
+
+
+def test_by_default_it_is_torch_that_answers_without_an_engine(
+    run: Callable[..., Result], picture: Path, engines: list[dict]
+) -> None:
+    assert run(picture, "--device", "cpu").exit_code == 0 and engines == []
+
+
+def test_torch_in_bfloat16_says_nearly_the_same(run: Callable[..., Result], weights: Path, picture: Path) -> None:
+    (answer,) = lines(run(picture, "--json", "--precision", "bfloat16", "--top", 6))
+    found = {entry["class"]: entry["probability"] for entry in answer["predictions"]}
+    differences = [abs(found[label] - probability) for label, probability in by_hand(weights, picture)]
+    assert 1e-5 < max(differences) < 0.05
+
+
+@pytest.mark.parametrize("moment", ["made", "first used"])
+def test_an_engine_that_fails_is_one_line_and_status_2(
+    run: Callable[..., Result], picture: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    class Failing:
+        chosen = ""
+
+        def __init__(self, *arguments: object, **options: object) -> None:
+            if moment == "made":
+                raise EngineError("it is\nnot there")
+
+        def __call__(self, images: torch.Tensor) -> torch.Tensor:
+            raise EngineError("it is not there")
+
+    monkeypatch.setattr(fastvit, "engine", Failing)
+    result = run(picture, "--engine", "openvino")
+    assert (result.exit_code, result.stdout, result.stderr) == (2, "", "error: it is not there\n")
+
+
+def test_fast_decoding_reads_a_large_jpeg_smaller(
+    run: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw(tmp_path / "large.jpg", 1, size=(900, 700))
+    sizes, pixels = [], fastvit.Preprocess.pixels
+    noting = lambda self, image: (sizes.append(image.size), pixels(self, image))[1]  # noqa: E731
+    monkeypatch.setattr(fastvit.Preprocess, "pixels", noting)
+    exact, fast = (lines(run("large.jpg", "--json", "--top", 6, *more))[0] for more in ([], ["--fast-decoding"]))
+    assert sizes == [(900, 700), (225, 175)]
+    found = [[entry["probability"] for entry in answer["predictions"]] for answer in (exact, fast)]
+    assert found[0] != found[1] and numpy.allclose(*found, atol=0.01)
 
 
 # --- bad files ---
@@ -252,6 +372,13 @@ def test_a_network_without_numbers_is_no_answer(run: Callable[..., Result], weig
         (["--model", "headless.safetensors"], "has no classifier"),
         (["--model", "clip.safetensors"], "gives an embedding of 512 numbers"),
         (["--device", "abacus"], "abacus"),
+        (["--engine", "abacus"], "engine 'abacus', expected one of auto, torch"),
+        (["--precision", "float8"], "precision 'float8', expected one of float32"),
+        (["--engine", "onnxruntime", "--precision", "bfloat16"], "onnxruntime has no bfloat16"),
+        (["--precision", "int8"], "--precision int8 needs pictures to calibrate with"),
+        (["--engine", "openvino", "--device", "meta"], "--device meta: --engine openvino runs on the processor"),
+        (["--engine", "openvino", "--unfolded"], "are for torch in float32: leave out --engine"),
+        (["--precision", "bfloat16", "--compare"], "are for torch in float32: leave out --engine"),
         (["--save", "out.txt"], "expected a name that ends in .png"),
         (["--save", "nowhere/out.png"], "there is no folder nowhere"),
         (["--save", "folder.png"], "is a folder"),
@@ -299,8 +426,8 @@ def test_compare_measures_what_differs(run: Callable[..., Result], picture: Path
 
 
 def test_compare_sees_a_wrong_fold(run: Callable[..., Result], picture: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def wrong(model: fastvit.FastViT) -> fastvit.FastViT:
-        folded = REPARAMETERIZE(model)
+    def wrong(model: fastvit.FastViT, inplace: bool = False) -> fastvit.FastViT:
+        folded = REPARAMETERIZE(model, inplace)
         with torch.no_grad():
             folded.head.fc.bias[:] = torch.eye(6)[5] * 20
         return folded
@@ -388,11 +515,15 @@ ENVIRONMENT = {
 }
 
 
-def test_standard_output_is_pure_json_and_the_exit_status_tells(weights: Path, tmp_path: Path) -> None:
-    command = shell(weights, CAT, "missing.png", "-", "--json")
+def test_standard_output_is_pure_json_the_exit_status_tells_and_nothing_heavy_is_imported(
+    weights: Path, tmp_path: Path
+) -> None:
+    heavy = {"timm", "torchvision", "openvino", "onnx", "onnxruntime", "matplotlib", "huggingface_hub"}
+    say = f"import atexit, sys; atexit.register(lambda: print({heavy} & set(sys.modules), file=sys.stderr))"
+    command = shell(weights, CAT, "missing.png", "-", "--json", before=say)
     found = subprocess.run(command, input=CAT.read_bytes(), capture_output=True, env=ENVIRONMENT, cwd=tmp_path)
     cat, missing, piped = map(json.loads, found.stdout.splitlines())
-    assert found.returncode == 1 and found.stderr.decode().splitlines() == [f"error: {missing['error']}"]
+    assert found.returncode == 1 and found.stderr.decode().splitlines() == [f"error: {missing['error']}", "set()"]
     assert cat["predictions"] == piped["predictions"]
 
 

@@ -59,7 +59,7 @@ def damage(model: nn.Module) -> None:
         next(module for module in reversed(list(model.modules())) if isinstance(module, nn.Conv2d)).weight.mul_(3)
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", [name for name in SMALL if name != "fastvit_t8"])  # other tests have that one
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_it_gives_what_the_unfolded_network_gives_at_any_size_and_batch(name: str, runtime: str) -> None:
     model = small(name)
@@ -446,6 +446,8 @@ sys.path.insert(0, sys.argv[1])
 from small import small
 import fastvit
 model = small("fastvit_t8")
+model.prune_intermediate_layers((1,))  # each further stage would take the compiler as long again
+model.reset_classifier(5, "avg")
 run = fastvit.engine(model, "compile", threads=1)
 for shape in ((1, 3, 64, 64), (2, 3, 40, 72)):
     images = torch.randn(shape)

@@ -1,6 +1,7 @@
 """fastvit evaluate: the counts, the names of classes, and the command."""
 
 import json
+import threading
 from pathlib import Path
 
 import numpy
@@ -10,12 +11,13 @@ import typer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from timm.data import create_transform
 from typer.testing import CliRunner
 
 import fastvit
-from fastvit.commands import evaluate
+from fastvit.commands import evaluate, running
 from fastvit.data import DataError
-from fastvit.evaluation import Counts, choose_device, match_classes
+from fastvit.evaluation import BytePictures, Counts, choose_device, match_classes
 
 app = typer.Typer()
 app.command()(evaluate.main)
@@ -49,7 +51,7 @@ def data(tmp_path: Path) -> Path:
 
 
 def run(*arguments: object) -> tuple[int, str]:
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments] + ["--workers=0", "--device=cpu"])
+    result = CliRunner().invoke(app, ["--device=cpu", *(str(argument) for argument in arguments)])
     return result.exit_code, result.output
 
 
@@ -84,6 +86,72 @@ def test_json_has_the_counts_of_folders_matched_by_name(model: Path, data: Path,
     ]
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # of Python 3.12 on, at torch's workers
+def test_processes_count_as_threads_do(model: Path, data: Path) -> None:
+    found = [json.loads(run(model, data, "--json", "--batch-size=3", f"--workers={n}")[1]) for n in (0, 1)]
+    for summary in found:
+        del summary["images_per_second"]
+    assert found[0] == found[1] and found[0]["images"] == 8
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 8, 100])
+def test_pictures_come_in_order_with_their_labels_and_timms_numbers(data: Path, batch_size: int) -> None:
+    preprocess = fastvit.Preprocess(size=(32, 32), crop=1.0)
+    pictures = BytePictures(data / "val", preprocess)
+    batches = list(pictures.batches(batch_size, 0, torch.device("cpu")))
+    assert [len(images) for images, _ in batches] == [batch_size] * (8 // batch_size) + [8 % batch_size] * (
+        8 % batch_size > 0
+    )
+    transform = create_transform((3, 32, 32), is_training=False, interpolation="bicubic", crop_pct=1.0)
+    expected = torch.stack([transform(Image.open(path)) for path in sorted((data / "val").glob("*/*.png"))])
+    assert torch.equal(torch.cat([images for images, _ in batches]), expected)
+    assert torch.cat([labels for _, labels in batches]).tolist() == [0, 0, 0, 1, 2, 2, 2, 2]
+
+
+def test_large_jpegs_are_read_smaller_where_that_is_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    Image.effect_noise((256, 256), 90).convert("RGB").save(tmp_path / "a/1.jpg")
+    preprocess = fastvit.Preprocess(size=(32, 32), crop=1.0)
+    exact, fast = (BytePictures(tmp_path, preprocess, fast)[0][0].int() for fast in (False, True))
+    assert exact.shape == fast.shape == (32, 32, 3)
+    assert 0 < (exact - fast).abs().max() < 60
+
+
+def test_an_interrupt_leaves_no_thread(model: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Counts, "add", interrupt)
+    assert run(model, data, "--batch-size=1")[0] == 130
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("reading")]
+
+
+def test_int8_is_calibrated_with_pictures_of_every_class(
+    model: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    class Engine:
+        chosen = "x"
+
+        def __init__(self, network: fastvit.FastViT, name: str, **options: object) -> None:
+            asked.append((name, options))
+
+        def __call__(self, images: torch.Tensor) -> torch.Tensor:
+            return torch.tensor([[0.0, 0.0, 1.0]]).expand(len(images), 3)  # ship
+
+    monkeypatch.setattr(fastvit, "engine", Engine)
+    monkeypatch.setattr(running, "CALIBRATION", 4)
+    options = ["--engine=openvino", "--precision=int8", f"--calibration={data / 'val'}", "--json"]
+    code, output = run(model, data, *options)
+    assert code == 0 and json.loads(output.splitlines()[-1])["top1"] == 50
+    ((name, given),) = asked
+    assert (name, given["precision"]) == ("openvino", "int8")
+    chosen = [data / "val" / picture for picture in ("cat/0.png", "cat/2.png", "ship/0.png", "ship/2.png")]
+    transform = create_transform((3, 32, 32), is_training=False, interpolation="bicubic", crop_pct=1.0)
+    assert torch.equal(given["calibration"], torch.stack([transform(Image.open(path)) for path in chosen]))
+
+
 def test_the_table_comes_first_and_the_result_last(model: Path, data: Path) -> None:
     code, output = run(model, data / "val")  # the folder of class folders itself
     assert code == 0, output
@@ -116,6 +184,13 @@ def test_errors_are_one_line(model: Path, data: Path, tmp_path: Path) -> None:
     assert "x.txt: expected a name that ends in" in error(model, data, "--confusion=x.txt")
     assert f"{tmp_path}/nothing: no such folder" in error(model, tmp_path / "nothing")
     assert "fastvit_t9" in error("fastvit_t9", data)
+    assert "precision 'int9'" in error(model, data, "--precision=int9")
+    assert "--precision int8 needs pictures" in error(model, data, "--precision=int8")
+    assert "--calibration is for --precision int8" in error(model, data, f"--calibration={data}")
+    assert f"{tmp_path}/nowhere: there is no such file" in error(
+        model, data, "--precision=int8", f"--calibration={tmp_path}/nowhere"
+    )
+    assert "are for torch in float32" in error(model, data, "--unfolded", "--engine=openvino")
     damaged = data / "val/cat/0.png"
     damaged.write_bytes(damaged.read_bytes()[:40])
     assert f"{damaged}: " in error(model, data)

@@ -3,8 +3,10 @@
 import io
 import os
 import struct
+import threading
 import warnings
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy
@@ -277,6 +279,39 @@ def test_a_picture_below_the_limit_passes_without_pillows_warning(monkeypatch: p
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert read_image(encoded(Image.new("RGB", (24, 16)))).size == (24, 16)
+
+
+def test_warnings_are_silent_in_every_thread_and_as_they_were_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first that is done must not bring them back for the others, and the last must not keep them away."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 300)  # Pillow warns of each
+    data, filters = encoded(Image.new("RGB", (24, 16))), warnings.filters.copy()
+    inside, left = threading.Event(), threading.Event()
+    others = []
+
+    def late(image: Image.Image) -> None:
+        inside.set()
+        assert left.wait(20)
+        warnings.warn("odd metadata", stacklevel=1)  # an error by the tests' settings
+
+    def start_another(image: Image.Image) -> None:
+        others.append(pool.submit(read_image, data, before_decoding=late))
+        assert inside.wait(20)
+
+    with ThreadPoolExecutor(1) as pool:
+        assert read_image(data, before_decoding=start_another).size == (24, 16)
+        left.set()
+        assert others[0].result().size == (24, 16)
+    assert warnings.filters == filters
+
+
+def test_what_is_to_happen_before_decoding_happens_once_the_size_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[object] = []
+    load = ImageFile.ImageFile.load
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda self: (seen.append("decoded"), load(self))[1])
+    read_image(encoded(Image.new("RGB", (24, 16))), before_decoding=lambda image: seen.append(image.size))
+    assert seen[:2] == [(24, 16), "decoded"]
+    with pytest.raises(ImageError, match="million are the limit"):
+        read_image(png_by_hand(2**14, 2**14), before_decoding=lambda image: pytest.fail("too early"))
 
 
 def test_folders_missing_files_and_impossible_names_are_named(tmp_path: Path) -> None:

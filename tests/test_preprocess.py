@@ -217,6 +217,26 @@ def test_a_16_bit_grey_is_the_8_bit_grey_times_257() -> None:
     assert torch.equal(Preprocess(size=(32, 32))(deep), Preprocess(size=(32, 32))(Image.fromarray(grey)))
 
 
+@pytest.mark.parametrize("mean", [(0.485, 0.456, 0.406), (0.1, 0.5, 0.9)])
+def test_a_batch_of_bytes_is_normalised_to_the_same_bits_as_timm_does_each(mean: tuple[float, float, float]) -> None:
+    preprocess = Preprocess(size=(33, 64), crop=1.0, mean=mean)
+    images = [noise(40, 70), noise(300, 200), noise(50, 50)]
+    pixels = torch.stack([preprocess.pixels(image) for image in images])
+    assert pixels.shape == (3, 33, 64, 3) and pixels.dtype == torch.uint8
+    before = pixels.clone()
+    given = preprocess.normalized(pixels)
+    assert torch.equal(given, torch.stack([timm_transform(preprocess)(image) for image in images]))
+    assert torch.equal(pixels, before) and given.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("crop_mode", ["center", "border"])
+@pytest.mark.parametrize("size", [(1, 1), (1, 5000), (5000, 1), (64, 64), (127, 129), (2**14, 3)])
+def test_enough_is_some_pixels_and_no_more_than_there_are(crop_mode: str, size: tuple[int, int]) -> None:
+    width, height = Preprocess(size=(64, 64), crop=1.0, crop_mode=crop_mode).enough(size)
+    assert 1 <= width <= size[0] and 1 <= height <= size[1]
+    assert (width, height) == size or (max if crop_mode == "border" else min)(width, height) == 128
+
+
 def test_the_picture_itself_is_left_alone() -> None:
     image = noise(40, 60)
     before = image.tobytes()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json as format_json
 import sys
 import time
+from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,10 +13,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .common import fail, network
+from .running import DeviceName, EngineName, FastDecoding, Precision, calibration_images, device_for, runner
 
 if TYPE_CHECKING:
-    from fastvit import FastViT
-    from fastvit.evaluation import Counts
+    from collections.abc import Callable
+
+    import torch
+    from torch import Tensor
+
+    from fastvit.evaluation import BytePictures, Counts
 
 ROWS = 50  # of the table; of more classes the worst are shown
 
@@ -24,8 +30,17 @@ def main(
     model: Annotated[str, typer.Argument(help="A name with its weights, or what `fastvit.load` reads.")],
     data: Annotated[Path, typer.Argument(help="Folder of class folders, or one with val/ or test/ in it.")],
     batch_size: Annotated[int, typer.Option(help="Pictures at a time.", min=1)] = 64,
-    workers: Annotated[int, typer.Option(help="Processes that read pictures.", min=0)] = 2,
-    device: Annotated[str, typer.Option(help="cpu, cuda, mps ... (default: the fastest there is).")] = "",
+    workers: Annotated[
+        int,
+        typer.Option(help="Processes that read pictures; with 0, threads of this one do, one for each core.", min=0),
+    ] = 0,
+    device: DeviceName = "",
+    engine: EngineName = "torch",
+    precision: Precision = "float32",
+    calibration: Annotated[
+        Path | None, typer.Option(help="A folder of pictures for int8 to be calibrated with, best of the training set.")
+    ] = None,
+    fast_decoding: FastDecoding = False,
     reparameterized: Annotated[
         bool, typer.Option("--reparameterized/--unfolded", help="Fold the network first: faster, the same answers.")
     ] = True,
@@ -33,53 +48,60 @@ def main(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Count how many pictures a network names right: first guess, first five, and class by class."""
-    from fastvit import reparameterize
+    from fastvit.data import HELD_OUT, held_out_folder
+    from fastvit.engines import EngineError
+    from fastvit.evaluation import BytePictures, Counts, match_classes
 
     try:
         if confusion:
             _check_target(confusion)
-        unfolded = network(model)
-        classes, counts, seconds = _evaluate(
-            reparameterize(unfolded) if reparameterized else unfolded, data, batch_size, workers, device
-        )
-    except (ValueError, OSError) as error:
+        weights = network(model)
+        preprocess, cfg = weights.preprocess, weights.pretrained_cfg
+        chosen = device_for(device, engine)
+        folder = held_out_folder(data) if any((data / name).is_dir() for name in HELD_OUT) else data
+        pictures = BytePictures(folder, preprocess, fast_decoding)
+        counts = Counts(match_classes(pictures.classes, cfg), weights.num_classes)
+        seen = calibration_images(calibration, preprocess) if calibration else None
+        run = runner(weights.to(chosen), engine, precision, folded=reparameterized, calibration=seen)
+        seconds = _count(counts, run, pictures, batch_size, workers, chosen)
+    except (ValueError, OSError, EngineError) as error:
         fail(error)
-    _print(_summary(model, data, classes, counts, seconds), json)
+    _print(_summary(model, data, pictures.classes, counts, seconds), json)
     if confusion:
         try:
-            _draw(counts, classes, confusion)
+            _draw(counts, pictures.classes, confusion)
         except OSError as error:
             fail(error, status=1)
 
 
-def _evaluate(
-    network: FastViT, data: Path, batch_size: int, workers: int, device_name: str
-) -> tuple[list[str], Counts, float]:
-    """The folders' names, the counts, and the seconds that reading and answering took."""
-    import torch
+def _count(
+    counts: Counts,
+    run: Callable[[Tensor], Tensor],
+    pictures: BytePictures,
+    batch_size: int,
+    workers: int,
+    device: torch.device,
+) -> float:
+    """The seconds that reading and answering took."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from fastvit.data import HELD_OUT, Pictures, batches, held_out_folder
-    from fastvit.evaluation import Counts, choose_device, match_classes, predictions
-    from fastvit.preprocess import Preprocess
+    from fastvit.evaluation import predictions
 
-    device = choose_device(device_name)
-    folder = held_out_folder(data) if any((data / name).is_dir() for name in HELD_OUT) else data
-    pictures = Pictures(folder, Preprocess.from_cfg(network.pretrained_cfg))
-    counts = Counts(match_classes(pictures.classes, network.pretrained_cfg), network.num_classes)
-    network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    loader = batches(pictures, batch_size, workers=workers, pin=device.type == "cuda")
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"), TimeRemainingColumn())
     started, done = time.perf_counter(), 0
-    with Progress(*columns, console=Console(file=sys.stderr), transient=True, disable=not sys.stderr.isatty()) as bar:
+    quiet = not sys.stderr.isatty()
+    with (
+        closing(pictures.batches(batch_size, workers, device)) as batches,
+        Progress(*columns, console=Console(file=sys.stderr), transient=True, disable=quiet) as bar,
+    ):
         task = bar.add_task("", total=len(pictures), note="")
-        for logits, labels in predictions(network, loader, device):
+        for logits, labels in predictions(run, batches, device):
             counts.add(logits, labels)
             done += len(labels)
             speed = done / (time.perf_counter() - started)
             bar.update(task, completed=done, note=f"{speed:.0f} images/s  top-1 {counts.top1:.2f} %")
-    return pictures.classes, counts, time.perf_counter() - started
+    return time.perf_counter() - started
 
 
 def _summary(model: str, data: Path, classes: list[str], counts: Counts, seconds: float) -> dict[str, Any]:

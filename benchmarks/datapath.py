@@ -1,0 +1,220 @@
+"""Where the time of `classify` and `evaluate` goes, and what reading ahead saves.
+
+    python benchmarks/datapath.py cifar10/test               rewrites its tables in benchmarks/README.md
+    python benchmarks/datapath.py cifar10/test --large 40    fewer large pictures, printed only
+
+Each row runs a command twice in a process of its own: as it is, and in turn, with every picture read when it is wanted
+and with a clock around each step. Large pictures are 1,000 files of 12 megapixels, 20 different ones, with the spectrum
+of photographs and the noise of a camera. What they are read from is in memory already.
+"""
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+README = Path(__file__).parent / "README.md"
+STEPS = ("start", "decode", "resize, crop", "to numbers", "network")
+LARGE, DIFFERENT = (4000, 3000), 20
+CIFAR10 = "fastvit_t8.cifar10"
+
+
+def photograph(seed: int, width: int, height: int) -> Any:
+    """Noise of every scale, as strong as it is coarse: a JPEG of some megabytes, as of a camera."""
+    import numpy
+    from PIL import Image
+
+    random = numpy.random.default_rng(seed)
+    bands = []
+    for _ in "RGB":
+        band, scale = numpy.zeros((2, 2), dtype=numpy.float32), 80.0
+        while band.shape[0] < max(width, height):
+            edge, scale = 2 * band.shape[0], max(scale / 1.6, 4)
+            finer = Image.fromarray(band).resize((edge, edge), Image.Resampling.BILINEAR)
+            band = numpy.asarray(finer) + random.standard_normal((edge, edge), dtype=numpy.float32) * scale
+        bands.append(Image.fromarray(numpy.clip(band[:height, :width] + 128, 0, 255).astype(numpy.uint8)))
+    return Image.merge("RGB", bands)
+
+
+def make_large(folder: Path, number: int) -> None:
+    """number pictures in two folders of classes; a quarter stands upright."""
+    for index in range(number):
+        path = folder / "ab"[index % 2] / f"{index:04}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if index < DIFFERENT:
+            photograph(index, *(LARGE if index % 4 else LARGE[::-1])).save(path, quality=90)
+        else:
+            os.link(folder / "ab"[index % 2] / f"{index % DIFFERENT:04}.jpg", path)
+
+
+def make_network(path: Path) -> None:
+    """fastvit_t8 for 256 x 256 and two classes, untrained: as fast as any other weights."""
+    import fastvit
+
+    model = fastvit.create_model("fastvit_t8", num_classes=2).eval()
+    model.pretrained_cfg |= {"label_names": ["a", "b"]}
+    fastvit.save(model, path)
+
+
+def child(in_turn: bool, report: Path, arguments: list[str]) -> None:
+    """`fastvit ARGUMENTS`; in turn, and with clocks that are written to `report`."""
+    from fastvit import commands
+
+    if in_turn:
+        clock_steps(report)
+    commands.app(arguments)
+
+
+def clock_steps(report: Path) -> None:
+    import atexit
+
+    from fastvit import Preprocess, evaluation, reading
+    from fastvit.commands import classify, evaluate
+
+    seconds = dict.fromkeys(STEPS, 0.0)
+
+    def clocked(step: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapper(*arguments: Any, **options: Any) -> Any:
+            started = time.perf_counter()
+            seconds["start"] = seconds["start"] or time.time() - float(os.environ["STARTED"])
+            try:
+                return function(*arguments, **options)
+            finally:
+                seconds[step] += time.perf_counter() - started
+
+        return wrapper
+
+    reading.read_image = clocked("decode", reading.read_image)
+    Preprocess.pixels = clocked("resize, crop", Preprocess.pixels)  # type: ignore[method-assign]
+    Preprocess.normalized = clocked("to numbers", Preprocess.normalized)  # type: ignore[method-assign]
+    for command in (classify, evaluate):
+        runner = command.runner
+        command.runner = lambda *a, runner=runner, **o: clocked("network", runner(*a, **o))  # type: ignore[attr-defined]
+    for module in (reading, evaluation):
+        module.ahead = lambda tasks, most: (task() for task in tasks)  # type: ignore[attr-defined]
+    atexit.register(lambda: report.write_text(json.dumps(seconds)))
+
+
+def timed(arguments: list[str], report: Path | None = None) -> float:
+    """Seconds from the start of the process to its end."""
+    command = [sys.executable, __file__, "--child", str(report or ""), *arguments]
+    started = time.time()
+    done = subprocess.run(command, env={**os.environ, "STARTED": str(started)}, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(done.stderr)
+    return time.time() - started
+
+
+def row(name: str, pictures: int, arguments: list[str], scratch: Path) -> list[str]:
+    ahead = timed(arguments)
+    report = scratch / "seconds.json"
+    in_turn = timed(arguments, report)
+    steps = json.loads(report.read_text())
+    parts = [1000 / pictures * seconds for seconds in (*steps.values(), in_turn - sum(steps.values()))]
+    speeds = [f"{pictures / in_turn:.1f}", f"**{pictures / ahead:.1f}**", f"{in_turn / ahead:.2f}"]
+    return [name, *(f"{part:.2f}" for part in parts), *speeds]
+
+
+def enlarge(small: Path, folder: Path) -> None:
+    """A tenth of the small pictures, evenly chosen, 20 times as large and with a camera's noise."""
+    import numpy
+    from PIL import Image
+
+    random = numpy.random.default_rng(0)
+    for path in sorted(small.glob("*/*"))[::10]:
+        with Image.open(path) as picture:
+            large = picture.convert("RGB").resize((640, 640), Image.Resampling.BICUBIC)
+        noisy = numpy.asarray(large) + random.normal(0, 6, (640, 640, 3))
+        target = folder / path.parent.name / f"{path.stem}.jpg"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(noisy.clip(0, 255).astype(numpy.uint8)).save(target, quality=90)
+
+
+def effect(small: Path, scratch: Path) -> str:
+    """What --fast-decoding changes, in a sentence."""
+    folder = scratch / "enlarged"
+    enlarge(small, folder)
+    found = []
+    for option in ([], ["--fast-decoding"]):
+        printed = [
+            subprocess.run(
+                [sys.executable, "-m", "fastvit", *arguments, *option], capture_output=True, check=True
+            ).stdout
+            for arguments in (
+                ["evaluate", CIFAR10, str(folder), "--json"],
+                ["classify", str(folder), "--model", CIFAR10, "--json", "--top", "10"],
+            )
+        ]
+        lines = [json.loads(line)["predictions"] for line in printed[1].splitlines()]
+        answers = [{entry["class"]: entry["probability"] for entry in line} for line in lines]
+        found.append((json.loads(printed[0])["top1"], answers))
+    (before, exact), (after, fast) = found
+    changes = [max(abs(a[name] - b[name]) for name in a) for a, b in zip(exact, fast, strict=True)]
+    same = sum(next(iter(a)) == next(iter(b)) for a, b in zip(exact, fast, strict=True))
+    return (
+        f"`--fast-decoding`, on {len(changes):,} of the small pictures enlarged to 640 x 640: top-1 {before:.2f} -> "
+        f"{after:.2f} %, the same class for {same:,}; a probability changes by at most {max(changes):.4f}, in the median "
+        f"picture by {statistics.median(changes):.4f}."
+    )
+
+
+def rows(small: Path, large: int, scratch: Path) -> list[list[str]]:
+    weights, photographs = scratch / "t8.safetensors", scratch / "large"
+    make_network(weights)
+    make_large(photographs, large)
+    number = sum(1 for _ in small.glob("*/*"))
+    classify, device = ["classify", "--json", "--model"], ["--device", "cpu"]
+    evaluate = ["evaluate", "--json", *device]
+    found = []
+    for name, pictures, arguments in (
+        ("small, classify", number, [*classify, CIFAR10, str(small), *device]),
+        ("small, evaluate --workers 0", number, [*evaluate, CIFAR10, str(small), "--workers", "0"]),
+        ("large, classify", large, [*classify, str(weights), str(photographs), *device]),
+        ("large, evaluate --workers 0", large, [*evaluate, str(weights), str(photographs), "--workers", "0"]),
+        ("large, classify --fast-decoding", large, [*classify, str(weights), str(photographs), "--fast-decoding"]),
+    ):
+        found.append(row(name, pictures, arguments, scratch))
+        print(" | ".join(found[-1]), flush=True)
+    return found
+
+
+def table(rows: list[list[str]]) -> str:
+    import PIL
+    import torch
+
+    head = ["pictures, command", *STEPS, "rest", "images/s in turn", "**ahead**", "times faster"]
+    lines = ["| " + " | ".join(line) + " |" for line in (head, ["---"] * len(head), *rows)]
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}"
+    versions = f"Python {platform.python_version()}, torch {torch.__version__}, Pillow {PIL.__version__}"
+    return "\n".join([f"{machine}; {versions}; {datetime.date.today()}.", "", *lines])
+
+
+def main() -> None:
+    if sys.argv[1:2] == ["--child"]:
+        child(bool(sys.argv[2]), Path(sys.argv[2]), sys.argv[3:])
+        return
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("pictures", type=Path, help="a folder of class folders: CIFAR-10's test pictures")
+    parser.add_argument("--large", type=int, default=1000, help="number of large pictures (default 1000)")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        found = rows(options.pictures, options.large, Path(scratch))
+        changes = effect(options.pictures, Path(scratch))
+        print(changes)
+    if options.large == 1000:
+        from readme import write_section
+
+        write_section(README, "datapath.py", f"{table(found)}\n\n{changes}")
+
+
+if __name__ == "__main__":
+    main()

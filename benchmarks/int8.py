@@ -1,0 +1,190 @@
+"""What int8 costs in accuracy, and which of nncf's settings matter: the CIFAR-10 weights, and a network at random.
+
+    python benchmarks/int8.py cifar10                    all test pictures; rewrites its tables in benchmarks/README.md
+    python benchmarks/int8.py cifar10 --pictures 2000    an even choice of them, printed only
+
+Each row but the last has one setting more than the one before; the last is `fastvit.quantization`, which has them all.
+Of the network at random every branch counts and channels differ widely, as they may after folding; it has no accuracy.
+"""
+
+import argparse
+import datetime
+import os
+import platform
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import fastvit
+from fastvit.data import Pictures
+from fastvit.graph import onnx_model, openvino_model
+from fastvit.layer_errors import decibels, layer_errors
+from fastvit.quantization import quantize_onnx, quantize_openvino, quietly_nncf
+from fastvit.telemetry import silence
+
+README = Path(__file__).parent / "README.md"
+CALIBRATION = 300  # training pictures
+WORST = 12  # layers to be shown
+BATCH = 100
+ROWS = ("one scale for a whole weight", "nncf's defaults: one for each channel", "and zero points", "and whole ranges")
+
+
+def settings(row: str) -> dict[str, Any]:
+    """What to tell nncf for each of `ROWS`."""
+    with quietly_nncf() as nncf:
+        steps = ROWS.index(row)
+        advanced = nncf.AdvancedQuantizationParameters()
+        if steps == 0:
+            advanced.weights_quantization_params = nncf.QuantizationParameters(per_channel=False)
+        if steps >= 3:
+            ranges = nncf.quantization.range_estimator.RangeEstimatorParametersSet.MINMAX
+            advanced.activations_range_estimator_params = ranges
+        return {"advanced_parameters": advanced} | ({"preset": nncf.QuantizationPreset.MIXED} if steps >= 2 else {})
+
+
+def naively(graph: Any, images: Tensor, row: str) -> Any:
+    """`graph`, of OpenVINO or ONNX, as nncf quantizes it one image at a time, with the settings of a row."""
+    with quietly_nncf() as nncf:
+        data = nncf.Dataset([{"images": image.numpy()} for image in images.split(1)])
+        return nncf.quantize(graph, data, subset_size=len(images), **settings(row))
+
+
+def openvino_run(graph: Any, precision: str = "float32") -> Callable[[Tensor], Tensor]:
+    """images -> logits; what is not in int8 in bfloat16 where it is asked for and the processor computes in it."""
+    import openvino
+
+    core = openvino.Core()
+    hint = (
+        "bf16" if precision != "float32" and "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "f32"
+    )
+    compiled = core.compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": hint})
+    return lambda images: torch.from_numpy(compiled([images.numpy()])[0].copy())
+
+
+def onnxruntime_run(graph: Any) -> Callable[[Tensor], Tensor]:
+    """images -> logits."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    return lambda images: torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
+
+
+def logits(run: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    return torch.cat([run(part) for part in images.split(BATCH)])
+
+
+def chosen(pictures: Pictures, number: int) -> tuple[Tensor, Tensor]:
+    """(N, 3, H, W) and (N): so many pictures, or all there are, from all classes alike."""
+    number = min(number, len(pictures))
+    images, labels = zip(*(pictures[index * len(pictures) // number] for index in range(number)), strict=True)
+    return torch.stack(images), torch.stack(labels)
+
+
+def ways(model: fastvit.FastViT, calibration: Tensor) -> Iterator[tuple[str, str, Callable[[Tensor], Tensor]]]:
+    """(row, runtime, images -> logits): float32 first."""
+    for runtime, graph, quantize, run in (
+        ("OpenVINO", openvino_model(model), quantize_openvino, openvino_run),
+        ("ONNX Runtime", onnx_model(model), quantize_onnx, onnxruntime_run),
+    ):
+        yield "float32", runtime, run(graph)
+        options = {"precision": "int8"} if runtime == "OpenVINO" else {}
+        for row in ROWS:
+            yield row, runtime, run(naively(graph, calibration, row), **options)
+        yield "ours: and sums, gates and norms left out", runtime, run(quantize(graph, calibration), **options)
+
+
+def signal_to_noise(expected: Tensor, given: Tensor) -> float:
+    """In dB."""
+    return decibels(float((given - expected).double().square().sum() / expected.double().square().sum()))
+
+
+def accuracy(model: fastvit.FastViT, calibration: Tensor, images: Tensor, labels: Tensor) -> list[list[str]]:
+    lines, expected = [], torch.empty(0)
+    for row, runtime, run in ways(model, calibration):
+        given = logits(run, images)
+        if row == "float32":
+            expected = given
+        top1, best = (100 * float((x.argmax(1) == labels).double().mean()) for x in (given, expected))
+        same = 100 * float((given.argmax(1) == expected.argmax(1)).double().mean())
+        noise = "" if row == "float32" else f"{signal_to_noise(expected, given):.1f}"
+        lines.append([row, runtime, f"{top1:.2f}", f"{best - top1:+.2f}" if noise else "", f"{same:.2f}", noise])
+        print(" | ".join(lines[-1]), flush=True)
+    return lines
+
+
+def at_random(calibration: Tensor, images: Tensor) -> list[list[str]]:
+    """The signal to noise of a network whose channels differ widely."""
+    from fastvit.verify import randomize
+
+    model, generator = fastvit.create_model("fastvit_t8", num_classes=10), torch.Generator().manual_seed(0)
+    randomize(model, generator)
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            spread = torch.randn(module.weight.shape, generator=generator) / 2
+            module.weight.data *= spread.exp()
+    lines = []
+    runs = ways(model.eval(), calibration)
+    for row, runtime, run in runs:
+        given = logits(run, images)
+        if row == "float32":
+            expected = given
+            continue
+        lines.append([row, runtime, f"{signal_to_noise(expected, given):.1f}"])
+        print(" | ".join(lines[-1]), flush=True)
+    return lines
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    return "\n".join("| " + " | ".join(line) + " |" for line in (head, ["---"] * len(head), *rows))
+
+
+def worst_layers(model: fastvit.FastViT, images: Tensor) -> str:
+    report = layer_errors(model, images)
+    rows = sorted(report.layers, key=lambda layer: layer.alone, reverse=True)[:WORST]
+    total = sum(layer.alone for layer in report.layers)
+    cells = [
+        [layer.name, layer.kind, f"{100 * layer.alone / total:.1f}"]
+        + [f"{decibels(noise):.1f}" for noise in (layer.alone, layer.weight, layer.input, layer.so_far)]
+        for layer in rows
+    ]
+    kept = ", ".join(report.sensitive()) or "none"
+    return f"{table(['layer', 'kind', 'share, %', 'alone', 'weight', 'input', 'so far'], cells)}\n\nTo be kept: {kept}."
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path, help="the folder with train/CLASS/*.jpg and test/CLASS/*.jpg")
+    parser.add_argument("--pictures", type=int, help="of the test pictures, so many; then the tables are printed only")
+    options = parser.parse_args()
+    silence()
+    model = fastvit.load("fastvit_t8.cifar10")
+    calibration, _ = chosen(Pictures(options.data / "train", model.preprocess), CALIBRATION)
+    images, labels = chosen(Pictures(options.data / "test", model.preprocess), options.pictures or 10**9)
+    names = ("torch", "nncf", "openvino", "onnxruntime")
+    head = ["weights and activations", "runtime", "top-1, %", "loss", "same class, %", "signal to noise, dB"]
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}"
+    text = "\n\n".join(
+        [
+            f"{machine}; {', '.join(f'{name} {version(name)}' for name in names)}; {datetime.date.today()}.",
+            f"fastvit_t8.cifar10, {len(images):,} test pictures, {len(calibration)} others to calibrate with:",
+            table(head, accuracy(model, calibration, images, labels)),
+            "fastvit_t8 with random weights and widely differing channels, the first 256 of these pictures:",
+            table(["weights and activations", "runtime", "signal to noise, dB"], at_random(calibration, images[:256])),
+            f"The {WORST} layers of fastvit_t8.cifar10 that bring the most noise, in dB of signal to noise:",
+            worst_layers(model, calibration[:64]),
+        ]
+    )
+    if options.pictures:
+        print(text)
+    else:
+        from readme import write_section
+
+        write_section(README, "int8.py", text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,225 @@
+"""What this machine can do at most, in products of matrices and in memory, and each network's share of it.
+
+    python benchmarks/limit.py            every variant; rewrites its section of benchmarks/README.md
+    python benchmarks/limit.py --quick    three networks, printed only
+
+A ceiling is the best of all sizes and turns, through torch's and OpenVINO's matrix products. A network's share is that
+of its arithmetic, in OpenVINO in bfloat16, in the products of the same turn. The stages' times are OpenVINO's profile,
+scaled to the whole's; their bytes are those that convolutions and linear layers read and write at least, two for each
+number, wherever they lie: small networks' stay in caches, which are faster than memory.
+"""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from network_parts import Part, parts
+from readme import write_picture, write_section
+from results import Line, Results, arguments, left_out, markdown, parsed, verdict
+
+from fastvit.benchmark import Quartiles, Way, ways
+from fastvit.benchmark.ratios import machine
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+EDGES = (1024, 2048, 3072)  # of square matrices
+PRODUCTS = 4  # one after the other in OpenVINO, so that the conversion of what goes in does not count
+BUFFER = 256 * 2**20  # bytes; more than any cache
+DETAILED = ("fastvit_t8@256", "fastvit_sa12@256", "fastvit_mci0@256", "fastvithd@1024")
+NETWORK = "openvino bfloat16"
+TARGET = ("fastvithd@1024", 0.8)
+DTYPES = {"float32": "f32", "bfloat16": "bf16"}
+
+
+def silent(answer: Any) -> None:
+    """Only the time is of interest."""
+
+
+def torch_product(edge: int, dtype: str) -> Callable[[], Any]:
+    import torch
+
+    a, b = (torch.randn(edge, edge).to(getattr(torch, dtype)) for _ in range(2))
+    out = torch.empty_like(a)
+    return lambda: silent(torch.mm(a, b, out=out))
+
+
+def openvino_product(edge: int, dtype: str, threads: int) -> Callable[[], Any]:
+    import numpy
+    import openvino
+    from openvino import opset13 as operations
+
+    rng = numpy.random.default_rng(0)
+    weight = rng.standard_normal((edge, edge), dtype=numpy.float32) / edge**0.5
+    start = product = operations.parameter([edge, edge], numpy.float32)
+    for _ in range(PRODUCTS):
+        product = operations.matmul(product, operations.constant(weight), False, False)
+    config = {"INFERENCE_PRECISION_HINT": DTYPES[dtype], "INFERENCE_NUM_THREADS": threads}
+    config["PERFORMANCE_HINT"] = "LATENCY"
+    graph = openvino.Model([product], [start])
+    request = openvino.Core().compile_model(graph, "CPU", config).create_infer_request()
+    return lambda: silent(request.infer([weight], share_inputs=True, share_outputs=True))
+
+
+def copy() -> Callable[[], Any]:
+    import torch
+
+    source, target = torch.ones(BUFFER // 4), torch.zeros(BUFFER // 4)
+    return lambda: silent(target.copy_(source))
+
+
+def read() -> Callable[[], Any]:
+    import torch
+
+    source = torch.ones(BUFFER // 4)
+    return lambda: silent(source.sum())
+
+
+def products(dtype: str, threads: int) -> dict[str, tuple[Way, float]]:
+    """Ways to multiply, and the operations of each."""
+    found = {}
+    for edge in EDGES:
+        way = Way(f"torch {edge}", torch_product, {"edge": edge, "dtype": dtype})
+        found[way.name] = (way, 2.0 * edge**3)
+        way = Way(f"openvino {edge}", openvino_product, {"edge": edge, "dtype": dtype, "threads": threads})
+        found[way.name] = (way, PRODUCTS * 2.0 * edge**3)
+    return found
+
+
+def ceilings(results: Results) -> tuple[str, dict[str, float], dict[str, str], list[Line]]:
+    """The table; by dtype the most operations a second, and bytes a second by "memory"; by dtype who did it."""
+    rows, most, fastest, lines = [], dict[str, float](), dict[str, str](), []
+    for dtype in DTYPES:
+        entrants = products(dtype, results.threads)
+        line = results.race(f"matrices {dtype}", [way for way, _ in entrants.values()])
+        speeds = {name: entrants[name][1] / min(seconds) for name, seconds in line.seconds.items()}
+        for library in ("torch", "openvino"):
+            best = max((name for name in speeds if name.startswith(library)), key=speeds.__getitem__, default=None)
+            cells = [f"{speeds[best] / 1e9:.0f} GFLOP/s", best.split()[1]] if best else ["-", "-"]
+            rows.append([f"product of matrices, {dtype}, {library}", *cells])
+        if not speeds:
+            sys.exit(f"error: no product of matrices runs here: {'; '.join(line.failed.values())}")
+        most[dtype], fastest[dtype] = max(speeds.values()), max(speeds, key=speeds.__getitem__)
+        lines.append(line)
+    line = results.race("memory", [Way("copy", copy), Way("read", read)])
+    speeds = {"copy": 2 * BUFFER / min(line.seconds["copy"]), "read": BUFFER / min(line.seconds["read"])}
+    rows += [[f"memory, {name}", f"{speed / 1e9:.1f} GB/s", ""] for name, speed in speeds.items()]
+    most["memory"] = max(speeds.values())
+    return markdown(("", "at most", "edge"), rows), most, fastest, [*lines, line]
+
+
+class Share:
+    """One network beside the fastest product of matrices."""
+
+    def __init__(self, results: Results, key: str, product: str, most: dict[str, float]) -> None:
+        name, _, size = key.partition("@")
+        subject = ways.Subject(name, (int(size), int(size)), threads=results.threads)
+        way, operations = products("bfloat16", results.threads)[product]
+        self.key = key
+        self.line = results.race(key, [way, ways.ours(subject, "openvino", "bfloat16")])
+        self.parts: list[Part] = parts(subject, profiled=key in DETAILED)
+        self.operations = sum(part.operations for part in self.parts)
+        self.bytes = sum(part.bytes for part in self.parts)
+        self.most, self.product, self.product_operations = most, product, operations
+
+    @property
+    def of_matrices(self) -> Quartiles | None:
+        """Share of the operations a second, turn by turn."""
+        times = self.line.faster(NETWORK, self.product)
+        return times and Quartiles(*(each * self.operations / self.product_operations for each in times))
+
+    def row(self) -> list[str]:
+        seconds = self.line.median(NETWORK)
+        return [
+            self.key,
+            f"{self.operations / 1e9:.2f}",
+            f"{1000 * seconds:.1f}",
+            f"{self.operations / seconds / 1e9:.0f}",
+            _percent(self.of_matrices),
+            f"{self.operations / seconds / self.most['bfloat16']:.0%}",
+            f"{self.bytes / seconds / 1e9:.1f}",
+            f"{self.bytes / seconds / self.most['memory']:.0%}",
+        ]
+
+    def part_rows(self) -> list[list[str]]:
+        seconds = self.line.median(NETWORK)
+        return [
+            [
+                f"{self.key} {part.name}",
+                f"{part.time:.1%}",
+                f"{part.operations / self.operations:.1%}",
+                f"{self.speed(part) / 1e9:.0f}",
+                f"{self.speed(part) / self.most['bfloat16']:.0%}",
+                f"{part.bytes / part.time / seconds / 1e9:.1f}",
+                f"{part.bytes / part.time / seconds / self.most['memory']:.0%}",
+            ]
+            for part in self.parts
+            if part.time
+        ]
+
+    def speed(self, part: Part) -> float:
+        """Operations a second."""
+        return part.operations / (part.time * self.line.median(NETWORK))
+
+
+def _percent(share: Quartiles | None) -> str:
+    return f"{share.median:.0%} ({share.low:.0%}-{share.high:.0%})" if share else "-"
+
+
+def report(table: str, shares: list[Share], lines: list[Line]) -> str:
+    """The section's text."""
+    head = ("", "GFLOP", "ms", "GFLOP/s", "of matrices, same turns", "of the ceiling", "GB/s", "of memory")
+    part_head = ("", "time", "operations", "GFLOP/s", "of the ceiling", "GB/s", "of memory")
+    ran = [share for share in shares if NETWORK in share.line.seconds]
+    texts = [machine(), table, markdown(head, [share.row() for share in ran])]
+    for share in ran:
+        if share.key == TARGET[0] and share.of_matrices:
+            found = share.of_matrices.median
+            cells = [f"{share.key}, share of bfloat16 matrices", f"{TARGET[1]:.0%}", f"{found:.0%}"]
+            texts.insert(2, markdown(("", "at least", "measured", ""), [[*cells, verdict(found, TARGET[1])]]))
+    rows = [row for share in ran for row in share.part_rows()]
+    return "\n\n".join([*texts, markdown(part_head, rows)]) + left_out([*lines, *(share.line for share in shares)])
+
+
+def picture(shares: list[Share]) -> "Figure":
+    """For each detailed network: how wide a part is says its time, how high its share of the ceiling."""
+    from matplotlib.figure import Figure
+
+    shown = [share for share in shares if any(part.time for part in share.parts) and NETWORK in share.line.seconds]
+    figure = Figure(figsize=(10, 2.2 * len(shown)), layout="constrained")
+    panels = figure.subplots(max(1, len(shown)), 1, squeeze=False)
+    for axes, share in zip(panels[:, 0], shown, strict=False):
+        start = 0.0
+        for index, part in enumerate(share.parts):
+            height = 100 * share.speed(part) / share.most["bfloat16"] if part.time else 0
+            axes.bar(start, height, 100 * part.time, align="edge", color=f"C{index}", edgecolor="white")
+            if part.time > 0.04:
+                axes.text(start + 50 * part.time, height + 2, part.name, ha="center", fontsize=8)
+            start += 100 * part.time
+        axes.set(title=share.key, xlim=(0, 100), ylim=(0, 115), ylabel="% of the ceiling")
+        axes.axhline(100, color="black", linewidth=0.8)
+    panels[-1, 0].set_xlabel("% of the time")
+    return figure
+
+
+def main() -> None:
+    import fastvit
+
+    parser = arguments(__file__, __doc__, seconds=15)
+    parser.add_argument("--quick", action="store_true", help="three networks, in a few minutes")
+    options = parsed(parser, whole=lambda options: not options.quick)
+    results = Results(options)
+    table, most, fastest, lines = ceilings(results)
+    every = [f"{name}@256" for name in fastvit.list_models()]
+    keys = ["fastvit_t8@256", "fastvit_sa12@256", TARGET[0]] if options.quick else [*every, TARGET[0]]
+    shares = [Share(results, key, fastest["bfloat16"], most) for key in keys]
+    text = report(table, shares, lines)
+    print(text)
+    if options.whole:
+        text = f"{text}\n\n{write_picture(options.readme, Path(__file__).stem, picture(shares))}"
+        write_section(options.readme, Path(__file__).name, text)
+
+
+if __name__ == "__main__":
+    main()

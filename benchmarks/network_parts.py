@@ -1,0 +1,121 @@
+"""A network's stem, stages and head: the arithmetic of each, the bytes it moves, and its share of OpenVINO's time."""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from fastvit.benchmark import ways
+from fastvit.graph import example, openvino_model
+from fastvit.lowering import lower
+from fastvit.model import FastViT
+
+PASSES = 10  # profiled
+OPERATION = re.compile(r"(convolution|linear)(?:_(\d+))?/")  # how torch.export numbers them
+BYTES = 2  # of a number in bfloat16
+
+
+@dataclass(frozen=True)
+class Part:
+    """The stem, a stage, the final convolution or the head."""
+
+    name: str
+    operations: int  # a product and its sum are two
+    bytes: int  # read and written by convolutions and linear layers, each once
+    time: float  # its share of the whole's; 0 if not profiled
+
+
+def parts(subject: ways.Subject, profiled: bool) -> list[Part]:
+    """From the images to the answer."""
+    model = ways.network(subject.source)
+    operations, moved, layers = arithmetic(model, subject.size)
+    times = profile(model, subject, layers) if profiled else {}
+    return [Part(name, operations[name], moved[name], times.get(name, 0.0)) for name in moved]
+
+
+def part_of(module: str) -> str:
+    """ "stages.2.blocks.0.mlp" -> "stage 3"."""
+    first, _, rest = module.partition(".")
+    return f"stage {int(rest.partition('.')[0]) + 1}" if first == "stages" else first.replace("_", " ")
+
+
+def arithmetic(model: FastViT, size: tuple[int, int]) -> tuple[dict[str, int], dict[str, int], dict[str, list[str]]]:
+    """For one image: operations and bytes of each part, and the part of the nth convolution and linear layer run."""
+    lowered = lower(model).to("meta")
+    moved: dict[str, int] = defaultdict(int)
+    layers: dict[str, list[str]] = {"convolution": [], "linear": []}
+
+    def watch(name: str, module: nn.Module) -> None:
+        def hook(module: nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
+            numbers = inputs[0].numel() + output.numel() + sum(tensor.numel() for tensor in module.parameters())
+            moved[part_of(name)] += BYTES * numbers
+            layers["linear" if isinstance(module, nn.Linear) else "convolution"].append(part_of(name))
+
+        module.register_forward_hook(hook)
+
+    for name, module in lowered.named_modules():
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            watch(name, module)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        lowered(example(lowered, 1, *size))
+    return _by_part(counter.get_flop_counts(), type(lowered).__name__), dict(moved), layers
+
+
+def _by_part(counts: dict[str, Any], whole: str) -> dict[str, int]:
+    found: dict[str, int] = defaultdict(int)
+    for module, operations in counts.items():
+        name = module.removeprefix(f"{whole}.")
+        if re.fullmatch(r"stages\.\d+|stem|final_conv|head", name):
+            found[part_of(name)] += sum(operations.values())
+    return found
+
+
+def profile(model: FastViT, subject: ways.Subject, layers: dict[str, list[str]]) -> dict[str, float]:
+    """Each part's share of the time that OpenVINO takes in bfloat16."""
+    import openvino
+
+    graph = openvino_model(model)
+    graph.reshape([1, model.in_chans, *subject.size])
+    config = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": "bf16",
+        "INFERENCE_NUM_THREADS": subject.threads,
+        "PERF_COUNT": True,
+    }
+    request = openvino.Core().compile_model(graph, "CPU", config).create_infer_request()
+    images = example(model, 1, *subject.size).numpy()
+    seconds: dict[str, list[float]] = defaultdict(list)
+    for turn in range(PASSES + 1):
+        request.infer([images])
+        if turn:  # the first chooses and allocates
+            took = attributed(
+                ((info.node_name, info.real_time.total_seconds()) for info in request.get_profiling_info()), layers
+            )
+            for name, value in took.items():
+                seconds[name].append(value)
+    medians = {name: median(values) for name, values in seconds.items()}
+    return {name: value / sum(medians.values()) for name, value in medians.items()}
+
+
+def attributed(nodes: Iterable[tuple[str, float]], layers: dict[str, list[str]]) -> dict[str, float]:
+    """(name, seconds) in the order of execution -> seconds of each part. What has no number goes with what ran before.
+
+    Raises:
+        ValueError: a number that no layer has: the graph is not of this network.
+    """
+    took: dict[str, float] = defaultdict(float)
+    part = layers["convolution"][0]
+    for name, seconds in nodes:
+        if found := OPERATION.match(name):
+            kind, number = found[1], int(found[2] or 0)
+            if number >= len(layers[kind]):
+                raise ValueError(f"{name}: the network has {len(layers[kind])} of that kind")
+            part = layers[kind][number]
+        took[part] += seconds
+    return took

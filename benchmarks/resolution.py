@@ -1,0 +1,83 @@
+"""Latency and memory from 256 to 2048 pixels: timm's network in plain PyTorch, and ours in OpenVINO.
+
+    python benchmarks/resolution.py                   four networks; rewrites its section of benchmarks/README.md
+    python benchmarks/resolution.py fastvit_t8        one, printed only
+
+Memory is what the process holds at most while it runs (resident, Python and all libraries included), not while it
+prepares. At 2048 pixels a pass of a large network takes seconds: then there are five turns.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from readme import write_picture, write_section
+from results import Line, Results, arguments, left_out, markdown, parsed
+
+from fastvit.benchmark import ways
+from fastvit.benchmark.ratios import machine
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+NAMES = ("fastvit_t8", "fastvit_sa12", "fastvit_mci0", "fastvithd")
+SIZES = (256, 384, 512, 768, 1024, 1536, 2048)
+THEIRS, OURS = "timm reparameterized", ("openvino", "openvino bfloat16")
+SHOWN = (THEIRS, *OURS)
+
+
+def table(lines: list[Line]) -> str:
+    head = ["", *(f"{way}, ms" for way in SHOWN), *(f"times faster, {way}" for way in OURS)]
+    rows = []
+    for line in lines:
+        milliseconds = [f"{1000 * line.median(way):.1f}" if way in line.seconds else "-" for way in SHOWN]
+        megabytes = [f"{line.peaks[way] / 1e6:.0f}" if way in line.peaks else "-" for way in SHOWN]
+        rows.append([line.key, *milliseconds, *(str(line.faster(way, THEIRS) or "-") for way in OURS), *megabytes])
+    return markdown([*head, *(f"{way}, MB" for way in SHOWN)], rows)
+
+
+def picture(lines: list[Line]) -> "Figure":
+    """Above latency and below memory against the edge, one column for each network."""
+    from matplotlib.figure import Figure
+
+    names = list(dict.fromkeys(line.key.partition("@")[0] for line in lines))
+    figure = Figure(figsize=(3.4 * len(names), 6), layout="constrained")
+    panels = figure.subplots(2, len(names), squeeze=False, sharex=True, sharey="row")
+    for column, name in enumerate(names):
+        mine = [line for line in lines if line.key.startswith(f"{name}@")]
+        for way in SHOWN:
+            there = [line for line in mine if way in line.seconds]
+            edges = [int(line.key.partition("@")[2]) for line in there]
+            panels[0][column].plot(edges, [1000 * line.median(way) for line in there], "o-", label=way)
+            panels[1][column].plot(edges, [line.peaks[way] / 1e6 for line in there], "o-")
+        panels[0][column].set(title=name, yscale="log")
+        panels[1][column].set(xlabel="pixels", yscale="log", xscale="log")
+        panels[1][column].set_xticks(SIZES, [str(size) for size in SIZES], rotation=60)
+        panels[1][column].minorticks_off()
+        for row in panels:
+            row[column].grid(alpha=0.3)
+    panels[0][0].set_ylabel("milliseconds")
+    panels[1][0].set_ylabel("MB")
+    figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=len(SHOWN))
+    return figure
+
+
+def main() -> None:
+    parser = arguments(__file__, __doc__, seconds=20)
+    parser.add_argument("names", nargs="*", help=f"variants; by default {', '.join(NAMES)}")
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="heights and widths")
+    options = parsed(parser, whole=lambda options: not options.names and options.sizes == SIZES)
+    results, lines = Results(options), []
+    for name in options.names or NAMES:
+        for size in options.sizes:
+            subject = ways.Subject(name, (size, size), threads=options.threads)
+            mine = [ways.ours(subject, "openvino", precision) for precision in ("float32", "bfloat16")]
+            lines.append(results.race(f"{name}@{size}", [ways.timms(subject, "reparameterized"), *mine]))
+    text = f"{machine()}\n\n{table(lines)}{left_out(lines)}"
+    print(text)
+    if options.whole:
+        text = f"{text}\n\n{write_picture(options.readme, Path(__file__).stem, picture(lines))}"
+        write_section(options.readme, Path(__file__).name, text)
+
+
+if __name__ == "__main__":
+    main()

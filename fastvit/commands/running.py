@@ -1,0 +1,95 @@
+"""The options that say what runs a network, and what they make of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from fastvit import FastViT
+    from fastvit.preprocess import Preprocess
+
+DeviceName = Annotated[str, typer.Option("--device", help="cpu, cuda, mps ... (default: the fastest there is).")]
+EngineName = Annotated[
+    str, typer.Option("--engine", help="torch, compile, onnxruntime, openvino, or auto: the fastest on this machine.")
+]
+Precision = Annotated[
+    str, typer.Option("--precision", help="float32, bfloat16, float16 or int8; not every engine has all.")
+]
+FastDecoding = Annotated[
+    bool,
+    typer.Option(
+        "--fast-decoding",
+        help="Decode JPEGs at a half, a quarter or an eighth of their size, where that still is twice what the network "
+        "sees: several times faster for photographs, with slightly other probabilities.",
+    ),
+]
+
+PLAIN = ("torch", "float32")
+PROCESSOR_ONLY = ("onnxruntime", "openvino")
+CALIBRATION = 300  # pictures
+
+
+def device_for(name: str, engine: str) -> torch.device:
+    """The device of that name, or the fastest one that the engine runs on; a ValueError if there is none."""
+    from fastvit.evaluation import choose_device
+
+    device = choose_device(name or ("cpu" if engine in PROCESSOR_ONLY else ""))
+    if engine in PROCESSOR_ONLY and device.type != "cpu":
+        raise ValueError(
+            f"--device {name}: --engine {engine} runs on the processor; give --device cpu, or another engine"
+        )
+    return device
+
+
+def check_unfolded(engine: str, precision: str) -> None:
+    """A ValueError, if an unfolded network was to run in anything but torch and float32."""
+    if (engine, precision) != PLAIN:
+        raise ValueError("--unfolded and --compare are for torch in float32: leave out --engine and --precision")
+
+
+def runner(
+    network: FastViT, engine: str, precision: str, *, folded: bool = True, calibration: Tensor | None = None
+) -> Callable[[Tensor], Tensor]:
+    """What answers: images (B, 3, H, W) on the network's device -> logits (B, classes). The network is used up.
+
+    In torch and float32 it is the network itself, folded unless told otherwise, and ready at once; else an engine.
+
+    Raises:
+        ValueError: options that do not go together.
+        fastvit.engines.EngineError: an engine that is not installed, or has no such precision.
+    """
+    import torch
+
+    import fastvit
+
+    if not folded:
+        check_unfolded(engine, precision)
+    if precision == "int8" and calibration is None:
+        raise ValueError("--precision int8 needs pictures to calibrate with: fastvit evaluate --calibration FOLDER")
+    if precision != "int8" and calibration is not None:
+        raise ValueError(f"--calibration is for --precision int8, and it is {precision}: leave it out")
+    if (engine, precision) == PLAIN:
+        network = fastvit.reparameterize(network, inplace=True) if folded else network
+        return network.to(memory_format=torch.channels_last)
+    chosen = fastvit.engine(network, engine, precision=precision, calibration=calibration)
+    if chosen.chosen:
+        typer.echo(chosen.chosen, err=True)
+    return chosen  # type: ignore[return-value]  # a FastViT with a classifier gives no list
+
+
+def calibration_images(folder: Path, preprocess: Preprocess) -> Tensor:
+    """(N, 3, H, W): some hundreds of the pictures in a folder, evenly chosen, so that every class is among them."""
+    import torch
+
+    from fastvit.images import find_images, read_image
+
+    found = find_images([str(folder)])
+    number = min(len(found), CALIBRATION)
+    return torch.stack([preprocess(read_image(found[index * len(found) // number])) for index in range(number)])

@@ -1,0 +1,88 @@
+"""CoreML's package, an ML Program for iOS 16 and macOS 13 on."""
+
+from collections import Counter
+from contextlib import redirect_stderr
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ..graph import quietly
+from ..preprocess import SMALLEST
+from . import mil
+from .subject import Format, Opened, Subject
+
+LARGEST = 2048  # pixels high and wide; CoreML wants to be told
+
+
+def _write(subject: Subject, path: Path) -> None:
+    """Takes one picture (an image in Apple's sense where the preprocessing is inside) of any size, unless it is fixed.
+
+    In float16, which is what Apple's neural engines compute in, images and outputs still are float32.
+    """
+    with quietly(), redirect_stderr(StringIO()):  # a bar of progress
+        import coremltools
+        import numpy
+
+        exported = subject.traced(dtype="float32", one_image=True)
+        passes = coremltools.PassPipeline.DEFAULT
+        passes.remove_passes({"common::fuse_elementwise_to_batchnorm"})  # would call the preprocessing one
+        precision = {"float16": coremltools.precision.FLOAT16, "float32": coremltools.precision.FLOAT32}
+        made = coremltools.convert(
+            exported.run_decompositions({}),
+            inputs=[_input(subject)],
+            outputs=[coremltools.TensorType(name=name, dtype=numpy.float32) for name in subject.outputs],
+            convert_to="mlprogram",
+            pass_pipeline=passes,
+            compute_precision=precision[subject.dtype],
+            minimum_deployment_target=coremltools.target.iOS16,
+            skip_model_load=True,
+        )
+        made.user_defined_metadata.update(subject.metadata)
+        made.license = subject.metadata["license"]
+        made.version = subject.metadata["library"]
+        made.short_description = f"{subject.metadata['variant']}: images to {', '.join(subject.outputs)}"
+        made.save(str(path))
+        (path / "executorch_debug_handle_mapping.json").unlink(missing_ok=True)  # of no use and not in its manifest
+
+
+def _input(subject: Subject) -> Any:
+    import coremltools
+    import numpy
+
+    def edge(usual: int) -> Any:
+        return coremltools.RangeDim(SMALLEST, LARGEST, default=min(usual, LARGEST))
+
+    shape = (1, subject.in_chans, *(subject.size or map(edge, subject.usual_size)))
+    if subject.preprocess:
+        return coremltools.ImageType(name="images", shape=shape, color_layout=coremltools.colorlayout.RGB)
+    return coremltools.TensorType(name="images", shape=shape, dtype=numpy.float32)
+
+
+def _open(path: Path) -> Opened:
+    """CoreML runs on Apple's machines alone: the file's program, with its weights, is followed by torch instead."""
+    with quietly():
+        import coremltools
+        from coremltools.converters.mil.frontend.milproto.load import load
+
+        model = coremltools.models.MLModel(str(path), skip_model_load=True)
+        specification = model.get_spec()
+        program = load(specification, specification.specificationVersion, file_weights_dir=model.weights_dir)
+    main = program.functions["main"]
+
+    def run(images: Tensor) -> list[Tensor]:
+        return mil.run(main, images)
+
+    return Opened(run, Counter(operation.op_type for operation in mil.operations(main)))
+
+
+FORMAT = Format(
+    name="CoreML",
+    packages=("coremltools",),
+    extra="coreml",
+    write=_write,
+    open=_open,
+    dtype="float16",
+    one_image=True,
+)

@@ -1,0 +1,118 @@
+"""CoreML's programs, as far as a FastViT needs them, in torch: an operation a line, all in float32.
+
+What an operation computes is what Apple's documents say of it; https://apple.github.io/coremltools/source/
+coremltools.converters.mil.mil.ops.defs.html. The names of the parameters are theirs.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+@torch.no_grad()
+def run(function: Any, images: Tensor) -> list[Tensor]:
+    """The answers of a function of one input.
+
+    Raises:
+        NotImplementedError: an operation that no FastViT has.
+    """
+    (name,) = function.inputs
+    values: dict[str, Any] = {name: images}
+    for operation in operations(function):
+        if operation.op_type not in OPERATIONS:
+            raise NotImplementedError(f"there is an operation {operation.op_type} in the program, which is not known")
+        given = {key: _value(inputs, values) for key, inputs in operation.inputs.items()}
+        answer = OPERATIONS[operation.op_type](**given)
+        answers = answer if isinstance(answer, tuple) else (answer,)
+        values |= {output.name: value for output, value in zip(operation.outputs, answers, strict=True)}
+    return [values[output.name] for output in function.outputs]
+
+
+def operations(function: Any) -> list[Any]:
+    """Those that compute; the others are constants."""
+    return [operation for operation in function.operations if operation.op_type != "const"]
+
+
+def _value(given: Any, values: dict[str, Any]) -> Any:
+    """What a variable, or a list of them, stands for."""
+    if isinstance(given, Sequence) and not isinstance(given, str):
+        return [_value(one, values) for one in given]
+    if given.name in values:
+        return values[given.name]
+    constant = given.val
+    if isinstance(constant, str | bool | numpy.bool_):
+        return constant
+    tensor = torch.from_numpy(numpy.array(constant))
+    return tensor.float() if tensor.is_floating_point() else tensor.long()
+
+
+def _concat(values: list[Tensor], axis: Tensor, interleave: bool) -> Tensor:
+    values = [value.reshape(-1) if value.ndim == 0 else value for value in values]
+    if interleave:  # each gives one in turn
+        return torch.stack(values, int(axis) + 1).flatten(int(axis), int(axis) + 1)
+    return torch.cat(values, int(axis))
+
+
+def _conv(
+    x: Tensor, weight: Tensor, strides: Tensor, pad_type: str, pad: Tensor, dilations: Tensor, groups: Tensor, bias: Any
+) -> Tensor:
+    if pad_type not in ("custom", "valid"):
+        raise NotImplementedError(f"pad_type is {pad_type!r}, expected 'custom' or 'valid'")
+    top, bottom, left, right = pad.tolist() if pad_type == "custom" else (0, 0, 0, 0)
+    padded = F.pad(x, (left, right, top, bottom))
+    return F.conv2d(padded, weight, bias, strides.tolist(), 0, dilations.tolist(), int(groups))
+
+
+def _gelu(x: Tensor, mode: str) -> Tensor:
+    return F.gelu(x, approximate={"EXACT": "none", "TANH_APPROXIMATION": "tanh"}[mode])
+
+
+def _split(x: Tensor, split_sizes: Tensor, axis: Tensor) -> tuple[Tensor, ...]:
+    return torch.split_with_sizes(x, split_sizes.tolist(), int(axis))
+
+
+def _squeeze(x: Tensor, axes: Tensor) -> Tensor:
+    return x.squeeze(tuple(axes.tolist()))
+
+
+def _gather(x: Tensor, indices: Tensor, axis: Tensor, **_: Any) -> Tensor:
+    taken = x.index_select(int(axis), indices.flatten())
+    return taken.flatten()[0] if x.ndim == 1 and indices.ndim == 0 else taken
+
+
+def _matmul(x: Tensor, y: Tensor, transpose_x: Any = False, transpose_y: Any = False) -> Tensor:
+    return (x.mT if transpose_x else x) @ (y.mT if transpose_y else y)
+
+
+def _layer_norm(x: Tensor, axes: Tensor, epsilon: Tensor) -> Tensor:
+    variance, mean = torch.var_mean(x, axes.tolist(), correction=0, keepdim=True)
+    return (x - mean) / (variance + epsilon).sqrt()
+
+
+OPERATIONS: dict[str, Callable[..., Any]] = {
+    "add": lambda x, y: x + y,
+    "cast": lambda x, dtype: x.float() if dtype.startswith("fp") else x.long(),
+    "concat": _concat,
+    "conv": _conv,
+    "floor_div": lambda x, y: x // y,
+    "gather": _gather,
+    "gelu": _gelu,
+    "layer_norm": _layer_norm,
+    "linear": lambda x, weight, bias: F.linear(x, weight, bias),
+    "matmul": _matmul,
+    "mul": lambda x, y: x * y,
+    "reduce_mean": lambda x, axes, keep_dims: x.mean(axes.tolist(), bool(keep_dims)),
+    "relu": lambda x: x.relu(),
+    "reshape": lambda x, shape: x.reshape(shape.tolist()),
+    "shape": lambda x: torch.tensor(x.shape),
+    "sigmoid": lambda x: x.sigmoid(),
+    "softmax": lambda x, axis: x.softmax(int(axis)),
+    "split": _split,
+    "squeeze": _squeeze,
+    "stack": lambda values, axis: torch.stack(values, int(axis)),
+    "transpose": lambda x, perm: x.permute(perm.tolist()),
+}

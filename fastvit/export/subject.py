@@ -1,0 +1,186 @@
+"""What is exported: the network as it is run, with what it says of itself; and what a format makes of it."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from timm.models._features import FeatureGetterNet
+from torch import Tensor, nn
+
+from ..graph import AXES, TRACED, example, first_convolution, output_names, traced
+from ..lowering import lower
+from ..model import FastViT
+from ..preprocess import SMALLEST, Preprocess
+from ..reparam import reparameterize
+
+DTYPES = {"float32": torch.float32, "float16": torch.float16}
+
+
+class ExportError(RuntimeError):
+    """A file that could not be made, or that computes something else than the network: why, in one line."""
+
+
+class Deployed(nn.Module):
+    """images (B, in_chans, H, W) in float32 -> what the network gives, in float32, whatever it computes in.
+
+    With `preprocess` the images are pixels from 0 to 255, and with `softmax` the outputs are probabilities.
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, network: nn.Module, dtype: torch.dtype, preprocess: Preprocess | None, softmax: bool):
+        super().__init__()
+        self.network = network if dtype == torch.float32 else copy.deepcopy(network).to(dtype)
+        self.dtype, self.preprocess, self.softmax = dtype, preprocess, softmax
+        if preprocess:
+            mean, std = (torch.tensor(values, dtype=torch.float64) for values in (preprocess.mean, preprocess.std))
+            self.register_buffer("scale", (1 / (255 * std)).float().view(3, 1, 1))
+            self.register_buffer("shift", (-mean / std).float().view(3, 1, 1))
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        # Not folded into the first convolution, whose border of zeros is one of the normalised images.
+        if self.preprocess:
+            images = images * self.scale + self.shift
+        if self.dtype == torch.float32:  # to(float32) would stand in the graph
+            outputs = listed(self.network(images))
+        else:
+            outputs = [output.float() for output in listed(self.network(images.to(self.dtype)))]
+        return [output.softmax(1) for output in outputs] if self.softmax else outputs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """A network on its way into a file."""
+
+    reference: nn.Module  # folded, eager, float32: what the file is compared with
+    lowered: nn.Module
+    preprocess: Preprocess | None  # inside the file, if there is one
+    softmax: bool
+    size: tuple[int, int] | None  # height and width, fixed; or any
+    usual_size: tuple[int, int]  # what the weights are for
+    dtype: str
+    outputs: tuple[str, ...]
+    metadata: dict[str, str]
+
+    @classmethod
+    @torch.no_grad()
+    def of(
+        cls,
+        model: FastViT | FeatureGetterNet,
+        with_preprocessing: bool,
+        size: tuple[int, int] | None,
+        dtype: str,
+        fixed_size: bool,
+    ) -> Subject:
+        """
+        Raises:
+            ValueError: no FastViT, or one in train mode; with preprocessing, one for other than three channels.
+        """
+        inner = next((module for module in model.modules() if isinstance(module, FastViT)), None)
+        if inner is None:
+            raise ValueError(f"expected a FastViT, not a {type(model).__name__}")
+        usual_size = tuple(inner.pretrained_cfg["input_size"][1:])
+        preprocess = Preprocess.from_cfg(inner.pretrained_cfg) if with_preprocessing else None
+        plain = copy.deepcopy(model).cpu().float()
+        lowered = lower(plain)
+        reference = reparameterize(plain, inplace=True)
+        outputs = output_names(model, len(listed(reference(example(reference, 1, SMALLEST, SMALLEST)))))
+        softmax = with_preprocessing and outputs == ["logits"]
+        if softmax:
+            outputs = ["probabilities"]
+        return cls(
+            reference=reference,
+            lowered=lowered,
+            preprocess=preprocess,
+            softmax=softmax,
+            size=size or (usual_size if fixed_size else None),
+            usual_size=usual_size,
+            dtype=dtype,
+            outputs=tuple(outputs),
+            metadata=_metadata(inner) | {"input": _input(preprocess), "outputs": ", ".join(outputs)},
+        )
+
+    @property
+    def in_chans(self) -> int:
+        return first_convolution(self.reference).in_channels
+
+    def traced(self, *, dtype: str, one_image: bool = False) -> torch.export.ExportedProgram:
+        """The network in that dtype as torch's graph; for one image at a time if so asked."""
+        batch, height, width = TRACED
+        free = set(AXES)
+        if one_image:
+            batch, free = 1, free - {0}
+        if self.size:
+            (height, width), free = self.size, free - {2, 3}
+        deployed = Deployed(self.lowered, DTYPES[dtype], self.preprocess, self.softmax).eval()
+        return traced(deployed, example(self.reference, batch, height, width), sorted(free))
+
+    def images(self, batch: int, height: int, width: int) -> Tensor:
+        """Something to compare answers on: noise, of whole numbers from 0 to 255 for pixels."""
+        noise = example(self.reference, batch, height, width)
+        return (noise * 64 + 128).round().clamp(0, 255) if self.preprocess else noise
+
+    @torch.no_grad()
+    def expected(self, images: Tensor) -> list[Tensor]:
+        """What eager torch answers."""
+        if self.preprocess:
+            mean, std = (torch.tensor(value).view(3, 1, 1) for value in (self.preprocess.mean, self.preprocess.std))
+            images = (images / 255 - mean) / std
+        outputs = listed(self.reference(images))
+        return [output.softmax(1) for output in outputs] if self.softmax else outputs
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A file as its own runtime, or the nearest that there is here, reads it."""
+
+    run: Callable[[Tensor], list[Tensor]]
+    operations: Counter[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Format:
+    """A kind of file."""
+
+    name: str
+    packages: tuple[str, ...]  # that are needed to write and to check one
+    extra: str  # which of fastvit's extras brings them
+    write: Callable[[Subject, Path], None]
+    open: Callable[[Path], Opened]
+    dtype: str = "float32"  # unless another is asked for
+    one_image: bool = False  # at a time
+    fixed_size: bool = False
+    companion: str = ""  # suffix of a second file beside it
+
+
+def listed(outputs: Tensor | Sequence[Tensor]) -> list[Tensor]:
+    """The one output, or the several, as a list."""
+    return [outputs] if isinstance(outputs, Tensor) else list(outputs)
+
+
+def _input(preprocess: Preprocess | None) -> str:
+    if preprocess:
+        return "images: RGB pixels from 0 to 255, of the size that the network is to see"
+    return "images: as pretrained_cfg says, ((pixels / 255) - mean) / std"
+
+
+def _metadata(model: FastViT) -> dict[str, str]:
+    """What every format holds, as strings."""
+    from .. import __version__
+
+    cfg = model.pretrained_cfg | {"num_classes": model.num_classes}
+    return {
+        "library": f"fastvit {__version__}",
+        "variant": cfg.get("architecture") or type(model).__name__,
+        "form": "folded",
+        "pretrained_cfg": json.dumps(cfg),
+        "label_names": json.dumps(cfg.get("label_names") or []),
+        "license": cfg.get("license") or "not said",
+    }

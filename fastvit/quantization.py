@@ -1,0 +1,177 @@
+"""int8 by post-training quantization with nncf, for OpenVINO and for ONNX Runtime.
+
+Quantized are the convolutions and linear layers, but for the two of each squeeze-and-excite gate. All else, that is
+sums of residual branches, gates, norms and the products of attention, stays in the precision that the rest runs in.
+Weights have a scale for each output channel, as depthwise kernels must. Activations have a zero point, as GELU leaves almost
+nothing below 0, and the whole range that the images show, since cutting it costs more than coarser steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from .graph import quietly
+from .lowering import lower
+from .preprocess import SMALLEST
+from .telemetry import silence
+
+if TYPE_CHECKING:
+    import numpy as np
+    import onnx
+    import openvino
+
+FEWEST = 8  # images; of fewer the ranges are chance
+PIXELS = 2**18  # of the images that are looked at together
+ARITHMETIC = {  # what nncf would quantize beside layers with weights
+    "openvino": ["Add", "Multiply", "ReduceMean", "MVN", "ScaledDotProductAttention"],
+    "onnx": ["Add", "Mul", "ReduceMean", "LayerNormalization"],
+}
+
+
+def quantize_openvino(
+    graph: openvino.Model, images: Tensor, *, keep: Collection[str] = (), model: nn.Module | None = None
+) -> openvino.Model:
+    """What `graph.openvino_model` made, with convolutions and linear layers in int8. The same for the same images.
+
+    Args:
+        graph: left untouched.
+        images: (N, in_chans, H, W), eight or more, as the network will see; some hundreds.
+        keep: names of layers, or of blocks of them such as "stages.3.blocks.0", that are not quantized.
+        model: with `keep`, the network that the graph was made of.
+
+    Raises:
+        ValueError: too few images, or of another shape, or not finite; a name that is no layer's.
+        ModuleNotFoundError: nncf is not installed.
+    """
+    layers = [op for op in graph.get_ops() if op.get_type_name() in ("Convolution", "GroupConvolution", "MatMul")]
+    weights = {op.get_friendly_name(): op.input_value(1).get_node() for op in layers}
+    weighted = {name: node.data for name, node in weights.items() if node.get_type_name() == "Constant"}
+    check_images(images, graph.input(0).partial_shape[1].get_length())
+    ignored = {"types": ARITHMETIC["openvino"], "names": [*_kept(weighted, keep, model), *weights.keys() - weighted]}
+    return _quantize(graph, images, graph.input(0).get_any_name(), ignored)
+
+
+def quantize_onnx(
+    graph: onnx.ModelProto, images: Tensor, *, keep: Collection[str] = (), model: nn.Module | None = None
+) -> onnx.ModelProto:
+    """What `graph.onnx_model` made, with convolutions and linear layers between pairs of operations to and from int8.
+
+    For arguments and errors see `quantize_openvino`.
+    """
+    import onnx
+
+    constants = {tensor.name: tensor for tensor in graph.graph.initializer}
+    weights = {node.name: node.input[1] for node in graph.graph.node if node.op_type in ("Conv", "Gemm", "MatMul")}
+    weighted = {
+        name: onnx.numpy_helper.to_array(constants[weight]) for name, weight in weights.items() if weight in constants
+    }
+    (given,) = graph.graph.input
+    check_images(images, given.type.tensor_type.shape.dim[1].dim_value)
+    ignored = {"types": ARITHMETIC["onnx"], "names": [*_kept(weighted, keep, model), *weights.keys() - weighted]}
+    copy = onnx.ModelProto()
+    copy.CopyFrom(graph)  # nncf's preparations change what they are given
+    quantized: onnx.ModelProto = _quantize(copy, images, given.name, ignored)
+    return quantized
+
+
+def batches(images: Tensor) -> Sequence[Tensor]:
+    """`images` in parts of at most `PIXELS`, in float32 on the CPU."""
+    return torch.split(images.detach().cpu().float(), max(1, PIXELS // (images.shape[2] * images.shape[3])))
+
+
+def layer_name(module: str) -> str:
+    """The name that a layer has in a folded network, of that which it has after `lowering.lower`."""
+    return module.partition(".convs.")[0]
+
+
+def in_block(layer: str, names: Collection[str]) -> bool:
+    """Whether `layer` is one of `names`, or inside a block that is."""
+    return any(f"{layer}.".startswith(f"{name}.") for name in names)
+
+
+def check_images(images: Tensor, channels: int) -> None:
+    """A ValueError unless they are images of so many channels, enough of them, and finite."""
+    if images.ndim != 4 or images.shape[1] != channels or min(images.shape[2:]) < SMALLEST:
+        expected = f"(N, {channels}, H, W), H and W from {SMALLEST} up"
+        raise ValueError(f"images to calibrate with are {tuple(images.shape)}, expected {expected}")
+    if len(images) < FEWEST:
+        raise ValueError(f"{len(images)} images to calibrate with, expected {FEWEST} or more; some hundreds are better")
+    if not images.isfinite().all():
+        raise ValueError("images to calibrate with hold NaN or infinity")
+
+
+def _kept(weights: Mapping[str, np.ndarray], keep: Collection[str], model: nn.Module | None) -> Iterator[str]:
+    """The graph's names of the layers to be kept.
+
+    Converters give names of their own, and may turn a weight round or fold an axis in: it is known by its values.
+    """
+    if not keep:
+        return
+    if model is None:
+        raise ValueError("layers to keep, and no model to find them in: give the one that the graph was made of")
+    modules = lower(model).float().named_modules()
+    layers = {
+        _fingerprint(module.weight.detach().cpu().numpy()): layer_name(name)
+        for name, module in modules
+        if isinstance(module, nn.Conv2d | nn.Linear)
+    }
+    unknown = [name for name in keep if not any(in_block(layer, [name]) for layer in layers.values())]
+    if unknown:
+        raise ValueError(
+            f"{', '.join(unknown)}: no layer or block of the network, such as {next(iter(layers.values()))}"
+        )
+    for name, weight in weights.items():
+        if in_block(layers.get(_fingerprint(weight), ""), keep):
+            yield name
+
+
+def _fingerprint(weight: np.ndarray) -> bytes:
+    import numpy as np
+
+    return np.sort(weight, axis=None).tobytes()
+
+
+def _quantize(graph: Any, images: Tensor, name: str, ignored: dict[str, list[str]]) -> Any:
+    parts = [{name: part.numpy()} for part in batches(images)]
+    with quietly_nncf() as nncf, torch.no_grad():
+        ranges = nncf.quantization.range_estimator.RangeEstimatorParametersSet.MINMAX
+        return nncf.quantize(
+            graph,
+            nncf.Dataset(parts),
+            preset=nncf.QuantizationPreset.MIXED,
+            subset_size=len(parts),
+            ignored_scope=nncf.IgnoredScope(**ignored, validate=False),
+            advanced_parameters=nncf.AdvancedQuantizationParameters(
+                activations_range_estimator_params=ranges,
+                disable_bias_correction=True,  # with ranges that cut nothing there is no bias to speak of
+            ),
+        )
+
+
+@contextmanager
+def quietly_nncf() -> Iterator[Any]:
+    """The package nncf, without its log, its reports and its progress bars, which go to rich's own console.
+
+    Raises:
+        ModuleNotFoundError: it is not installed.
+    """
+    from rich import get_console
+
+    silence()
+    console = get_console()
+    quiet, console.quiet = console.quiet, True
+    try:
+        with quietly():
+            try:
+                import nncf
+                import nncf.quantization.range_estimator
+            except ModuleNotFoundError as error:
+                raise ModuleNotFoundError(f'int8 needs {error.name}; run: pip install "fastvit[int8]"') from None
+            yield nncf
+    finally:
+        console.quiet = quiet

@@ -1,0 +1,473 @@
+"""The harness of the benchmarks, `fastvit bench`, and what the scripts make of timings, whatever these are."""
+
+import json
+import math
+import multiprocessing
+import os
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy
+import pytest
+import timm
+import torch
+from near import assert_near
+from PIL import Image
+from raced import broken, dying, surroundings, tired, waiting
+from small import SMALL, small, timms
+from typer.testing import CliRunner
+
+from fastvit import reparameterize
+from fastvit.benchmark import Quartiles, Race, Way, quartiles, race, ratio, ways
+from fastvit.benchmark.racing import FEWEST, WayError, Worker
+from fastvit.benchmark.ratios import difference
+from fastvit.commands import app
+from fastvit.complexity import multiply_adds
+
+sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
+
+import against_peers
+import against_timm
+import limit
+import network_parts
+import peers
+import readme
+import resolution
+import results as results_module
+import startup
+from results import Line, Results, verdict
+
+Run = Callable[[], Any]
+
+
+@pytest.fixture(scope="module")
+def result() -> Race:
+    makes = (surroundings, broken, tired, dying)
+    return race([Way(make.__name__, make) for make in makes], threads=3, seconds=0)
+
+
+def test_each_way_has_a_process_of_its_own_with_the_threads_asked_for(result: Race) -> None:
+    process, *rest = result.answers["surroundings"]
+    assert process != os.getpid() and rest == [3, 3, 1]
+    assert os.environ["OMP_NUM_THREADS"] == "1"  # as before
+
+
+def test_all_that_finish_have_the_same_turns(result: Race) -> None:
+    assert {name: len(seconds) for name, seconds in result.seconds.items()} == {"surroundings": FEWEST}
+    assert all(second > 0 for seconds in result.seconds.values() for second in seconds)
+    assert set(result.peaks) == set(result.seconds) and all(peak > 2**25 for peak in result.peaks.values())
+
+
+def test_what_fails_is_left_out_and_says_why_in_a_line(result: Race) -> None:
+    assert result.failed == {
+        "broken": "RuntimeError: no such kernel",
+        "tired": "MemoryError: no memory left",
+        "dying": "its process died (status 3): the library's last words",
+    }
+    assert set(result.answers) == set(result.seconds)
+
+
+def test_ctrl_c_ends_all_processes() -> None:
+    def interrupt(text: str) -> None:
+        if text.startswith("turn"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        race([Way("waiting", waiting)], threads=1, seconds=60, progress=interrupt)
+    assert not multiprocessing.active_children()
+
+
+def test_a_process_ends_when_its_driver_is_gone() -> None:
+    with Worker.started(Way("waiting", waiting), 1) as worker:
+        worker.receive()
+        worker.pipe.close()
+        worker.process.join(60)
+        assert worker.process.exitcode == 0
+
+
+def test_a_process_that_hangs_is_given_up() -> None:
+    worker = object.__new__(Worker)
+    worker.pipe = SimpleNamespace(poll=lambda seconds: False)  # type: ignore[assignment]
+    with pytest.raises(WayError, match="gave no answer for"):
+        worker.receive()
+
+
+def test_quartiles_are_numpys() -> None:
+    values = [3.0, 1.0, 4.0, 1.5, 9.0, 2.5]
+    assert quartiles(values) == pytest.approx(tuple(numpy.percentile(values, [25, 50, 75])))
+    assert quartiles([2.0]) == (2, 2, 2)
+    assert str(Quartiles(1.0, 1.234, 1.5)) == "1.23 (1.00-1.50)"
+
+
+def test_a_ratio_is_taken_turn_by_turn() -> None:
+    load = [1.0, 7.0, 1.5, 30.0, 2.0]  # what slows the machine slows both
+    assert ratio([4 * each for each in load], [2 * each for each in load]) == (2, 2, 2)
+    assert ratio([2.0, 6.0, 9.0], [1.0, 2.0, 1.0]).median == 3
+
+
+def test_a_difference_is_relative_to_the_largest_number() -> None:
+    assert difference([1.0, -4.0], [1.5, -4.0]) == 0.125
+    assert difference([1.0], [math.nan]) == difference([1.0], [1.0, 2.0]) == math.inf
+
+
+@pytest.fixture
+def small_twins(small_variants: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The names mean the small networks in timm as well."""
+    create = timm.create_model
+    shapes = {timms(name): {"layers": config.depths, "embed_dims": config.widths} for name, config in SMALL.items()}
+    monkeypatch.setattr(timm, "create_model", lambda name, **options: create(name, **shapes[name], **options))
+
+
+SUBJECT = ways.Subject("fastvit_mci0", (64, 96), batch=2, threads=1)
+
+
+def answer(way: Way) -> torch.Tensor:
+    found: torch.Tensor = way.make(**way.options)()
+    return found
+
+
+@pytest.mark.usefixtures("small_twins")
+@pytest.mark.parametrize("name", ["fastvit_t8", "fastvithd"])
+def test_timms_network_computes_the_same(name: str) -> None:
+    subject = ways.Subject(name, (64, 64))
+    expected = answer(ways.eager(subject))
+    assert expected.std() > 1e-3
+    for how in ("unfused", "reparameterized"):
+        assert_near(answer(ways.timms(subject, how)), expected, 1e-5)
+
+
+@pytest.mark.usefixtures("small_twins")
+def test_all_ways_give_the_same_answers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("FASTVIT_CACHE", str(tmp_path))
+    monkeypatch.setattr(torch, "compile", lambda model: model)  # which takes a minute
+    expected = answer(ways.eager(SUBJECT))
+    assert expected.shape[0] == 2
+    assert_near(answer(ways.eager(SUBJECT, folded=True)), expected, 1e-5)
+    for how in ways.TIMM:
+        assert_near(answer(ways.timms(SUBJECT, how)), expected, 3e-2 if "bfloat16" in how else 1e-5)
+    for engine, precision in [("torch", "float32"), ("torch", "bfloat16"), ("openvino", "float32")]:
+        near = 3e-2 if precision == "bfloat16" else 1e-5
+        assert_near(answer(ways.ours(SUBJECT, engine, precision)), expected, near)
+
+
+def test_folded_ways_run_folded_networks(monkeypatch: pytest.MonkeyPatch, small_twins: None) -> None:
+    seen: dict[str, int] = {}
+
+    def spy(name: str) -> Callable[..., Run]:
+        def plain(model: torch.nn.Module, pixels: torch.Tensor, threads: int = 0) -> Run:
+            seen[name] = sum("BatchNorm" in type(module).__name__ for module in model.modules())
+            return lambda: None
+
+        return plain
+
+    for name, way in {
+        "unfolded": ways.eager(SUBJECT),
+        "folded": ways.eager(SUBJECT, folded=True),
+        "timm": ways.timms(SUBJECT, "reparameterized"),
+    }.items():
+        monkeypatch.setattr(ways, "_plain", spy(name))
+        answer(way)
+    assert seen["folded"] == 0 < seen["timm"] < seen["unfolded"]
+
+
+def test_the_engines_are_those_that_are_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fastvit.engines.choice.available", lambda: {"torch": "", "openvino": "needs openvino"})
+    assert ways.engines() == ([("torch", "float32"), ("torch", "bfloat16")], {"openvino": "needs openvino"})
+    assert ways.engines(("openvino",)) == ([], {"openvino": "needs openvino"})
+    with pytest.raises(ValueError, match="--engine tensorrt: expected one of torch, openvino"):
+        ways.engines(("tensorrt",))
+
+
+def bench(*arguments: str) -> tuple[int, str, str]:
+    result = CliRunner().invoke(app, ["bench", *arguments])
+    return result.exit_code, result.stdout, result.stderr
+
+
+def test_bench_measures_a_network() -> None:
+    arguments = ["--engine", "torch", "--seconds", "0", "--threads", "1", "--json"]
+    status, shown, error = bench("fastvit_t8.cifar10", *arguments)
+    assert (status, error) == (0, "")
+    report = json.loads(shown)
+    assert (report["size"], report["batch_size"], report["threads"], report["failed"]) == ([64, 64], 1, 1, {})
+    rows = {row["way"]: row for row in report["ways"]}
+    assert set(rows) == {"eager, unfolded", "torch", "torch bfloat16"}
+    assert rows["eager, unfolded"]["times_faster"] == [1, 1, 1] and rows["eager, unfolded"]["difference"] == 0
+    assert 0 < rows["torch"]["difference"] < 1e-4 < rows["torch bfloat16"]["difference"] < 5e-2
+
+
+@pytest.fixture
+def faked(monkeypatch: pytest.MonkeyPatch) -> list[Way]:
+    """A race without processes: the nth way takes n milliseconds; compile fails."""
+    entered: list[Way] = []
+
+    def fake(entrants: list[Way], *, threads: int, seconds: float, progress: Callable[[str], None]) -> Race:
+        result = Race()
+        for number, way in enumerate(entrants, 1):
+            entered.append(way)
+            result.seconds[way.name] = [number / 1000 * load for load in (1, 2, 1)]
+            result.answers[way.name], result.peaks[way.name] = [4.0, float(number)], number * 10**6
+            if way.name == "compile":
+                result.drop(way.name, "no compiler: [see] the manual")
+        return result
+
+    monkeypatch.setattr("fastvit.benchmark.race", fake)
+    monkeypatch.setattr(results_module, "race", fake)
+    return entered
+
+
+def test_bench_shows_a_table_with_the_fastest_first(faked: list[Way]) -> None:
+    status, shown, _ = bench("fastvit_t8.cifar10", "--batch-size", "4", "--size", "96")
+    lines = shown.splitlines()
+    assert status == 0 and max(map(len, lines)) <= 80
+    table = lines[next(index for index, line in enumerate(lines) if "images/s" in line) :]
+    assert table[1].split() == ["eager,", "unfolded", "1.0", "(1.0-1.5)", "4000.0", "1.00", "(1.00-1.00)", "0e+00"]
+    assert table[2].split() == ["torch", "2.0", "(2.0-3.0)", "2000.0", "0.50", "(0.50-0.50)", "2e-01"]
+    assert lines[-1] == "compile: no compiler: [see] the manual"
+    assert faked[0].options["subject"] == ways.Subject("fastvit_t8.cifar10", (96, 96), 4, torch.get_num_threads())
+
+
+def test_bench_says_in_one_line_what_it_cannot_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    for arguments, words in (
+        (["fastvit_t9"], "did you mean fastvit_t8"),
+        (["--engine", "tensorrt"], "expected one of torch"),
+    ):
+        status, shown, error = bench(*arguments)
+        assert (status, shown, error.count("\n")) == (2, "", 1) and words in error, error
+    monkeypatch.setattr("fastvit.engines.choice.available", lambda: {"openvino": "needs openvino"})
+    assert bench("--engine", "openvino")[2] == "error: openvino: needs openvino\n"
+    assert bench("--size", "31")[0] == 2
+
+
+def options(path: Path, **changed: Any) -> Any:
+    return SimpleNamespace(**({"results": path, "threads": 1, "seconds": 0.0} | changed))
+
+
+ENTRANTS = [Way("a", waiting), Way("compile", waiting)]
+
+
+def test_a_run_that_was_ended_goes_on(faked: list[Way], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "results" / "races.jsonl"
+    first = Results(options(file)).race("t8", ENTRANTS)
+    with file.open("a") as lines:
+        lines.write('{"key": "sa12", "seco')  # killed while it wrote
+    again = Results(options(file))
+    assert "not whole" in capsys.readouterr().err
+    faked.clear()
+    assert again.race("t8", ENTRANTS) == first and not faked
+    assert first.failed == {"compile": "no compiler: [see] the manual"} and first.differences == {"a": 0}
+    again.race("sa12", ENTRANTS)
+    assert [way.name for way in faked] == ["a", "compile"]
+    assert set(Results(options(file)).lines) == {"t8", "sa12"}
+
+
+def test_what_was_measured_otherwise_is_measured_again(faked: list[Way], tmp_path: Path) -> None:
+    file = tmp_path / "races.jsonl"
+    Results(options(file)).race("t8", ENTRANTS)
+    for changed, entrants in (({"threads": 2}, ENTRANTS), ({}, [*ENTRANTS, Way("b", waiting)])):
+        faked.clear()
+        Results(options(file, **changed)).race("t8", entrants)
+        assert len(faked) == len(entrants)
+
+
+def line(key: str, failed: dict[str, str] | None = None, **milliseconds: float) -> Line:
+    """Of three turns, of which the second was slow; underscores stand for spaces."""
+    named = {name.replace("_", " "): value for name, value in milliseconds.items()}
+    seconds = {name: [value * load / 1000 for load in (1, 3, 1)] for name, value in named.items()}
+    megabytes = {name: int(value * 1e6) for name, value in named.items()}
+    return Line(key, {}, seconds, megabytes, dict.fromkeys(named, 1e-6), failed or {})
+
+
+TIMM_LINES = [
+    line(
+        "t8@256",
+        timm_unfused=50,
+        timm_reparameterized=40,
+        timm_onnxruntime=12,
+        torch=30,
+        openvino=8,
+        openvino_int8=2,
+    ),
+    line(
+        "sa12@256",
+        {"timm compiled": "no compiler"},
+        timm_unfused=90,
+        timm_reparameterized=60,
+        timm_onnxruntime=10,
+        torch=40,
+        openvino=20,
+        timm_openvino_bfloat16=15,
+    ),
+]
+
+
+def markdown_tables(text: str) -> Iterator[list[list[str]]]:
+    for block in text.split("\n\n"):
+        if block.startswith("|"):
+            yield [[cell.strip() for cell in row.strip("|").split("|")] for row in block.splitlines()]
+
+
+def test_against_timm_says_which_targets_are_met() -> None:
+    targets, best, ours, *_ = markdown_tables(against_timm.report(TIMM_LINES))
+    assert [row[1:] for row in targets[2:]] == [
+        ["4.0", "4.00", "met"],
+        ["1.3", "1.00", "missed by 23%"],
+        ["1.0", "0.50", "missed by 50%"],
+    ]
+    assert best[2] == ["t8@256", "openvino", "onnxruntime", "5.00 (5.00-5.00)", "1.50 (1.50-1.50)", "-", "1e-06"]
+    assert best[3][5] == "0.75 (0.75-0.75)"
+    assert ours[0] == ["", "torch", "openvino", "openvino int8"] and ours[2][3] == "20.00 (20.00-20.00)"
+    assert ours[3][3] == "-"
+
+
+def test_the_scripts_tables_are_whole_and_name_what_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = against_timm.report(TIMM_LINES)
+    assert text.endswith("\n\nsa12@256 without timm compiled: no compiler")
+    for table in markdown_tables(text + "\n\n" + resolution.table(TIMM_LINES)):
+        assert len({len(row) for row in table}) == 1 and len(table) > 2
+
+
+def test_int8_is_never_our_best() -> None:
+    assert TIMM_LINES[0].best(against_timm.ours(TIMM_LINES[0])) == "openvino"
+
+
+@pytest.mark.parametrize(
+    ("measured", "wanted", "most", "said"),
+    [
+        (4.0, 4.0, False, "met"),
+        (3.0, 4.0, False, "missed by 25%"),
+        (1.2, 1.2, True, "met"),
+        (1.5, 1.2, True, "missed by 25%"),
+    ],
+)
+def test_a_target_is_met_or_missed_by_so_much(measured: float, wanted: float, most: bool, said: str) -> None:
+    assert verdict(measured, wanted, most) == said
+
+
+def peer_lines() -> list[Line]:
+    """FastViT doubles its time from variant to variant; one peer; every race at its own speed."""
+    lines, names = [], list(dict.fromkeys(row.key for row in peers.FASTVIT))
+    for number, key in enumerate(names):
+        load = 1 + number % 3
+        own = {"eager": 10 * 2**number * load, "openvino_bfloat16": 2**number * load}
+        lines.append(line(key, reference=load * 8.0, **own))
+    return [*lines, line("repvit_m1_1@224", {"eager": "no"}, reference=16.0, openvino_bfloat16=9.0)]
+
+
+def test_fastvits_time_at_a_peers_accuracy_lies_between_its_variants() -> None:
+    latencies = against_peers.Latencies(peer_lines())
+    distilled = {row.name: row for row in peers.FASTVIT if row.distilled}
+    low, high = distilled["fastvit_s12"], distilled["fastvit_sa12"]
+    assert latencies.unit == 16  # the median of the references
+    assert latencies.of(high, "eager") / latencies.of(low, "eager") == pytest.approx(2)  # whatever the load
+    between = latencies.fastvit((low.top1 + high.top1) / 2, True, "eager")
+    assert between == pytest.approx(latencies.of(low, "eager") * 2**0.5)
+    assert math.isnan(latencies.fastvit(60, True, "eager")) and math.isnan(latencies.fastvit(60, False, "eager"))
+
+
+def test_a_peers_row_says_how_much_faster_fastvit_is() -> None:
+    rows = [row for row in peers.PEERS if row.name == "repvit_m1_1"]
+    latencies = against_peers.Latencies(peer_lines())
+    (table,) = markdown_tables(against_peers.table(rows, latencies))
+    peer = latencies.of(rows[0], "openvino bfloat16")
+    faster = peer / latencies.fastvit(rows[0].top1, True, "openvino bfloat16")
+    assert table[2] == ["repvit_m1_1@224", "dist_450e_in1k", "81.31", "-", f"{peer:.1f}", "-", f"{faster:.2f}"]
+
+
+def test_the_peers_exist_in_timm_at_those_sizes() -> None:
+    for row in peers.FASTVIT + peers.PEERS:
+        cfg = timm.get_pretrained_cfg(f"{row.name}.{row.tag}", allow_unregistered=False)
+        assert cfg is not None and row.size in (cfg.input_size[-1], (cfg.test_input_size or cfg.input_size)[-1]), row
+
+
+@pytest.mark.usefixtures("small_variants")
+@pytest.mark.parametrize("name", ["fastvit_sa12", "fastvit_mci0", "fastvithd"])
+def test_the_parts_hold_all_the_arithmetic(name: str) -> None:
+    subject = ways.Subject(name, (64, 96))
+    parts = network_parts.parts(subject, profiled=False)
+    stages = [f"stage {number}" for number in range(1, len(SMALL[name].depths) + 1)]
+    assert [part.name for part in parts] == ["stem", *stages, "final conv", "head"]
+    assert sum(part.operations for part in parts) == 2 * multiply_adds(reparameterize(small(name)), (64, 96))
+
+
+@pytest.mark.usefixtures("small_variants")
+def test_openvinos_time_is_spread_over_all_parts() -> None:
+    parts = network_parts.parts(ways.Subject("fastvit_sa12", (64, 64), threads=1), profiled=True)
+    assert all(part.time > 0 for part in parts) and sum(part.time for part in parts) == pytest.approx(1)
+
+
+def test_what_bears_no_number_goes_with_what_ran_before() -> None:
+    layers = {"convolution": ["stem", "stage 1", "stage 2"], "linear": ["stage 2", "head"]}
+    nodes = [
+        ("images_reorder_convolution/x", 1.0),
+        ("convolution/x", 2.0),
+        ("convolution_1/x", 4.0),
+        ("cat/x_convolution_2/y", 8.0),
+        ("convolution_2/x", 16.0),
+        ("linear_1/x", 32.0),
+    ]
+    assert network_parts.attributed(nodes, layers) == {"stem": 3, "stage 1": 12, "stage 2": 16, "head": 32}
+    with pytest.raises(ValueError, match="convolution_3/x: the network has 3"):
+        network_parts.attributed([("convolution_3/x", 1.0)], layers)
+
+
+def shares(monkeypatch: pytest.MonkeyPatch) -> list[limit.Share]:
+    """Of a network that does 6 GFLOP and takes three times as long as a product of matrices of 2 GFLOP."""
+    parts = [network_parts.Part("stem", 10**9, 10**8, 0.25), network_parts.Part("head", 5 * 10**9, 2 * 10**8, 0.75)]
+    monkeypatch.setattr(limit, "parts", lambda subject, profiled: parts)
+    product = 2.0 * 1024**3
+    given = line("fastvithd@1024", torch_1024=product / 1e9 * 10, openvino_bfloat16=60)
+    fake: Any = SimpleNamespace(race=lambda key, entrants: given, threads=1)
+    return [limit.Share(fake, "fastvithd@1024", "torch 1024", {"bfloat16": 2e11, "memory": 1e10})]
+
+
+def test_a_share_of_the_limit_is_operations_over_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    (share,) = shares(monkeypatch)
+    assert share.of_matrices == pytest.approx((1, 1, 1))  # 6 GFLOP in 60 ms, and products at 100 GFLOP/s
+    _, target, whole, by_part = markdown_tables(limit.report("| a |\n|---|\n| b |", [share], []))
+    assert target[2][1:] == ["80%", "100%", "met"]
+    assert whole[2] == ["fastvithd@1024", "6.00", "60.0", "100", "100% (100%-100%)", "50%", "5.0", "50%"]
+    assert by_part[2] == ["fastvithd@1024 stem", "25.0%", "16.7%", "67", "33%", "6.7", "67%"]
+
+
+def test_products_of_matrices_multiply() -> None:
+    numbers: list[Any] = []
+    original, limit.silent = limit.silent, numbers.append
+    try:
+        limit.torch_product(64, "float32")()
+        limit.openvino_product(64, "float32", 1)()
+    finally:
+        limit.silent = original
+    generator = numpy.random.default_rng(0)
+    weight = generator.standard_normal((64, 64), dtype=numpy.float32) / 8
+    assert numbers[0].shape == (64, 64)
+    assert numpy.allclose(next(iter(numbers[1].values())), numpy.linalg.matrix_power(weight, 5), atol=1e-3)
+
+
+def test_programs_are_started_and_compared() -> None:
+    seconds = startup.seconds_of({"a": ["-c", "pass"], "b": ["-c", "pass"]}, turns=2)
+    assert {name: len(each) for name, each in seconds.items()} == {"a": 2, "b": 2}
+    faked = dict(zip(startup.PROGRAMS, ([1.0, 3.0], [1.1, 3.3], [2.0, 2.0], [4.0, 4.0]), strict=True))
+    _, targets = markdown_tables(startup.table(faked))
+    assert [row[2:] for row in targets[2:]] == [["1.10 (1.10-1.10)", "met"], ["2.00 (2.00-2.00)", "missed by 33%"]]
+
+
+def test_pictures_are_drawn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    lines = peer_lines()
+    figures = {
+        "against_timm": against_timm.picture(TIMM_LINES),
+        "resolution": resolution.picture(TIMM_LINES),
+        "limit": limit.picture(shares(monkeypatch)),
+        "against_peers": against_peers.picture([*peers.FASTVIT, *peers.PEERS], against_peers.Latencies(lines)),
+    }
+    for name, figure in figures.items():
+        assert readme.write_picture(tmp_path / "README.md", name, figure) == f"![{name}]({name}.png)"
+        with Image.open(tmp_path / f"{name}.png") as picture:
+            assert min(picture.size) > 200 and len(picture.convert("RGB").getcolors(2**20) or ()) > 10
+
+
+def test_a_line_survives_its_file() -> None:
+    assert Line(**json.loads(json.dumps(asdict(TIMM_LINES[1])))) == TIMM_LINES[1]

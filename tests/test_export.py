@@ -1,0 +1,813 @@
+"""fastvit export, and the files that it writes."""
+
+import json
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy
+import pytest
+import torch
+from click.testing import Result
+from near import assert_near
+from PIL import Image
+from randomize import randomize
+from small import SMALL, small
+from timm.models._features import FeatureGetterNet
+from torch import Tensor, nn
+from typer.testing import CliRunner
+
+import fastvit.export
+from fastvit import CONFIGS, FastViT, create_model, reparameterize, save
+from fastvit.commands import app
+from fastvit.export import ExportError, Report, coreml, export, mil, subject
+from fastvit.export.staging import staged
+from fastvit.graph import as_onnx, as_openvino, program, traced
+from fastvit.lowering import lower
+
+SUFFIXES = (".pt2", ".onnx", ".xml", ".mlpackage")
+TINY = replace(CONFIGS["fastvit_t8"], depths=(1, 1, 1, 1), width=8)
+WITH_EXECUTORCH = pytest.mark.skipif(not fastvit.export.find_spec("executorch"), reason="needs executorch")
+CAT = Path(__file__).parents[1] / "weights" / "cat.jpg"
+
+
+def tiny(**arguments: Any) -> FastViT:
+    """The least network there is, random, in eval mode; its classes have names."""
+    made = randomize(FastViT(TINY, **{"num_classes": 4} | arguments)).eval()
+    cfg = {"architecture": "fastvit_t8", "label_names": ["a", "b", "ç", "d"], "license": "some-licence"}
+    made.pretrained_cfg |= cfg if made.num_classes == 4 else {}
+    return made
+
+
+@cache
+def loaded(path: Path) -> nn.Module:
+    made: nn.Module = torch.export.load(path).module()
+    return made
+
+
+def run_file(path: Path, images: Tensor) -> list[Tensor]:
+    """The file's answers, by its own runtime, called as anybody would."""
+    if path.suffix == ".onnx":
+        import onnxruntime
+
+        return [torch.from_numpy(a) for a in onnxruntime.InferenceSession(path).run(None, {"images": images.numpy()})]
+    if path.suffix == ".xml":
+        import openvino
+
+        compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        return [torch.from_numpy(a) for a in compiled({"images": images.numpy()}).to_tuple()]
+    if path.suffix == ".pt2":
+        with torch.no_grad():
+            return list(loaded(path)(images))
+    return coreml.FORMAT.open(path).run(images)
+
+
+def metadata_of(path: Path) -> dict[str, str]:
+    if path.suffix == ".onnx":
+        import onnx
+
+        return {entry.key: entry.value for entry in onnx.load(path).metadata_props}
+    if path.suffix == ".xml":
+        import openvino
+
+        return {key: str(value) for key, value in openvino.Core().read_model(path).get_rt_info("fastvit").value.items()}
+    if path.suffix == ".pt2":
+        extra = {"fastvit.json": ""}
+        torch.export.load(path, extra_files=extra)
+        found: dict[str, str] = json.loads(extra["fastvit.json"])
+        return found
+    return dict(specification(path).description.metadata.userDefined)
+
+
+def specification(path: Path) -> Any:
+    import coremltools
+
+    return coremltools.models.MLModel(str(path), skip_model_load=True).get_spec()
+
+
+# One export of each format, of one network, serves all the tests of what is in the files.
+@pytest.fixture(scope="module")
+def model() -> FastViT:
+    return tiny()
+
+
+@pytest.fixture(scope="module")
+def reports(model: FastViT, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Report]:
+    folder = tmp_path_factory.mktemp("plain")
+    return {suffix: export(model, folder / f"network{suffix}", dtype="float32") for suffix in SUFFIXES}
+
+
+@pytest.fixture(scope="module")
+def pixel_reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Report]:
+    folder = tmp_path_factory.mktemp("pixels")
+    size = {".mlpackage": (48, 64)}  # fixed, for once
+    return {
+        suffix: export(
+            tiny(), folder / f"network{suffix}", with_preprocessing=True, input_size=size.get(suffix), dtype="float32"
+        )
+        for suffix in (".onnx", ".mlpackage")
+    }
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize(("batch", "height", "width"), [(3, 47, 130), (1, 32, 32), (1, 200, 64)])
+@torch.no_grad()
+def test_a_file_answers_as_the_unfolded_network_at_any_size(
+    suffix: str, batch: int, height: int, width: int, model: FastViT, reports: dict[str, Report]
+) -> None:
+    images = torch.randn(1 if suffix == ".mlpackage" else batch, 3, height, width)
+    (given,) = run_file(reports[suffix].path, images)
+    assert_near(given, model(images), 1e-5)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_the_report_is_of_the_file(suffix: str, reports: dict[str, Report]) -> None:
+    report = reports[suffix]
+    files = [path for path in report.path.parent.rglob("*") if path.is_file()]
+    own = [path for path in files if report.path in (path, *path.parents)]
+    own += [report.path.with_suffix(".bin")] if suffix == ".xml" else []
+    assert report.bytes == sum(path.stat().st_size for path in own)
+    assert report.outputs == ("logits",)
+    shapes = [check.images for check in report.checks]
+    assert shapes[0] == (1, 3, 32, 32) and any(height != width for _, _, height, width in shapes)
+    assert any(height % 2 and width % 2 for _, _, height, width in shapes)
+    assert {shape[0] for shape in shapes} == ({1} if suffix == ".mlpackage" else {1, 2})
+    assert all(0 < check.error.relative < 1e-5 for check in report.checks)
+    json.dumps(report.to_dict())
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_file_says_what_it_is(suffix: str, model: FastViT, reports: dict[str, Report]) -> None:
+    said = metadata_of(reports[suffix].path)
+    assert {key: said[key] for key in ("library", "variant", "form", "license", "outputs")} == {
+        "library": f"fastvit {fastvit.__version__}",
+        "variant": "fastvit_t8",
+        "form": "folded",
+        "license": "some-licence",
+        "outputs": "logits",
+    }
+    cfg = json.loads(said["pretrained_cfg"])
+    assert fastvit.Preprocess.from_cfg(cfg) == model.preprocess and "mean" in said["input"]
+    assert json.loads(said["label_names"]) == ["a", "b", "ç", "d"]
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_file_tells_nothing_of_the_machine_it_was_made_on(suffix: str, reports: dict[str, Report]) -> None:
+    import zipfile
+
+    here = str(Path(fastvit.__file__).parent).encode()
+    for path in [path for path in reports[suffix].path.parent.rglob("*") if path.is_file()]:
+        assert here not in path.read_bytes()
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as packed:
+                assert not [name for name in packed.namelist() if here in packed.read(name)]
+    assert sorted(path.name for path in reports[".mlpackage"].path.iterdir()) == ["Data", "Manifest.json"]
+
+
+def test_inputs_outputs_and_axes_have_names(reports: dict[str, Report]) -> None:
+    import onnx
+    import openvino
+
+    graph = onnx.load(reports[".onnx"].path).graph
+    axes = {
+        value.name: [axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim]
+        for value in (*graph.input, *graph.output)
+    }
+    assert axes == {"images": ["batch", 3, "height", "width"], "logits": ["batch", 4]}
+    read = openvino.Core().read_model(reports[".xml"].path)
+    assert (read.input().any_name, read.output().any_name) == ("images", "logits")
+    exported = torch.export.load(reports[".pt2"].path)
+    assert sorted((int(bounds.lower), bounds.upper > 1e6) for bounds in exported.range_constraints.values()) == [
+        (1, True),
+        (32, True),
+        (32, True),
+    ]
+
+
+def test_a_coreml_package_takes_float32_arrays_of_many_sizes(reports: dict[str, Report]) -> None:
+    description = specification(reports[".mlpackage"].path).description
+    (given,), (answer,) = description.input, description.output
+    array = given.type.multiArrayType
+    assert (given.name, answer.name) == ("images", "logits")
+    assert array.dataType == array.FLOAT32 == answer.type.multiArrayType.dataType
+    assert list(array.shape) == [1, 3, 256, 256]
+    assert [(size.lowerBound, size.upperBound) for size in array.shapeRange.sizeRanges] == [
+        (1, 1),
+        (3, 3),
+        (32, 2048),
+        (32, 2048),
+    ]
+
+
+# What is in the graphs, from what the configuration says there should be.
+
+
+@dataclass(frozen=True)
+class Node:
+    op: str
+    inputs: list[str]
+    outputs: list[str]
+
+
+@dataclass(frozen=True)
+class Words:
+    """What a format calls things, and how many transpositions it makes of an attention."""
+
+    conv: tuple[str, ...]
+    gelu: str
+    gate: str  # multiplies
+    sigmoid: str
+    transpose: tuple[str, ...]
+    tokens: tuple[str, ...]  # what works on them
+    transposes: int
+    folded_away: tuple[str, ...]
+
+
+WORDS = {
+    ".pt2": Words(
+        ("aten.conv2d.default",),
+        "aten.gelu.default",
+        "aten.mul.Tensor",
+        "aten.sigmoid.default",
+        ("aten.transpose.int", "aten.permute.default"),
+        ("aten.linear.default", "aten.scaled_dot_product_attention.default", "aten.layer_norm.default"),
+        4,
+        ("aten.batch_norm.default", "aten._native_batch_norm_legit_no_training.default"),
+    ),
+    ".onnx": Words(
+        ("Conv",),
+        "Gelu",
+        "Mul",
+        "Sigmoid",
+        ("Transpose",),
+        ("MatMul", "LayerNormalization"),
+        5,
+        ("BatchNormalization", "Erf"),
+    ),
+    ".xml": Words(
+        ("Convolution", "GroupConvolution"),
+        "Gelu",
+        "Multiply",
+        "Sigmoid",
+        ("Transpose",),
+        ("MatMul", "ScaledDotProductAttention", "MVN"),
+        4,
+        ("BatchNormInference", "Erf"),
+    ),
+    ".mlpackage": Words(
+        ("conv",),
+        "gelu",
+        "mul",
+        "sigmoid",
+        ("transpose",),
+        ("linear", "matmul", "layer_norm"),
+        4,
+        ("batch_norm", "erf"),
+    ),
+}
+
+
+class Graph:
+    """The operations of any of them, and the size of each constant."""
+
+    def __init__(self, nodes: list[Node], constants: dict[str, int], whole: set[str]) -> None:
+        self.nodes, self.constants = nodes, constants
+        self.whole = whole  # values that are whole numbers: sizes
+        self.makers = {output: node for node in nodes for output in node.outputs}
+        self.users: dict[str, list[Node]] = {}
+        for node in nodes:
+            for name in node.inputs:
+                self.users.setdefault(name, []).append(node)
+
+    def beyond(self, node: Node, back: bool, stops: set[str]) -> set[str]:
+        """The operations of `stops` that are met first, going from `node` against the arrows or with them."""
+        met: set[str] = set()
+        todo, seen = [node], set[int]()
+        while todo:
+            here = todo.pop()
+            if back:
+                following = [self.makers[name] for name in here.inputs if name in self.makers]
+            else:
+                following = [user for name in here.outputs for user in self.users.get(name, [])]
+            for one in following:
+                if id(one) in seen:
+                    continue
+                seen.add(id(one))
+                if one.op in stops:
+                    met.add(one.op)
+                else:
+                    todo.append(one)
+        return met
+
+
+def of_onnx(proto: Any) -> Graph:
+    import onnx
+
+    inferred = onnx.shape_inference.infer_shapes(proto).graph
+    constants = {tensor.name: int(numpy.prod(tensor.dims)) for tensor in inferred.initializer}
+    for node in inferred.node:
+        if node.op_type == "Constant":
+            constants[node.output[0]] = int(numpy.prod(node.attribute[0].t.dims))
+    whole = {value.name for value in inferred.value_info if value.type.tensor_type.elem_type == onnx.TensorProto.INT64}
+    return Graph([Node(node.op_type, list(node.input), list(node.output)) for node in inferred.node], constants, whole)
+
+
+def of_openvino(made: Any) -> Graph:
+    nodes, constants, whole = [], {}, set()
+    for operation in made.get_ops():
+        name = operation.get_friendly_name()
+        if operation.get_type_name() == "Constant":
+            constants[name] = int(numpy.prod(operation.get_output_shape(0)))
+            continue
+        inputs = [value.get_source_output().get_node().get_friendly_name() for value in operation.inputs()]
+        nodes.append(Node(operation.get_type_name(), inputs, [name]))
+        if operation.get_output_size() and not operation.get_output_element_type(0).is_real():
+            whole.add(name)
+    return Graph(nodes, constants, whole)
+
+
+def of_program(exported: torch.export.ExportedProgram) -> Graph:
+    nodes, whole = [], set()
+    for node in exported.graph.nodes:
+        if node.op == "call_function":
+            nodes.append(Node(str(node.target), [one.name for one in node.all_input_nodes], [node.name]))
+            if not isinstance(node.meta.get("val"), Tensor):
+                whole.add(node.name)
+    constants = {name: tensor.numel() for name, tensor in exported.state_dict.items()}
+    inputs = exported.graph_signature.inputs_to_parameters
+    return Graph(nodes, {name: constants[target] for name, target in inputs.items()}, whole)
+
+
+def of_mil(function: Any) -> Graph:
+    nodes, constants = [], {}
+    for operation in function.operations:
+        names = [output.name for output in operation.outputs]
+        if operation.op_type == "const":
+            constants |= {output.name: int(numpy.size(output.val)) for output in operation.outputs}
+            continue
+        given = operation.inputs.values()
+        flat = [one for value in given for one in (value if isinstance(value, list | tuple) else [value])]
+        nodes.append(Node(operation.op_type, [one.name for one in flat], names))
+    return Graph(nodes, constants, set())
+
+
+def graphs_of(name: str) -> dict[str, Graph]:
+    """The network's graphs in each format, all of one trace but for CoreML's; of one size, which is quicker, but once."""
+    lowered = lower(small(name))
+    exported = program(lowered) if name == "fastvithd" else traced(lowered, torch.randn(1, 3, 64, 96), ())
+    return {
+        ".pt2": of_program(exported),
+        ".onnx": of_onnx(as_onnx(exported, ["logits"])),
+        ".xml": of_openvino(as_openvino(exported, ["logits"])),
+    }
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_nothing_is_left_in_a_graph_that_folding_takes_away(name: str, tmp_path: Path) -> None:
+    graphs = graphs_of(name)
+    if name == "fastvithd":  # with an attention, a layer norm and a gate: as much as CoreML has to translate
+        export(small(name), tmp_path / "network.mlpackage", input_size=(64, 96))
+        graphs[".mlpackage"] = of_mil(coreml_program(tmp_path / "network.mlpackage"))
+    for suffix, graph in graphs.items():
+        check_graph(graph, suffix, name)
+
+
+def check_graph(graph: Graph, suffix: str, name: str) -> None:
+    words, expected = WORDS[suffix], Expected.of(name)
+    count = Counter(node.op for node in graph.nodes)
+    assert sum(count[word] for word in words.conv) == expected.convolutions
+    assert count[words.gelu] == expected.gelus
+    assert not [word for word in words.folded_away if count[word]]
+    multiplications = [node for node in graph.nodes if node.op == words.gate and not set(node.outputs) & graph.whole]
+    gates = [node for node in multiplications if words.sigmoid in makers(graph, node)]
+    assert len(gates) == expected.gates
+    for node in multiplications:  # the others are attention's scale: by one number, and not one for each channel
+        sizes = [graph.constants[given] for given in node.inputs if given in graph.constants]
+        assert node in gates or sizes == [1], (node, sizes)
+    transposes = [node for node in graph.nodes if node.op in words.transpose]
+    absorbed = 1 if suffix == ".xml" and SMALL[name].attention_norm == "batch" else 0  # by the MatMul after it
+    assert len(transposes) == (words.transposes - absorbed) * expected.attentions
+    stops = {*words.conv, *words.tokens}
+    for node in transposes:
+        before, after = graph.beyond(node, True, stops), graph.beyond(node, False, stops)
+        assert (before and before <= set(words.tokens)) or (after and after <= set(words.tokens)), (node, before, after)
+
+
+def makers(graph: Graph, node: Node) -> set[str]:
+    return {graph.makers[name].op for name in node.inputs if name in graph.makers}
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What the papers' tables say of how many there are."""
+
+    convolutions: int
+    gelus: int
+    gates: int
+    attentions: int
+
+    @classmethod
+    def of(cls, name: str) -> "Expected":
+        config = SMALL[name]
+        stages, blocks = len(config.depths), sum(config.depths)
+        attentions = sum(config.depths[stages - config.attention_stages :])
+        downsamplings = stages - 1
+        return cls(
+            # A stem of three, a downsampling of one 7x7 (two outputs a channel: two of them) and one 1x1; a mixer but
+            # where there is attention; three in each MLP; a position encoding; the last, twice; two in each gate.
+            convolutions=3
+            + 3 * downsamplings
+            + (blocks - attentions)
+            + 3 * blocks
+            + config.attention_stages
+            + 2
+            + 2 * (config.squeezed_stages + 1),
+            gelus=3 + downsamplings * (1 + config.downsample_gelu) + blocks + 1,
+            gates=config.squeezed_stages + 1,
+            attentions=attentions,
+        )
+
+
+def coreml_program(path: Path) -> Any:
+    from coremltools.converters.mil.frontend.milproto.load import load
+    from coremltools.models import MLModel
+
+    package = MLModel(str(path), skip_model_load=True)
+    made = package.get_spec()
+    return load(made, made.specificationVersion, file_weights_dir=package.weights_dir).functions["main"]
+
+
+def test_a_coreml_package_has_the_weights_of_every_convolution(model: FastViT, reports: dict[str, Report]) -> None:
+    given = [
+        torch.from_numpy(numpy.array(operation.inputs["weight"].val))
+        for operation in coreml_program(reports[".mlpackage"].path).operations
+        if operation.op_type == "conv"
+    ]
+    expected = [module.weight for module in lower(model).modules() if isinstance(module, nn.Conv2d)]
+    assert len(given) == len(expected)
+    for one in given:  # in whatever order
+        found = [index for index, other in enumerate(expected) if torch.equal(one, other)]
+        expected.pop(found[0])
+
+
+@torch.no_grad()
+def test_pixels_go_in_and_probabilities_come_out(pixel_reports: dict[str, Report]) -> None:
+    network = tiny()
+    picture = Image.open(CAT).convert("RGB").resize((64, 48))
+    preprocess = replace(network.preprocess, size=(48, 64), crop=1.0)
+    expected = network(preprocess(picture)[None]).softmax(1)
+    pixels = torch.from_numpy(numpy.array(picture)).permute(2, 0, 1)[None].float()
+    for report in pixel_reports.values():
+        (given,) = run_file(report.path, pixels)
+        assert_near(given, expected, 1e-5)
+        assert report.outputs == ("probabilities",) and "0 to 255" in report.metadata["input"]
+
+
+def test_a_coreml_package_with_preprocessing_takes_an_image(pixel_reports: dict[str, Report]) -> None:
+    description = specification(pixel_reports[".mlpackage"].path).description
+    image = description.input[0].type.imageType
+    assert (image.height, image.width, image.colorSpace) == (48, 64, image.RGB)
+    assert not coreml.FORMAT.open(pixel_reports[".mlpackage"].path).operations["batch_norm"]
+
+
+def test_an_embedding_stays_one_with_preprocessing(tmp_path: Path) -> None:
+    config = replace(CONFIGS["fastvit_mci0"], depths=(1, 1, 1, 1), width=8, attention_stages=0, num_classes=6)
+    embedder = randomize(FastViT(config)).eval()
+    report = export(embedder, tmp_path / "network.pt2", with_preprocessing=True, input_size=(32, 48))
+    assert report.outputs == ("embedding",)
+    assert [check.images for check in report.checks] == [(1, 3, 32, 48), (2, 3, 32, 48)]
+    with pytest.raises(Exception, match=r"size|shape"):
+        loaded(report.path)(torch.rand(1, 3, 48, 32))
+
+
+@torch.no_grad()
+def test_maps_have_numbers(tmp_path: Path) -> None:
+    import onnx
+
+    network = tiny()
+    report = export(FeatureGetterNet(network, [0, 2]).eval(), tmp_path / "maps.onnx")
+    assert report.outputs == ("map0", "map1")
+    assert [value.name for value in onnx.load(report.path).graph.output] == ["map0", "map1"]
+    images = torch.randn(2, 3, 40, 72)
+    expected = network.forward_intermediates(images, [0, 2], intermediates_only=True)
+    for given, one in zip(run_file(report.path, images), expected, strict=True):
+        assert_near(given, one, 1e-5)
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".pt2", ".xml"])
+@torch.no_grad()
+def test_float16_halves_the_weights_and_leaves_inputs_and_outputs(
+    suffix: str, model: FastViT, reports: dict[str, Report], tmp_path: Path
+) -> None:
+    report = export(model, tmp_path / f"network{suffix}", dtype="float16", input_size=(64, 32))
+    weights = 2 * sum(parameter.numel() for parameter in reparameterize(model).parameters())
+    assert reports[suffix].bytes - report.bytes > 0.9 * weights
+    images = torch.randn(2, 3, 64, 32)
+    (given,) = run_file(report.path, images)
+    assert given.dtype == torch.float32
+    assert all(1e-6 < check.error.relative < 1e-2 for check in report.checks)
+    assert_near(given, model(images), 1e-2)
+
+
+def test_a_model_is_left_as_it_was(model: FastViT, tmp_path: Path) -> None:
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    half = tiny().half()
+    export(half, tmp_path / "network.pt2", dtype="float16", input_size=(32, 32))
+    export(model, tmp_path / "network.pt2", dtype="float16", input_size=(32, 32))
+    assert next(half.parameters()).dtype == torch.float16
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def broken(given: nn.Module) -> nn.Module:
+    """Lowered, and then wrong."""
+    made = lower(given)
+    list(made.modules())[-1].bias.data[0] += 0.01  # type: ignore[union-attr, operator]
+    return made
+
+
+@pytest.mark.parametrize("suffix", [".pt2", ".onnx", ".xml", ".mlpackage"])
+def test_a_file_that_answers_otherwise_is_not_put_in_place(
+    suffix: str, model: FastViT, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = tmp_path / f"network{suffix}"
+    (package if suffix == ".mlpackage" else pair if suffix == ".xml" else file)(old, "old")
+    before = contents(tmp_path)
+    monkeypatch.setattr(subject, "lower", broken)
+    with pytest.raises(ExportError, match=r"differs from eager torch by \d\.\de-0\d of the largest output"):
+        export(model, old, input_size=(32, 32), dtype="float32")
+    assert contents(tmp_path) == before
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_what_is_not_finite_is_not_put_in_place(tmp_path: Path) -> None:
+    network = tiny()
+    network.head.fc.bias.data[0] = float("nan")  # type: ignore[union-attr, operator]
+    with pytest.raises(ExportError, match="by nan of"):
+        export(network, tmp_path / "network.pt2", input_size=(32, 32))
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_a_library_raises_is_one_line(model: FastViT, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: Any, **__: Any) -> None:
+        raise KeyError("several\nlines")
+
+    monkeypatch.setattr(torch.export, "save", fails)
+    with pytest.raises(ExportError, match=r"network.pt2: torch.export failed: KeyError: 'several\\nlines'"):
+        export(model, tmp_path / "network.pt2", input_size=(32, 32))
+    assert not list(tmp_path.iterdir())
+
+
+def test_coremls_program_is_followed_only_where_it_is_known(reports: dict[str, Report], monkeypatch: Any) -> None:
+    function = coreml_program(reports[".mlpackage"].path)
+    monkeypatch.delitem(mil.OPERATIONS, "gelu")
+    with pytest.raises(NotImplementedError, match="gelu"):
+        mil.run(function, torch.zeros(1, 3, 32, 32))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "path", "error"),
+    [
+        ({}, "network.tflite", "expected a name that ends in .onnx, .pt2, .xml, .mlpackage, .pte"),
+        ({}, "", "expected a name that ends in"),
+        ({}, "nowhere/network.onnx", "there is no folder"),
+        ({}, "folder.pt2", "is a folder"),
+        ({}, "folder.mlpackage", "is a folder"),
+        ({}, "weights.xml", "weights.bin: is in the way"),
+        ({"dtype": "int3"}, "network.pt2", "dtype is 'int3', expected float32 or float16"),
+        ({"input_size": (16, 64)}, "network.pt2", r"input_size is \(16, 64\)"),
+    ],
+)
+def test_what_cannot_be_done_is_said_before_anything_is(
+    arguments: dict[str, Any], path: str, error: str, model: FastViT, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in ("folder.pt2", "folder.mlpackage"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "weights.bin").write_text("somebody's")
+    monkeypatch.setattr(subject, "lower", pytest.fail)
+    with pytest.raises(ValueError, match=error) as raised:
+        export(model, tmp_path / path, **arguments)
+    assert "\n" not in str(raised.value)
+    assert len(list(tmp_path.iterdir())) == 3 and (tmp_path / "weights.bin").read_text() == "somebody's"
+
+
+def test_networks_that_cannot_be_exported(tmp_path: Path) -> None:
+    for network, arguments, error in (
+        (tiny().train(), {}, "train mode"),
+        (nn.Conv2d(3, 4, 1), {}, "expected a FastViT, not a Conv2d"),
+        (tiny(in_chans=1), {"with_preprocessing": True}, r"expected \(3, height, width\)"),
+    ):
+        with pytest.raises(ValueError, match=error):
+            export(network, tmp_path / "network.pt2", **arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("suffix", "package", "extra"),
+    [
+        (".onnx", "onnxscript", "onnxruntime"),
+        (".xml", "openvino", "openvino"),
+        (".mlpackage", "coremltools", "coreml"),
+        (".pte", "executorch", "executorch"),
+    ],
+)
+def test_a_missing_package_is_one_line(
+    suffix: str, package: str, extra: str, model: FastViT, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fastvit.export, "find_spec", lambda name: None if name == package else True)
+    with pytest.raises(ValueError, match=rf'{suffix} needs {package}; run: pip install "fastvit\[{extra}\]"'):
+        export(model, tmp_path / f"network{suffix}")
+
+
+@WITH_EXECUTORCH
+@pytest.mark.filterwarnings("ignore")
+@torch.no_grad()
+def test_executorch_runs_it_and_knows_what_it_is(model: FastViT, tmp_path: Path) -> None:
+    from executorch.runtime import Runtime
+
+    report = export(model, tmp_path / "network.pte", input_size=(64, 96))
+    runnable = Runtime.get().load_program(report.path)
+    images = torch.randn(1, 3, 64, 96)
+    (given,) = runnable.load_method("forward").execute([images])
+    assert_near(given, model(images), 1e-5)
+    (said,) = runnable.load_method("fastvit_metadata").execute([])
+    assert json.loads(said) == report.metadata
+    assert report.operations["XnnpackBackend"] and not [name for name in report.operations if "conv" in name]
+
+
+# Files that take their place together.
+
+
+def pair(path: Path, text: str) -> None:
+    path.write_text(text)
+    path.with_suffix(".bin").write_text(text)
+
+
+def package(path: Path, text: str) -> None:
+    (path / "inside").mkdir(parents=True)
+    (path / "inside" / "weights").write_text(text)
+    (path / "Manifest.json").write_text(text)
+
+
+def file(path: Path, text: str) -> None:
+    path.write_text(text)
+
+
+def contents(folder: Path) -> dict[str, str]:
+    return {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()}
+
+
+WRITERS = [(file, "a.onnx"), (pair, "a.xml"), (package, "a.mlpackage")]
+
+
+@pytest.mark.parametrize(("write", "name"), WRITERS)
+def test_what_is_staged_comes_whole_and_replaces_the_old(write: Callable[..., None], name: str, tmp_path: Path) -> None:
+    for text in ("old", "new"):
+        with staged(tmp_path / name) as temporary:
+            write(temporary, text)
+            assert text not in contents_beside(tmp_path)
+        assert set(contents(tmp_path).values()) == {text}
+        assert len(list(tmp_path.iterdir())) == (2 if write is pair else 1)
+
+
+def contents_beside(folder: Path) -> set[str]:
+    """What is under names that are not hidden."""
+    return {text for name, text in contents(folder).items() if not name.startswith(".")}
+
+
+@pytest.mark.parametrize(("write", "name"), WRITERS)
+@pytest.mark.parametrize("old", [False, True])
+@pytest.mark.parametrize("fails_at", range(5))
+def test_whatever_goes_wrong_leaves_the_old_whole(
+    write: Callable[..., None], name: str, old: bool, fails_at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if old:
+        write(tmp_path / name, "old")
+    before = contents(tmp_path)
+    moves = {"rename": Path.rename, "replace": Path.replace}
+    calls = 0
+
+    def failing(how: str) -> Callable[[Path, Path], Path]:
+        def move(self: Path, target: Path) -> Path:
+            nonlocal calls
+            calls += 1
+            if calls == fails_at:
+                raise KeyboardInterrupt
+            return moves[how](self, target)
+
+        return move
+
+    for how in moves:
+        monkeypatch.setattr(Path, how, failing(how))
+    interrupted = False
+    try:
+        with staged(tmp_path / name) as temporary:
+            write(temporary, "new")
+            if fails_at == 0:
+                raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        interrupted = True
+    assert interrupted == (fails_at == 0 or calls >= fails_at)
+    after = contents(tmp_path)
+    assert after == (before if interrupted else dict.fromkeys(after, "new"))
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_a_killed_process_leaves_no_half_files(tmp_path: Path) -> None:
+    code = f"""
+import os
+from pathlib import Path
+from fastvit.export.staging import staged
+with staged(Path({str(tmp_path / "a.xml")!r})) as temporary:
+    temporary.write_text("half")
+    os._exit(9)
+"""
+    pair(tmp_path / "a.xml", "old")
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 9
+    assert contents_beside(tmp_path) == {"old"}
+
+
+# As a person types it.
+
+
+def run(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(app, ["export", *map(str, arguments)])
+
+
+def test_the_command_reads_weights_writes_a_file_and_reports(model: FastViT, tmp_path: Path, small_tiny: None) -> None:
+    save(model, tmp_path / "tiny.safetensors")
+    out = tmp_path / "network.pt2"
+    result = run(tmp_path / "tiny.safetensors", out, "--with-preprocessing", "--input-size", "64x32", "--json")
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    assert report["format"] == "torch.export" and report["outputs"] == ["probabilities"] and not report["random"]
+    assert report["bytes"] == out.stat().st_size and report["operations"]["aten.conv2d.default"] == 32
+    assert [check["images"] for check in report["checks"]] == [[1, 3, 64, 32], [2, 3, 64, 32]]
+    with torch.no_grad():
+        pixels = torch.randint(0, 256, (1, 3, 64, 32)).float()
+        mean, std = (torch.tensor(value).view(3, 1, 1) for value in (model.preprocess.mean, model.preprocess.std))
+        assert_near(run_file(out, pixels)[0], model((pixels / 255 - mean) / std).softmax(1), 1e-5)
+
+
+@pytest.fixture
+def small_tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(CONFIGS, "fastvit_t8", TINY)
+
+
+def test_a_name_alone_has_random_weights_and_features_have_no_classes(tmp_path: Path, small_tiny: None) -> None:
+    result = run("fastvit_t8", tmp_path / "network.pt2", "--features", "--input-size", "32")
+    assert result.exit_code == 0, result.output
+    lines = [line.split(maxsplit=1) for line in result.stdout.splitlines()]
+    assert dict(lines)["network"] == "fastvit_t8, folded, random weights: there are none here"
+    assert dict(lines)["outputs"] == "features"
+    assert sum(line[0] == "difference" for line in lines) == 2
+    (given,) = run_file(tmp_path / "network.pt2", torch.randn(1, 3, 32, 32))
+    assert given.shape == (1, TINY.num_features)
+
+
+def test_a_difference_is_status_1_with_the_figure(
+    tmp_path: Path, small_tiny: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subject, "lower", broken)
+    result = run("fastvit_t8", tmp_path / "network.pt2", "--input-size", "32")
+    assert (result.exit_code, result.stdout, result.stderr.count("\n")) == (1, "", 1)
+    assert "differs from eager torch by" in result.stderr and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["fastvit_t9", "network.onnx"], "did you mean fastvit_t8"),
+        (["fastvit_t8", "network.bin"], "expected a name that ends in"),
+        (["fastvit_t8", "nowhere/network.onnx"], "there is no folder nowhere"),
+        (["fastvit_t8", "network.onnx", "--input-size", "64x"], "--input-size 64x: expected one number"),
+        (["fastvit_t8", "network.onnx", "--input-size", "31"], "input_size is (31, 31)"),
+    ],
+)
+def test_what_the_command_cannot_do_is_one_line_and_status_2(
+    arguments: list[str], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_tiny: None
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = run(*arguments)
+    assert (result.exit_code, result.stdout, result.stderr.count("\n")) == (2, "", 1)
+    assert words in result.stderr and not list(tmp_path.iterdir())
+
+
+def test_importing_it_brings_in_nothing_heavy() -> None:
+    heavy = ("onnx", "onnxruntime", "openvino", "coremltools", "executorch")
+    code = f"import sys, fastvit.export; assert not set({heavy}) & set(sys.modules), set({heavy}) & set(sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_random_weights_are_such_that_float16_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    from fastvit.commands.export import _random
+
+    network = reparameterize(_random("fastvit_mci0"))
+    rounded = create_model("fastvit_mci0", reparameterized=True).eval()
+    rounded.load_state_dict({name: tensor.half().float() for name, tensor in network.state_dict().items()})
+    images = torch.randn(1, 3, 64, 96)
+    with torch.no_grad():
+        assert_near(rounded(images), network(images), 5e-3)

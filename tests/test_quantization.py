@@ -1,0 +1,372 @@
+"""int8: what is quantized and how, what it leaves alone, and which layers it hurts."""
+
+import builtins
+import json
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from near import assert_near
+from small import small
+from torch import Tensor, nn
+
+from fastvit import FastViT, create_model, reparameterize
+from fastvit.graph import onnx_model, openvino_model
+from fastvit.layer_errors import LayerError, LayerErrors, decibels, layer_errors, round_input, round_weight
+from fastvit.layers import SqueezeExcite
+from fastvit.quantization import quantize_onnx, quantize_openvino
+from fastvit.telemetry import silence
+
+silence()
+
+OPENVINO_LAYERS = ("Convolution", "GroupConvolution", "MatMul")
+
+
+def noise(*shape: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0))
+
+
+IMAGES = noise(12, 3, 64, 48)
+
+
+def folded_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """The layers that int8 is for: all but those of the gates."""
+    folded = reparameterize(model)
+    gates = {name for name, module in folded.named_modules() if isinstance(module, SqueezeExcite)}
+    return {
+        name: module
+        for name, module in folded.named_modules()
+        if isinstance(module, nn.Conv2d | nn.Linear) and name.rpartition(".")[0] not in gates
+    }
+
+
+def openvino_scales(graph: Any) -> list[tuple[np.ndarray, np.ndarray]]:
+    """(weight, scales) of each layer with an int8 weight."""
+    found = []
+    for op in graph.get_ordered_ops():
+        if op.get_type_name() in OPENVINO_LAYERS:
+            multiply = op.input_value(1).get_node()
+            if multiply.get_type_name() == "Multiply":
+                convert, scale = (multiply.input_value(index).get_node() for index in (0, 1))
+                constant = convert.input_value(0).get_node()
+                assert constant.get_element_type().to_string() == "i8"
+                found.append((constant.data, scale.data))
+    return found
+
+
+def onnx_scales(graph: Any) -> list[tuple[np.ndarray, np.ndarray]]:
+    """(weight, scales) of each layer with an int8 weight."""
+    from onnx.numpy_helper import to_array
+
+    constants = {tensor.name: to_array(tensor) for tensor in graph.graph.initializer}
+    return [
+        (constants[node.input[0]], constants[node.input[1]])
+        for node in graph.graph.node
+        if node.op_type == "DequantizeLinear" and node.input[0] in constants and constants[node.input[0]].ndim > 1
+    ]
+
+
+def openvino_outputs(graph: Any, images: Tensor) -> Tensor:
+    import openvino
+
+    compiled = openvino.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return torch.from_numpy(compiled([images.numpy()])[0].copy())
+
+
+def onnx_outputs(graph: Any, images: Tensor) -> Tensor:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    return torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
+
+
+RUNTIMES: dict[str, tuple[Callable[..., Any], ...]] = {
+    "openvino": (openvino_model, quantize_openvino, openvino_scales, openvino_outputs),
+    "onnx": (onnx_model, quantize_onnx, onnx_scales, onnx_outputs),
+}
+both = pytest.mark.parametrize("runtime", RUNTIMES)
+
+
+@both
+@pytest.mark.parametrize("name", ["fastvit_t8", "fastvithd"])
+@torch.no_grad()
+def test_all_layers_but_those_of_gates_are_in_int8_with_a_scale_for_each_channel(name: str, runtime: str) -> None:
+    convert, quantize, scales_of, outputs = RUNTIMES[runtime]
+    model = small(name)
+    graph = quantize(convert(model), IMAGES)
+    expected = []
+    for layer in folded_layers(model).values():
+        turns = layer.out_channels // layer.groups if isinstance(layer, nn.Conv2d) and layer.groups > 1 else 1
+        expected += [(layer.weight.shape[0] // turns, layer.weight.numel() // turns)] * turns
+    given = scales_of(graph)
+    assert all(weight.dtype == np.int8 and np.abs(weight).max() == 127 for weight, _ in given[1:])
+    assert sorted((scales.size, weight.size) for weight, scales in given) == sorted(expected)
+    images = noise(3, 3, 75, 64)  # another batch and size
+    exact = model(images)
+    ratio = (outputs(graph, images) - exact).square().sum() / exact.square().sum()
+    assert 0 < ratio < 0.02, f"{decibels(float(ratio)):.1f} dB"
+
+
+@torch.no_grad()
+def test_int8_is_nearer_to_float32_than_with_nncfs_defaults() -> None:
+    import nncf
+
+    from fastvit.quantization import quietly_nncf
+
+    model = small("fastvit_t8")
+    graph, exact = openvino_model(model), model(IMAGES)
+    with quietly_nncf():
+        naive = nncf.quantize(graph, nncf.Dataset([{"images": image[None].numpy()} for image in IMAGES]))
+    theirs, ours = (openvino_outputs(each, IMAGES) for each in (naive, quantize_openvino(graph, IMAGES)))
+    assert 3 * (ours - exact).square().sum() < (theirs - exact).square().sum()
+
+
+@both
+def test_nothing_but_layers_reads_int8(runtime: str) -> None:
+    convert, quantize, _, _ = RUNTIMES[runtime]
+    graph = quantize(convert(small("fastvithd")), IMAGES)
+    if runtime == "openvino":
+        quantizers = [op for op in graph.get_ops() if op.get_type_name() == "FakeQuantize"]
+        readers = {port.get_node().get_type_name() for op in quantizers for port in op.output(0).get_target_inputs()}
+        assert readers <= {*OPENVINO_LAYERS, "ShapeOf", "Reshape", "Transpose", "Concat", "Unsqueeze"}
+    else:
+        made = {output for node in graph.graph.node if node.op_type == "DequantizeLinear" for output in node.output}
+        readers = {node.op_type for node in graph.graph.node if made.intersection(node.input)}
+        assert readers <= {"Conv", "Gemm", "MatMul", "Shape", "Reshape", "Transpose", "Concat", "Unsqueeze"}
+    assert len(readers) > 2
+
+
+@both
+@pytest.mark.parametrize("keep", [["stem"], ["stages.3.blocks.1", "head.fc"], ["stages.1.downsample.0.conv"]])
+def test_what_is_kept_keeps_its_weights(keep: list[str], runtime: str) -> None:
+    convert, quantize, scales_of, _ = RUNTIMES[runtime]
+    model = small("fastvit_sa12")
+    graph = convert(model)
+    shapes = [weight.size for weight, _ in scales_of(quantize(graph, IMAGES))]
+    for weight, _ in scales_of(quantize(graph, IMAGES, keep=keep, model=model)):
+        shapes.remove(weight.size)
+    kept = [
+        layer for name, layer in folded_layers(model).items() if f"{name}.".startswith(tuple(f"{k}." for k in keep))
+    ]
+    turns = [layer.out_channels // layer.groups if getattr(layer, "groups", 1) > 1 else 1 for layer in kept]
+    expected = [layer.weight.numel() // count for layer, count in zip(kept, turns, strict=True) for _ in range(count)]
+    assert sorted(shapes) == sorted(expected) and shapes
+
+
+@both
+def test_the_same_images_give_the_same_network_and_the_argument_is_untouched(runtime: str) -> None:
+    convert, quantize, scales_of, outputs = RUNTIMES[runtime]
+    graph = convert(small("fastvit_t8"))
+    before = outputs(graph, IMAGES)
+    first, second = quantize(graph, IMAGES), quantize(graph, IMAGES)
+    for a, b in zip(scales_of(first), scales_of(second), strict=True):
+        assert all(np.array_equal(*pair) for pair in zip(a, b, strict=True))
+    assert torch.equal(outputs(first, IMAGES), outputs(second, IMAGES))
+    assert torch.equal(before, outputs(graph, IMAGES)) and not scales_of(graph)
+
+
+@torch.no_grad()
+def test_a_range_holds_the_largest_value_of_all_the_images() -> None:
+    model = small("fastvit_t8")
+    images = IMAGES.clone()
+    images[-1, 0, 5, 5] = 40.0  # of which any average or quantile would know nothing
+    graph = quantize_openvino(openvino_model(model), images)
+    (quantizer,) = [
+        op for op in graph.get_ops() if op.get_type_name() == "FakeQuantize" and "images" in op.get_friendly_name()
+    ]
+    low, high = (quantizer.input_value(index).get_node().data.item() for index in (1, 2))
+    assert high == pytest.approx(40, rel=0.02) and low == pytest.approx(images.min().item(), rel=0.05)
+
+
+@both
+@pytest.mark.parametrize(
+    ("images", "reason"),
+    [
+        (noise(7, 3, 64, 64), "7 images to calibrate with, expected 8 or more"),
+        (noise(0, 3, 64, 64), "0 images to calibrate with, expected 8 or more"),
+        (noise(8, 1, 64, 64), r"are \(8, 1, 64, 64\), expected \(N, 3, H, W\)"),
+        (noise(3, 64, 64), r"are \(3, 64, 64\), expected"),
+        (noise(8, 3, 64, 31), "H and W from 32 up"),
+        (noise(8, 3, 64, 64).log(), "NaN or infinity"),
+    ],
+)
+def test_images_that_cannot_calibrate_are_refused(images: Tensor, reason: str, runtime: str) -> None:
+    convert, quantize, _, _ = RUNTIMES[runtime]
+    with pytest.raises(ValueError, match=reason):
+        quantize(GRAPHS.setdefault(runtime, convert(small("fastvit_t8"))), images)
+    with pytest.raises(ValueError, match=reason):
+        layer_errors(small("fastvit_t8"), images)
+
+
+GRAPHS: dict[str, Any] = {}
+
+
+@both
+def test_a_name_that_is_no_layers_is_refused(runtime: str) -> None:
+    convert, quantize, _, _ = RUNTIMES[runtime]
+    model = small("fastvit_t8")
+    graph = convert(model)
+    with pytest.raises(ValueError, match=r"stages.9, ste: no layer or block of the network; stem.0.conv is one"):
+        quantize(graph, IMAGES, keep=["stem", "stages.9", "ste"], model=model)
+    with pytest.raises(ValueError, match="no model to find them in"):
+        quantize(graph, IMAGES, keep=["stem"])
+
+
+def test_without_nncf_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = builtins.__import__
+
+    def without(name: str, *rest: Any, **named: Any) -> Any:
+        if name.partition(".")[0] == "nncf":
+            raise ModuleNotFoundError("No module named 'nncf'", name="nncf")
+        return real(name, *rest, **named)
+
+    graph = openvino_model(small("fastvit_t8"))
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(ModuleNotFoundError, match=r'^int8 needs nncf; run: pip install "fastvit\[int8\]"$'):
+        quantize_openvino(graph, IMAGES)
+
+
+PROGRAM = """
+import sys, urllib.request
+def refuse(*arguments, **named):
+    print("a report was sent", file=sys.stderr)
+    raise OSError
+urllib.request.urlopen = refuse
+from fastvit.telemetry import silence
+silence()
+import torch
+from fastvit import create_model
+from fastvit.graph import openvino_model
+from fastvit.quantization import quantize_openvino
+from small import small
+quantize_openvino(openvino_model(small("fastvit_t8")), torch.randn(8, 3, 32, 32))
+from nncf.telemetry.wrapper import telemetry
+telemetry.send_event("a", "b", "c")
+from concurrent.futures import thread
+for running in list(thread._threads_queues): running.join(5)
+"""
+
+
+def test_nothing_is_printed_reported_or_written_to_the_home_folder(tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if name not in ("CI", "NNCF_CI", "NNCF_DEV")}
+    environment |= {"HOME": str(tmp_path), "PYTHONPATH": str(Path(__file__).parent)}
+    environment |= {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONWARNINGS": "ignore"}
+    done = subprocess.run([sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "" and "a report was sent" not in done.stderr and "nncf" not in done.stderr.lower()
+    assert not (tmp_path / "intel").exists()
+
+
+def test_a_weight_is_rounded_to_whole_steps_of_each_channels_largest() -> None:
+    weight = noise(5, 3, 7, 7) * torch.tensor([1e-3, 0.1, 1, 10, 0.0]).view(5, 1, 1, 1)
+    given = round_weight(weight)
+    for channel, exact in zip(given[:4], weight[:4], strict=True):
+        step = exact.abs().max() / 127
+        steps = channel / step
+        assert_near(steps, steps.round(), 1e-6)
+        assert (channel - exact).abs().max() <= step * 0.5001
+    assert not given[4].any()
+
+
+def test_an_input_is_rounded_to_256_steps_and_0_stays_0() -> None:
+    x = torch.linspace(-1, 3, 4001)
+    low, high = torch.tensor(-0.5), torch.tensor(2.05)
+    given = round_input(x, low, high)
+    assert len(given.unique()) == 256 and 0.0 in given
+    inside = (x > low) & (x < high)
+    assert (given - x)[inside].abs().max() <= 0.01 / 2 * 1.01
+    assert (given.min() - low).abs() <= 0.005 and (given.max() - high).abs() <= 0.005
+
+
+@pytest.mark.parametrize("name", ["fastvit_t8", "fastvit_mci0"])
+@torch.no_grad()
+def test_the_report_foretells_the_noise_of_the_runtime(name: str) -> None:
+    model = small(name)
+    report = layer_errors(model, IMAGES)
+    assert [layer.name for layer in report.layers] == list(folded_layers(model))
+    exact = model(IMAGES)
+    given = openvino_outputs(quantize_openvino(openvino_model(model), IMAGES), IMAGES)
+    measured = decibels(float((given - exact).square().sum() / exact.square().sum()))
+    assert decibels(report.whole) == pytest.approx(measured, abs=2)
+    assert decibels(sum(layer.alone for layer in report.layers)) == pytest.approx(measured, abs=4)
+    assert decibels(report.layers[-1].so_far) == pytest.approx(decibels(report.whole), abs=0.01)
+
+
+@torch.no_grad()
+def test_the_layer_that_hurts_most_is_found_and_keeping_it_helps() -> None:
+    model = small("fastvit_t8")
+    spoiled = model.stages[1].downsample[1].conv.main.conv.weight
+    spoiled[:, 0, 0, 0] += 300 * spoiled.std()  # one column so large that little is left of the other's bits
+    report = layer_errors(model, IMAGES)
+    worst = max(report.layers, key=lambda layer: layer.weight)
+    assert worst.name == "stages.1.downsample.1.conv" and worst.kind == "1x1"
+    assert worst.name in report.sensitive(decibels(worst.alone) + 1)
+    graph, exact = openvino_model(model), model(IMAGES)
+    for_all = openvino_outputs(quantize_openvino(graph, IMAGES), IMAGES) - exact
+    without = openvino_outputs(quantize_openvino(graph, IMAGES, keep=[worst.name], model=model), IMAGES) - exact
+    assert 1.5 * without.square().sum() < for_all.square().sum()
+
+
+@torch.no_grad()
+def test_a_layers_noise_is_what_its_rounding_does_to_the_output() -> None:
+    model = small("fastvit_sa12")
+    name = "stages.3.blocks.0.mixer.qkv"
+    row = next(layer for layer in layer_errors(model, IMAGES).layers if layer.name == name)
+    folded = reparameterize(model)
+    exact, layer = folded(IMAGES).double(), folded.get_submodule(name)
+    layer.weight = nn.Parameter(round_weight(layer.weight))
+    given = folded(IMAGES).double()
+    assert row.weight == pytest.approx(float((given - exact).square().sum() / exact.square().sum()), rel=0.01)
+    assert row.kind == "linear" and row.input > 0 and row.alone == row.weight + row.input
+
+
+def test_many_images_are_looked_at_part_by_part_with_the_same_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = small("fastvit_t8")
+    whole = layer_errors(model, IMAGES)
+    monkeypatch.setattr("fastvit.quantization.PIXELS", 5 * 64 * 48)
+    parts = layer_errors(model, IMAGES)
+    for a, b in zip(whole.layers, parts.layers, strict=True):
+        assert (a.alone, a.so_far) == pytest.approx((b.alone, b.so_far), rel=0.02)
+
+
+def test_the_report_leaves_the_model_as_it_was_and_takes_features_too() -> None:
+    model = create_model("fastvit_t8", features_only=True).eval()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    report = layer_errors(model, noise(8, 3, 32, 32))
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    assert report.layers[0].name.endswith("stem.0.conv") and math.isfinite(report.whole)
+
+
+def test_a_model_in_train_mode_is_refused() -> None:
+    model = small("fastvit_t8").train()
+    with pytest.raises(ValueError, match="train mode"):
+        layer_errors(model, IMAGES)
+    assert isinstance(model, FastViT)
+
+
+def row(name: str, noise: float) -> LayerError:
+    return LayerError(name, "1x1", noise / 4, noise * 3 / 4, noise)
+
+
+def test_the_fewest_layers_are_kept() -> None:
+    layers = tuple(row(name, ratio) for name, ratio in (("a", 1e-3), ("b", 0.3), ("c", 4e-3), ("d", 0.02), ("e", 0.0)))
+    report = LayerErrors(images=(8, 3, 64, 64), layers=layers, whole=0.3)
+    assert report.sensitive() == ("b", "d")  # what is left, 0.005, is less than 20 dB below the signal
+    assert report.sensitive(30) == ("b", "c", "d") and report.sensitive(0) == ()
+    assert report.sensitive(math.inf) == ("a", "b", "c", "d")
+
+
+def test_the_report_prints_a_table_and_is_json() -> None:
+    report = LayerErrors(images=(8, 3, 64, 64), layers=(row("stem", 0.03), row("head", 0.01)), whole=0.05)
+    lines = str(report).splitlines()
+    assert lines[2].split() == ["stem", "1x1", "75.0", "15.2", "21.2", "16.5", "15.2"]
+    assert lines[-2:] == ["all in int8: 13.0 dB of signal to noise, images (8, 3, 64, 64)", "better left out: stem"]
+    said = json.loads(json.dumps(report.to_dict(), allow_nan=False))
+    assert said["layers"][0]["name"] == "stem" and said["sensitive"] == ["stem"] and said["whole"] == 0.05

@@ -1,0 +1,278 @@
+"""Reading ahead keeps order and bounds, really overlaps, and leaves nothing behind."""
+
+import io
+import itertools
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from fastvit import Preprocess, reading
+from fastvit.images import ImageError, read_image
+from fastvit.reading import Room, ahead, decoded
+
+SOON = 20  # seconds, that only a failing test waits
+
+
+@pytest.fixture(autouse=True)
+def _four_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "cores", lambda: 4)
+
+
+def waiting(event: threading.Event) -> None:
+    assert event.wait(SOON)
+
+
+def threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("reading")]
+
+
+# Ahead
+
+
+@given(delays=st.lists(st.sampled_from([0, 0.001, 0.004]), max_size=30), most=st.integers(1, 8))
+@settings(max_examples=20)
+def test_results_come_in_order_whatever_takes_longest(delays: list[float], most: int) -> None:
+    def task(index: int) -> int:
+        time.sleep(delays[index])
+        return index
+
+    assert list(ahead((partial(task, index) for index in range(len(delays))), most)) == list(range(len(delays)))
+
+
+@pytest.mark.parametrize("most", [1, 3, 10])
+def test_of_many_tasks_only_so_many_are_taken(most: int) -> None:
+    taken = iter(range(1000))
+    tasks = ((lambda number=number: number) for number in taken)
+    with closing(ahead(tasks, most)) as results:
+        for expected in range(20):
+            assert next(results) == expected
+    assert next(taken) <= 20 + most + 1
+
+
+def test_the_next_is_done_while_the_last_is_in_use() -> None:
+    done = [threading.Event() for _ in range(3)]
+    with closing(ahead((event.set for event in done), most=2)) as results:
+        next(results)
+        waiting(done[1])
+        waiting(done[2])
+
+
+def test_as_many_are_done_at_once_as_there_are_cores() -> None:
+    barrier = threading.Barrier(4)
+    places = list(ahead((partial(barrier.wait, SOON) for _ in range(8)), most=8))
+    assert sorted(places) == [0, 0, 1, 1, 2, 2, 3, 3]
+
+
+def test_tasks_are_taken_in_the_callers_thread_and_done_in_others() -> None:
+    took = []
+
+    def tasks() -> Iterator[Callable[[], threading.Thread]]:
+        for _ in range(5):
+            took.append(threading.current_thread())
+            yield threading.current_thread
+
+    did = set(ahead(tasks(), 2))
+    assert set(took) == {threading.current_thread()} and not did & set(took)
+
+
+def test_an_error_comes_when_it_is_its_turn_and_ends_the_rest() -> None:
+    begun, held = [], threading.Event()
+
+    def task(index: int) -> int:
+        begun.append(index)
+        if index == 0:
+            waiting(held)  # the error happens first
+        if index == 1:
+            held.set()
+            raise ImageError("damaged")
+        return index
+
+    results = ahead((partial(task, index) for index in range(1000)), most=4)
+    assert next(results) == 0
+    with pytest.raises(ImageError, match="damaged"):
+        next(results)
+    assert list(results) == [] and max(begun) <= 6 and threads() == []
+
+
+def test_closing_drops_what_has_not_begun_and_waits_for_what_has() -> None:
+    begun, release, ended = itertools.count(), threading.Event(), []
+
+    def task() -> None:
+        if next(begun):
+            waiting(release)
+            ended.append(threading.current_thread())
+
+    results = ahead((task for _ in range(100)), most=50)
+    next(results)
+    timer = threading.Timer(0.1, release.set)
+    timer.start()
+    results.close()
+    timer.join()
+    assert next(begun) <= 1 + 4 + 1 and len(ended) <= 4 + 1 and threads() == []
+
+
+def test_an_interrupt_of_the_caller_leaves_no_thread() -> None:
+    with pytest.raises(KeyboardInterrupt), closing(ahead((partial(time.sleep, 0.001) for _ in range(1000)), 9)) as all:
+        for _ in all:
+            raise KeyboardInterrupt
+    assert threads() == []
+
+
+# Room
+
+
+def test_there_is_never_more_in_a_room_than_fits_unless_it_is_alone() -> None:
+    room, lock, inside, seen = Room(100), threading.Lock(), list[int](), list[list[int]]()
+
+    def visit(pixels: int) -> None:
+        room.take(pixels)
+        with lock:
+            inside.append(pixels)
+            seen.append(inside.copy())
+        time.sleep(0.0005)
+        with lock:
+            inside.remove(pixels)
+        room.give(pixels)
+
+    alone = threading.Thread(target=visit, args=(500,), daemon=True)
+    alone.start()
+    alone.join(SOON)
+    assert seen == [[500]]
+    sizes = numpy.random.default_rng(0).choice([10, 30, 60, 100, 500], 200).tolist()
+    list(ahead((partial(visit, size) for size in sizes), 50))
+    assert len(seen) == 201 and all(sum(sizes) <= 100 or len(sizes) == 1 for sizes in seen)
+    assert max(map(len, seen)) > 1  # else they only queued
+
+
+def test_pictures_that_do_not_fit_are_decoded_one_after_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "ROOM", Room(100))
+    Image.new("RGB", (9, 9)).save(tmp_path / "a.png")  # 81 pixels
+    inside, most = 0, 0
+
+    def read() -> None:
+        nonlocal inside, most
+        with decoded(tmp_path / "a.png"):
+            inside += 1
+            most = max(most, inside)
+            time.sleep(0.005)
+            inside -= 1
+
+    list(ahead((read for _ in range(12)), 12))
+    assert most == 1
+    monkeypatch.setattr(reading, "ROOM", Room(400))
+    list(ahead((read for _ in range(12)), 12))
+    assert most > 1
+
+
+def test_a_damaged_picture_and_an_error_in_the_block_give_their_room_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = Room(100)
+    monkeypatch.setattr(reading, "ROOM", room)
+    Image.effect_noise((9, 9), 50).save(tmp_path / "a.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "a.png").read_bytes()[:-40])
+    with (
+        pytest.raises(ImageError, match=r"shown name: cut short or damaged"),
+        decoded(tmp_path / "cut.png", "shown name"),
+    ):
+        pass
+    with pytest.raises(KeyError), decoded(tmp_path / "a.png"):
+        raise KeyError
+    done = threading.Thread(target=room.take, args=(100,), daemon=True)
+    done.start()
+    done.join(SOON)
+    assert not done.is_alive()
+
+
+# Fast decoding
+
+
+def jpeg(size: tuple[int, int], orientation: int = 1) -> bytes:
+    """Smooth, as photographs are, with every corner of another colour."""
+    corners = numpy.random.default_rng(0).integers(0, 256, (4, 5, 3), dtype=numpy.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stream = io.BytesIO()
+    picture = Image.fromarray(corners).resize(size, Image.Resampling.BICUBIC)
+    picture.save(stream, "JPEG", quality=95, exif=exif)
+    return stream.getvalue()
+
+
+def opened(data: bytes, fast_for: Preprocess | None) -> Image.Image:
+    with decoded(io.BytesIO(data), "a", fast_for) as image:
+        return image
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize(
+    ("size", "part"),
+    [((1200, 800), 4), ((639, 700), 4), ((500, 300), 2), ((255, 400), 1), ((4000, 513), 4), ((1024, 1030), 8)],
+)
+def test_a_large_jpeg_is_decoded_at_a_part_of_its_size(size: tuple[int, int], part: int, orientation: int) -> None:
+    preprocess = Preprocess(size=(64, 64), crop=1.0)
+    image = opened(jpeg(size, orientation), preprocess)
+    expected = tuple(-(-edge // part) for edge in size)
+    assert image.size == (expected if orientation == 1 else expected[::-1])
+    assert opened(jpeg(size, orientation), None).size == (size if orientation == 1 else size[::-1])
+
+
+@settings(max_examples=60)
+@given(
+    picture=st.tuples(st.integers(30, 1500), st.integers(30, 1500)),
+    size=st.tuples(st.integers(32, 200), st.integers(32, 200)),
+    crop=st.floats(0.5, 1),
+    border=st.booleans(),
+    orientation=st.sampled_from([1, 3, 6]),
+)
+def test_it_still_has_twice_the_pixels_that_it_is_resized_to(
+    picture: tuple[int, int], size: tuple[int, int], crop: float, border: bool, orientation: int
+) -> None:
+    if border:
+        preprocess = Preprocess(size=(size[0], size[0]), crop=1.0, crop_mode="border")
+    else:
+        preprocess = Preprocess(size=size, crop=crop)
+    data = jpeg(picture, orientation)
+    whole, fast = opened(data, None), opened(data, preprocess)
+    assert preprocess.pixels(fast).shape == preprocess.pixels(whole).shape
+    if fast.size != whole.size:
+        if border:
+            assert max(fast.size) >= 2 * size[0]
+        else:
+            assert min(fast.width / size[1], fast.height / size[0]) >= 2 / crop - 0.1  # whole pixels
+
+
+def test_fast_decoding_changes_the_numbers_slightly_and_only_of_jpegs() -> None:
+    preprocess = Preprocess(size=(64, 64), mean=(0, 0, 0), std=(1, 1, 1))
+    exact, fast = (preprocess(opened(jpeg((1200, 900)), chosen)) for chosen in (None, preprocess))
+    assert 0 < (exact - fast).abs().mean() < 0.5 / 255 and (exact - fast).abs().max() < 6 / 255
+    stream = io.BytesIO()
+    Image.open(io.BytesIO(jpeg((1200, 900)))).save(stream, "PNG")
+    assert opened(stream.getvalue(), preprocess).size == (1200, 900)
+
+
+def test_without_it_a_jpeg_is_what_pillow_makes_of_it() -> None:
+    data = jpeg((1200, 900))
+    expected = numpy.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+    assert (numpy.asarray(opened(data, None)) == expected).all()
+    assert (numpy.asarray(read_image(data)) == expected).all()
+
+
+def test_a_fast_picture_takes_only_the_room_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[Any] = []
+    monkeypatch.setattr(reading.ROOM, "take", taken.append)
+    monkeypatch.setattr(reading.ROOM, "give", lambda pixels: taken.append(-pixels))
+    opened(jpeg((1200, 800)), Preprocess(size=(64, 64), crop=1.0))
+    opened(jpeg((1200, 800)), None)
+    assert taken == [300 * 200, -300 * 200, 1200 * 800, -1200 * 800]
