@@ -12,24 +12,26 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
+from heats import Heats, heats, room_for
 from readme import write_picture, write_section
-from results import Line, Results, arguments, left_out, markdown, parsed, verdict
+from results import Results, arguments, left_out, markdown, parsed, verdict
 
 from fastvit.benchmark import Way, ways
 from fastvit.benchmark.ratios import machine
+from fastvit.forms import outline
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 QUICK = ("fastvit_t8", "fastvit_sa12", "fastvit_mci0")
 BASELINE = "timm reparameterized"
-THEIRS = ("timm unfused", BASELINE, "timm compiled", "timm onnxruntime")
+THEIRS = (BASELINE, "timm unfused", "timm compiled", "timm onnxruntime")
 BEYOND = "timm openvino bfloat16"  # what timm's users could do, and nothing in timm does
 INT8 = "openvino int8"
 
 
 def entrants(subject: ways.Subject, quick: bool) -> list[Way]:
-    """timm's unfused network, whose answers the others' are compared with, then the rest."""
+    """The baseline, whose answers the others' are compared with, then the rest."""
     theirs = [way.removeprefix("timm ") for way in (*THEIRS, BEYOND)]
     usable, _ = ways.engines()
     every = [ways.timms(subject, how) for how in theirs] + [ways.ours(subject, *each) for each in usable]
@@ -38,14 +40,19 @@ def entrants(subject: ways.Subject, quick: bool) -> list[Way]:
     return [*every, ways.ours(subject, "openvino", "int8")]
 
 
-def ours(line: Line) -> list[str]:
+def ours(line: Heats) -> list[str]:
     """Our ways that ran and keep what the network answers."""
-    return [way for way in line.seconds if not way.startswith("timm") and way != INT8]
+    return [way for way in line.ways if not way.startswith("timm") and way != INT8]
 
 
-def report(lines: list[Line]) -> str:
+def finalists(line: Heats) -> list[str]:
+    """Who is compared turn by turn, beside the baseline, where not all fit into the memory at once."""
+    return [line.best(ours(line)), line.best(THEIRS), BEYOND]
+
+
+def report(lines: list[Heats]) -> str:
     """The section's text."""
-    order = list(dict.fromkeys(way for line in lines for way in (*line.seconds, *line.failed)))
+    order = list(dict.fromkeys(way for line in lines for way in (*line.ways, *line.failed)))
     mine = [way for way in order if not way.startswith("timm")]
     theirs = [way for way in order if way.startswith("timm")]
     parts = [
@@ -56,10 +63,10 @@ def report(lines: list[Line]) -> str:
         *(f"timm's, times faster than {BASELINE}:", ratio_table(lines, [way for way in theirs if way != BASELINE])),
         *("Milliseconds, medians:", milliseconds_table(lines, order)),
     ]
-    return "\n\n".join(parts) + left_out(lines)
+    return "\n\n".join(parts) + left_out([race for line in lines for race in line.lines])
 
 
-def summary(lines: list[Line]) -> str:
+def summary(lines: list[Heats]) -> str:
     """The targets, and what was measured."""
     pairs = [(line.best(ours(line)), line.best(THEIRS), line) for line in lines]
     over_baseline = [found.median for mine, _, line in pairs if (found := line.faster(mine, BASELINE))]
@@ -75,36 +82,36 @@ def summary(lines: list[Line]) -> str:
     return markdown(("", "at least", "measured", ""), cells)
 
 
-def best_table(lines: list[Line]) -> str:
+def best_table(lines: list[Heats]) -> str:
     rows = []
     for line in lines:
         mine, theirs = line.best(ours(line)), line.best(THEIRS)
         over = [str(found) if (found := line.faster(mine, other)) else "-" for other in (BASELINE, theirs, BEYOND)]
-        answers = max((line.differences[way] for way in ours(line)), default=float("nan"))
+        answers = max((line.difference(way) for way in ours(line)), default=float("nan"))
         rows.append([line.key, mine, theirs.removeprefix("timm "), *over, f"{answers:.0e}"])
     head = ("", "our best", "timm's best", "over reparameterized", "over timm's best", f"over {BEYOND}", "difference")
     return markdown(head, rows)
 
 
-def ratio_table(lines: list[Line], shown: list[str]) -> str:
+def ratio_table(lines: list[Heats], shown: list[str]) -> str:
     rows = [[line.key, *(str(line.faster(way, BASELINE) or "-") for way in shown)] for line in lines]
     return markdown(("", *(way.removeprefix("timm ") for way in shown)), rows)
 
 
-def milliseconds_table(lines: list[Line], shown: list[str]) -> str:
+def milliseconds_table(lines: list[Heats], shown: list[str]) -> str:
     rows = [
-        [line.key, *(f"{1000 * line.median(way):.1f}" if way in line.seconds else "-" for way in shown)]
+        [line.key, *(f"{1000 * line.median(way):.1f}" if way in line.ways else "-" for way in shown)]
         for line in lines
     ]
     return markdown(("", *shown), rows)
 
 
-def picture(lines: list[Line]) -> "Figure":
+def picture(lines: list[Heats]) -> "Figure":
     """A row for each variant, a dot for each way."""
     from matplotlib import colormaps
     from matplotlib.figure import Figure
 
-    order = list(dict.fromkeys(way for line in lines for way in line.seconds))
+    order = list(dict.fromkeys(way for line in lines for way in line.ways))
     figure = Figure(figsize=(10, 1.6 + 0.45 * len(lines)), layout="constrained")
     axes = figure.add_subplot(xlabel="milliseconds for one picture", xscale="log")
     for index, way in enumerate(order):
@@ -112,8 +119,8 @@ def picture(lines: list[Line]) -> "Figure":
         shades = [other for other in order if other.startswith("timm") != mine]
         shade = 0.35 + 0.6 * shades.index(way) / max(1, len(shades) - 1)
         axes.scatter(
-            [1000 * line.median(way) for line in lines if way in line.seconds],
-            [row for row, line in enumerate(lines) if way in line.seconds],
+            [1000 * line.median(way) for line in lines if way in line.ways],
+            [row for row, line in enumerate(lines) if way in line.ways],
             color=colormaps["Blues" if mine else "Oranges"](shade),
             marker="o" if mine else "s",
             label=way,
@@ -138,7 +145,9 @@ def main() -> None:
     lines = []
     for name in options.names or (QUICK if options.quick else fastvit.list_models()):
         subject = ways.Subject(name, (options.size, options.size), threads=options.threads)
-        lines.append(results.race(f"{name}@{options.size}", entrants(subject, options.quick)))
+        parameters = sum(tensor.numel() for tensor in outline(fastvit.CONFIGS[name]).parameters())
+        key, every = f"{name}@{options.size}", entrants(subject, options.quick)
+        lines.append(heats(results, key, every, finalists, room_for(parameters)))
     text = report(lines)
     print(text)
     if options.whole:

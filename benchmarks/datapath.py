@@ -161,9 +161,9 @@ def effect(small: Path, scratch: Path) -> str:
     changes = [max(abs(a[name] - b[name]) for name in a) for a, b in zip(exact, fast, strict=True)]
     same = sum(next(iter(a)) == next(iter(b)) for a, b in zip(exact, fast, strict=True))
     return (
-        f"`--fast-decoding`, on {len(changes):,} of the small pictures enlarged to 640 x 640: top-1 {before:.2f} -> "
-        f"{after:.2f} %, the same class for {same:,}; a probability changes by at most {max(changes):.4f}, in the median "
-        f"picture by {statistics.median(changes):.4f}."
+        f"`--fast-decoding`, on {len(changes):,} of the small pictures enlarged to 640 x 640: top-1 {before:.2f} "
+        f"-> {after:.2f} %, the same class for {same:,}; a probability changes by {max(changes):.4f} at most, in the "
+        f"median picture by {statistics.median(changes):.4f}."
     )
 
 

@@ -39,7 +39,9 @@ def settings(row: str) -> dict[str, Any]:
         steps = ROWS.index(row)
         advanced = nncf.AdvancedQuantizationParameters()
         if steps == 0:
-            advanced.weights_quantization_params = nncf.QuantizationParameters(per_channel=False)
+            advanced.weights_quantization_params = nncf.quantization.advanced_parameters.QuantizationParameters(
+                per_channel=False
+            )
         if steps >= 3:
             ranges = nncf.quantization.range_estimator.RangeEstimatorParametersSet.MINMAX
             advanced.activations_range_estimator_params = ranges
@@ -98,8 +100,9 @@ def ways(model: fastvit.FastViT, calibration: Tensor) -> Iterator[tuple[str, str
 
 
 def signal_to_noise(expected: Tensor, given: Tensor) -> float:
-    """In dB."""
-    return decibels(float((given - expected).double().square().sum() / expected.double().square().sum()))
+    """In dB; the signal is what differs from image to image."""
+    signal = (expected - expected.mean(0)).double().square().sum()
+    return decibels(float((given - expected).double().square().sum() / signal))
 
 
 def accuracy(model: fastvit.FastViT, calibration: Tensor, images: Tensor, labels: Tensor) -> list[list[str]]:

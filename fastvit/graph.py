@@ -18,6 +18,7 @@ from torch.fx.experimental import _config
 from .lowering import lower
 from .model import FastViT
 from .preprocess import SMALLEST
+from .telemetry import silence
 
 if TYPE_CHECKING:
     import onnx
@@ -121,7 +122,6 @@ def as_onnx(exported: torch.export.ExportedProgram, outputs: Sequence[str]) -> o
             dynamic_shapes={"images": free} if free else None,
         )
     assert made is not None
-    made.optimize()
     proto: onnx.ModelProto = made.model_proto
     for node in proto.graph.node:
         del node.metadata_props[:]  # torch's names of it
@@ -130,6 +130,7 @@ def as_onnx(exported: torch.export.ExportedProgram, outputs: Sequence[str]) -> o
 
 def as_openvino(exported: torch.export.ExportedProgram, outputs: Sequence[str]) -> openvino.Model:
     """OpenVINO's, in float32: input "images"."""
+    silence()
     import openvino
 
     with quietly():

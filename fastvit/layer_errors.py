@@ -20,7 +20,7 @@ Layer = nn.Conv2d | nn.Linear
 
 @dataclass(frozen=True, slots=True)
 class LayerError:
-    """Noise by rounding, as a share of the signal's power."""
+    """The power of the noise by rounding, as a share of the signal's: of how much each channel varies over the images."""
 
     name: str
     kind: str
@@ -47,7 +47,7 @@ class LayerErrors:
         left = sum(layer.alone for layer in self.layers)
         kept = []
         for layer in sorted(self.layers, key=lambda layer: layer.alone, reverse=True):
-            if decibels(left) >= enough:
+            if decibels(left) >= enough or not layer.alone:
                 break
             kept.append(layer.name)
             left = max(0.0, left - layer.alone)
@@ -110,25 +110,54 @@ def layer_errors(model: nn.Module, images: Tensor) -> LayerErrors:
     for part in parts:
         rounding.run(part, seen=True)
     names = list(rounding.layers)
-    weight, given, so_far, signal = (dict.fromkeys(names, 0.0) for _ in range(4))
-    whole = power = 0.0
+    weight, given, so_far = (dict.fromkeys(names, 0.0) for _ in range(3))
+    whole, signal, signals = 0.0, _Spread(), {name: _Spread() for name in names}
     for part in parts:
         expected, plain = rounding.run(part, keep=True)
         output, rounded = rounding.run(part, weights=names, inputs=names, keep=True)
-        power += _power(expected)
-        whole += _power(output, expected)
+        signal.add(expected)
+        whole += _noise(output, expected)
         for name in names:
-            so_far[name] += _power([rounded[name]], [plain[name]])
-            signal[name] += _power([plain[name]])
+            so_far[name] += _noise([rounded[name]], [plain[name]])
+            signals[name].add([plain[name]])
         del plain, rounded
         for name in names:
-            weight[name] += _power(rounding.run(part, weights=[name])[0], expected)
-            given[name] += _power(rounding.run(part, inputs=[name])[0], expected)
+            weight[name] += _noise(rounding.run(part, weights=[name])[0], expected)
+            given[name] += _noise(rounding.run(part, inputs=[name])[0], expected)
     layers = [
-        LayerError(name, _kind(layer), weight[name] / power, given[name] / power, so_far[name] / signal[name])
+        LayerError(
+            name,
+            _kind(layer),
+            weight[name] / signal.power,
+            given[name] / signal.power,
+            so_far[name] / signals[name].power,
+        )
         for name, layer in rounding.layers.items()
     ]
-    return LayerErrors(images=tuple(images.shape), layers=tuple(layers), whole=whole / power)
+    return LayerErrors(images=tuple(images.shape), layers=tuple(layers), whole=whole / signal.power)
+
+
+class _Spread:
+    """How much each channel of some tensors varies, over images and positions; what is constant tells nothing."""
+
+    def __init__(self) -> None:
+        self.sums: dict[int, Tensor] = {}
+        self.squares: dict[int, Tensor] = {}
+        self.counts: dict[int, int] = {}
+
+    def add(self, tensors: list[Tensor]) -> None:
+        """Tensors (B, C), (B, C, H, W) or tokens (B, N, C), always as many."""
+        for index, tensor in enumerate(tensors):
+            values = tensor.double().movedim(-1 if tensor.ndim == 3 else 1, 0).flatten(1)
+            self.sums[index] = self.sums.get(index, 0.0) + values.sum(1)
+            self.squares[index] = self.squares.get(index, 0.0) + values.square().sum(1)
+            self.counts[index] = self.counts.get(index, 0) + values.shape[1]
+
+    @property
+    def power(self) -> float:
+        """The sum of squares about each channel's mean; never 0."""
+        spreads = (self.squares[index] - total.square() / self.counts[index] for index, total in self.sums.items())
+        return max(sum(float(spread.sum()) for spread in spreads), torch.finfo(torch.float64).tiny)
 
 
 class _Rounding:
@@ -143,7 +172,8 @@ class _Rounding:
             if isinstance(module, nn.Conv2d | nn.Linear) and module not in gates
         }
         self.exact = {name: layer.weight.detach() for name, layer in self.layers.items()}
-        self.rounded = {name: round_weight(weight) for name, weight in self.exact.items()}
+        first = next(iter(self.layers))  # of which nncf uses half the range, lest old processors' sums overflow
+        self.rounded = {name: round_weight(weight, 63 if name == first else 127) for name, weight in self.exact.items()}
         self.ranges: dict[str, tuple[Tensor, Tensor]] = {}
 
     def run(
@@ -182,9 +212,9 @@ class _Rounding:
         return (list(made) if isinstance(made, list | tuple) else [made]), outputs
 
 
-def round_weight(weight: Tensor) -> Tensor:
-    """(out, ...) to whole steps from -127 to 127, for each output its own."""
-    step = weight.abs().flatten(1).amax(1).clamp(min=1e-12).view(-1, *[1] * (weight.ndim - 1)) / 127
+def round_weight(weight: Tensor, steps: int = 127) -> Tensor:
+    """(out, ...) to so many steps either side of 0, for each output its own."""
+    step = weight.abs().flatten(1).amax(1).clamp(min=1e-12).view(-1, *[1] * (weight.ndim - 1)) / steps
     return (weight / step).round() * step
 
 
@@ -209,7 +239,5 @@ def _kind(layer: Layer) -> str:
     return f"{size} depthwise" if layer.groups > 1 else size
 
 
-def _power(given: list[Tensor], expected: list[Tensor] | None = None) -> float:
-    """The sum of squares of `given`, or of what it differs by from `expected`."""
-    differ = given if expected is None else [a - b for a, b in zip(given, expected, strict=True)]
-    return sum(tensor.double().square().sum().item() for tensor in differ)
+def _noise(given: list[Tensor], expected: list[Tensor]) -> float:
+    return sum(float((a - b).double().square().sum()) for a, b in zip(given, expected, strict=True))

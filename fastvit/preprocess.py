@@ -110,7 +110,7 @@ class Preprocess:
 
         width = pixels.shape[2]
         # As rows of (width 3) numbers: broadcasting over three at a time would be many times slower. And tensors, since
-        # a GPU multiplies by the inverse of a plain number, which rounds differently.
+        # a GPU may multiply by the inverse of a plain number, which rounds differently.
         numbers = torch.tensor([self.mean, self.std, (255, 255, 255)], dtype=torch.float32, device=pixels.device)
         mean, std, white = numbers.repeat(1, width)
         rows = pixels.flatten(2).to(torch.float32).div_(white).sub_(mean).div_(std)

@@ -2,12 +2,13 @@
 
 Quantized are the convolutions and linear layers, but for the two of each squeeze-and-excite gate. All else, that is
 sums of residual branches, gates, norms and the products of attention, stays in the precision that the rest runs in.
-Weights have a scale for each output channel, as depthwise kernels must. Activations have a zero point, as GELU leaves almost
-nothing below 0, and the whole range that the images show, since cutting it costs more than coarser steps.
+Weights have a scale for each output channel, as depthwise kernels must. Activations have a zero point, as GELU leaves
+almost nothing below 0, and the whole range that the images show, as cutting it costs more than coarser steps.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -122,9 +123,8 @@ def _kept(weights: Mapping[str, np.ndarray], keep: Collection[str], model: nn.Mo
     }
     unknown = [name for name in keep if not any(in_block(layer, [name]) for layer in layers.values())]
     if unknown:
-        raise ValueError(
-            f"{', '.join(unknown)}: no layer or block of the network, such as {next(iter(layers.values()))}"
-        )
+        example = next(iter(layers.values()))
+        raise ValueError(f"{', '.join(unknown)}: no layer or block of the network; {example} is one")
     for name, weight in weights.items():
         if in_block(layers.get(_fingerprint(weight), ""), keep):
             yield name
@@ -163,15 +163,17 @@ def quietly_nncf() -> Iterator[Any]:
     from rich import get_console
 
     silence()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import nncf
+            import nncf.quantization.range_estimator
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(f'int8 needs {error.name}; run: pip install "fastvit[int8]"') from None
     console = get_console()
     quiet, console.quiet = console.quiet, True
     try:
-        with quietly():
-            try:
-                import nncf
-                import nncf.quantization.range_estimator
-            except ModuleNotFoundError as error:
-                raise ModuleNotFoundError(f'int8 needs {error.name}; run: pip install "fastvit[int8]"') from None
+        with quietly():  # after the import, which sets how much is logged
             yield nncf
     finally:
         console.quiet = quiet

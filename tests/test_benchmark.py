@@ -1,5 +1,6 @@
 """The harness of the benchmarks, `fastvit bench`, and what the scripts make of timings, whatever these are."""
 
+import importlib
 import json
 import math
 import multiprocessing
@@ -32,6 +33,7 @@ sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 
 import against_peers
 import against_timm
+import fold
 import limit
 import network_parts
 import peers
@@ -39,6 +41,7 @@ import readme
 import resolution
 import results as results_module
 import startup
+from heats import Heats, heats
 from results import Line, Results, verdict
 
 Run = Callable[[], Any]
@@ -304,14 +307,18 @@ TIMM_LINES = [
 ]
 
 
+TIMM = [Heats(one.key, against_timm.BASELINE, [one]) for one in TIMM_LINES]
+
+
 def markdown_tables(text: str) -> Iterator[list[list[str]]]:
     for block in text.split("\n\n"):
         if block.startswith("|"):
-            yield [[cell.strip() for cell in row.strip("|").split("|")] for row in block.splitlines()]
+            rows = [row for row in block.splitlines() if row.startswith("|")]
+            yield [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
 
 
 def test_against_timm_says_which_targets_are_met() -> None:
-    targets, best, ours, *_ = markdown_tables(against_timm.report(TIMM_LINES))
+    targets, best, ours, *_ = markdown_tables(against_timm.report(TIMM))
     assert [row[1:] for row in targets[2:]] == [
         ["4.0", "4.00", "met"],
         ["1.3", "1.00", "missed by 23%"],
@@ -324,14 +331,35 @@ def test_against_timm_says_which_targets_are_met() -> None:
 
 
 def test_the_scripts_tables_are_whole_and_name_what_failed(monkeypatch: pytest.MonkeyPatch) -> None:
-    text = against_timm.report(TIMM_LINES)
+    text = against_timm.report(TIMM)
     assert text.endswith("\n\nsa12@256 without timm compiled: no compiler")
     for table in markdown_tables(text + "\n\n" + resolution.table(TIMM_LINES)):
         assert len({len(row) for row in table}) == 1 and len(table) > 2
 
 
 def test_int8_is_never_our_best() -> None:
-    assert TIMM_LINES[0].best(against_timm.ours(TIMM_LINES[0])) == "openvino"
+    assert TIMM[0].best(against_timm.ours(TIMM[0])) == "openvino"
+
+
+def test_what_does_not_fit_into_memory_at_once_is_raced_in_heats() -> None:
+    speeds = {against_timm.BASELINE: 8.0, "a": 4.0, "b": 2.0, "c": 3.0, "d": 6.0}
+    seen: dict[str, list[str]] = {}
+
+    def fake(key: str, entrants: list[Way]) -> Line:
+        seen[key] = [way.name for way in entrants]
+        load = len(seen)  # the machine gets slower from race to race
+        return line(key, **{name: load * speeds[name] for name in seen[key]})
+
+    entrants = [Way(name, waiting) for name in speeds]
+    results: Any = SimpleNamespace(race=fake)
+    found = heats(results, "t8", entrants, lambda heat: [heat.best(["a", "b", "c", "d"]), heat.best(["d"])], room=3)
+    base = against_timm.BASELINE
+    assert seen == {"t8, heat 1": [base, "a", "b"], "t8, heat 2": [base, "c", "d"], "t8, final": [base, "b", "d"]}
+    assert {way: found.faster(way, base) for way in "abcd"} == {
+        "a": (2, 2, 2), "b": (4, 4, 4), "c": pytest.approx((8 / 3,) * 3), "d": pytest.approx((4 / 3,) * 3)
+    }  # fmt: skip
+    assert found.faster("b", "d") == pytest.approx((3, 3, 3)) and found.faster("a", "c") is None
+    assert len(heats(results, "sa12", entrants, lambda heat: [], room=5).lines) == 1
 
 
 @pytest.mark.parametrize(
@@ -455,10 +483,44 @@ def test_programs_are_started_and_compared() -> None:
     assert [row[2:] for row in targets[2:]] == [["1.10 (1.10-1.10)", "met"], ["2.00 (2.00-2.00)", "missed by 33%"]]
 
 
+SCRIPTS = {"against_timm": True, "against_peers": True, "resolution": True, "limit": True, "fold": False}
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_each_script_writes_its_section(
+    name: str, faked: list[Way], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    part = network_parts.Part("stem", 10**9, 10**8, 1.0)
+    monkeypatch.setattr(limit, "parts", lambda subject, profiled: [part])
+    monkeypatch.setattr(fold, "folding", lambda name: ["0.1", "1e-15", "1e-07"])
+    page, kept = tmp_path / "README.md", tmp_path / "kept.jsonl"
+    page.write_text(f"before\n<!-- {name}.py -->\nyesterday\n<!-- /{name}.py -->\nafter\n")
+    monkeypatch.setattr(sys, "argv", [name, "--readme", str(page), "--results", str(kept), "--threads", "1"])
+    importlib.import_module(name).main()
+    text = page.read_text()
+    assert text.startswith("before\n") and text.endswith("after\n") and "yesterday" not in text
+    assert "fastvit_sa12" in text and torch.__version__.partition("+")[0] in text
+    assert (f"![{name}]({name}.png)" in text) == (tmp_path / f"{name}.png").exists() == SCRIPTS[name]
+    raced = len(faked)
+    importlib.import_module(name).main()  # everything is in the file of results
+    assert len(faked) == raced and page.read_text() == text
+    assert all(len({len(row) for row in table}) == 1 for table in markdown_tables(text))
+
+
+def test_a_part_is_printed_and_nothing_else(
+    faked: list[Way], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = tmp_path / "README.md"
+    monkeypatch.setattr(sys, "argv", ["against_timm", "--readme", str(page), "--quick"])
+    against_timm.main()
+    assert "fastvit_mci0@256" in capsys.readouterr().out and not list(tmp_path.iterdir())
+    assert not any("compile" in way.name for way in faked)
+
+
 def test_pictures_are_drawn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     lines = peer_lines()
     figures = {
-        "against_timm": against_timm.picture(TIMM_LINES),
+        "against_timm": against_timm.picture(TIMM),
         "resolution": resolution.picture(TIMM_LINES),
         "limit": limit.picture(shares(monkeypatch)),
         "against_peers": against_peers.picture([*peers.FASTVIT, *peers.PEERS], against_peers.Latencies(lines)),

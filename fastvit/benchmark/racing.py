@@ -166,7 +166,6 @@ class Worker:
 
 def _serve(way: Way, threads: int, pipe: Connection, log: Path) -> None:
     """The way's process: makes it, sends its first answer, then seconds for every True and its peak for False."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver hears Ctrl-C, and ends this process
     with log.open("wb") as file:  # what libraries print
         for stream in (1, 2):
             os.dup2(file.fileno(), stream)
@@ -221,7 +220,7 @@ def _environment(threads: int) -> Iterator[None]:
 
 @contextmanager
 def _deaf() -> Iterator[None]:
-    """Without Ctrl-C: a process that starts meanwhile inherits it, and would print where it was interrupted."""
+    """Without Ctrl-C, which a process that starts meanwhile inherits: the driver hears it, and ends the process."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..graph import openvino_model
+from ..telemetry import silence
 from . import cache
 from .parity import EngineError, Run, Wanted
 
@@ -22,6 +23,7 @@ def build(model: nn.Module, wanted: Wanted) -> Run:
 
     int8 runs what is not quantized in bfloat16 where the processor computes in it.
     """
+    silence()
     import openvino
 
     core = openvino.Core()

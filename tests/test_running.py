@@ -1,0 +1,35 @@
+"""What the options --device, --engine and --unfolded make of a network."""
+
+import pytest
+import torch
+from small import small
+
+from fastvit.commands.running import device_for, runner
+from fastvit.reparam import foldables
+
+
+def test_engines_of_the_processor_take_it_even_where_there_is_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fastvit.evaluation.choose_device", lambda name: torch.device(name or "cuda"))
+    assert device_for("", "openvino").type == device_for("", "onnxruntime").type == "cpu"
+    assert device_for("", "torch").type == device_for("", "compile").type == device_for("", "auto").type == "cuda"
+    with pytest.raises(ValueError, match=r"^--device cuda: --engine openvino runs on the processor; give --device cpu"):
+        device_for("cuda", "openvino")
+
+
+@pytest.mark.parametrize("folded", [True, False])
+def test_in_torch_and_float32_it_is_the_network_itself_in_the_form_asked_for(folded: bool) -> None:
+    network, images = small("fastvit_sa12"), torch.randn(2, 3, 64, 64)
+    with torch.inference_mode():
+        expected = network(images)
+        run = runner(network, "torch", "float32", folded=folded)
+        assert bool(foldables(run)) != folded
+        torch.testing.assert_close(run(images), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_in_another_precision_it_is_an_engine() -> None:
+    network, images = small("fastvit_sa12"), torch.randn(2, 3, 64, 64)
+    with torch.inference_mode():
+        expected = network(images)
+        run = runner(network, "torch", "bfloat16")
+        difference = (run(images) - expected).abs().max() / expected.abs().max()
+    assert (run.name, run.precision) == ("torch", "bfloat16") and 1e-5 < difference < 0.05
