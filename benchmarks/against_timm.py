@@ -28,16 +28,16 @@ BASELINE = "timm reparameterized"
 THEIRS = (BASELINE, "timm unfused", "timm compiled", "timm onnxruntime")
 BEYOND = "timm openvino bfloat16"  # what timm's users could do, and nothing in timm does
 INT8 = "openvino int8"
+COMPILED = 100e6  # parameters of the largest network that torch.compile is raced on: on none was it near the fastest
 
 
-def entrants(subject: ways.Subject, quick: bool) -> list[Way]:
+def entrants(subject: ways.Subject, compiled: bool = True, int8: bool = True) -> list[Way]:
     """The baseline, whose answers the others' are compared with, then the rest."""
     theirs = [way.removeprefix("timm ") for way in (*THEIRS, BEYOND)]
     usable, _ = ways.engines()
     every = [ways.timms(subject, how) for how in theirs] + [ways.ours(subject, *each) for each in usable]
-    if quick:
-        return [way for way in every if "compile" not in way.name]
-    return [*every, ways.ours(subject, "openvino", "int8")]
+    every += [ways.ours(subject, "openvino", "int8")] if int8 else []
+    return [way for way in every if compiled or "compile" not in way.name]
 
 
 def ours(line: Heats) -> list[str]:
@@ -100,8 +100,7 @@ def ratio_table(lines: list[Heats], shown: list[str]) -> str:
 
 def milliseconds_table(lines: list[Heats], shown: list[str]) -> str:
     rows = [
-        [line.key, *(f"{1000 * line.median(way):.1f}" if way in line.ways else "-" for way in shown)]
-        for line in lines
+        [line.key, *(f"{1000 * line.median(way):.1f}" if way in line.ways else "-" for way in shown)] for line in lines
     ]
     return markdown(("", *shown), rows)
 
@@ -146,8 +145,8 @@ def main() -> None:
     for name in options.names or (QUICK if options.quick else fastvit.list_models()):
         subject = ways.Subject(name, (options.size, options.size), threads=options.threads)
         parameters = sum(tensor.numel() for tensor in outline(fastvit.CONFIGS[name]).parameters())
-        key, every = f"{name}@{options.size}", entrants(subject, options.quick)
-        lines.append(heats(results, key, every, finalists, room_for(parameters)))
+        every = entrants(subject, compiled=parameters < COMPILED and not options.quick, int8=not options.quick)
+        lines.append(heats(results, f"{name}@{options.size}", every, finalists, room_for(parameters)))
     text = report(lines)
     print(text)
     if options.whole:

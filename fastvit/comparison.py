@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class Comparison:
         return seconds
 
 
-def probabilities_of(network: nn.Module, images: Tensor) -> Tensor:
+def probabilities_of(network: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
     """(B, 3, H, W) -> (B, classes) on the CPU, which also waits for an accelerator to finish."""
     import torch
 

@@ -20,7 +20,7 @@ Layer = nn.Conv2d | nn.Linear
 
 @dataclass(frozen=True, slots=True)
 class LayerError:
-    """The power of the noise by rounding, as a share of the signal's: of how much each channel varies over the images."""
+    """Noise by rounding, its power as a share of the signal's: of how much each channel varies over the images."""
 
     name: str
     kind: str

@@ -40,7 +40,7 @@ def pictures(number: int, height: int, width: int) -> Tensor:
     return shapes + 0.3 * noise(number, 3, height, width)
 
 
-IMAGES = pictures(12, 64, 48)
+IMAGES = pictures(48, 48, 40)
 
 
 def lively(name: str) -> FastViT:
@@ -49,7 +49,7 @@ def lively(name: str) -> FastViT:
     with torch.no_grad():
         for module in model.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
-                module.weight *= 2
+                module.weight *= 1.5
     return model
 
 
@@ -101,15 +101,17 @@ def openvino_scales(graph: Any) -> list[tuple[np.ndarray, np.ndarray]]:
 
 
 def onnx_scales(graph: Any) -> list[tuple[np.ndarray, np.ndarray]]:
-    """(weight, scales) of each layer with an int8 weight."""
+    """(weight, scales) of each layer with an int8 weight, the channels first."""
     from onnx.numpy_helper import to_array
 
     constants = {tensor.name: to_array(tensor) for tensor in graph.graph.initializer}
-    return [
-        (constants[node.input[0]], constants[node.input[1]])
-        for node in graph.graph.node
-        if node.op_type == "DequantizeLinear" and node.input[0] in constants and constants[node.input[0]].ndim > 1
-    ]
+    found = []
+    for node in graph.graph.node:
+        weight = constants.get(node.input[0]) if node.op_type == "DequantizeLinear" else None
+        if weight is not None and weight.ndim > 1:
+            axis = next((attribute.i for attribute in node.attribute if attribute.name == "axis"), 1)
+            found.append((np.moveaxis(weight, axis, 0), constants[node.input[1]]))
+    return found
 
 
 def openvino_outputs(graph: Any, images: Tensor) -> Tensor:
@@ -134,7 +136,7 @@ both = pytest.mark.parametrize("runtime", RUNTIMES)
 
 
 @both
-@pytest.mark.parametrize("name", ["fastvit_t8", "fastvithd"])
+@pytest.mark.parametrize("name", ["fastvit_t8", "fastvit_mci0"])
 @torch.no_grad()
 def test_all_layers_but_those_of_gates_are_in_int8_with_a_scale_for_each_channel(name: str, runtime: str) -> None:
     graph, model = quantized(runtime, name), lively(name)
@@ -143,14 +145,11 @@ def test_all_layers_but_those_of_gates_are_in_int8_with_a_scale_for_each_channel
     assert sorted((scales.size, weight.size) for weight, scales in given) == sorted(
         (shape[0], math.prod(shape)) for layer in folded_layers(model).values() for shape in graph_shapes(layer)
     )
-    for weight, scales in given:
-        channels = np.moveaxis(weight, int(np.argmax(scales.shape)), 0) if scales.ndim == weight.ndim else weight
-        if runtime == "onnx" and weight.ndim == 2 and weight.shape[0] != scales.size:
-            channels = weight.T
-        # Each channel's largest weight is the last step, but of the first layer, where nncf fears an overflow.
-        assert weight.dtype == np.int8
-        assert set(np.abs(channels.astype(int)).reshape(scales.size, -1).max(1)) <= {63, 64, 127, 128}
-    assert ratio(outputs(graph, IMAGES), model(IMAGES)) < 0.05
+    largest = [np.abs(weight.astype(int)).reshape(len(weight), -1).max(1) for weight, _ in given]
+    assert all(weight.dtype == np.int8 for weight, _ in given)
+    assert {127} == {int(steps) for each in largest if each.max() > 64 for steps in each}
+    assert sum(each.max() <= 64 for each in largest) == 1  # the first layer's, where nncf fears an overflow
+    assert ratio(outputs(graph, IMAGES), model(IMAGES)) < 0.02
     assert outputs(graph, pictures(3, 75, 64)).shape == model(pictures(3, 75, 64)).shape
 
 
@@ -181,9 +180,9 @@ def test_nothing_but_layers_reads_int8(runtime: str) -> None:
 @pytest.mark.parametrize("keep", [["stem"], ["stages.3.blocks.1", "head.fc", "stages.1.downsample.0.conv"]])
 def test_what_is_kept_keeps_its_weights(keep: list[str], runtime: str) -> None:
     _, quantize, scales_of, _ = RUNTIMES[runtime]
-    model = lively("fastvithd")
-    sizes = [weight.size for weight, _ in scales_of(quantized(runtime, "fastvithd"))]
-    for weight, _ in scales_of(quantize(converted(runtime, "fastvithd"), IMAGES, keep=keep, model=model)):
+    model = lively("fastvit_mci0")
+    sizes = [weight.size for weight, _ in scales_of(quantized(runtime, "fastvit_mci0"))]
+    for weight, _ in scales_of(quantize(converted(runtime, "fastvit_mci0"), IMAGES, keep=keep, model=model)):
         sizes.remove(weight.size)
     blocks = tuple(f"{name}." for name in keep)
     kept = [layer for name, layer in folded_layers(model).items() if f"{name}.".startswith(blocks)]
@@ -191,15 +190,16 @@ def test_what_is_kept_keeps_its_weights(keep: list[str], runtime: str) -> None:
 
 
 @both
+@torch.no_grad()
 def test_the_same_images_give_the_same_network_and_the_argument_is_untouched(runtime: str) -> None:
-    convert, quantize, scales_of, outputs = RUNTIMES[runtime]
-    graph = convert(lively("fastvit_t8"))
-    before = outputs(graph, IMAGES)
-    again = quantize(graph, IMAGES)
-    for a, b in zip(scales_of(quantized(runtime, "fastvit_t8")), scales_of(again), strict=True):
+    _, quantize, scales_of, outputs = RUNTIMES[runtime]
+    graph = converted(runtime, "fastvit_t8")
+    first, second = quantized(runtime, "fastvit_t8"), quantize(graph, IMAGES)
+    for a, b in zip(scales_of(first), scales_of(second), strict=True):
         assert all(np.array_equal(*pair) for pair in zip(a, b, strict=True))
-    assert torch.equal(outputs(quantized(runtime, "fastvit_t8"), IMAGES), outputs(again, IMAGES))
-    assert torch.equal(before, outputs(graph, IMAGES)) and not scales_of(graph)
+    assert torch.equal(outputs(first, IMAGES), outputs(second, IMAGES))
+    assert not scales_of(graph)
+    assert_near(outputs(graph, IMAGES), lively("fastvit_t8")(IMAGES), 1e-5)
 
 
 @torch.no_grad()
@@ -308,7 +308,7 @@ def test_an_input_is_rounded_to_256_steps_and_0_stays_0() -> None:
     assert (given.min() - low).abs() <= 0.005 and (given.max() - high).abs() <= 0.005
 
 
-@pytest.mark.parametrize("name", ["fastvit_t8", "fastvithd"])
+@pytest.mark.parametrize("name", ["fastvit_t8", "fastvit_mci0"])
 @torch.no_grad()
 def test_the_report_foretells_the_noise_of_the_runtime(name: str) -> None:
     model = lively(name)
@@ -322,11 +322,9 @@ def test_the_report_foretells_the_noise_of_the_runtime(name: str) -> None:
 @torch.no_grad()
 def test_the_layer_that_hurts_most_is_found_and_keeping_it_helps() -> None:
     model = lively("fastvit_t8")
-    model.stages[1].downsample[1].conv.main.conv.weight[:, 0] *= (
-        100  # so large that of the other columns little is left
-    )
+    model.stages[1].downsample[1].conv.main.conv.weight[:, 0] *= 100  # so large that little is left of the others' bits
     report = layer_errors(model, IMAGES)
-    worst = max(report.layers, key=lambda layer: layer.weight)
+    worst = max(report.layers, key=lambda layer: layer.alone)
     assert worst.name == "stages.1.downsample.1.conv" and worst.kind == "1x1"
     assert worst.name in report.sensitive(decibels(worst.alone) + 1)
     graph, exact = openvino_model(model), model(IMAGES)
@@ -357,6 +355,7 @@ def test_many_images_are_looked_at_part_by_part_with_the_same_result(monkeypatch
         assert (a.alone, a.so_far) == pytest.approx((b.alone, b.so_far), rel=0.1)
 
 
+@pytest.mark.usefixtures("small_variants")
 def test_the_report_leaves_the_model_as_it_was_and_takes_features_too() -> None:
     model = create_model("fastvit_t8", features_only=True).eval()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}

@@ -123,7 +123,7 @@ class Classifier:
         if not pixels:
             return []
         images = self.preprocess.normalized(torch.stack(pixels).to(self.device))
-        probabilities = probabilities_of(self.run, images)  # type: ignore[arg-type]  # an engine is called alike
+        probabilities = probabilities_of(self.run, images)
         if self.comparison:
             self.comparison.add(images)
         values, indices = probabilities.topk(min(top, probabilities.shape[1]))
