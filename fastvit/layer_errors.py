@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .graph import first_convolution
 from .layers import SqueezeExcite
 from .quantization import batches, check_images
 from .reparam import reparameterize
@@ -104,8 +105,7 @@ def layer_errors(model: nn.Module, images: Tensor) -> LayerErrors:
         ValueError: a model in train mode; too few images, or of another shape, or not finite.
     """
     rounding = _Rounding(reparameterize(model).float().cpu())
-    first = next(layer for layer in rounding.layers.values() if isinstance(layer, nn.Conv2d))
-    check_images(images, first.in_channels)
+    check_images(images, first_convolution(rounding.network).in_channels)
     parts = batches(images)
     for part in parts:
         rounding.run(part, seen=True)
@@ -164,16 +164,16 @@ class _Rounding:
     """A folded network whose layers round their weights, their inputs, both or nothing, as each pass wants it."""
 
     def __init__(self, network: nn.Module) -> None:
-        gates = {module for gate in network.modules() if isinstance(gate, SqueezeExcite) for module in gate.modules()}
+        left = {module for gate in network.modules() if isinstance(gate, SqueezeExcite) for module in gate.modules()}
+        left.add(first_convolution(network))
         self.network = network
         self.layers: dict[str, Layer] = {
             name: module
             for name, module in network.named_modules()
-            if isinstance(module, nn.Conv2d | nn.Linear) and module not in gates
+            if isinstance(module, nn.Conv2d | nn.Linear) and module not in left
         }
         self.exact = {name: layer.weight.detach() for name, layer in self.layers.items()}
-        first = next(iter(self.layers))  # of which nncf uses half the range, lest old processors' sums overflow
-        self.rounded = {name: round_weight(weight, 63 if name == first else 127) for name, weight in self.exact.items()}
+        self.rounded = {name: round_weight(weight) for name, weight in self.exact.items()}
         self.ranges: dict[str, tuple[Tensor, Tensor]] = {}
 
     def run(
@@ -212,9 +212,9 @@ class _Rounding:
         return (list(made) if isinstance(made, list | tuple) else [made]), outputs
 
 
-def round_weight(weight: Tensor, steps: int = 127) -> Tensor:
-    """(out, ...) to so many steps either side of 0, for each output its own."""
-    step = weight.abs().flatten(1).amax(1).clamp(min=1e-12).view(-1, *[1] * (weight.ndim - 1)) / steps
+def round_weight(weight: Tensor) -> Tensor:
+    """(out, ...) to whole steps from -127 to 127, for each output its own."""
+    step = weight.abs().flatten(1).amax(1).clamp(min=1e-12).view(-1, *[1] * (weight.ndim - 1)) / 127
     return (weight / step).round() * step
 
 

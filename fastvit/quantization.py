@@ -1,9 +1,10 @@
 """int8 by post-training quantization with nncf, for OpenVINO and for ONNX Runtime.
 
-Quantized are the convolutions and linear layers, but for the two of each squeeze-and-excite gate. All else, that is
-sums of residual branches, gates, norms and the products of attention, stays in the precision that the rest runs in.
-Weights have a scale for each output channel, as depthwise kernels must. Activations have a zero point, as GELU leaves
-almost nothing below 0, and the whole range that the images show, as cutting it costs more than coarser steps.
+Quantized are the convolutions and linear layers, but for the first, whose three channels int8 does not make faster, and
+for the two of each squeeze-and-excite gate. All else, that is sums of residual branches, gates, norms and the products
+of attention, stays in the precision that the rest runs in. Weights have a scale for each output channel, as depthwise
+kernels must. Activations have a zero point, as GELU leaves almost nothing below 0, and the whole range that the images
+show, as cutting it costs more than coarser steps.
 """
 
 from __future__ import annotations
@@ -53,8 +54,9 @@ def quantize_openvino(
     weights = {op.get_friendly_name(): op.input_value(1).get_node() for op in layers}
     weighted = {name: node.data for name, node in weights.items() if node.get_type_name() == "Constant"}
     check_images(images, graph.input(0).partial_shape[1].get_length())
-    ignored = {"types": ARITHMETIC["openvino"], "names": [*_kept(weighted, keep, model), *weights.keys() - weighted]}
-    return _quantize(graph, images, graph.input(0).get_any_name(), ignored)
+    first = [op.get_friendly_name() for op in layers if op.input_value(0).get_node().get_type_name() == "Parameter"]
+    unquantized = [*first, *_kept(weighted, keep, model), *weights.keys() - weighted]
+    return _quantize(graph, images, graph.input(0).get_any_name(), ARITHMETIC["openvino"], unquantized)
 
 
 def quantize_onnx(
@@ -67,16 +69,18 @@ def quantize_onnx(
     import onnx
 
     constants = {tensor.name: tensor for tensor in graph.graph.initializer}
-    weights = {node.name: node.input[1] for node in graph.graph.node if node.op_type in ("Conv", "Gemm", "MatMul")}
+    layers = [node for node in graph.graph.node if node.op_type in ("Conv", "Gemm", "MatMul")]
+    weights = {node.name: node.input[1] for node in layers}
     weighted = {
         name: onnx.numpy_helper.to_array(constants[weight]) for name, weight in weights.items() if weight in constants
     }
     (given,) = graph.graph.input
     check_images(images, given.type.tensor_type.shape.dim[1].dim_value)
-    ignored = {"types": ARITHMETIC["onnx"], "names": [*_kept(weighted, keep, model), *weights.keys() - weighted]}
+    first = [node.name for node in layers if node.input[0] == given.name]
+    unquantized = [*first, *_kept(weighted, keep, model), *weights.keys() - weighted]
     copy = onnx.ModelProto()
     copy.CopyFrom(graph)  # nncf's preparations change what they are given
-    quantized: onnx.ModelProto = _quantize(copy, images, given.name, ignored)
+    quantized: onnx.ModelProto = _quantize(copy, images, given.name, ARITHMETIC["onnx"], unquantized)
     return quantized
 
 
@@ -136,7 +140,7 @@ def _fingerprint(weight: np.ndarray) -> bytes:
     return np.sort(weight, axis=None).tobytes()
 
 
-def _quantize(graph: Any, images: Tensor, name: str, ignored: dict[str, list[str]]) -> Any:
+def _quantize(graph: Any, images: Tensor, name: str, types: list[str], unquantized: list[str]) -> Any:
     parts = [{name: part.numpy()} for part in batches(images)]
     with quietly_nncf() as nncf, torch.no_grad():
         ranges = nncf.quantization.range_estimator.RangeEstimatorParametersSet.MINMAX
@@ -145,10 +149,12 @@ def _quantize(graph: Any, images: Tensor, name: str, ignored: dict[str, list[str
             nncf.Dataset(parts),
             preset=nncf.QuantizationPreset.MIXED,
             subset_size=len(parts),
-            ignored_scope=nncf.IgnoredScope(**ignored, validate=False),
+            ignored_scope=nncf.IgnoredScope(types=types, names=unquantized, validate=False),
             advanced_parameters=nncf.AdvancedQuantizationParameters(
                 activations_range_estimator_params=ranges,
                 disable_bias_correction=True,  # with ranges that cut nothing there is no bias to speak of
+                # Half of its range for each weight that can be reached from the images, by their size alone even.
+                overflow_fix=nncf.quantization.advanced_parameters.OverflowFix.DISABLE,
             ),
         )
 

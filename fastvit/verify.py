@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .affine import exact_device
+from .create import create_model
 from .forms import form_of
 from .model import FastViT
 from .reparam import Foldable, foldables, reparameterize
@@ -18,6 +19,7 @@ from .reparam import Foldable, foldables, reparameterize
 # Largest relative error that counts as equal. Half precision is reported and not judged: there the unfolded model
 # rounds more often than the folded one and is the less exact of the two.
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
+LAYER_SCALE = 0.05  # of random networks in half precision: with 1, blocks add up until its rounding changes the answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +188,21 @@ def _comparing(name: str, errors: dict[str, Error], handles: list[Any]) -> Calla
         errors[name] = Error.between(output, block.fuse()(*inputs))
 
     return hook
+
+
+def random_network(variant: str, seed: int = 0, layer_scale: float = 1.0) -> FastViT:
+    """A network for which there are no weights, in eval mode, with what `randomize` draws; always the same.
+
+    A small `layer_scale`, as trained ones are, keeps half precision's rounding from growing block by block.
+    """
+    model = create_model(variant).eval()
+    assert isinstance(model, FastViT)  # which it is without features_only
+    randomize(model, torch.Generator().manual_seed(seed))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith(".scale"):
+                parameter.mul_(layer_scale)
+    return model
 
 
 @torch.no_grad()

@@ -63,7 +63,8 @@ def run_file(path: Path, images: Tensor) -> list[Tensor]:
         return [torch.from_numpy(a) for a in compiled({"images": images.numpy()}).to_tuple()]
     if path.suffix == ".pt2":
         with torch.no_grad():
-            return list(loaded(path)(images))
+            outputs = loaded(path)(images)
+            return [outputs] if isinstance(outputs, Tensor) else list(outputs)
     return coreml.FORMAT.open(path).run(images)
 
 
@@ -350,6 +351,7 @@ def of_mil(function: Any) -> Graph:
         if operation.op_type == "const":
             constants |= {output.name: int(numpy.size(output.val)) for output in operation.outputs}
             continue
+        assert operation.op_type != "gelu" or operation.inputs["mode"].val == "EXACT"
         given = operation.inputs.values()
         flat = [one for value in given for one in (value if isinstance(value, list | tuple) else [value])]
         nodes.append(Node(operation.op_type, [one.name for one in flat], names))
@@ -449,6 +451,12 @@ def coreml_program(path: Path) -> Any:
     package = MLModel(str(path), skip_model_load=True)
     made = package.get_spec()
     return load(made, made.specificationVersion, file_weights_dir=package.weights_dir).functions["main"]
+
+
+@pytest.mark.parametrize("pool", ["avgmax", "catavgmax"])
+def test_the_other_poolings_are_followed_too(pool: str, tmp_path: Path) -> None:
+    report = export(tiny(global_pool=pool), tmp_path / "network.mlpackage", input_size=(64, 32), dtype="float32")
+    assert report.operations["reduce_max"] == 1 and report.checks[0].error.relative < 1e-5
 
 
 def test_a_coreml_package_has_the_weights_of_every_convolution(model: FastViT, reports: dict[str, Report]) -> None:
@@ -628,6 +636,11 @@ def test_a_missing_package_is_one_line(
     monkeypatch.setattr(fastvit.export, "find_spec", lambda name: None if name == package else True)
     with pytest.raises(ValueError, match=rf'{suffix} needs {package}; run: pip install "fastvit\[{extra}\]"'):
         export(model, tmp_path / f"network{suffix}")
+
+
+def test_one_output_is_a_tensor_and_no_list(reports: dict[str, Report]) -> None:
+    with torch.no_grad():
+        assert loaded(reports[".pt2"].path)(torch.randn(1, 3, 32, 32)).shape == (1, 4)
 
 
 @WITH_EXECUTORCH
@@ -813,10 +826,10 @@ def test_importing_it_brings_in_nothing_heavy() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_random_weights_are_such_that_float16_holds(monkeypatch: pytest.MonkeyPatch) -> None:
-    from fastvit.commands.export import _random
+def test_random_weights_are_such_that_float16_holds() -> None:
+    from fastvit.verify import LAYER_SCALE, random_network
 
-    network = reparameterize(_random("fastvit_mci0"))
+    network = reparameterize(random_network("fastvit_mci0", layer_scale=LAYER_SCALE))
     rounded = create_model("fastvit_mci0", reparameterized=True).eval()
     rounded.load_state_dict({name: tensor.half().float() for name, tensor in network.state_dict().items()})
     images = torch.randn(1, 3, 64, 96)

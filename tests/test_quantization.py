@@ -70,13 +70,13 @@ def ratio(given: Tensor, expected: Tensor) -> float:
 
 
 def folded_layers(model: nn.Module) -> dict[str, nn.Module]:
-    """The layers that int8 is for: all but those of the gates."""
+    """The layers that int8 is for: all but the first and those of the gates."""
     folded = reparameterize(model)
     gates = {name for name, module in folded.named_modules() if isinstance(module, SqueezeExcite)}
     return {
         name: module
         for name, module in folded.named_modules()
-        if isinstance(module, nn.Conv2d | nn.Linear) and name.rpartition(".")[0] not in gates
+        if isinstance(module, nn.Conv2d | nn.Linear) and name.rpartition(".")[0] not in gates and "stem.0" not in name
     }
 
 
@@ -138,7 +138,9 @@ both = pytest.mark.parametrize("runtime", RUNTIMES)
 @both
 @pytest.mark.parametrize("name", ["fastvit_t8", "fastvit_mci0"])
 @torch.no_grad()
-def test_all_layers_but_those_of_gates_are_in_int8_with_a_scale_for_each_channel(name: str, runtime: str) -> None:
+def test_all_layers_but_the_first_and_those_of_gates_are_in_int8_with_a_scale_for_each_channel(
+    name: str, runtime: str
+) -> None:
     graph, model = quantized(runtime, name), lively(name)
     _, _, scales_of, outputs = RUNTIMES[runtime]
     given = scales_of(graph)
@@ -147,8 +149,7 @@ def test_all_layers_but_those_of_gates_are_in_int8_with_a_scale_for_each_channel
     )
     largest = [np.abs(weight.astype(int)).reshape(len(weight), -1).max(1) for weight, _ in given]
     assert all(weight.dtype == np.int8 for weight, _ in given)
-    assert {127} == {int(steps) for each in largest if each.max() > 64 for steps in each}
-    assert sum(each.max() <= 64 for each in largest) == 1  # the first layer's, where nncf fears an overflow
+    assert {127} == {int(steps) for each in largest for steps in each}  # the whole range, in each channel
     assert ratio(outputs(graph, IMAGES), model(IMAGES)) < 0.02
     assert outputs(graph, pictures(3, 75, 64)).shape == model(pictures(3, 75, 64)).shape
 
@@ -207,11 +208,11 @@ def test_a_range_holds_the_largest_value_of_all_the_images() -> None:
     images = IMAGES.clone()
     images[-1, 0, 5, 5] = 40.0  # of which any average or quantile would know nothing
     graph = quantize_openvino(converted("openvino", "fastvit_t8"), images)
-    (quantizer,) = [
-        op for op in graph.get_ops() if op.get_type_name() == "FakeQuantize" and "images" in op.get_friendly_name()
-    ]
-    low, high = (quantizer.input_value(index).get_node().data.item() for index in (1, 2))
-    assert high == pytest.approx(40, rel=0.02) and low == pytest.approx(images.min().item(), rel=0.05)
+    first = next(op for op in graph.get_ordered_ops() if op.get_type_name() == "FakeQuantize")
+    low, high = (first.input_value(index).get_node().data.ravel() for index in (1, 2))
+    stem = lively("fastvit_t8").stem
+    expected = stem[0](images).amax((0, 2, 3)).numpy()
+    assert np.abs(high - expected).max() <= 0.02 * expected.max() and high.shape == low.shape == expected.shape
 
 
 @both
@@ -321,16 +322,19 @@ def test_the_report_foretells_the_noise_of_the_runtime(name: str) -> None:
 
 @torch.no_grad()
 def test_the_layer_that_hurts_most_is_found_and_keeping_it_helps() -> None:
-    model = lively("fastvit_t8")
-    model.stages[1].downsample[1].conv.main.conv.weight[:, 0] *= 100  # so large that little is left of the others' bits
+    model = reparameterize(lively("fastvit_t8"))
+    before, after = (model.stages[1].downsample[index].conv for index in (0, 1))
+    before.weight[0] *= 1000  # the same network, but of what lies between, one channel leaves the others no steps
+    before.bias[0] *= 1000
+    after.weight[:, 0] /= 1000
     report = layer_errors(model, IMAGES)
     worst = max(report.layers, key=lambda layer: layer.alone)
-    assert worst.name == "stages.1.downsample.1.conv" and worst.kind == "1x1"
-    assert worst.name in report.sensitive(decibels(worst.alone) + 1)
+    assert worst.name == "stages.1.downsample.1.conv" and worst.kind == "1x1" and worst.input > worst.weight
+    assert report.sensitive(decibels(worst.alone) + 1)[0] == worst.name
     graph, exact = openvino_model(model), model(IMAGES)
     everything = ratio(openvino_outputs(quantize_openvino(graph, IMAGES), IMAGES), exact)
     kept = quantize_openvino(graph, IMAGES, keep=[worst.name], model=model)
-    assert 1.2 * ratio(openvino_outputs(kept, IMAGES), exact) < everything
+    assert 5 * ratio(openvino_outputs(kept, IMAGES), exact) < everything
 
 
 @torch.no_grad()
@@ -376,7 +380,7 @@ def row(name: str, noise: float) -> LayerError:
 
 
 def test_the_fewest_layers_are_kept() -> None:
-    layers = tuple(row(name, ratio) for name, ratio in (("a", 1e-3), ("b", 0.3), ("c", 4e-3), ("d", 0.02), ("e", 0.0)))
+    layers = tuple(row(name, share) for name, share in (("a", 1e-3), ("b", 0.3), ("c", 4e-3), ("d", 0.02), ("e", 0.0)))
     report = LayerErrors(images=(8, 3, 64, 64), layers=layers, whole=0.3)
     assert report.sensitive() == ("b", "d")  # what is left, 0.005, is less than 20 dB below the signal
     assert report.sensitive(29) == ("b", "c", "d") and report.sensitive(0) == ()

@@ -106,6 +106,7 @@ class Worker:
     def __init__(self, way: Way, threads: int, log: Path) -> None:
         context = multiprocessing.get_context("spawn")  # a fork would inherit threads and locks
         self.log = log
+        self.log.touch()  # a process may die before it has begun
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(way, threads, theirs, log), daemon=True)
         with _environment(threads), _deaf():

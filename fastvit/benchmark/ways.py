@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 Run = Callable[[], Any]
 BY_DEFAULT = ("float32", "bfloat16")  # float16 is no processor's own; int8 changes what a network answers
-LAYER_SCALE = 0.05  # of random weights: about 1, blocks would add up until rounding to bfloat16 changed the answer
 CALIBRATION = 16  # images of noise for int8: for its time, of which they change nothing
 
 
@@ -65,20 +64,12 @@ def network(source: str) -> FastViT:
     Raises:
         fastvit.WeightsError: the source is neither, or damaged.
     """
-    import torch
+    from fastvit import list_models, load
+    from fastvit.verify import LAYER_SCALE, random_network
 
-    from fastvit import create_model, list_models, load
-    from fastvit.verify import randomize
-
-    if source not in list_models() or Path(source).exists():
-        return load(source)
-    model = cast("FastViT", create_model(source)).eval()
-    randomize(model, torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if name.endswith(".scale"):
-                parameter.mul_(LAYER_SCALE)
-    return model
+    if source in list_models() and not Path(source).exists():
+        return random_network(source, layer_scale=LAYER_SCALE)
+    return load(source)
 
 
 def timm_twin(model: FastViT) -> nn.Module:

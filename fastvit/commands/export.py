@@ -13,7 +13,6 @@ import typer
 from .common import fail, network, working
 
 if TYPE_CHECKING:
-    from fastvit import FastViT
     from fastvit.export import Report
 
 
@@ -63,13 +62,14 @@ def main(
     """
     from fastvit import list_models
     from fastvit.export import ExportError, check_target, export
+    from fastvit.verify import LAYER_SCALE, random_network
 
     random = model in list_models() and not Path(model).exists()
     try:
         size = _size(input_size)
         check_target(out)
         with working(f"reading {model}"):
-            subject = _random(model) if random else network(model)
+            subject = random_network(model, layer_scale=LAYER_SCALE) if random else network(model)
         if features and subject.num_classes:
             subject.reset_classifier(0)
         with working(f"writing {out}"):
@@ -88,23 +88,6 @@ def main(
         typer.echo(format_json.dumps(report.to_dict() | {"random": random}))
     else:
         _print(report, random)
-
-
-def _random(model: str) -> FastViT:
-    """With random weights; layer scales are small, as trained ones are, or float16's rounding would grow to a tenth."""
-    import torch
-
-    from fastvit import FastViT, create_model
-    from fastvit.verify import randomize
-
-    made = create_model(model).eval()
-    assert isinstance(made, FastViT)  # which it is without features_only
-    randomize(made, torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        for name, parameter in made.named_parameters():
-            if name.endswith("scale"):
-                parameter.mul_(0.05)
-    return made
 
 
 def _size(text: str) -> tuple[int, int] | None:

@@ -28,10 +28,11 @@ def main(
     values these would hide most mistakes.
     """
     from fastvit import list_models, verify
+    from fastvit.verify import random_network
 
     random = model in list_models() and not Path(model).exists()
     try:
-        subject = _random(model, seed) if random else network(model)
+        subject = random_network(model, seed) if random else network(model)
         report = verify(subject, _pictures(subject, images) if images else None)
     except (ValueError, OSError) as error:
         fail(error)
@@ -44,18 +45,6 @@ def main(
         if random:
             typer.echo(f"{model} has no weights here: these were random, with seed {seed}")
     raise typer.Exit(0 if report.exact else 1)
-
-
-def _random(model: str, seed: int) -> FastViT:
-    import torch
-
-    from fastvit import FastViT, create_model
-    from fastvit.verify import randomize
-
-    made = create_model(model).eval()
-    assert isinstance(made, FastViT)  # which it is without features_only
-    randomize(made, torch.Generator().manual_seed(seed))
-    return made
 
 
 def _pictures(subject: FastViT, images: list[Path]) -> Tensor:

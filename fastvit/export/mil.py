@@ -1,7 +1,8 @@
 """CoreML's programs, as far as a FastViT needs them, in torch: an operation a line, all in float32.
 
-What an operation computes is what Apple's documents say of it; https://apple.github.io/coremltools/source/
-coremltools.converters.mil.mil.ops.defs.html. The names of the parameters are theirs.
+What each computes is what Apple's documents say of it
+(https://apple.github.io/coremltools/source/coremltools.converters.mil.mil.ops.defs.html), whose names the parameters
+have.
 """
 
 from collections.abc import Callable, Sequence
@@ -105,6 +106,8 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "linear": lambda x, weight, bias: F.linear(x, weight, bias),
     "matmul": _matmul,
     "mul": lambda x, y: x * y,
+    "real_div": lambda x, y: x / y,
+    "reduce_max": lambda x, axes, keep_dims: x.amax(axes.tolist(), bool(keep_dims)),
     "reduce_mean": lambda x, axes, keep_dims: x.mean(axes.tolist(), bool(keep_dims)),
     "relu": lambda x: x.relu(),
     "reshape": lambda x, shape: x.reshape(shape.tolist()),

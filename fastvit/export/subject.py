@@ -44,15 +44,17 @@ class Deployed(nn.Module):
             self.register_buffer("scale", (1 / (255 * std)).float().view(3, 1, 1))
             self.register_buffer("shift", (-mean / std).float().view(3, 1, 1))
 
-    def forward(self, images: Tensor) -> list[Tensor]:
+    def forward(self, images: Tensor) -> Tensor | list[Tensor]:
         # Not folded into the first convolution, whose border of zeros is one of the normalised images.
         if self.preprocess:
             images = images * self.scale + self.shift
-        if self.dtype == torch.float32:  # to(float32) would stand in the graph
-            outputs = listed(self.network(images))
-        else:
-            outputs = [output.float() for output in listed(self.network(images.to(self.dtype)))]
-        return [output.softmax(1) for output in outputs] if self.softmax else outputs
+        outputs = self.network(images if self.dtype == torch.float32 else images.to(self.dtype))
+        return self._finished(outputs) if isinstance(outputs, Tensor) else [self._finished(one) for one in outputs]
+
+    def _finished(self, output: Tensor) -> Tensor:
+        if self.dtype != torch.float32:  # where it is, even a conversion that does nothing would stand in the graph
+            output = output.float()
+        return output.softmax(1) if self.softmax else output
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
