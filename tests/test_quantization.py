@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ import numpy as np
 import pytest
 import torch
 from near import assert_near
-from small import small
+from randomize import randomize
+from small import SMALL, small
 from torch import Tensor, nn
 
 from fastvit import FastViT, create_model, reparameterize
@@ -40,12 +42,16 @@ def pictures(number: int, height: int, width: int) -> Tensor:
     return shapes + 0.3 * noise(number, 3, height, width)
 
 
-IMAGES = pictures(48, 48, 40)
+IMAGES = pictures(32, 48, 40)
 
 
 def lively(name: str) -> FastViT:
-    """The small network, with weights so large that the signal does not die away before the end."""
-    model = small(name)
+    """The small network, with weights so large that the signal does not die away before the end.
+
+    fastvit_mci0 has gates and GELU after downsampling, and here attention after layer norm.
+    """
+    config = replace(SMALL[name], attention_norm="layer")
+    model = randomize(FastViT(config)).eval()
     with torch.no_grad():
         for module in model.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
@@ -62,6 +68,11 @@ def converted(runtime: str, name: str) -> Any:
 @cache
 def quantized(runtime: str, name: str) -> Any:
     return RUNTIMES[runtime][1](converted(runtime, name), IMAGES)
+
+
+@cache
+def report(name: str) -> LayerErrors:
+    return layer_errors(lively(name), IMAGES)
 
 
 def ratio(given: Tensor, expected: Tensor) -> float:
@@ -165,7 +176,7 @@ def test_int8_is_nearer_to_float32_than_with_nncfs_defaults() -> None:
 
 @both
 def test_nothing_but_layers_reads_int8(runtime: str) -> None:
-    graph = quantized(runtime, "fastvithd")
+    graph = quantized(runtime, "fastvit_mci0")
     moved = {"Reshape", "Transpose", "Concat", "Unsqueeze", "Squeeze"}  # on its way to a layer
     if runtime == "openvino":
         quantizers = [op for op in graph.get_ops() if op.get_type_name() == "FakeQuantize"]
@@ -212,7 +223,9 @@ def test_a_range_holds_the_largest_value_of_all_the_images() -> None:
     low, high = (first.input_value(index).get_node().data.ravel() for index in (1, 2))
     stem = lively("fastvit_t8").stem
     expected = stem[0](images).amax((0, 2, 3)).numpy()
-    assert np.abs(high - expected).max() <= 0.02 * expected.max() and high.shape == low.shape == expected.shape
+    assert high.shape == low.shape == expected.shape
+    # A little more than the range, so that 0 is a step; GELU's least value is -0.17.
+    assert (expected * 0.999 <= high).all() and (high <= expected * 1.2).all() and (low <= -0.169).all()
 
 
 @both
@@ -269,7 +282,8 @@ import torch
 from fastvit import create_model
 from fastvit.graph import openvino_model
 from fastvit.quantization import quantize_openvino
-from small import small
+from randomize import randomize
+from small import SMALL, small
 quantize_openvino(openvino_model(small("fastvit_t8")), torch.randn(8, 3, 32, 32))
 from nncf.telemetry.wrapper import telemetry
 telemetry.send_event("a", "b", "c")
@@ -313,11 +327,10 @@ def test_an_input_is_rounded_to_256_steps_and_0_stays_0() -> None:
 @torch.no_grad()
 def test_the_report_foretells_the_noise_of_the_runtime(name: str) -> None:
     model = lively(name)
-    report = layer_errors(model, IMAGES)
-    assert [layer.name for layer in report.layers] == list(folded_layers(model))
+    assert [layer.name for layer in report(name).layers] == list(folded_layers(model))
     measured = decibels(ratio(openvino_outputs(quantized("openvino", name), IMAGES), model(IMAGES)))
-    assert decibels(report.whole) == pytest.approx(measured, abs=3)
-    assert report.layers[-1].so_far == pytest.approx(report.whole, rel=0.01)  # the classifier's output is the network's
+    assert decibels(report(name).whole) == pytest.approx(measured, abs=3)
+    assert report(name).layers[-1].so_far == pytest.approx(report(name).whole, rel=0.01)  # both at the classifier's end
 
 
 @torch.no_grad()
@@ -327,10 +340,10 @@ def test_the_layer_that_hurts_most_is_found_and_keeping_it_helps() -> None:
     before.weight[0] *= 1000  # the same network, but of what lies between, one channel leaves the others no steps
     before.bias[0] *= 1000
     after.weight[:, 0] /= 1000
-    report = layer_errors(model, IMAGES)
-    worst = max(report.layers, key=lambda layer: layer.alone)
+    found = layer_errors(model, IMAGES)
+    worst = max(found.layers, key=lambda layer: layer.alone)
     assert worst.name == "stages.1.downsample.1.conv" and worst.kind == "1x1" and worst.input > worst.weight
-    assert report.sensitive(decibels(worst.alone) + 1)[0] == worst.name
+    assert found.sensitive(decibels(worst.alone) + 1)[0] == worst.name
     graph, exact = openvino_model(model), model(IMAGES)
     everything = ratio(openvino_outputs(quantize_openvino(graph, IMAGES), IMAGES), exact)
     kept = quantize_openvino(graph, IMAGES, keep=[worst.name], model=model)
@@ -339,10 +352,9 @@ def test_the_layer_that_hurts_most_is_found_and_keeping_it_helps() -> None:
 
 @torch.no_grad()
 def test_a_layers_noise_is_what_its_rounding_does_to_the_output() -> None:
-    model = lively("fastvit_sa12")
     name = "stages.3.blocks.0.mixer.qkv"
-    row = next(layer for layer in layer_errors(model, IMAGES).layers if layer.name == name)
-    folded = reparameterize(model)
+    row = next(layer for layer in report("fastvit_mci0").layers if layer.name == name)
+    folded = reparameterize(lively("fastvit_mci0"))
     exact, layer = folded(IMAGES).double(), folded.get_submodule(name)
     layer.weight = nn.Parameter(round_weight(layer.weight))
     given = folded(IMAGES).double()
@@ -351,10 +363,9 @@ def test_a_layers_noise_is_what_its_rounding_does_to_the_output() -> None:
 
 
 def test_many_images_are_looked_at_part_by_part_with_the_same_result(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = lively("fastvit_t8")
-    whole = layer_errors(model, IMAGES)
-    monkeypatch.setattr("fastvit.quantization.PIXELS", 5 * 64 * 48)
-    parts = layer_errors(model, IMAGES)
+    whole = report("fastvit_t8")
+    monkeypatch.setattr("fastvit.quantization.PIXELS", 5 * 48 * 40)
+    parts = layer_errors(lively("fastvit_t8"), IMAGES)
     for a, b in zip(whole.layers, parts.layers, strict=True):
         assert (a.alone, a.so_far) == pytest.approx((b.alone, b.so_far), rel=0.1)
 
@@ -363,9 +374,9 @@ def test_many_images_are_looked_at_part_by_part_with_the_same_result(monkeypatch
 def test_the_report_leaves_the_model_as_it_was_and_takes_features_too() -> None:
     model = create_model("fastvit_t8", features_only=True).eval()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    report = layer_errors(model, noise(8, 3, 32, 32))
+    found = layer_errors(model, noise(8, 3, 32, 32))
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
-    assert report.layers[0].name.endswith("stem.0.conv") and math.isfinite(report.whole)
+    assert found.layers[0].name.endswith("stem.1.conv") and math.isfinite(found.whole)
 
 
 def test_a_model_in_train_mode_is_refused() -> None:
@@ -381,16 +392,16 @@ def row(name: str, noise: float) -> LayerError:
 
 def test_the_fewest_layers_are_kept() -> None:
     layers = tuple(row(name, share) for name, share in (("a", 1e-3), ("b", 0.3), ("c", 4e-3), ("d", 0.02), ("e", 0.0)))
-    report = LayerErrors(images=(8, 3, 64, 64), layers=layers, whole=0.3)
-    assert report.sensitive() == ("b", "d")  # what is left, 0.005, is less than 20 dB below the signal
-    assert report.sensitive(29) == ("b", "c", "d") and report.sensitive(0) == ()
-    assert report.sensitive(math.inf) == ("a", "b", "c", "d")
+    made = LayerErrors(images=(8, 3, 64, 64), layers=layers, whole=0.3)
+    assert made.sensitive() == ("b", "d")  # what is left, 0.005, is less than 20 dB below the signal
+    assert made.sensitive(29) == ("b", "c", "d") and made.sensitive(0) == ()
+    assert made.sensitive(math.inf) == ("a", "b", "c", "d")
 
 
 def test_the_report_prints_a_table_and_is_json() -> None:
-    report = LayerErrors(images=(8, 3, 64, 64), layers=(row("stem", 0.03), row("head", 0.01)), whole=0.05)
-    lines = str(report).splitlines()
+    made = LayerErrors(images=(8, 3, 64, 64), layers=(row("stem", 0.03), row("head", 0.01)), whole=0.05)
+    lines = str(made).splitlines()
     assert lines[2].split() == ["stem", "1x1", "75.0", "15.2", "21.2", "16.5", "15.2"]
     assert lines[-2:] == ["all in int8: 13.0 dB of signal to noise, images (8, 3, 64, 64)", "better left out: stem"]
-    said = json.loads(json.dumps(report.to_dict(), allow_nan=False))
+    said = json.loads(json.dumps(made.to_dict(), allow_nan=False))
     assert said["layers"][0]["name"] == "stem" and said["sensitive"] == ["stem"] and said["whole"] == 0.05
