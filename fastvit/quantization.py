@@ -89,11 +89,6 @@ def batches(images: Tensor) -> Sequence[Tensor]:
     return torch.split(images.detach().cpu().float(), max(1, PIXELS // (images.shape[2] * images.shape[3])))
 
 
-def layer_name(module: str) -> str:
-    """The name that a layer has in a folded network, of that which it has after `lowering.lower`."""
-    return module.partition(".convs.")[0]
-
-
 def in_block(layer: str, names: Collection[str]) -> bool:
     """Whether `layer` is one of `names`, or inside a block that is."""
     return any(f"{layer}.".startswith(f"{name}.") for name in names)
@@ -121,7 +116,7 @@ def _kept(weights: Mapping[str, np.ndarray], keep: Collection[str], model: nn.Mo
         raise ValueError("layers to keep, and no model to find them in: give the one that the graph was made of")
     modules = lower(model).float().named_modules()
     layers = {
-        _fingerprint(module.weight.detach().cpu().numpy()): layer_name(name)
+        _fingerprint(module.weight.detach().cpu().numpy()): name
         for name, module in modules
         if isinstance(module, nn.Conv2d | nn.Linear)
     }
