@@ -31,7 +31,7 @@ FEWEST = 8  # images; of fewer the ranges are chance
 PIXELS = 2**18  # of the images that are looked at together
 ARITHMETIC = {  # what nncf would quantize beside layers with weights
     "openvino": ["Add", "Multiply", "ReduceMean", "MVN", "ScaledDotProductAttention"],
-    "onnx": ["Add", "Mul", "ReduceMean", "LayerNormalization"],
+    "onnx": ["Add", "Mul", "ReduceMean"],
 }
 
 
@@ -78,9 +78,7 @@ def quantize_onnx(
     check_images(images, given.type.tensor_type.shape.dim[1].dim_value)
     first = [node.name for node in layers if node.input[0] == given.name]
     unquantized = [*first, *_kept(weighted, keep, model), *weights.keys() - weighted]
-    copy = onnx.ModelProto()
-    copy.CopyFrom(graph)  # nncf's preparations change what they are given
-    quantized: onnx.ModelProto = _quantize(copy, images, given.name, ARITHMETIC["onnx"], unquantized)
+    quantized: onnx.ModelProto = _quantize(graph, images, given.name, ARITHMETIC["onnx"], unquantized)
     return quantized
 
 

@@ -179,17 +179,22 @@ def test_nothing_but_layers_reads_int8(runtime: str) -> None:
     graph = quantized(runtime, "fastvit_mci0")
     moved = {"Reshape", "Transpose", "Concat", "Unsqueeze", "Squeeze"}  # on its way to a layer
     if runtime == "openvino":
-        quantizers = [op for op in graph.get_ops() if op.get_type_name() == "FakeQuantize"]
-        readers = {port.get_node().get_type_name() for op in quantizers for port in op.output(0).get_target_inputs()}
-        assert readers - moved - {"ShapeOf"} == set(OPENVINO_LAYERS)
+        reached = [op for op in graph.get_ops() if op.get_type_name() == "FakeQuantize"]
+        readers = set()
+        while reached:
+            for port in reached.pop().output(0).get_target_inputs():
+                if port.get_node().get_type_name() in moved:
+                    reached.append(port.get_node())
+                readers.add(port.get_node().get_type_name())
+        assert readers - moved == set(OPENVINO_LAYERS)
     else:
         made = {output for node in graph.graph.node if node.op_type == "DequantizeLinear" for output in node.output}
         layers = [node for node in graph.graph.node if made.intersection(node.input) and node.op_type not in moved]
         readers = {node.op_type for node in layers}
         constants = {tensor.name for tensor in graph.graph.initializer}
         weights = {node.output[0] for node in graph.graph.node if constants.issuperset(node.input)}
-        assert all(node.op_type == "Shape" or node.input[1] in weights for node in layers)  # no product of attention
-        assert readers - moved - {"Shape"} == {"Conv", "Gemm", "MatMul"}
+        assert all(node.input[1] in weights for node in layers)  # and none a product of attention
+        assert readers == {"Conv", "Gemm", "MatMul"}
 
 
 @both
@@ -219,7 +224,8 @@ def test_the_same_images_give_the_same_network_and_the_argument_is_untouched(run
 
 
 @torch.no_grad()
-def test_a_range_holds_the_largest_value_of_all_the_images() -> None:
+def test_a_range_holds_the_values_of_all_the_images_and_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fastvit.quantization.PIXELS", 5 * 48 * 40)
     images = IMAGES.clone()
     images[-1, 0, 5, 5] = 40.0  # of which any average or quantile would know nothing
     graph = quantize_openvino(converted("openvino", "fastvit_t8"), images)
@@ -228,8 +234,8 @@ def test_a_range_holds_the_largest_value_of_all_the_images() -> None:
     stem = lively("fastvit_t8").stem
     expected = stem[0](images).amax((0, 2, 3)).numpy()
     assert high.shape == low.shape == expected.shape
-    # A little more than the range, so that 0 is a step; GELU's least value is -0.17.
-    assert (expected * 0.999 <= high).all() and (high <= expected * 1.2).all() and (low <= -0.169).all()
+    # A little more than the range, so that 0 is a step; GELU's least value is -0.17 and its steps are at most 0.07.
+    assert (expected * 0.999 <= high).all() and (high <= expected * 1.2).all() and (np.abs(low + 0.18) < 0.02).all()
 
 
 @both
