@@ -31,6 +31,7 @@ CALIBRATION = 300  # training pictures
 WORST = 12  # layers to be shown
 BATCH = 100
 ROWS = ("one scale for a whole weight", "nncf's defaults: one for each channel", "and zero points", "and whole ranges")
+OURS = "ours: and sums, gates, norms and the first layer left out"
 
 
 def settings(row: str) -> dict[str, Any]:
@@ -96,7 +97,7 @@ def ways(model: fastvit.FastViT, calibration: Tensor) -> Iterator[tuple[str, str
         options = {"precision": "int8"} if runtime == "OpenVINO" else {}
         for row in ROWS:
             yield row, runtime, run(naively(graph, calibration, row), **options)
-        yield "ours: and sums, gates, norms and the first layer left out", runtime, run(quantize(graph, calibration), **options)
+        yield OURS, runtime, run(quantize(graph, calibration), **options)
 
 
 def signal_to_noise(expected: Tensor, given: Tensor) -> float:
