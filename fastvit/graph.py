@@ -6,6 +6,7 @@ All are made from `lowering.lower`: no batch norm, no layer scale. Sizes are fro
 from __future__ import annotations
 
 import logging
+import threading
 import warnings
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,9 +25,18 @@ if TYPE_CHECKING:
     import onnx
     import openvino
 
+_TURN = threading.RLock()
 AXES = {0: "batch", 2: "height", 3: "width"}  # of the images, those that may have any size
 LOUD = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir", "nncf", "coremltools", "executorch")
 TRACED = (2, 320, 256)  # batch, height, width: no two the same, and none of them 1 even at a 64th
+
+
+def check_size(size: tuple[int, int] | None) -> None:
+    """A ValueError unless it is (height, width), each large enough for a network, or None."""
+    if size is not None and not (
+        isinstance(size, tuple) and len(size) == 2 and all(isinstance(edge, int) and edge >= SMALLEST for edge in size)
+    ):
+        raise ValueError(f"input_size is {size!r}, expected (height, width), whole numbers from {SMALLEST} up")
 
 
 def first_convolution(model: nn.Module) -> nn.Conv2d:
@@ -50,8 +60,9 @@ def program(model: nn.Module) -> torch.export.ExportedProgram:
     Raises:
         ValueError: the model is in train mode.
     """
-    lowered = lower(model)
-    return traced(lowered, example(lowered, *TRACED))
+    with torch.inference_mode(False):  # where it is on, copies could not be traced
+        lowered = lower(model)
+        return traced(lowered, example(lowered, *TRACED))
 
 
 def onnx_model(model: nn.Module) -> onnx.ModelProto:
@@ -142,15 +153,19 @@ def as_openvino(exported: torch.export.ExportedProgram, outputs: Sequence[str]) 
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """Without the exporters' warnings and log, which are about themselves."""
+    """Without the exporters' warnings and log, which are about themselves.
+
+    Both are the whole process's, as are torch's settings for tracing: threads take turns.
+    """
     loggers = [logging.getLogger(name) for name in LOUD]
-    levels = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+    with _TURN:
+        levels = [logger.level for logger in loggers]
+        try:
+            for logger in loggers:
+                logger.setLevel(logging.ERROR)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)

@@ -104,6 +104,8 @@ def layer_errors(model: nn.Module, images: Tensor) -> LayerErrors:
     Raises:
         ValueError: a model in train mode; too few images, or of another shape, or not finite.
     """
+    if any(module.training for module in model.modules()):
+        raise ValueError("a model in train mode, whose answers are not always the same: call model.eval()")
     rounding = _Rounding(reparameterize(model).float().cpu())
     check_images(images, first_convolution(rounding.network).in_channels)
     parts = batches(images)

@@ -6,7 +6,6 @@ grouped convolutions, which take a quarter of the smallest network's time for a 
 """
 
 import copy
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +14,7 @@ from .reparam import reparameterize
 
 
 class Alternating(nn.Module):
-    """conv(x) for a convolution of C groups and m C outputs: m depthwise ones, whose outputs take turns. To the bit."""
+    """conv(x) for a convolution of C groups and m C outputs: m depthwise ones, whose outputs take turns."""
 
     def __init__(self, conv: nn.Conv2d):
         super().__init__()
@@ -53,7 +52,7 @@ def lower(model: nn.Module) -> nn.Module:
 
 def _alternate(module: nn.Module) -> None:
     for name, child in list(module.named_children()):
-        if isinstance(child, nn.Conv2d) and child.in_channels == child.groups < child.out_channels:
-            module.add_module(name, cast(nn.Module, Alternating(child)))
+        if isinstance(child, nn.Conv2d) and 1 < child.in_channels == child.groups < child.out_channels:
+            module.add_module(name, Alternating(child))
         else:
             _alternate(child)

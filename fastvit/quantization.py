@@ -114,17 +114,19 @@ def _kept(weights: Mapping[str, np.ndarray], keep: Collection[str], model: nn.Mo
         raise ValueError("layers to keep, and no model to find them in: give the one that the graph was made of")
     modules = lower(model).float().named_modules()
     layers = {
-        _fingerprint(module.weight.detach().cpu().numpy()): name
+        name: _fingerprint(module.weight.detach().cpu().numpy())
         for name, module in modules
         if isinstance(module, nn.Conv2d | nn.Linear)
     }
-    unknown = [name for name in keep if not any(in_block(layer, [name]) for layer in layers.values())]
+    unknown = [name for name in keep if not any(in_block(layer, [name]) for layer in layers)]
     if unknown:
-        example = next(iter(layers.values()))
-        raise ValueError(f"{', '.join(unknown)}: no layer or block of the network; {example} is one")
-    for name, weight in weights.items():
-        if in_block(layers.get(_fingerprint(weight), ""), keep):
-            yield name
+        raise ValueError(f"{', '.join(unknown)}: no layer or block of the network; {next(iter(layers))} is one")
+    prints = {name: _fingerprint(weight) for name, weight in weights.items()}
+    kept = {layer: fingerprint for layer, fingerprint in layers.items() if in_block(layer, keep)}
+    lost = [layer for layer, fingerprint in kept.items() if fingerprint not in prints.values()]
+    if lost:
+        raise ValueError(f"{', '.join(lost)}: not in the graph; give the network that it was made of")
+    yield from (name for name, fingerprint in prints.items() if fingerprint in kept.values())
 
 
 def _fingerprint(weight: np.ndarray) -> bytes:
@@ -146,7 +148,7 @@ def _quantize(graph: Any, images: Tensor, name: str, types: list[str], unquantiz
             advanced_parameters=nncf.AdvancedQuantizationParameters(
                 activations_range_estimator_params=ranges,
                 disable_bias_correction=True,  # with ranges that cut nothing there is no bias to speak of
-                # Half of its range for each weight that can be reached from the images, by their size alone even.
+                # Else nncf halves the range of weights, which only processors without VNNI need.
                 overflow_fix=nncf.quantization.advanced_parameters.OverflowFix.DISABLE,
             ),
         )

@@ -155,7 +155,7 @@ def verify(model: FastViT, images: Tensor | None = None) -> Report:
 
 
 @contextmanager
-def _without_cudnn() -> Iterator[None]:
+def without_cudnn() -> Iterator[None]:
     """On a GPU it would round float32 to TF32's ten bits, whatever is set for matrix products."""
     enabled, torch.backends.cudnn.enabled = torch.backends.cudnn.enabled, False
     try:
@@ -165,7 +165,7 @@ def _without_cudnn() -> Iterator[None]:
 
 
 @torch.no_grad()
-@_without_cudnn()
+@without_cudnn()
 def _compare(model: FastViT, images: Tensor) -> tuple[dict[str, Error], Error, Tensor, Tensor, FastViT]:
     """Errors of the blocks and of the whole, both outputs, and `model`, now folded."""
     like = next(model.parameters())

@@ -197,11 +197,94 @@ def test_alternating_convolutions_in_the_wrong_order_are_seen(monkeypatch: pytes
         engine(small("fastvit_t8"), "torch")(torch.randn(1, 3, 32, 32))
 
 
-def test_not_a_number_is_refused() -> None:
-    model = small("fastvit_t8")
-    run = engine(model, "torch")
-    with pytest.raises(EngineError, match="differs from eager torch by nan"):
+def replaced(monkeypatch: pytest.MonkeyPatch, run: parity.Run) -> None:
+    """The torch engine answers as `run` does."""
+    from fastvit.engines import pytorch
+
+    monkeypatch.setattr(pytorch, "build", lambda model, wanted: run)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda x: [torch.full((len(x), 1000), float("nan"))],
+        lambda x: [torch.zeros(len(x), 1)],  # which could be broadcast
+        lambda x: [],
+        lambda x: [torch.zeros(len(x), 1000)] * 2,
+    ],
+)
+def test_what_is_no_answer_at_all_is_refused(answer: parity.Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    replaced(monkeypatch, answer)
+    with pytest.raises(EngineError, match=r"torch in float32 differs from eager torch by (nan|inf)"):
+        engine(small("fastvit_t8"), "torch")(torch.randn(2, 3, 32, 32))
+
+
+def test_images_that_eager_torch_cannot_answer_prove_nothing_of_the_engine() -> None:
+    model, images = small("fastvit_t8"), torch.randn(1, 3, 32, 32)
+    run = engine(model, "torch", threads=1)
+    with pytest.raises(EngineError, match="eager torch gives NaN or infinity for these images"):
         run(torch.full((1, 3, 32, 32), float("nan")))
+    assert run.error is None
+    assert_near(called(run, images), eager(model, images), RELATIVE["float32"])
+
+
+@pytest.mark.parametrize("wrong", [True, False])  # for the size that was compiled ahead, or for any other
+def test_what_is_compiled_apart_is_compared_apart(wrong: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, ahead, other = small("fastvit_t8"), torch.randn(1, 3, 32, 48), torch.randn(4, 3, 32, 48)
+    network = reparameterize(model)
+
+    def run(images: Tensor) -> list[Tensor]:
+        with torch.no_grad():
+            return [network(images) + ((images.shape == ahead.shape) == wrong)]
+
+    replaced(monkeypatch, run)
+    made = engine(model, "torch", input_size=(32, 48))
+    bad, good = (ahead, other) if wrong else (other, ahead)
+    assert_near(called(made, good), eager(model, good), RELATIVE["float32"])
+    for _ in range(2):
+        with pytest.raises(EngineError, match="differs from eager torch"):
+            made(bad)
+    assert_near(called(made, good), eager(model, good), RELATIVE["float32"])
+
+
+def test_it_keeps_what_it_compares_with_no_longer_than_it_must() -> None:
+    run = engine(small("fastvit_t8"), "torch", input_size=(32, 48), threads=1)
+    run(torch.randn(1, 3, 32, 48))
+    assert run._reference is not None
+    run(torch.randn(2, 3, 32, 48))
+    assert run._reference is None
+    run(torch.randn(1, 3, 64, 64))
+
+
+@pytest.mark.parametrize("when", ["build", "call"])
+def test_what_a_library_raises_is_one_line(when: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fastvit.engines import pytorch
+
+    def fails(*_: Any) -> Any:
+        raise RuntimeError("several\n  lines")
+
+    monkeypatch.setattr(pytorch, "build", fails if when == "build" else lambda model, wanted: fails)
+    with pytest.raises(EngineError, match=r"^torch failed: RuntimeError: several lines$"):
+        engine(small("fastvit_t8"), "torch")(torch.randn(1, 3, 32, 32))
+
+
+def test_int8_without_nncf_says_what_to_install(monkeypatch: pytest.MonkeyPatch, empty_cache: Path) -> None:
+    monkeypatch.setitem(sys.modules, "nncf", None)
+    with pytest.raises(EngineError, match=r'^openvino: int8 needs nncf.*; run: pip install "fastvit\[int8\]"$'):
+        engine(small("fastvit_t8"), "openvino", precision="int8", calibration=torch.randn(8, 3, 32, 32))
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_what_int8_is_to_keep_is_kept(runtime: str) -> None:
+    model, images = small("fastvit_t8"), torch.randn(8, 3, 64, 48)
+    everything = ("stem", "stages", "final_conv", "head")
+    errors = []
+    for keep in ((), everything):
+        run = engine(model, runtime, precision="int8", calibration=images, keep=keep, threads=1)
+        run(images)
+        assert run.error is not None
+        errors.append(run.error.relative)
+    assert errors[1] < errors[0] / 2  # the rest is in float32, or in bfloat16 where the processor computes in it
 
 
 def test_the_check_is_made_once_and_on_one_image(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -240,6 +323,7 @@ def test_other_images_are_refused(images: Tensor, message: str) -> None:
         ({"input_size": 64}, ValueError, "input_size is 64, expected"),
         ({"precision": "int8"}, ValueError, "int8 needs calibration=images"),
         ({"calibration": torch.zeros(1, 3, 32, 32)}, ValueError, "no other precision does"),
+        ({"keep": ["stem"]}, ValueError, "keep names what is not quantized, and the precision is float32"),
         ({"name": "onnxruntime", "precision": "bfloat16"}, EngineError, "onnxruntime has no bfloat16, expected one of"),
     ],
 )
@@ -301,8 +385,9 @@ def test_auto_keeps_only_what_agrees(empty_cache: Path, monkeypatch: pytest.Monk
         engine(small("fastvit_t8"), input_size=(32, 32), threads=1)
 
 
-def test_auto_measures_anew_where_what_it_remembers_no_longer_agrees(
-    empty_cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("broken", [lambda model, wanted: lambda images: [torch.zeros(len(images), 1000)], None])
+def test_auto_measures_anew_where_what_it_remembers_no_longer_agrees_or_runs(
+    broken: Any, empty_cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     from fastvit.engines import openvino
 
@@ -311,7 +396,11 @@ def test_auto_measures_anew_where_what_it_remembers_no_longer_agrees(
     monkeypatch.setattr(choice, "_seconds", lambda run, images: {"torch": 2.0, "openvino": 1.0}[run.name])
     model = small("fastvit_t8")
     assert engine(model, input_size=(32, 32)).name == "openvino"
-    monkeypatch.setattr(openvino, "build", lambda model, wanted: lambda images: [torch.zeros(len(images), 1000)])
+
+    def out_of_order(model: nn.Module, wanted: parity.Wanted) -> parity.Run:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(openvino, "build", broken or out_of_order)
     monkeypatch.setattr(choice, "_seconds", lambda run, images: run(images) is None or 1.0)
     assert engine(model, input_size=(32, 32)).name == "torch"
     assert "measuring anew" in caplog.text
@@ -387,6 +476,17 @@ def test_where_nothing_can_be_kept_it_runs_all_the_same(
     assert "cannot keep converted networks there" in caplog.text
     cache.remember("key", {"name": "torch"})
     assert cache.remembered("key") is None and "cannot remember" in caplog.text
+
+
+def test_what_is_kept_in_a_folder_that_is_not_ours_is_taken(empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+
+    def refused(*_: Any) -> None:
+        raise PermissionError
+
+    made = cache.artefact("a", "file", lambda path: path.write_bytes(b"whole") and None)
+    monkeypatch.setattr(os, "utime", refused)
+    assert cache.artefact("a", "file", lambda path: pytest.fail("it is there")) == made
 
 
 def test_the_cache_is_bounded_and_loses_the_least_used(empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

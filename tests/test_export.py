@@ -578,6 +578,14 @@ def test_what_a_library_raises_is_one_line(model: FastViT, tmp_path: Path, monke
     assert not list(tmp_path.iterdir())
 
 
+def test_what_float16_cannot_hold_is_seen_in_coremls_program(tmp_path: Path) -> None:
+    network = tiny()
+    with torch.no_grad():  # a large number on the way, and small ones at the end
+        network.head.fc.weight.mul_(1e6)  # type: ignore[union-attr, operator]
+    with pytest.raises(ExportError, match=r"network.mlpackage: CoreML differs from eager torch by (nan|inf)"):
+        export(network, tmp_path / "network.mlpackage", input_size=(32, 32))
+
+
 def test_coremls_program_is_followed_only_where_it_is_known(reports: dict[str, Report], monkeypatch: Any) -> None:
     function = coreml_program(reports[".mlpackage"].path)
     monkeypatch.delitem(mil.OPERATIONS, "gelu")
@@ -596,6 +604,8 @@ def test_coremls_program_is_followed_only_where_it_is_known(reports: dict[str, R
         ({}, "weights.xml", "weights.bin: is in the way"),
         ({"dtype": "int3"}, "network.pt2", "dtype is 'int3', expected float32 or float16"),
         ({"input_size": (16, 64)}, "network.pt2", r"input_size is \(16, 64\)"),
+        ({"input_size": 64}, "network.pt2", r"input_size is 64, expected \(height, width\)"),
+        ({"input_size": (64, 64, 64)}, "network.pt2", r"input_size is \(64, 64, 64\), expected"),
     ],
 )
 def test_what_cannot_be_done_is_said_before_anything_is(
@@ -736,6 +746,30 @@ def test_whatever_goes_wrong_leaves_the_old_whole(
     after = contents(tmp_path)
     assert after == (before if interrupted else dict.fromkeys(after, "new"))
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_what_a_killed_process_left_is_not_in_the_way(tmp_path: Path) -> None:
+    import os
+
+    (tmp_path / f".a.onnx.{os.getpid()}").mkdir()  # in a container every process may be number 1
+    with staged(tmp_path / "a.onnx") as first, staged(tmp_path / "a.onnx") as second:
+        first.write_text("first")
+        second.write_text("second")
+    assert (tmp_path / "a.onnx").read_text() == "first"
+
+
+def test_what_cannot_be_put_back_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def rename(self: Path, target: Path) -> Path:
+        if "made" in (self.parent.name, target.parent.name) or self.parent.name == "replaced":
+            raise OSError("the disk went away")
+        return renamed(self, target)
+
+    renamed = Path.rename
+    pair(tmp_path / "a.xml", "old")
+    monkeypatch.setattr(Path, "rename", rename)
+    with pytest.raises(OSError, match="went away"), staged(tmp_path / "a.xml") as temporary:
+        pair(temporary, "new")
+    assert list(contents(tmp_path).values()) == ["old", "old"]
 
 
 def test_a_killed_process_leaves_no_half_files(tmp_path: Path) -> None:

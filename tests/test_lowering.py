@@ -43,6 +43,11 @@ def test_no_group_is_left_that_gives_more_channels_than_it_reads(name: str) -> N
     assert grouped and all(conv.in_channels == conv.groups == conv.out_channels for conv in grouped)
 
 
+def test_a_stem_that_reads_one_channel_stays_one_convolution() -> None:
+    stem = lower(small("fastvit_t8", in_chans=1)).stem
+    assert not [module for module in stem.modules() if isinstance(module, Alternating)]
+
+
 def test_the_model_is_left_as_it_was() -> None:
     model = small("fastvit_mci0")
     before, names = [parameter.clone() for parameter in model.parameters()], list(model.state_dict())

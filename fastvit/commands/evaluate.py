@@ -40,6 +40,10 @@ def main(
     calibration: Annotated[
         Path | None, typer.Option(help="A folder of pictures for int8 to be calibrated with, best of the training set.")
     ] = None,
+    keep: Annotated[
+        list[str] | None,
+        typer.Option(help="A layer or block that int8 leaves as it is, such as stages.3.blocks.0; may be repeated."),
+    ] = None,
     fast_decoding: FastDecoding = False,
     reparameterized: Annotated[
         bool, typer.Option("--reparameterized/--unfolded", help="Fold the network first: faster, the same answers.")
@@ -62,7 +66,7 @@ def main(
         pictures = BytePictures(folder, preprocess, fast_decoding)
         counts = Counts(match_classes(pictures.classes, cfg), weights.num_classes)
         seen = calibration_images(calibration, preprocess) if calibration else None
-        run = runner(weights.to(chosen), engine, precision, folded=reparameterized, calibration=seen)
+        run = runner(weights.to(chosen), engine, precision, folded=reparameterized, calibration=seen, keep=keep or ())
         seconds = _count(counts, run, pictures, batch_size, workers, chosen)
     except (ValueError, OSError, EngineError) as error:
         fail(error)

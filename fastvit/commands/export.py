@@ -82,6 +82,8 @@ def main(
             )
     except ExportError as error:
         fail(error, status=1)
+    except MemoryError:
+        fail(MemoryError(f"{model}: there is not enough memory to export it"))
     except (ValueError, OSError) as error:
         fail(error)
     if json:

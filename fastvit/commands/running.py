@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 DeviceName = Annotated[str, typer.Option("--device", help="cpu, cuda, mps ... (default: the fastest there is).")]
 EngineName = Annotated[
-    str, typer.Option("--engine", help="torch, compile, onnxruntime, openvino, or auto: the fastest on this machine.")
+    str, typer.Option("--engine", help="torch, compile, onnxruntime, openvino, or auto: the fastest on this machine in that precision.")
 ]
 Precision = Annotated[
     str, typer.Option("--precision", help="float32, bfloat16, float16 or int8; not every engine has all.")
@@ -34,6 +34,7 @@ FastDecoding = Annotated[
 PLAIN = ("torch", "float32")
 PROCESSOR_ONLY = ("onnxruntime", "openvino")
 CALIBRATION = 300  # pictures
+MOST_NUMBERS = 2**27  # in all of them: half a gigabyte
 
 
 def device_for(name: str, engine: str) -> torch.device:
@@ -55,7 +56,13 @@ def check_unfolded(engine: str, precision: str) -> None:
 
 
 def runner(
-    network: FastViT, engine: str, precision: str, *, folded: bool = True, calibration: Tensor | None = None
+    network: FastViT,
+    engine: str,
+    precision: str,
+    *,
+    folded: bool = True,
+    calibration: Tensor | None = None,
+    keep: Sequence[str] = (),
 ) -> Callable[[Tensor], Tensor]:
     """What answers: images (B, 3, H, W) on the network's device -> logits (B, classes). The network is used up.
 
@@ -75,21 +82,28 @@ def runner(
         raise ValueError("--precision int8 needs pictures to calibrate with: fastvit evaluate --calibration FOLDER")
     if precision != "int8" and calibration is not None:
         raise ValueError(f"--calibration is for --precision int8, and it is {precision}: leave it out")
+    if keep and precision != "int8":
+        raise ValueError(f"--keep is for --precision int8, and it is {precision}: leave it out")
     if (engine, precision) == PLAIN:
         network = fastvit.reparameterize(network, inplace=True) if folded else network
         return network.to(memory_format=torch.channels_last)
-    chosen = fastvit.engine(network, engine, precision=precision, calibration=calibration)
+    chosen = fastvit.engine(network, engine, precision=precision, calibration=calibration, keep=keep)
     if chosen.chosen:
         typer.echo(chosen.chosen, err=True)
     return chosen  # type: ignore[return-value]  # a FastViT with a classifier gives no list
 
 
 def calibration_images(folder: Path, preprocess: Preprocess) -> Tensor:
-    """(N, 3, H, W): some hundreds of the pictures in a folder, evenly chosen, so that every class is among them."""
+    """(N, 3, H, W): some hundreds of the pictures in a folder, evenly chosen over its classes; of large ones fewer."""
     import torch
 
     from fastvit.images import find_images, read_image
+    from fastvit.quantization import FEWEST
 
     found = find_images([str(folder)])
-    number = min(len(found), CALIBRATION)
-    return torch.stack([preprocess(read_image(found[index * len(found) // number])) for index in range(number)])
+    height, width = preprocess.size
+    number = min(len(found), CALIBRATION, max(FEWEST, MOST_NUMBERS // (3 * height * width)))
+    images = torch.empty(number, 3, height, width)
+    for index in range(number):
+        images[index] = preprocess(read_image(found[index * len(found) // number]))
+    return images

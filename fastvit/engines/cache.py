@@ -16,6 +16,8 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -45,10 +47,12 @@ def artefact(key: str, file: str, make: Callable[[Path], None]) -> Path:
     What is not as it was written, to the bit, is made anew. Two processes may make the same; one of them is kept.
     """
     home = folder() / key
+    there = home.exists()  # before it is looked into: another process may put it there any time
     if _whole(home):
-        os.utime(home)
+        with suppress(OSError):  # not ours to write in
+            os.utime(home)
         return home / file
-    if home.exists():
+    if there:
         LOG.warning("%s: damaged; making it anew", home)
         shutil.rmtree(home, ignore_errors=True)
     try:
@@ -95,7 +99,7 @@ def converted(engine: str, model: nn.Module, wanted: Wanted, file: str, make: Ca
     """`artefact` of the network `model` for an engine; what is asked of it matters only if it is to be quantized."""
     weights = weights_of(*model.state_dict().values())
     calibration = None if wanted.calibration is None else weights_of(wanted.calibration)
-    return artefact(f"{engine}-{key_of(structure_of(model), weights, calibration)}", file, make)
+    return artefact(f"{engine}-{key_of(structure_of(model), weights, calibration, wanted.keep)}", file, make)
 
 
 def structure_of(model: nn.Module) -> str:
@@ -114,9 +118,10 @@ def structure_of(model: nn.Module) -> str:
 
 
 def weights_of(*tensors: Tensor) -> str:
-    """A name for these numbers."""
+    """A name for these numbers and their shapes."""
     digest = hashlib.sha256()
     for tensor in tensors:
+        digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
@@ -129,13 +134,18 @@ def versions() -> dict[str, str]:
             found[package] = version(package)
         except PackageNotFoundError:
             continue
-    own = Path(__file__).parents[1]
-    code = b"".join((own / name).read_bytes() for name in ("lowering.py", "graph.py", "quantization.py"))
-    return found | {"fastvit": hashlib.sha256(code).hexdigest()[:16]}
+    return found | {"fastvit": _own_code()}
+
+
+@cache
+def _own_code() -> str:
+    """A name for all of it: folding, conversion and quantization each have their part."""
+    files = sorted(Path(__file__).parents[1].rglob("*.py"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
 
 def machine() -> str:
-    """This machine's processor and the number of its cores."""
+    """This machine's processor, and the number of its cores that this process may use."""
     name = platform.processor() or platform.machine()
     try:
         with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
@@ -143,7 +153,8 @@ def machine() -> str:
             name = names[0] if names else name
     except OSError:
         pass  # not Linux
-    return f"{name}, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}"
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{name}, {cores} cores, {torch.backends.cpu.get_cpu_capability()}"
 
 
 def _whole(home: Path) -> bool:
@@ -165,11 +176,17 @@ def _digest(path: Path) -> str:
 def _bound() -> None:
     """Remove what was not used for the longest time, until the rest is small enough, and what a killed process left."""
     for left in folder().glob(f"{UNFINISHED}*"):
-        if time.time() - left.stat().st_mtime > DAY:
-            shutil.rmtree(left, ignore_errors=True)
+        with suppress(OSError):  # here and below: another process does the same
+            if time.time() - left.stat().st_mtime > DAY:
+                shutil.rmtree(left, ignore_errors=True)
+    kept: list[tuple[float, int, Path]] = []
+    for manifest in folder().glob(f"*/{MANIFEST}"):
+        home = manifest.parent
+        with suppress(OSError):
+            if not home.name.startswith("."):
+                kept.append((home.stat().st_mtime, sum(file.stat().st_size for file in home.iterdir()), home))
     total = 0
-    kept = [manifest.parent for manifest in folder().glob(f"*/{MANIFEST}") if manifest.parent.name[0] != "."]
-    for newer, home in enumerate(sorted(kept, key=lambda home: -home.stat().st_mtime)):
-        total += sum(file.stat().st_size for file in home.iterdir())
+    for newer, (_, size, home) in enumerate(sorted(kept, reverse=True)):
+        total += size
         if newer and total > MOST_BYTES:
             shutil.rmtree(home, ignore_errors=True)

@@ -7,7 +7,7 @@ import logging
 import shutil
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from importlib import import_module
 from importlib.util import find_spec
@@ -16,11 +16,10 @@ from os import environ
 import torch
 from torch import Tensor, nn
 
-from ..graph import example, first_convolution
+from ..graph import check_size, example, first_convolution
 from ..model import FastViT
-from ..preprocess import SMALLEST
 from . import cache
-from .parity import TOLERANCE, Engine, EngineError, Run, Wanted
+from .parity import TOLERANCE, Engine, EngineError, Run, Wanted, one_line
 
 LOG = logging.getLogger("fastvit")
 SECONDS = 2.0  # that "auto" measures each candidate for, once it is ready
@@ -41,13 +40,14 @@ def engine(
     threads: int | None = None,
     input_size: tuple[int, int] | None = None,
     calibration: Tensor | None = None,
+    keep: Collection[str] = (),
 ) -> Engine:
     """`model` as something that runs fast: images (B, in_chans, H, W) -> what the model gives, in float32.
 
     The model, a FastViT or what `features_only` gives, is folded in a copy; it is left untouched. The first call
-    compares with eager torch in float32, and raises if they differ by more than `engines.TOLERANCE` of the largest
-    output: 1e-4 in float32, 1e-2 in float16, 5e-2 in bfloat16, 0.5 in int8. Any height and width from 32 up and any
-    batch will do, and several threads may call at once. Converted networks are kept on disk (`engines.cache`).
+    compares with eager torch in float32, and raises if they differ by more than `engines.parity.TOLERANCE` of the
+    largest output: 1e-4 in float32, 1e-2 in float16, 5e-2 in bfloat16, 0.5 in int8. Any height and width from 32 up and
+    any batch will do, and several threads may call at once. Converted networks are kept on disk (`engines.cache`).
 
     Args:
         model: in eval mode, on the CPU; "torch" and "compile" run on other devices too.
@@ -59,12 +59,16 @@ def engine(
         input_size: (height, width) to be compiled ahead for, and what "auto" measures; by default the weights' own
             for "auto", and none for the others.
         calibration: for int8 alone, images (N, in_chans, H, W) as the model will see; some hundreds.
+        keep: for int8 alone, layers or blocks such as "stages.3.blocks.0" that are not quantized, since it hurts them:
+            those that `layer_errors.layer_errors(model, images).sensitive()` names, for example.
 
     Raises:
         ValueError: an argument out of its range, or a model in train mode.
-        EngineError: a package that is not installed, or an engine without that precision.
+        EngineError: a package that is not installed, an engine without that precision, or one that fails.
     """
-    wanted = Wanted(precision=precision, threads=threads, input_size=input_size, calibration=calibration)
+    wanted = Wanted(
+        precision=precision, threads=threads, input_size=input_size, calibration=calibration, keep=tuple(sorted(keep))
+    )
     _check(model, name, wanted)
     with torch.inference_mode(False), torch.no_grad():  # where it is on, copies could not be traced
         model = copy.deepcopy(model).float()
@@ -93,13 +97,11 @@ def _check(model: nn.Module, name: str, wanted: Wanted) -> None:
         raise ValueError(f"precision {wanted.precision!r}, expected one of {', '.join(TOLERANCE)}")
     if wanted.threads is not None and wanted.threads < 1:
         raise ValueError(f"threads is {wanted.threads}, expected 1 or more, or None")
-    size = wanted.input_size
-    if size is not None and not (
-        isinstance(size, tuple) and len(size) == 2 and all(isinstance(edge, int) and edge >= SMALLEST for edge in size)
-    ):
-        raise ValueError(f"input_size is {size!r}, expected (height, width), whole numbers from {SMALLEST} up")
+    check_size(wanted.input_size)
     if (wanted.precision == "int8") != (wanted.calibration is not None):
         raise ValueError("int8 needs calibration=images (N, 3, H, W), and no other precision does")
+    if wanted.keep and wanted.precision != "int8":
+        raise ValueError(f"keep names what is not quantized, and the precision is {wanted.precision}: leave it out")
     if any(module.training for module in model.modules()):
         raise ValueError("cannot run a model in train mode, where batch norm depends on the batch: call model.eval()")
 
@@ -114,7 +116,15 @@ def _built(model: nn.Module, name: str, wanted: Wanted) -> Engine:
         raise EngineError(f"{name} runs on the processor and the model is on {device}: give it model.cpu()")
     module, function = BUILD[name]
     build: Callable[[nn.Module, Wanted], Run] = getattr(import_module(f".{module}", __package__), function)
-    return Engine(name, wanted, build(model, wanted), model)
+    try:
+        run = build(model, wanted)
+    except (EngineError, ValueError, OSError, MemoryError):
+        raise
+    except ModuleNotFoundError as error:
+        raise EngineError(f"{name}: {error}") from error
+    except Exception as error:
+        raise EngineError(one_line(name, error)) from error
+    return Engine(name, wanted, run, model)
 
 
 def _fastest(model: nn.Module, wanted: Wanted) -> Engine:
@@ -136,7 +146,7 @@ def _fastest(model: nn.Module, wanted: Wanted) -> Engine:
             chosen(images)
             chosen.chosen = str(said.get("why"))
             return chosen
-        except EngineError as error:
+        except Exception as error:  # as below
             LOG.warning("%s; measuring anew", error)
     best, fastest, results = None, float("inf"), dict[str, str]()
     for name in names:
@@ -144,7 +154,7 @@ def _fastest(model: nn.Module, wanted: Wanted) -> Engine:
             candidate = _built(model, name, wanted)
             seconds = _seconds(candidate, images)
         except Exception as error:  # whatever a runtime dislikes, the others may do
-            results[name] = " ".join(str(error).split())[:200]
+            results[name] = " ".join(str(error).split())[:300]
             continue
         results[name] = f"{1000 * seconds:.1f} ms"
         if seconds < fastest:
@@ -173,6 +183,6 @@ def _seconds(candidate: Engine, images: Tensor) -> float:
     seconds, end = list[float](), time.perf_counter() + SECONDS
     while len(seconds) < 3 or time.perf_counter() < end:
         started = time.perf_counter()
-        candidate(images)
+        candidate(images)[-1].cpu()  # a GPU is waited for
         seconds.append(time.perf_counter() - started)
     return statistics.median(seconds)

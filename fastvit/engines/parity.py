@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,11 +12,11 @@ from torch import Tensor, nn
 
 from ..graph import first_convolution
 from ..preprocess import SMALLEST
-from ..verify import Error
+from ..verify import Error, without_cudnn
 
 Outputs = Tensor | list[Tensor]
 Run = Callable[[Tensor], list[Tensor]]
-"""Images (B, in_chans, H, W) in float32, contiguous -> the network's outputs."""
+"""Images (B, in_chans, H, W) in float32 -> the network's outputs."""
 
 # Largest difference from eager float32, relative to the largest output, that counts as the same. bfloat16 keeps 8 bits
 # and float16 11; of int8 only a mistake can be told from its rounding, and how good it is its accuracy says.
@@ -34,18 +35,21 @@ class Wanted:
     threads: int | None = None
     input_size: tuple[int, int] | None = None  # height, width
     calibration: Tensor | None = None
+    keep: tuple[str, ...] = ()  # layers and blocks that are not quantized
 
 
 class Engine:
     """images (B, in_chans, H, W), H and W from 32 up -> what the network gives, in float32, on the images' device.
 
     That is logits (B, classes), features, or a list of maps. Any batch and size; several threads may call at once.
-    The first call also runs the network in eager torch, on its first image, and compares.
+    The first call also runs the network in eager torch, on its first image, and compares. What is compiled apart, for
+    the one image of `input_size` and for anything else, is compared apart, each when it is first called; with "compile"
+    each shape is.
 
     Attributes:
         name: "torch", "compile", "onnxruntime" or "openvino".
         precision: "float32", "bfloat16", "float16" or "int8".
-        error: the largest difference from eager float32; None before the first call.
+        error: the largest difference from eager float32 so far; None before the first call.
         chosen: what "auto" measured and why it took this one; else "".
     """
 
@@ -53,22 +57,26 @@ class Engine:
         self.name, self.precision, self.chosen = name, wanted.precision, ""
         self.error: Error | None = None
         self._run = run
-        self._reference: nn.Module | None = model  # until it has been compared with
+        self._reference: nn.Module | None = model  # until all has been compared with it
         self._lock = threading.Lock()
         self._in_chans = first_convolution(model).in_channels
+        self._ahead = (1, self._in_chans, *wanted.input_size) if wanted.input_size else None
+        self._compared = set[Hashable]()
         self._refused = ""
 
     def __call__(self, images: Tensor) -> Outputs:
         """
         Raises:
             ValueError: images of another shape, or not of floating point.
-            EngineError: the first answer, or the check of it, differs from eager torch's by more than `TOLERANCE`.
+            EngineError: a first answer differs from eager torch's by more than `TOLERANCE`, or there is none.
         """
         self._check_images(images)
-        if self.error is None:
+        kind = self._kind(images)
+        if kind not in self._compared:
             with self._lock:
-                if self.error is None:
-                    self._check_parity(images[:1])
+                if kind not in self._compared:
+                    self._check_parity(images)
+                    self._compared.add(kind)
         outputs = [output.to(images.device) for output in self._run(_plain(images))]
         return outputs if self._many else outputs[0]
 
@@ -79,28 +87,58 @@ class Engine:
         if not images.is_floating_point():
             raise ValueError(f"images are {images.dtype}, expected preprocessed ones in floating point")
 
+    def _kind(self, images: Tensor) -> Hashable:
+        """Of what is compiled apart, which one answers these."""
+        return tuple(images.shape) if self.name == "compile" else tuple(images.shape) == self._ahead
+
     @torch.no_grad()
     def _check_parity(self, images: Tensor) -> None:
         if self._refused:
             raise EngineError(self._refused)
         assert self._reference is not None
         weight = first_convolution(self._reference).weight
-        expected = self._reference(images.to(weight.device, weight.dtype))
-        given = self._run(_plain(images))
-        self._many = isinstance(expected, list | tuple)
-        expected = list(expected) if self._many else [expected]
-        error = largest([Error.between(*pair) for pair in zip(expected, given, strict=True)])
+        with without_cudnn():
+            expected = self._reference(images[:1].to(weight.device, weight.dtype))
+            given = [output[:1] for output in self._answers(images)]
+        many = isinstance(expected, list | tuple)
+        expected = list(expected) if many else [expected]
+        if not all(output.isfinite().all() for output in expected):
+            raise EngineError("eager torch gives NaN or infinity for these images: there is nothing to compare with")
+        error = compared(expected, given)
         if not error.relative <= TOLERANCE[self.precision]:  # also refuses NaN
             self._refused = (
                 f"{self.name} in {self.precision} differs from eager torch by {error.relative:.1e} of the largest "
                 f"output, expected at most {TOLERANCE[self.precision]:.0e}: choose another engine or precision"
             )
             raise EngineError(self._refused)
-        self._reference, self.error = None, error
+        self._many, self.error = many, error if self.error is None else largest([self.error, error])
+        if self.name != "compile" and (self._ahead is None or self._compared):  # this was the last kind
+            self._reference = None
+
+    def _answers(self, images: Tensor) -> list[Tensor]:
+        """What a library raises as the one error that says who did."""
+        try:
+            return self._run(_plain(images))
+        except (EngineError, MemoryError):
+            raise
+        except Exception as error:
+            raise EngineError(one_line(self.name, error)) from error
+
+
+def one_line(name: str, error: Exception) -> str:
+    """What an engine's library raised."""
+    return f"{name} failed: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
+
+
+def compared(expected: Sequence[Tensor], given: Sequence[Tensor]) -> Error:
+    """The worst difference of all outputs; infinite where they are not as many, or of other shapes."""
+    if [output.shape for output in expected] != [output.shape for output in given]:
+        return Error(math.inf, math.inf)
+    return largest([Error.between(*pair) for pair in zip(expected, given, strict=True)])
 
 
 def largest(errors: list[Error]) -> Error:
-    """The worst of the outputs'; NaN is the worst of all."""
+    """The worst; NaN is the worst of all."""
     return max(errors, key=lambda error: float("inf") if error.relative != error.relative else error.relative)
 
 

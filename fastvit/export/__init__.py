@@ -12,12 +12,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import torch
 from timm.models._features import FeatureGetterNet
 
 from ..atomic import check_writable
-from ..engines.parity import TOLERANCE, largest
+from ..engines.parity import TOLERANCE, compared, largest, one_line
+from ..graph import check_size
 from ..model import FastViT
-from ..preprocess import SMALLEST
 from ..verify import Error
 from . import coreml, executorch, onnx, openvino, torch_export
 from .staging import staged
@@ -98,10 +99,9 @@ def export(
     dtype = dtype or format.dtype
     if dtype not in DTYPES:
         raise ValueError(f"dtype is {dtype!r}, expected {' or '.join(DTYPES)}")
-    if input_size and min(input_size) < SMALLEST:
-        raise ValueError(f"input_size is {input_size}, expected a height and a width of at least {SMALLEST}")
-    subject = Subject.of(model, with_preprocessing, input_size, dtype, format.fixed_size)
-    with staged(path) as temporary:
+    check_size(input_size)
+    with torch.inference_mode(False), staged(path) as temporary:  # where it is on, copies could not be traced
+        subject = Subject.of(model, with_preprocessing, input_size, dtype, format.fixed_size)
         opened, checks = _written(subject, format, temporary)
         size = sum(entry.stat().st_size for entry in temporary.parent.rglob("*") if entry.is_file())
     return Report(
@@ -148,8 +148,7 @@ def _written(subject: Subject, format: Format, path: Path) -> tuple[Opened, tupl
     except (OSError, MemoryError):
         raise
     except Exception as error:  # of a library whose errors are of any kind
-        what = " ".join(str(error).split())[:300]
-        raise ExportError(f"{path.name}: {format.name} failed: {type(error).__name__}: {what}") from error
+        raise ExportError(f"{path.name}: {one_line(format.name, error)}") from error
     worst = largest([check.error for check in checks])
     if not worst.relative <= TOLERANCE[subject.dtype]:  # also refuses NaN
         raise ExportError(
@@ -167,5 +166,4 @@ def _shapes(subject: Subject, format: Format) -> list[tuple[int, int, int]]:
 
 def _check(subject: Subject, opened: Opened, shape: tuple[int, int, int]) -> Check:
     images = subject.images(*shape)
-    pairs = zip(subject.expected(images), opened.run(images), strict=True)
-    return Check(tuple(images.shape), largest([Error.between(*pair) for pair in pairs]))
+    return Check(tuple(images.shape), compared(subject.expected(images), opened.run(images)))

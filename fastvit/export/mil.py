@@ -1,4 +1,6 @@
-"""CoreML's programs, as far as a FastViT needs them, in torch: an operation a line, all in float32.
+"""CoreML's programs, as far as a FastViT needs them, in torch: an operation a line.
+
+Each is computed in float32, and what the program has in float16 is rounded to it, as overflow would else not be seen.
 
 What each computes is what Apple's documents say of it
 (https://apple.github.io/coremltools/source/coremltools.converters.mil.mil.ops.defs.html), whose names the parameters
@@ -21,6 +23,8 @@ def run(function: Any, images: Tensor) -> list[Tensor]:
     Raises:
         NotImplementedError: an operation that no FastViT has.
     """
+    from coremltools.converters.mil.mil import types
+
     (name,) = function.inputs
     values: dict[str, Any] = {name: images}
     for operation in operations(function):
@@ -29,7 +33,8 @@ def run(function: Any, images: Tensor) -> list[Tensor]:
         given = {key: _value(inputs, values) for key, inputs in operation.inputs.items()}
         answer = OPERATIONS[operation.op_type](**given)
         answers = answer if isinstance(answer, tuple) else (answer,)
-        values |= {output.name: value for output, value in zip(operation.outputs, answers, strict=True)}
+        for output, value in zip(operation.outputs, answers, strict=True):
+            values[output.name] = value.half().float() if output.dtype is types.fp16 else value
     return [values[output.name] for output in function.outputs]
 
 

@@ -7,11 +7,13 @@ import torch
 from torch import Tensor
 
 from ..graph import as_openvino
+from ..telemetry import silence
 from .subject import Format, Opened, Subject
 
 
 def _write(subject: Subject, path: Path) -> None:
     """In float16 the weights alone are: the processor that runs it says what it computes in."""
+    silence()
     import openvino
 
     exported = subject.traced(dtype="float32")
@@ -23,6 +25,7 @@ def _write(subject: Subject, path: Path) -> None:
 
 def _open(path: Path) -> Opened:
     """On the CPU and in float32, since its own choice, bfloat16 where there is such a processor, proves little."""
+    silence()
     import openvino
 
     core = openvino.Core()

@@ -2,8 +2,9 @@
 
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -15,8 +16,7 @@ def staged(path: Path) -> Iterator[Path]:
     is killed may leave that folder. Of several files the one called as `path` goes first and comes last, so that where
     it is, all that belongs to it is.
     """
-    folder = path.with_name(f".{path.name}.{os.getpid()}")
-    folder.mkdir()
+    folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
         made = folder / "made"
         made.mkdir()
@@ -24,8 +24,11 @@ def staged(path: Path) -> Iterator[Path]:
         _give_usual_modes(made)
         _synchronize(made)
         _exchange(made, path, folder / "replaced")
+        shutil.rmtree(folder / "replaced", ignore_errors=True)
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(folder / "made", ignore_errors=True)
+        with suppress(OSError):  # what could not be put back stays there, rather than be lost
+            folder.rmdir()
 
 
 def _exchange(made: Path, path: Path, replaced: Path) -> None:
@@ -46,6 +49,7 @@ def _exchange(made: Path, path: Path, replaced: Path) -> None:
                 path.with_name(name).rename(made / name)
             if os.path.lexists(replaced / name):
                 (replaced / name).rename(path.with_name(name))
+        replaced.rmdir()
         raise
 
 
