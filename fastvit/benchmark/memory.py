@@ -19,7 +19,7 @@ def peak() -> int:
     """Bytes that were resident at most since `start_peak`; 0 where the system does not say."""
     if sys.platform == "linux":
         lines = Path("/proc/self/status").read_text().splitlines()
-        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+        return 1024 * next((int(line.split()[1]) for line in lines if line.startswith("VmHWM")), 0)
     try:
         import resource
     except ImportError:

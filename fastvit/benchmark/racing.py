@@ -9,18 +9,19 @@ that is not timed, since the others have emptied the caches.
 import gc
 import multiprocessing
 import os
+import pickle
 import random
 import signal
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
-from typing import Any, NoReturn
+from typing import Any
 
 from .memory import peak, start_peak
 
@@ -28,6 +29,7 @@ PAUSE = 0.1  # seconds before a turn; after a pass OpenMP's threads spin for 0.0
 TURN = 0.1  # seconds that a turn lasts at least: short passes are repeated, and their median counts
 FEWEST, MOST = 5, 200  # turns
 PATIENCE = 1800.0  # seconds for building, which compiles, or for one turn
+GRACE = 3.0  # seconds in which a process that is no longer needed may clean up behind itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,7 @@ class Race:
 
     seconds: dict[str, list[float]] = field(default_factory=dict)
     answers: dict[str, list[float]] = field(default_factory=dict)  # the first output, flattened
-    peaks: dict[str, int] = field(default_factory=dict)  # bytes resident at most while it ran
+    peaks: dict[str, int] = field(default_factory=dict)  # bytes resident at most while it ran; 0 if that is unknown
     failed: dict[str, str] = field(default_factory=dict)  # why, in a line
 
     def drop(self, name: str, reason: str) -> None:
@@ -69,59 +71,54 @@ def race(ways: list[Way], *, threads: int, seconds: float, progress: Callable[[s
     A way that fails, dies or hangs is left out, with the reason in `failed`. Whatever ends this function, Ctrl-C as
     well, ends the processes.
     """
-    result, order = Race(), random.Random(0)
+    result, order, workers = Race(), random.Random(0), dict[str, Worker]()
     with ExitStack() as running:
-        workers: dict[str, Worker] = {}
         for way in ways:  # one after the other: compilers use all cores and much memory
             progress(f"preparing {way.name}")
-            try:
-                worker = running.enter_context(Worker.started(way, threads))
-                result.answers[way.name] = worker.receive()
-                workers[way.name], result.seconds[way.name] = worker, []
-            except WayError as error:
-                result.drop(way.name, str(error))
+            with _left_out_if_it_fails(way.name, result, workers):
+                worker = workers[way.name] = Worker(threads)
+                running.callback(worker.end)
+                result.answers[way.name], result.seconds[way.name] = worker.ask(way), []
         end, turn = time.perf_counter() + seconds, 0
         while workers and turn < MOST and (turn < FEWEST or time.perf_counter() < end):
             turn += 1
             for name in order.sample(list(workers), len(workers)):
                 progress(f"turn {turn}: {name}")
-                _guarded(result, workers, name, lambda worker: result.seconds[name].append(worker.turn()))  # noqa: B023
-        for name in list(workers):
-            _guarded(result, workers, name, lambda worker: result.peaks.update({name: worker.stop()}))  # noqa: B023
+                with _left_out_if_it_fails(name, result, workers):
+                    result.seconds[name].append(workers[name].turn())
+        for name, worker in workers.items():
+            result.peaks[name] = 0
+            with suppress(WayError):  # its times stand
+                result.peaks[name] = worker.stop()
     return result
 
 
-def _guarded(result: Race, workers: dict[str, "Worker"], name: str, act: Callable[["Worker"], None]) -> None:
-    """`act`, and without that way from now on if it fails."""
+@contextmanager
+def _left_out_if_it_fails(name: str, result: Race, workers: dict[str, "Worker"]) -> Iterator[None]:
+    """From now on, its process ended."""
     try:
-        act(workers[name])
-    except WayError as error:
-        workers.pop(name).kill()
+        yield
+    except (WayError, OSError) as error:  # OSError: too many processes or files, or a full disk, as it is started
+        if name in workers:
+            workers.pop(name).end()
         result.drop(name, str(error))
 
 
 class Worker:
-    """The driver's end of a way's process."""
+    """The driver's end of a way's process, which is first asked for the way itself, then for turns."""
 
-    def __init__(self, way: Way, threads: int, log: Path) -> None:
+    def __init__(self, threads: int) -> None:
         context = multiprocessing.get_context("spawn")  # a fork would inherit threads and locks
-        self.log = log
-        self.log.touch()  # a process may die before it has begun
         self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(way, threads, theirs, log), daemon=True)
-        with _environment(threads), _deaf():
-            self.process.start()
+        self.log = tempfile.NamedTemporaryFile(prefix="fastvit-bench-", delete=False)  # noqa: SIM115
+        self.process = context.Process(target=_serve, args=(threads, theirs, self.log.name), daemon=True)
+        try:
+            with _environment(threads), _deaf():
+                self.process.start()
+        except OSError:
+            self._remove_log()
+            raise
         theirs.close()  # so that its death ends the pipe
-
-    @classmethod
-    @contextmanager
-    def started(cls, way: Way, threads: int) -> Iterator["Worker"]:
-        with tempfile.TemporaryDirectory(prefix="fastvit-bench-") as folder:
-            worker = cls(way, threads, Path(folder) / "log")
-            try:
-                yield worker
-            finally:
-                worker.kill()
 
     def turn(self) -> float:
         """Seconds of a pass."""
@@ -131,62 +128,90 @@ class Worker:
     def stop(self) -> int:
         """Its peak of memory, in bytes, once it has ended."""
         peak = int(self.ask(False))
-        self.process.join(5)
+        self.end()
         return peak
 
-    def ask(self, question: bool) -> Any:
+    def ask(self, question: Way | bool) -> Any:
+        """What `_replies` says to it.
+
+        Raises:
+            WayError: it failed, died or hangs.
+        """
         try:
             self.pipe.send(question)
-        except OSError:
-            self._died()
-        return self.receive()
-
-    def receive(self) -> Any:
-        try:
             if not self.pipe.poll(PATIENCE):
-                raise WayError(f"gave no answer for {PATIENCE:.0f} seconds")
+                self.process.kill()  # no time to clean up: it would compute through the others' turns
+                raise WayError(f"gave no answer for {PATIENCE:g} seconds")
             answer = self.pipe.recv()
         except (EOFError, OSError):
-            self._died()
+            raise WayError(self._death()) from None
         if isinstance(answer, WayError):
             raise answer
         return answer
 
-    def _died(self) -> NoReturn:
-        self.process.join(5)
+    def _death(self) -> str:
+        """How it died, and its last words."""
+        self.process.join(GRACE)
         code = self.process.exitcode
         how = f"signal {-code}" if code is not None and code < 0 else f"status {code}"
-        said = [line for line in self.log.read_text(errors="replace").splitlines() if line.strip()]
-        raise WayError(f"its process died ({how})" + (f": {said[-1].strip()}" if said else ""))
+        self.log.seek(0)
+        said = [line for line in self.log.read().decode(errors="replace").splitlines() if line.strip()]
+        return f"its process died ({how})" + (f": {said[-1].strip()}" if said else "")
 
-    def kill(self) -> None:
+    def end(self) -> None:
+        """End the process, if it has not ended: at once, unless it is at work."""
+        self.pipe.close()
+        self.process.join(GRACE)
         self.process.kill()
         self.process.join()
-        self.pipe.close()
+        self._remove_log()
+
+    def _remove_log(self) -> None:
+        self.log.close()
+        Path(self.log.name).unlink(missing_ok=True)
 
 
-def _serve(way: Way, threads: int, pipe: Connection, log: Path) -> None:
-    """The way's process: makes it, sends its first answer, then seconds for every True and its peak for False."""
-    with log.open("wb") as file:  # what libraries print
+def _serve(threads: int, pipe: Connection, log: str) -> None:
+    """The way's process: `_replies` to what comes through the pipe, until that or the driver ends."""
+    with open(log, "wb") as file:  # what libraries print
         for stream in (1, 2):
             os.dup2(file.fileno(), stream)
+    with suppress(OSError):  # nothing stays behind if the driver is killed; on Windows an open file does
+        os.unlink(log)
+    threading.Thread(target=_end_with_the_driver, daemon=True).start()
+    with suppress(EOFError, OSError):  # of the pipe alone: the driver is gone, or has all it wants
+        replies = _replies(pipe.recv_bytes(), threads)
+        pipe.send(next(replies))
+        while True:
+            pipe.send(replies.send(pipe.recv()))
+
+
+def _end_with_the_driver() -> None:
+    """At once, since a pass or a compiler may take long."""
+    driver = multiprocessing.parent_process()
+    if driver:
+        driver.join()
+        os._exit(1)
+
+
+def _replies(way: bytes, threads: int) -> Generator[Any, bool, None]:
+    """A pickled way's first answer, then seconds for every True, and its peak for False; an error instead of any."""
     try:
         import torch
 
         torch.set_num_threads(threads)
-        run = way.make(**way.options)
+        made: Way = pickle.loads(way)  # here, since it imports what may be broken
+        run = made.make(**made.options)
         answer = _numbers(run())
         gc.collect()
         start_peak()
-        pipe.send(answer)
-        while pipe.recv():
+        wanted = yield answer
+        while wanted:
             run()
-            pipe.send(_seconds(run))
-        pipe.send(peak())
-    except EOFError:
-        pass  # the driver is gone
+            wanted = yield _seconds(run)
+        yield peak()
     except Exception as error:
-        pipe.send(WayError(f"{type(error).__name__}: {str(error).strip() or 'without a message'}".splitlines()[0]))
+        yield WayError(f"{type(error).__name__}: {str(error).strip() or 'without a message'}".splitlines()[0])
 
 
 def _seconds(run: Callable[[], Any]) -> float:
@@ -222,7 +247,8 @@ def _environment(threads: int) -> Iterator[None]:
 @contextmanager
 def _deaf() -> Iterator[None]:
     """Without Ctrl-C, which a process that starts meanwhile inherits: the driver hears it, and ends the process."""
-    if threading.current_thread() is not threading.main_thread():
+    ours = signal.getsignal(signal.SIGINT) is not None  # what is not Python's could not be set back
+    if not ours or threading.current_thread() is not threading.main_thread():
         yield
         return
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)

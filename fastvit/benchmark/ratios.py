@@ -1,13 +1,14 @@
 """Seconds of many turns -> medians and ratios, each with its quartiles."""
 
 import math
-import os
 import platform
 import statistics
 from collections.abc import Sequence
 from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 from typing import NamedTuple
+
+from ..reading import cores as usable_cores
 
 LIBRARIES = ("torch", "timm", "openvino", "onnxruntime", "nncf")
 
@@ -67,8 +68,3 @@ def processor() -> str:
             return next(line.partition(":")[2].strip() for line in file if line.startswith("model name"))
     except (OSError, StopIteration):  # another system, or a processor without a name
         return platform.processor() or platform.machine()
-
-
-def usable_cores() -> int:
-    """Those that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as format_json
+import math
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -70,7 +71,8 @@ def _report(result: Race, plain: Way, subject: Any) -> dict[str, Any]:
         row["images_per_second"] = 1000 * subject.batch / row["milliseconds"][1]
         if plain.name in result.seconds:
             row["times_faster"] = list(ratio(result.seconds[plain.name], seconds))
-            row["difference"] = difference(result.answers[plain.name], result.answers[name])
+            apart = difference(result.answers[plain.name], result.answers[name])
+            row["difference"] = apart if math.isfinite(apart) else None  # JSON has no infinity
         rows.append(row)
     return {
         "model": subject.source,
@@ -96,16 +98,16 @@ def _print(report: dict[str, Any]) -> None:
     for column in table.columns:
         column.no_wrap = True
     for row in report["ways"]:
-        faster, difference = row.get("times_faster"), row.get("difference")
+        faster, apart = row.get("times_faster"), row.get("difference", math.nan)
         table.add_row(
             row["way"],
             _spread(row["milliseconds"], 1),
             f"{row['images_per_second']:.1f}",
             _spread(faster, 2) if faster else "",
-            "" if difference is None else f"{difference:.0e}",
+            "inf" if apart is None else f"{apart:.0e}" if faster else "",
         )
     height, width = report["size"]
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False, emoji=False)  # a file may have any name
     with console.capture() as capture:  # typer knows what to do when the reader of a pipe has left
         console.print(report["machine"], "", sep="\n")
         console.print(
@@ -114,7 +116,7 @@ def _print(report: dict[str, Any]) -> None:
         )
         console.print(table)
         for name, reason in report["failed"].items():
-            console.print(f"{name}: {reason}", markup=False)
+            console.print(f"{name}: {reason}")
     typer.echo(capture.get(), nl=False)
 
 
