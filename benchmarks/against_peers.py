@@ -20,7 +20,6 @@ from readme import write_picture, write_section
 from results import Line, Results, arguments, left_out, markdown, parsed
 
 from fastvit.benchmark import Way, ways
-from fastvit.benchmark.ratios import machine
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -114,8 +113,8 @@ def picture(rows: list[Published], latencies: Latencies) -> "Figure":
 
 def main() -> None:
     parser = arguments(__file__, __doc__, seconds=12)
-    parser.add_argument("names", nargs="*", help="peers, by timm's names; all by default")
-    options = parsed(parser, whole=lambda options: not options.names)
+    parser.add_argument("names", nargs="*", default=[], help="peers, by timm's names; all by default")
+    options = parsed(parser)
     known = {row.name for row in PEERS}
     if unknown := [name for name in options.names if name not in known]:
         parser.error(f"{unknown[0]}: expected some of {', '.join(sorted(known))}")
@@ -123,7 +122,7 @@ def main() -> None:
     results = Results(options)
     lines = list({row.key: race(results, row) for row in rows}.values())
     latencies = Latencies(lines)
-    text = f"{machine()}\n\n{table(rows, latencies)}{left_out(lines)}"
+    text = f"{results.heading()}\n\n{table(rows, latencies)}{left_out(lines)}"
     print(text)
     if options.whole:
         text = f"{text}\n\n{write_picture(options.readme, Path(__file__).stem, picture(rows, latencies))}"

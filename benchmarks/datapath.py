@@ -3,29 +3,28 @@
     python benchmarks/datapath.py cifar10/test               rewrites its tables in benchmarks/README.md
     python benchmarks/datapath.py cifar10/test --large 40    fewer large pictures, printed only
 
-Each row runs a command twice in a process of its own: as it is, and in turn, with every picture read when it is wanted
-and with a clock around each step. Large pictures are 1,000 files of 12 megapixels, 20 different ones, with the spectrum
-of photographs and the noise of a camera. What they are read from is in memory already.
+Each row runs a command in two ways, in processes of their own: as it is, and in turn, with every picture read when it
+is wanted and with a clock around each step. They alternate, and medians count; where one takes over a minute, both run
+once. Large pictures are 1,000 files of 12 megapixels, 20 different ones, with the spectrum of photographs and the noise
+of a camera. All files are in memory already.
 """
 
-import argparse
-import datetime
 import json
 import os
-import platform
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 from typing import Any
 
-README = Path(__file__).parent / "README.md"
 STEPS = ("start", "decode", "resize, crop", "to numbers", "network")
+HEAD = ("pictures, command", *STEPS, "rest", "images/s in turn", "**ahead**", "times faster", "turns")
 LARGE, DIFFERENT = (4000, 3000), 20
-CIFAR10 = "fastvit_t8.cifar10"
+CIFAR10, DEVICE = "fastvit_t8.cifar10", ("--device", "cpu")
+LONG = 60  # seconds, from which a command is not run again
 
 
 def photograph(seed: int, width: int, height: int) -> Any:
@@ -114,14 +113,30 @@ def timed(arguments: list[str], report: Path | None = None) -> float:
     return time.time() - started
 
 
-def row(name: str, pictures: int, arguments: list[str], scratch: Path) -> list[str]:
-    ahead = timed(arguments)
-    report = scratch / "seconds.json"
-    in_turn = timed(arguments, report)
-    steps = json.loads(report.read_text())
-    parts = [1000 / pictures * seconds for seconds in (*steps.values(), in_turn - sum(steps.values()))]
-    speeds = [f"{pictures / in_turn:.1f}", f"**{pictures / ahead:.1f}**", f"{in_turn / ahead:.2f}"]
-    return [name, *(f"{part:.2f}" for part in parts), *speeds]
+def row(name: str, pictures: int, arguments: list[str], scratch: Path, turns: int) -> list[str]:
+    """Milliseconds of each step for one picture, and pictures a second."""
+    report, ahead, in_turn, parts = scratch / "seconds.json", list[float](), list[float](), list[list[float]]()
+    while len(parts) < turns and max(*ahead, *in_turn, 0.0, 0.0) < LONG:
+        if len(parts) % 2:
+            in_turn.append(timed(arguments, report))
+            ahead.append(timed(arguments))
+        else:
+            ahead.append(timed(arguments))
+            in_turn.append(timed(arguments, report))
+        steps = list(json.loads(report.read_text()).values())
+        parts.append([*steps, in_turn[-1] - sum(steps)])
+    milliseconds = [f"{1000 * median(part) / pictures:.2f}" for part in zip(*parts, strict=True)]
+    speeds = [f"{pictures / median(in_turn):.1f}", f"**{pictures / median(ahead):.1f}**"]
+    faster = median(slow / fast for slow, fast in zip(in_turn, ahead, strict=True))
+    return [name, *milliseconds, *speeds, f"{faster:.2f}", str(len(parts))]
+
+
+def warm(*folders: Path) -> None:
+    """Read all files once, and run the command on one, so that the first turn finds everything in memory."""
+    paths = [path for folder in folders for path in sorted(folder.glob("*/*"))]
+    for path in paths:
+        path.read_bytes()
+    timed(["classify", "--model", CIFAR10, str(paths[0]), *DEVICE])
 
 
 def enlarge(small: Path, folder: Path) -> None:
@@ -147,7 +162,7 @@ def effect(small: Path, scratch: Path) -> str:
     for option in ([], ["--fast-decoding"]):
         printed = [
             subprocess.run(
-                [sys.executable, "-m", "fastvit", *arguments, *option], capture_output=True, check=True
+                [sys.executable, "-m", "fastvit", *arguments, *DEVICE, *option], capture_output=True, check=True
             ).stdout
             for arguments in (
                 ["evaluate", CIFAR10, str(folder), "--json"],
@@ -163,57 +178,48 @@ def effect(small: Path, scratch: Path) -> str:
     return (
         f"`--fast-decoding`, on {len(changes):,} of the small pictures enlarged to 640 x 640: top-1 {before:.2f} "
         f"-> {after:.2f} %, the same class for {same:,}; a probability changes by {max(changes):.4f} at most, in the "
-        f"median picture by {statistics.median(changes):.4f}."
+        f"median picture by {median(changes):.4f}."
     )
 
 
-def rows(small: Path, large: int, scratch: Path) -> list[list[str]]:
+def rows(small: Path, large: int, turns: int, scratch: Path) -> list[list[str]]:
     weights, photographs = scratch / "t8.safetensors", scratch / "large"
     make_network(weights)
     make_large(photographs, large)
+    warm(small, photographs)
     number = sum(1 for _ in small.glob("*/*"))
-    classify, device = ["classify", "--json", "--model"], ["--device", "cpu"]
-    evaluate = ["evaluate", "--json", *device]
-    found = []
+    classify, evaluate, found = ["classify", "--json", *DEVICE, "--model"], ["evaluate", "--json", *DEVICE], []
     for name, pictures, arguments in (
-        ("small, classify", number, [*classify, CIFAR10, str(small), *device]),
+        ("small, classify", number, [*classify, CIFAR10, str(small)]),
         ("small, evaluate --workers 0", number, [*evaluate, CIFAR10, str(small), "--workers", "0"]),
-        ("large, classify", large, [*classify, str(weights), str(photographs), *device]),
+        ("large, classify", large, [*classify, str(weights), str(photographs)]),
         ("large, evaluate --workers 0", large, [*evaluate, str(weights), str(photographs), "--workers", "0"]),
         ("large, classify --fast-decoding", large, [*classify, str(weights), str(photographs), "--fast-decoding"]),
     ):
-        found.append(row(name, pictures, arguments, scratch))
+        found.append(row(name, pictures, arguments, scratch, turns))
         print(" | ".join(found[-1]), flush=True)
     return found
-
-
-def table(rows: list[list[str]]) -> str:
-    import PIL
-    import torch
-
-    head = ["pictures, command", *STEPS, "rest", "images/s in turn", "**ahead**", "times faster"]
-    lines = ["| " + " | ".join(line) + " |" for line in (head, ["---"] * len(head), *rows)]
-    machine = f"{platform.machine()}, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}"
-    versions = f"Python {platform.python_version()}, torch {torch.__version__}, Pillow {PIL.__version__}"
-    return "\n".join([f"{machine}; {versions}; {datetime.date.today()}.", "", *lines])
 
 
 def main() -> None:
     if sys.argv[1:2] == ["--child"]:
         child(bool(sys.argv[2]), Path(sys.argv[2]), sys.argv[3:])
         return
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("pictures", type=Path, help="a folder of class folders: CIFAR-10's test pictures")
-    parser.add_argument("--large", type=int, default=1000, help="number of large pictures (default 1000)")
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as scratch:
-        found = rows(options.pictures, options.large, Path(scratch))
-        changes = effect(options.pictures, Path(scratch))
-        print(changes)
-    if options.large == 1000:
-        from readme import write_section
+    from readme import write_section  # here, since it would count as the start of every child
+    from results import heading, markdown, page, parsed, surroundings
 
-        write_section(README, "datapath.py", f"{table(found)}\n\n{changes}")
+    parser = page(__doc__)
+    parser.add_argument("pictures", type=Path, help="a folder of class folders: CIFAR-10's test pictures")
+    parser.add_argument("--large", type=int, default=1000, help="number of large pictures (default %(default)s)")
+    parser.add_argument("--turns", type=int, default=3, help="of commands under a minute (default %(default)s)")
+    options = parsed(parser)
+    with tempfile.TemporaryDirectory() as scratch:
+        found = rows(options.pictures, options.large, options.turns, Path(scratch))
+        changes = effect(options.pictures, Path(scratch))
+    text = "\n\n".join([heading(surroundings(more=["pillow"])), markdown(HEAD, found), changes])
+    print(text)
+    if options.whole:
+        write_section(options.readme, Path(__file__).name, text)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from results import Line, Results
 
@@ -10,6 +11,7 @@ from fastvit.benchmark import Quartiles, Way
 
 LIBRARIES = 0.35e9  # bytes of a process before it holds a network
 COPIES = 3  # of the weights, while a way is prepared
+CONTAINER = Path("/sys/fs/cgroup/memory.max")
 
 
 @dataclass(frozen=True)
@@ -42,13 +44,9 @@ class Heats:
         return next(filter(None, (line.faster(ours, theirs) for line in reversed(self.lines))), None)
 
     def best(self, ways: Sequence[str]) -> str:
-        """The fastest of these beside the baseline; "" if none ran."""
-
-        def seconds(way: str) -> float:
-            times = self.faster(way, self.baseline)
-            return 1 / times.median if times else self.median(way)
-
-        return min((way for way in ways if way in self.ways), key=seconds, default="")
+        """The fastest of these beside the baseline, as races differ in speed; "" if none ran beside it."""
+        ratios = {way: times.median for way in ways if (times := self.faster(way, self.baseline))}
+        return max(ratios, key=ratios.__getitem__, default="")
 
 
 def heats(results: Results, key: str, entrants: list[Way], finalists: Callable[[Heats], list[str]], room: int) -> Heats:
@@ -65,6 +63,15 @@ def heats(results: Results, key: str, entrants: list[Way], finalists: Callable[[
 
 
 def room_for(parameters: int) -> int:
-    """How many processes, each with a network of so many parameters in float32, this machine's memory holds."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return max(3, int(0.9 * memory / (LIBRARIES + COPIES * 4 * parameters)))
+    """How many processes, each with a network of so many parameters in float32, the memory holds."""
+    return max(3, int(0.9 * memory() / (LIBRARIES + COPIES * 4 * parameters)))
+
+
+def memory() -> int:
+    """Bytes that the machine has, or that a container may take of them."""
+    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        allowed = CONTAINER.read_text().strip()
+    except OSError:  # not in one, or another system
+        return physical
+    return physical if allowed == "max" else min(physical, int(allowed))

@@ -7,16 +7,13 @@ Each row but the last has one setting more than the one before; the last is `fas
 Of the network at random every branch counts and channels differ widely, as they may after folding; it has no accuracy.
 """
 
-import argparse
-import datetime
-import os
-import platform
 from collections.abc import Callable, Iterator
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+from readme import write_section
+from results import heading, markdown, page, parsed, surroundings
 from torch import Tensor
 
 import fastvit
@@ -26,7 +23,6 @@ from fastvit.layer_errors import decibels, layer_errors
 from fastvit.quantization import quantize_onnx, quantize_openvino, quietly_nncf
 from fastvit.telemetry import silence
 
-README = Path(__file__).parent / "README.md"
 CALIBRATION = 300  # training pictures
 WORST = 12  # layers to be shown
 BATCH = 100
@@ -88,7 +84,7 @@ def chosen(pictures: Pictures, number: int) -> tuple[Tensor, Tensor]:
 
 
 def ways(model: fastvit.FastViT, calibration: Tensor) -> Iterator[tuple[str, str, Callable[[Tensor], Tensor]]]:
-    """(row, runtime, images -> logits): float32 first."""
+    """(row, runtime, images -> logits): float32 first. All rows begin with the same graph, as nncf changes a copy."""
     for runtime, graph, quantize, run in (
         ("OpenVINO", openvino_model(model), quantize_openvino, openvino_run),
         ("ONNX Runtime", onnx_model(model), quantize_onnx, onnxruntime_run),
@@ -142,10 +138,6 @@ def at_random(calibration: Tensor, images: Tensor) -> list[list[str]]:
     return lines
 
 
-def table(head: list[str], rows: list[list[str]]) -> str:
-    return "\n".join("| " + " | ".join(line) + " |" for line in (head, ["---"] * len(head), *rows))
-
-
 def worst_layers(model: fastvit.FastViT, images: Tensor) -> str:
     report = layer_errors(model, images)
     rows = sorted(report.layers, key=lambda layer: layer.alone, reverse=True)[:WORST]
@@ -156,38 +148,35 @@ def worst_layers(model: fastvit.FastViT, images: Tensor) -> str:
         for layer in rows
     ]
     kept = ", ".join(report.sensitive()) or "none"
-    return f"{table(['layer', 'kind', 'share, %', 'alone', 'weight', 'input', 'so far'], cells)}\n\nTo be kept: {kept}."
+    table = markdown(("layer", "kind", "share, %", "alone", "weight", "input", "so far"), cells)
+    return f"{table}\n\nTo be kept: {kept}."
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = page(__doc__)
     parser.add_argument("data", type=Path, help="the folder with train/CLASS/*.jpg and test/CLASS/*.jpg")
-    parser.add_argument("--pictures", type=int, help="of the test pictures, so many; then the tables are printed only")
-    options = parser.parse_args()
+    parser.add_argument("--pictures", type=int, default=10**9, help="of the test pictures, so many (default: all)")
+    options = parsed(parser)
     silence()
     model = fastvit.load("fastvit_t8.cifar10")
     calibration, _ = chosen(Pictures(options.data / "train", model.preprocess), CALIBRATION)
-    images, labels = chosen(Pictures(options.data / "test", model.preprocess), options.pictures or 10**9)
-    names = ("torch", "nncf", "openvino", "onnxruntime")
-    head = ["weights and activations", "runtime", "top-1, %", "loss", "same class, %", "signal to noise, dB"]
-    machine = f"{platform.machine()}, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}"
+    images, labels = chosen(Pictures(options.data / "test", model.preprocess), options.pictures)
+    row, noise = ("weights and activations", "runtime"), "signal to noise, dB"
+    head = (*row, "top-1, %", "loss", "same class, %", noise)
     text = "\n\n".join(
         [
-            f"{machine}; {', '.join(f'{name} {version(name)}' for name in names)}; {datetime.date.today()}.",
+            heading(surroundings()),
             f"fastvit_t8.cifar10, {len(images):,} test pictures, {len(calibration)} others to calibrate with:",
-            table(head, accuracy(model, calibration, images, labels)),
+            markdown(head, accuracy(model, calibration, images, labels)),
             "fastvit_t8 with random weights and widely differing channels, the first 256 of these pictures:",
-            table(["weights and activations", "runtime", "signal to noise, dB"], at_random(calibration, images[:256])),
+            markdown((*row, noise), at_random(calibration, images[:256])),
             f"The {WORST} layers of fastvit_t8.cifar10 that bring the most noise, in dB of signal to noise:",
             worst_layers(model, calibration[:64]),
         ]
     )
-    if options.pictures:
-        print(text)
-    else:
-        from readme import write_section
-
-        write_section(README, "int8.py", text)
+    print(text)
+    if options.whole:
+        write_section(options.readme, Path(__file__).name, text)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from readme import write_picture, write_section
 from results import Line, Results, arguments, left_out, markdown, parsed, verdict
 
 from fastvit.benchmark import Quartiles, Way, ways
-from fastvit.benchmark.ratios import machine
+from fastvit.telemetry import silence
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -34,7 +34,7 @@ DTYPES = {"float32": "f32", "bfloat16": "bf16"}
 
 
 def silent(answer: Any) -> None:
-    """Only the time is of interest."""
+    """None instead of the answer, of whose numbers a race would make a list: those of `copy` are 64 million."""
 
 
 def torch_product(edge: int, dtype: str) -> Callable[[], Any]:
@@ -47,6 +47,8 @@ def torch_product(edge: int, dtype: str) -> Callable[[], Any]:
 
 def openvino_product(edge: int, dtype: str, threads: int) -> Callable[[], Any]:
     import numpy
+
+    silence()
     import openvino
     from openvino import opset13 as operations
 
@@ -103,7 +105,10 @@ def ceilings(results: Results) -> tuple[str, dict[str, float], dict[str, str], l
         most[dtype], fastest[dtype] = max(speeds.values()), max(speeds, key=speeds.__getitem__)
         lines.append(line)
     line = results.race("memory", [Way("copy", copy), Way("read", read)])
-    speeds = {"copy": 2 * BUFFER / min(line.seconds["copy"]), "read": BUFFER / min(line.seconds["read"])}
+    moved = {"copy": 2 * BUFFER, "read": BUFFER}
+    speeds = {name: moved[name] / min(seconds) for name, seconds in line.seconds.items()}
+    if not speeds:
+        sys.exit(f"error: no way to use the memory runs here: {'; '.join(line.failed.values())}")
     rows += [[f"memory, {name}", f"{speed / 1e9:.1f} GB/s", ""] for name, speed in speeds.items()]
     most["memory"] = max(speeds.values())
     return markdown(("", "at most", "edge"), rows), most, fastest, [*lines, line]
@@ -168,16 +173,16 @@ def _percent(share: Quartiles | None) -> str:
 
 
 def report(table: str, shares: list[Share], lines: list[Line]) -> str:
-    """The section's text."""
+    """The section's text, without its heading."""
     head = ("", "GFLOP", "ms", "GFLOP/s", "of matrices, same turns", "of the ceiling", "GB/s", "of memory")
     part_head = ("", "time", "operations", "GFLOP/s", "of the ceiling", "GB/s", "of memory")
     ran = [share for share in shares if NETWORK in share.line.seconds]
-    texts = [machine(), table, markdown(head, [share.row() for share in ran])]
+    texts = [table, markdown(head, [share.row() for share in ran])]
     for share in ran:
         if share.key == TARGET[0] and share.of_matrices:
             found = share.of_matrices.median
             cells = [f"{share.key}, share of bfloat16 matrices", f"{TARGET[1]:.0%}", f"{found:.0%}"]
-            texts.insert(2, markdown(("", "at least", "measured", ""), [[*cells, verdict(found, TARGET[1])]]))
+            texts.insert(1, markdown(("", "at least", "measured", ""), [[*cells, verdict(found, TARGET[1])]]))
     rows = [row for share in ran for row in share.part_rows()]
     return "\n\n".join([*texts, markdown(part_head, rows)]) + left_out([*lines, *(share.line for share in shares)])
 
@@ -208,13 +213,13 @@ def main() -> None:
 
     parser = arguments(__file__, __doc__, seconds=15)
     parser.add_argument("--quick", action="store_true", help="three networks, in a few minutes")
-    options = parsed(parser, whole=lambda options: not options.quick)
+    options = parsed(parser)
     results = Results(options)
     table, most, fastest, lines = ceilings(results)
     every = [f"{name}@256" for name in fastvit.list_models()]
     keys = ["fastvit_t8@256", "fastvit_sa12@256", TARGET[0]] if options.quick else [*every, TARGET[0]]
     shares = [Share(results, key, fastest["bfloat16"], most) for key in keys]
-    text = report(table, shares, lines)
+    text = f"{results.heading()}\n\n{report(table, shares, lines)}"
     print(text)
     if options.whole:
         text = f"{text}\n\n{write_picture(options.readme, Path(__file__).stem, picture(shares))}"

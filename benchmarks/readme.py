@@ -1,5 +1,6 @@
 """The tables in README.md, each between the marks of the script that wrote it, and their pictures."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,9 @@ if TYPE_CHECKING:
 def write_section(readme: Path, name: str, text: str) -> None:
     """Replace what stands between <!-- name --> and <!-- /name -->; at the end of the file if it has no such marks."""
     start, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
-    before, _, rest = (readme.read_text() if readme.exists() else "").partition(start)
+    before, found, rest = (readme.read_text() if readme.exists() else "").partition(start)
+    if found and end not in rest:  # else all that follows would be lost
+        sys.exit(f"error: {readme}: {start.strip()} without {end} after it; put it where the section ends")
     with replacing(readme) as path:
         path.write_text(f"{before}{start}{text}\n{end}{rest.partition(end)[2] or chr(10)}")
 

@@ -14,7 +14,6 @@ from readme import write_picture, write_section
 from results import Line, Results, arguments, left_out, markdown, parsed
 
 from fastvit.benchmark import ways
-from fastvit.benchmark.ratios import machine
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -63,16 +62,16 @@ def picture(lines: list[Line]) -> "Figure":
 
 def main() -> None:
     parser = arguments(__file__, __doc__, seconds=20)
-    parser.add_argument("names", nargs="*", help=f"variants; by default {', '.join(NAMES)}")
+    parser.add_argument("names", nargs="*", default=[], help=f"variants; by default {', '.join(NAMES)}")
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="heights and widths")
-    options = parsed(parser, whole=lambda options: not options.names and options.sizes == SIZES)
+    options = parsed(parser)
     results, lines = Results(options), []
     for name in options.names or NAMES:
         for size in options.sizes:
             subject = ways.Subject(name, (size, size), threads=options.threads)
             mine = [ways.ours(subject, "openvino", precision) for precision in ("float32", "bfloat16")]
             lines.append(results.race(f"{name}@{size}", [ways.timms(subject, "reparameterized"), *mine]))
-    text = f"{machine()}\n\n{table(lines)}{left_out(lines)}"
+    text = f"{results.heading()}\n\n{table(lines)}{left_out(lines)}"
     print(text)
     if options.whole:
         text = f"{text}\n\n{write_picture(options.readme, Path(__file__).stem, picture(lines))}"

@@ -2,15 +2,18 @@
 
 import argparse
 import json
+import platform
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 from fastvit.benchmark import Quartiles, Race, Way, quartiles, race, ratio
 from fastvit.benchmark.ratios import LIBRARIES, difference, installed, processor
+from fastvit.reading import cores
 
 HERE = Path(__file__).parent
 
@@ -20,11 +23,12 @@ class Line:
     """A race without its answers, but with how far each is from the first way's."""
 
     key: str  # what was raced
-    about: dict[str, Any]  # where, with which versions, on how many threads
+    about: dict[str, Any]  # where, with which versions, on how many threads, for how long
     seconds: dict[str, list[float]]
     peaks: dict[str, int]
     differences: dict[str, float]
     failed: dict[str, str]
+    day: str = ""
 
     def median(self, way: str) -> float:
         """Seconds; infinite for a way that failed."""
@@ -46,16 +50,28 @@ class Results:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.path: Path | None = options.results
+        if self.path:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
         self.threads, self.seconds = options.threads, options.seconds
-        self.about = {"processor": processor(), "threads": self.threads} | {name: installed(name) for name in LIBRARIES}
+        self.about = surroundings(self.threads) | {"seconds": self.seconds}
         self.lines = {line.key: line for line in self._read() if line.about == self.about}
+        self.days = set[str]()  # of what `race` gave
 
     def race(self, key: str, ways: list[Way]) -> Line:
         """What the file has, or what is measured now."""
         line = self.lines.get(key)
         if line and {way.name for way in ways} == {*line.seconds, *line.failed}:
             print(f"{key}: done before", file=sys.stderr)
-            return line
+        else:
+            line = self._run(key, ways)
+        self.days.add(line.day)
+        return line
+
+    def heading(self) -> str:
+        """One line for the head of a table, once everything in it has been raced."""
+        return heading(self.about, self.days)
+
+    def _run(self, key: str, ways: list[Way]) -> Line:
         started = time.perf_counter()
         raced = race(ways, threads=self.threads, seconds=self.seconds, progress=_Progress(key))
         self.lines[key] = line = self._line(key, ways, raced)
@@ -69,7 +85,8 @@ class Results:
     def _line(self, key: str, ways: list[Way], raced: Race) -> Line:
         first = next((way.name for way in ways if way.name in raced.answers), "")
         differences = {name: difference(raced.answers[first], answer) for name, answer in raced.answers.items()}
-        return Line(key, self.about, raced.seconds, raced.peaks, differences, raced.failed)
+        today = date.today().isoformat()
+        return Line(key, self.about, raced.seconds, raced.peaks, differences, raced.failed, today)
 
     def _read(self) -> list[Line]:
         if not self.path or not self.path.exists():
@@ -84,7 +101,6 @@ class Results:
 
     def _write(self, line: Line) -> None:
         if self.path:
-            self.path.parent.mkdir(exist_ok=True)
             with self.path.open("a") as file:
                 if file.tell() and not self.path.read_text().endswith("\n"):
                     file.write("\n")
@@ -104,24 +120,60 @@ class _Progress:
             print(f"{self.key}: {text}", file=sys.stderr, flush=True)
 
 
-def arguments(script: str, about: str | None, seconds: float) -> argparse.ArgumentParser:
-    """The options that the scripts share."""
+def surroundings(threads: int = 0, more: Sequence[str] = ()) -> dict[str, Any]:
+    """What a measurement depends on: the machine, the threads (torch's for 0), the versions of libraries and `more`."""
     import torch
 
+    versions = {"Python": platform.python_version()} | {name: installed(name) for name in (*LIBRARIES, *more)}
+    return {
+        "processor": processor(),
+        "cores": cores(),
+        "capability": torch.backends.cpu.get_cpu_capability(),
+        "threads": threads or torch.get_num_threads(),
+        "versions": versions,
+    }
+
+
+def heading(about: Mapping[str, Any], days: Collection[str] = ()) -> str:
+    """One line for the head of a table: `surroundings`, and the first and the last of the days, or today."""
+    machine = f"{about['processor']}, {about['cores']} cores, {about['threads']} threads, {about['capability']}"
+    versions = ", ".join(f"{name} {found}" for name, found in about["versions"].items() if found)
+    duration = f"; {about['seconds']:g} s for each race" if "seconds" in about else ""
+    when = sorted({*days} or {date.today().isoformat()})
+    return f"{machine}; {versions}{duration}; {' to '.join(dict.fromkeys((when[0], when[-1])))}."
+
+
+def page(about: str | None) -> argparse.ArgumentParser:
+    """A parser with the one option that all scripts have."""
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    described = "write the tables into this file (benchmarks/README.md, if all other options are at their defaults)"
+    parser.add_argument("--readme", type=Path, metavar="FILE", help=described)
+    return parser
+
+
+def arguments(script: str, about: str | None, seconds: float) -> argparse.ArgumentParser:
+    """The options of the scripts that race."""
+    import torch
+
+    parser = page(about)
     default = HERE / "results" / f"{Path(script).stem}.jsonl"
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of each way (%(default)s)")
     parser.add_argument("--seconds", type=float, default=seconds, help="to measure each network for (%(default)s)")
     parser.add_argument("--results", type=Path, default=default, help="the finished races (results/SCRIPT.jsonl)")
-    parser.add_argument("--readme", type=Path, default=HERE / "README.md", help="the file that holds the table")
     return parser
 
 
-def parsed(parser: argparse.ArgumentParser, whole: Callable[[argparse.Namespace], bool]) -> argparse.Namespace:
-    """The options; `options.whole` says if the section is to be written. A part is kept only where --results says."""
+def parsed(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """The options; `options.whole` says if the section is to be written: it is the usual one, or --readme is given.
+
+    Races that are not the usual ones are kept only where --results says.
+    """
     options = parser.parse_args()
-    options.whole = whole(options)
-    if not options.whole and options.results == parser.get_default("results"):
+    defaults = {name: parser.get_default(name) for name in vars(options)}  # None: --readme, or it has to be given
+    usual = all(defaults[name] in (None, value) for name, value in vars(options).items() if name != "results")
+    options.whole = usual or options.readme is not None
+    options.readme = options.readme or HERE / "README.md"
+    if not usual and vars(options).get("results") == defaults.get("results"):
         options.results = None
     return options
 

@@ -7,7 +7,6 @@ Each is a process of its own, again and again, taking turns. The files are in th
 counted.
 """
 
-import argparse
 import random
 import subprocess
 import sys
@@ -15,10 +14,9 @@ import time
 from pathlib import Path
 
 from readme import write_section
-from results import HERE, markdown, verdict
+from results import HERE, heading, markdown, page, parsed, surroundings, verdict
 
 from fastvit.benchmark import quartiles, ratio
-from fastvit.benchmark.ratios import machine
 
 TURNS = 21
 FORWARD = """
@@ -65,13 +63,12 @@ def table(seconds: dict[str, list[float]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = page(__doc__)
     parser.add_argument("--turns", type=int, default=TURNS, help="of each program (default %(default)s)")
-    parser.add_argument("--readme", type=Path, default=HERE / "README.md", help="the file that holds the table")
-    options = parser.parse_args()
-    text = f"{machine()}\n\n{table(seconds_of(PROGRAMS, options.turns))}"
+    options = parsed(parser)
+    text = f"{heading(surroundings())}\n\n{table(seconds_of(PROGRAMS, options.turns))}"
     print(text)
-    if options.turns == TURNS:
+    if options.whole:
         write_section(options.readme, Path(__file__).name, text)
 
 

@@ -76,6 +76,8 @@ def ahead(tasks: Iterable[Callable[[], Result]], most: int) -> Generator[Result,
     ends, close it (`contextlib.closing`): what has not begun is then dropped, and what has is waited for.
     """
     pending = deque[Future[Result]]()
+    # Without warnings all the time, not picture by picture: threads would put back the filters of the whole process
+    # while the caller is at work, where a library that changes them for a moment would then keep the wrong ones.
     with without_warnings, ThreadPoolExecutor(min(most, cores()), "reading") as pool:
         try:
             for task in tasks:

@@ -18,6 +18,7 @@ import fastvit
 from fastvit.commands import evaluate, running
 from fastvit.data import DataError
 from fastvit.evaluation import BytePictures, Counts, choose_device, match_classes
+from fastvit.quantization import FEWEST
 
 app = typer.Typer()
 app.command()(evaluate.main)
@@ -150,6 +151,20 @@ def test_int8_is_calibrated_with_pictures_of_every_class(
     chosen = [data / "val" / picture for picture in ("cat/0.png", "cat/2.png", "ship/0.png", "ship/2.png")]
     transform = create_transform((3, 32, 32), is_training=False, interpolation="bicubic", crop_pct=1.0)
     assert torch.equal(given["calibration"], torch.stack([transform(Image.open(path)) for path in chosen]))
+
+
+def test_of_large_pictures_fewer_are_calibrated_with_but_enough(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for index in range(20):
+        Image.new("RGB", (32, 48), (index, 0, 0)).save(tmp_path / f"{index:02}.png")
+    preprocess = fastvit.Preprocess(size=(48, 32), crop=1.0, mean=(0, 0, 0), std=(1, 1, 1))
+    for most, number in ((2**27, 20), (3 * 48 * 32 * 10 + 1, 10), (1, FEWEST)):
+        monkeypatch.setattr(running, "MOST_NUMBERS", most)
+        images = running.calibration_images(tmp_path, preprocess)
+        assert images.shape == (number, 3, 48, 32) and images.dtype == torch.float32
+        expected = torch.tensor([index * 20 // number for index in range(number)])
+        assert torch.equal((images[:, 0, 0, 0] * 255).round(), expected.float())
 
 
 def test_the_table_comes_first_and_the_result_last(model: Path, data: Path) -> None:

@@ -5,6 +5,7 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, nullcontext
 from functools import partial
 from pathlib import Path
@@ -112,21 +113,26 @@ def test_an_error_comes_when_it_is_its_turn_and_ends_the_rest() -> None:
     assert list(results) == [] and max(begun) <= 6 and threads() == []
 
 
-def test_closing_drops_what_has_not_begun_and_waits_for_what_has() -> None:
+def test_closing_drops_what_has_not_begun_and_waits_for_what_has(monkeypatch: pytest.MonkeyPatch) -> None:
     begun, release, ended = itertools.count(), threading.Event(), []
+    shutdown = ThreadPoolExecutor.shutdown
+
+    def releasing(pool: ThreadPoolExecutor, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        shutdown(pool, wait=False, cancel_futures=cancel_futures)
+        release.set()
+        shutdown(pool, wait=wait)
 
     def task() -> None:
         if next(begun):
             waiting(release)
             ended.append(threading.current_thread())
 
+    monkeypatch.setattr(ThreadPoolExecutor, "shutdown", releasing)
     results = ahead((task for _ in range(100)), most=50)
     next(results)
-    timer = threading.Timer(0.1, release.set)
-    timer.start()
     results.close()
-    timer.join()
-    assert next(begun) <= 1 + 4 + 1 and len(ended) <= 4 + 1 and threads() == []
+    count = next(begun)
+    assert count <= 1 + 4 and len(ended) == count - 1 and threads() == []
 
 
 def test_an_interrupt_of_the_caller_leaves_no_thread() -> None:
@@ -185,15 +191,17 @@ def test_pictures_that_do_not_fit_are_decoded_one_after_the_other(
 ) -> None:
     monkeypatch.setattr(reading, "ROOM", Room(100))
     Image.new("RGB", (9, 9)).save(tmp_path / "a.png")  # 81 pixels
-    inside, most = 0, 0
+    lock, inside, most = threading.Lock(), 0, 0
 
     def read() -> None:
         nonlocal inside, most
         with decoded(tmp_path / "a.png"):
-            inside += 1
-            most = max(most, inside)
+            with lock:
+                inside += 1
+                most = max(most, inside)
             time.sleep(0.005)
-            inside -= 1
+            with lock:
+                inside -= 1
 
     list(ahead((read for _ in range(12)), 12))
     assert most == 1
