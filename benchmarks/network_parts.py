@@ -15,6 +15,7 @@ from fastvit.benchmark import ways
 from fastvit.graph import example, openvino_model
 from fastvit.lowering import lower
 from fastvit.model import FastViT
+from fastvit.telemetry import silence
 
 PASSES = 10  # profiled
 OPERATION = re.compile(r"(convolution|linear)(?:_(\d+))?/")  # how torch.export numbers them
@@ -78,6 +79,7 @@ def _by_part(counts: dict[str, Any], whole: str) -> dict[str, int]:
 
 def profile(model: FastViT, subject: ways.Subject, layers: dict[str, list[str]]) -> dict[str, float]:
     """Each part's share of the time that OpenVINO takes in bfloat16."""
+    silence()
     import openvino
 
     graph = openvino_model(model)

@@ -43,6 +43,7 @@ sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 import against_peers
 import against_timm
 import fold
+import heats as heats_module
 import limit
 import network_parts
 import peers
@@ -652,10 +653,95 @@ def test_a_part_is_printed_and_nothing_else(
     faked: list[Way], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(results_module, "HERE", tmp_path)
-    monkeypatch.setattr(sys, "argv", ["against_timm", "--quick"])
-    against_timm.main()
-    assert "fastvit_mci0@256" in capsys.readouterr().out and not list(tmp_path.iterdir())
-    assert not any("compile" in way.name for way in faked)
+    for part in (["--quick"], ["--size", "64", "fastvit_t8"]):
+        monkeypatch.setattr(sys, "argv", ["against_timm", *part])
+        against_timm.main()
+        assert "fastvit_t8@" in capsys.readouterr().out and not list(tmp_path.iterdir())
+        assert any("compile" in way.name for way in faked) == ("--quick" not in part)
+
+
+@pytest.mark.parametrize(
+    ("given", "written", "kept"),
+    [
+        ([], True, True),
+        (["--quick"], False, False),
+        (["--seconds", "5"], False, False),
+        (["--threads", "77"], False, False),
+        (["fastvit_t8"], False, False),
+        (["--seconds", "60.0"], True, True),
+        (["--quick", "--readme", "page.md"], True, False),
+        (["--quick", "--results", "kept.jsonl"], False, True),
+    ],
+)
+def test_only_the_usual_run_is_written_unless_a_file_is_given(
+    given: list[str], written: bool, kept: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parser = results_module.arguments("script.py", "", seconds=60)
+    parser.add_argument("names", nargs="*", default=[])
+    parser.add_argument("--quick", action="store_true")
+    monkeypatch.setattr(sys, "argv", ["script", *given])
+    found = results_module.parsed(parser)
+    assert (found.whole, found.results is not None) == (written, kept)
+    assert found.readme == (Path("page.md") if "--readme" in given else results_module.HERE / "README.md")
+
+
+def test_the_heading_has_the_days_of_the_races(faked: list[Way], tmp_path: Path) -> None:
+    file = tmp_path / "races.jsonl"
+    Results(options(file)).race("t8", ENTRANTS)
+    (old,) = map(json.loads, file.read_text().splitlines())
+    kept = [old | {"day": "2020-02-03"}, old | {"key": "not asked for", "day": "1999-01-01"}]
+    file.write_text("".join(f"{json.dumps(each)}\n" for each in kept))
+    again = Results(options(file))
+    again.race("t8", ENTRANTS)
+    assert again.heading().endswith("; 2020-02-03.") and f", {cores()} cores, 1 threads, " in again.heading()
+    again.race("sa12", ENTRANTS)
+    assert again.heading().endswith(f"; 2020-02-03 to {old['day']}.")
+
+
+def test_a_section_without_its_end_is_refused(tmp_path: Path) -> None:
+    page = tmp_path / "README.md"
+    page.write_text("<!-- /a.py -->\n<!-- a.py -->\nprose that would be lost\n")
+    with pytest.raises(SystemExit, match=r"<!-- a.py --> without <!-- /a.py --> after it"):
+        readme.write_section(page, "a.py", "x")
+    assert "prose" in page.read_text()
+
+
+@pytest.mark.parametrize(("limit", "expected"), [(None, 1.0), ("max", 1.0), ("1000000000", 1e9), (str(10**18), 1.0)])
+def test_the_memory_is_what_a_container_may_take(
+    limit: str | None, expected: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    monkeypatch.setattr(heats_module, "CONTAINER", tmp_path / "memory.max")
+    if limit:
+        (tmp_path / "memory.max").write_text(f"{limit}\n")
+    assert heats_module.memory() == (physical if expected == 1.0 else expected)
+
+
+def test_what_the_baseline_did_not_run_beside_is_never_the_best() -> None:
+    lines = [line("t8, heat 1", base=8.0, a=4.0, b=6.0), line("t8, heat 2", {"base": "no"}, c=0.1)]
+    found = Heats("t8", "base", lines)
+    assert found.best(["a", "b", "c"]) == "a" and found.best(["c"]) == ""
+
+
+def test_the_best_of_timms_ways_says_where_compiled_was_one_of_them() -> None:
+    with_it = line("t8@256", timm_reparameterized=40, timm_onnxruntime=12, timm_compiled=18, torch=30)
+    heats = [*TIMM, Heats("t8@256", against_timm.BASELINE, [with_it])]
+    assert "ran on 1 of 3 variants; there the best of them is 1.50 times" in against_timm.report(heats)
+    assert "ran on 0 of 2 variants." in against_timm.report(TIMM)
+
+
+def test_the_limit_of_memory_is_known_by_what_ran() -> None:
+    given = {"matrices": line("matrices", torch_1024=10, openvino_1024=20)}
+
+    def fake(key: str, entrants: list[Way]) -> Line:
+        return given[key.split()[0]]
+
+    results: Any = SimpleNamespace(race=fake, threads=1)
+    given["memory"] = line("memory", {"copy": "no"}, read=10)
+    assert limit.ceilings(results)[1]["memory"] == pytest.approx(limit.BUFFER / 0.01)
+    given["memory"] = line("memory", {"copy": "no", "read": "neither"})
+    with pytest.raises(SystemExit, match="no; neither"):
+        limit.ceilings(results)
 
 
 def test_pictures_are_drawn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -663,6 +749,7 @@ def test_pictures_are_drawn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     figures = {
         "against_timm": against_timm.picture(TIMM),
         "resolution": resolution.picture(TIMM_LINES),
+        "fold": fold.picture([line("t8", folded=2, unfolded=3), line("sa12", folded=2, timm_reparameterized=5)]),
         "limit": limit.picture(shares(monkeypatch)),
         "against_peers": against_peers.picture([*peers.FASTVIT, *peers.PEERS], against_peers.Latencies(lines)),
     }

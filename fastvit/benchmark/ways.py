@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from ..telemetry import silence
 from .racing import Way
 
 if TYPE_CHECKING:
@@ -170,6 +171,7 @@ def _openvino(precision: str) -> Callable[[nn.Module, Tensor, int], Run]:
     """OpenVINO's own conversion for the one size, and its hint for latency."""
 
     def make(model: nn.Module, pixels: Tensor, threads: int) -> Run:
+        silence()
         import openvino
         import torch
 

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 DeviceName = Annotated[str, typer.Option("--device", help="cpu, cuda, mps ... (default: the fastest there is).")]
 EngineName = Annotated[
-    str, typer.Option("--engine", help="torch, compile, onnxruntime, openvino, or auto: the fastest on this machine in that precision.")
+    str,
+    typer.Option(
+        "--engine", help="torch, compile, onnxruntime, openvino, or auto: the fastest here in that precision."
+    ),
 ]
 Precision = Annotated[
     str, typer.Option("--precision", help="float32, bfloat16, float16 or int8; not every engine has all.")
