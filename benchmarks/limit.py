@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 EDGES = (1024, 2048, 3072)  # of square matrices
 PRODUCTS = 4  # one after the other in OpenVINO, so that the conversion of what goes in does not count
 BUFFER = 256 * 2**20  # bytes; more than any cache
-DETAILED = ("fastvit_t8@256", "fastvit_sa12@256", "fastvit_mci0@256", "fastvithd@1024")
+DRAWN = ("fastvit_t8@256", "fastvit_sa12@256", "fastvit_mci0@256", "fastvithd@1024")
 NETWORK = "openvino bfloat16"
 TARGET = ("fastvithd@1024", 0.8)
 DTYPES = {"float32": "f32", "bfloat16": "bf16"}
@@ -123,7 +123,7 @@ class Share:
         way, operations = products("bfloat16", results.threads)[product]
         self.key = key
         self.line = results.race(key, [way, ways.ours(subject, "openvino", "bfloat16")])
-        self.parts: list[Part] = parts(subject, profiled=key in DETAILED)
+        self.parts: list[Part] = parts(subject)
         self.operations = sum(part.operations for part in self.parts)
         self.bytes = sum(part.bytes for part in self.parts)
         self.most, self.product, self.product_operations = most, product, operations
@@ -147,25 +147,16 @@ class Share:
             f"{self.bytes / seconds / self.most['memory']:.0%}",
         ]
 
-    def part_rows(self) -> list[list[str]]:
-        seconds = self.line.median(NETWORK)
-        return [
-            [
-                f"{self.key} {part.name}",
-                f"{part.time:.1%}",
-                f"{part.operations / self.operations:.1%}",
-                f"{self.speed(part) / 1e9:.0f}",
-                f"{self.speed(part) / self.most['bfloat16']:.0%}",
-                f"{part.bytes / part.time / seconds / 1e9:.1f}",
-                f"{part.bytes / part.time / seconds / self.most['memory']:.0%}",
-            ]
-            for part in self.parts
-            if part.time
-        ]
+    def of_ceiling(self, part: Part) -> float:
+        """A part's share of what products of matrices reach."""
+        return part.operations / self.seconds(part) / self.most["bfloat16"]
 
-    def speed(self, part: Part) -> float:
-        """Operations a second."""
-        return part.operations / (part.time * self.line.median(NETWORK))
+    def of_memory(self, part: Part) -> float:
+        """A part's share of what memory reaches."""
+        return part.bytes / self.seconds(part) / self.most["memory"]
+
+    def seconds(self, part: Part) -> float:
+        return part.time * self.line.median(NETWORK)
 
 
 def _percent(share: Quartiles | None) -> str:
@@ -175,7 +166,6 @@ def _percent(share: Quartiles | None) -> str:
 def report(table: str, shares: list[Share], lines: list[Line]) -> str:
     """The section's text, without its heading."""
     head = ("", "GFLOP", "ms", "GFLOP/s", "of matrices, same turns", "of the ceiling", "GB/s", "of memory")
-    part_head = ("", "time", "operations", "GFLOP/s", "of the ceiling", "GB/s", "of memory")
     ran = [share for share in shares if NETWORK in share.line.seconds]
     texts = [table, markdown(head, [share.row() for share in ran])]
     for share in ran:
@@ -183,21 +173,36 @@ def report(table: str, shares: list[Share], lines: list[Line]) -> str:
             found = share.of_matrices.median
             cells = [f"{share.key}, share of bfloat16 matrices", f"{TARGET[1]:.0%}", f"{found:.0%}"]
             texts.insert(1, markdown(("", "at least", "measured", ""), [[*cells, verdict(found, TARGET[1])]]))
-    rows = [row for share in ran for row in share.part_rows()]
-    return "\n\n".join([*texts, markdown(part_head, rows)]) + left_out([*lines, *(share.line for share in shares)])
+    texts += [
+        "Each part's share of the ceiling, and in brackets of the network's time:",
+        by_part(ran, lambda share, part: f"{share.of_ceiling(part):.0%} ({part.time:.0%})"),
+        "Each part's share of what memory reaches:",
+        by_part(ran, lambda share, part: f"{share.of_memory(part):.0%}"),
+    ]
+    return "\n\n".join(texts) + left_out([*lines, *(share.line for share in shares)])
+
+
+def by_part(shares: list[Share], cell: Callable[[Share, Part], str]) -> str:
+    """A table: a network a line, a part a column."""
+    names = [part.name for part in max((share.parts for share in shares), key=len, default=[])]
+    rows = []
+    for share in shares:
+        cells = {part.name: cell(share, part) for part in share.parts}
+        rows.append([share.key, *(cells.get(name, "-") for name in names)])
+    return markdown(("", *names), rows)
 
 
 def picture(shares: list[Share]) -> "Figure":
-    """For each detailed network: how wide a part is says its time, how high its share of the ceiling."""
+    """For some networks: how wide a part is says its time, how high its share of the ceiling."""
     from matplotlib.figure import Figure
 
-    shown = [share for share in shares if any(part.time for part in share.parts) and NETWORK in share.line.seconds]
+    shown = [share for share in shares if share.key in DRAWN and NETWORK in share.line.seconds]
     figure = Figure(figsize=(10, 2.2 * len(shown)), layout="constrained")
     panels = figure.subplots(max(1, len(shown)), 1, squeeze=False)
     for axes, share in zip(panels[:, 0], shown, strict=False):
         start = 0.0
         for index, part in enumerate(share.parts):
-            height = 100 * share.speed(part) / share.most["bfloat16"] if part.time else 0
+            height = 100 * share.of_ceiling(part)
             axes.bar(start, height, 100 * part.time, align="edge", color=f"C{index}", edgecolor="white")
             if part.time > 0.04:
                 axes.text(start + 50 * part.time, height + 2, part.name, ha="center", fontsize=8)

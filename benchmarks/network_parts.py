@@ -29,15 +29,15 @@ class Part:
     name: str
     operations: int  # a product and its sum are two
     bytes: int  # read and written by convolutions and linear layers, each once
-    time: float  # its share of the whole's; 0 if not profiled
+    time: float  # its share of the whole's
 
 
-def parts(subject: ways.Subject, profiled: bool) -> list[Part]:
+def parts(subject: ways.Subject) -> list[Part]:
     """From the images to the answer."""
     model = ways.network(subject.source)
     operations, moved, layers = arithmetic(model, subject.size)
-    times = profile(model, subject, layers) if profiled else {}
-    return [Part(name, operations[name], moved[name], times.get(name, 0.0)) for name in moved]
+    times = profile(model, subject, layers)
+    return [Part(name, operations[name], moved[name], times[name]) for name in moved]
 
 
 def part_of(module: str) -> str:

@@ -557,7 +557,7 @@ def test_the_peers_exist_in_timm_at_those_sizes() -> None:
 @pytest.mark.parametrize("name", ["fastvit_sa12", "fastvit_mci0", "fastvithd"])
 def test_the_parts_hold_all_the_arithmetic(name: str) -> None:
     subject = ways.Subject(name, (64, 96))
-    parts = network_parts.parts(subject, profiled=False)
+    parts = network_parts.parts(subject)
     stages = [f"stage {number}" for number in range(1, len(SMALL[name].depths) + 1)]
     assert [part.name for part in parts] == ["stem", *stages, "final conv", "head"]
     assert sum(part.operations for part in parts) == 2 * multiply_adds(reparameterize(small(name)), (64, 96))
@@ -565,7 +565,7 @@ def test_the_parts_hold_all_the_arithmetic(name: str) -> None:
 
 @pytest.mark.usefixtures("small_variants")
 def test_openvinos_time_is_spread_over_all_parts() -> None:
-    parts = network_parts.parts(ways.Subject("fastvit_sa12", (64, 64), threads=1), profiled=True)
+    parts = network_parts.parts(ways.Subject("fastvit_sa12", (64, 64), threads=1))
     assert all(part.time > 0 for part in parts) and sum(part.time for part in parts) == pytest.approx(1)
 
 
@@ -587,7 +587,7 @@ def test_what_bears_no_number_goes_with_what_ran_before() -> None:
 def shares(monkeypatch: pytest.MonkeyPatch) -> list[limit.Share]:
     """Of a network that does 6 GFLOP and takes three times as long as a product of matrices of 2 GFLOP."""
     parts = [network_parts.Part("stem", 10**9, 10**8, 0.25), network_parts.Part("head", 5 * 10**9, 2 * 10**8, 0.75)]
-    monkeypatch.setattr(limit, "parts", lambda subject, profiled: parts)
+    monkeypatch.setattr(limit, "parts", lambda subject: parts)
     product = 2.0 * 1024**3
     given = line("fastvithd@1024", torch_1024=product / 1e9 * 10, openvino_bfloat16=60)
     fake: Any = SimpleNamespace(race=lambda key, entrants: given, threads=1)
@@ -597,10 +597,11 @@ def shares(monkeypatch: pytest.MonkeyPatch) -> list[limit.Share]:
 def test_a_share_of_the_limit_is_operations_over_time(monkeypatch: pytest.MonkeyPatch) -> None:
     (share,) = shares(monkeypatch)
     assert share.of_matrices == pytest.approx((1, 1, 1))  # 6 GFLOP in 60 ms, and products at 100 GFLOP/s
-    _, target, whole, by_part = markdown_tables(limit.report("| a |\n|---|\n| b |", [share], []))
+    _, target, whole, of_ceiling, of_memory = markdown_tables(limit.report("| a |\n|---|\n| b |", [share], []))
     assert target[2][1:] == ["80%", "100%", "met"]
     assert whole[2] == ["fastvithd@1024", "6.00", "60.0", "100", "100% (100%-100%)", "50%", "5.0", "50%"]
-    assert by_part[2] == ["fastvithd@1024 stem", "25.0%", "16.7%", "67", "33%", "6.7", "67%"]
+    assert of_ceiling[::2] == [["", "stem", "head"], ["fastvithd@1024", "33% (25%)", "56% (75%)"]]
+    assert of_memory[2] == ["fastvithd@1024", "67%", "44%"]
 
 
 def test_products_of_matrices_multiply() -> None:
@@ -633,7 +634,7 @@ def test_each_script_writes_its_section(
     name: str, faked: list[Way], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     part = network_parts.Part("stem", 10**9, 10**8, 1.0)
-    monkeypatch.setattr(limit, "parts", lambda subject, profiled: [part])
+    monkeypatch.setattr(limit, "parts", lambda subject: [part])
     monkeypatch.setattr(fold, "folding", lambda name: ["0.1", "1e-15", "1e-07"])
     page, kept = tmp_path / "README.md", tmp_path / "kept.jsonl"
     page.write_text(f"before\n<!-- {name}.py -->\nyesterday\n<!-- /{name}.py -->\nafter\n")
