@@ -16,7 +16,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from peers import FASTVIT, PEERS, Published
-from readme import write_picture, write_section
+from readme import plain_numbers, write_picture, write_section
 from results import Line, Results, arguments, left_out, markdown, parsed
 
 from fastvit.benchmark import Way, ways
@@ -105,6 +105,7 @@ def picture(rows: list[Published], latencies: Latencies) -> "Figure":
                 label=f"{family}, distilled" if distilled else family,
             )
         axes.set(xscale="log", xlabel="milliseconds for one picture", title=way)
+        plain_numbers(axes.xaxis)
         axes.grid(alpha=0.3, which="both")
     panels[0].set_ylabel("top-1 on ImageNet-1k, %")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from fastvit.atomic import replacing
 
 if TYPE_CHECKING:
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 
@@ -18,6 +19,15 @@ def write_section(readme: Path, name: str, text: str) -> None:
         sys.exit(f"error: {readme}: {start.strip()} without {end} after it; put it where the section ends")
     with replacing(readme) as path:
         path.write_text(f"{before}{start}{text}\n{end}{rest.partition(end)[2] or chr(10)}")
+
+
+def plain_numbers(axis: "Axis") -> None:
+    """Of a logarithmic axis: 20, 50, 100, instead of powers of ten that overlap."""
+    from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
+
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(ScalarFormatter())
+    axis.set_minor_formatter(NullFormatter())
 
 
 def write_picture(readme: Path, name: str, figure: "Figure") -> str:

@@ -10,7 +10,7 @@ prepares. At 2048 pixels a pass of a large network takes seconds: then there are
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from readme import write_picture, write_section
+from readme import plain_numbers, write_picture, write_section
 from results import Line, Results, arguments, left_out, markdown, parsed
 
 from fastvit.benchmark import ways
@@ -50,6 +50,7 @@ def picture(lines: list[Line]) -> "Figure":
             panels[1][column].plot(edges, [line.peaks[way] / 1e6 for line in there], "o-")
         panels[0][column].set(title=name, yscale="log")
         panels[1][column].set(xlabel="pixels", yscale="log", xscale="log")
+        plain_numbers(panels[1][column].yaxis)
         panels[1][column].set_xticks(SIZES, [str(size) for size in SIZES], rotation=60)
         panels[1][column].minorticks_off()
         for row in panels:
