@@ -232,7 +232,7 @@ def test_an_engine_answers_as_it_is_asked_to(
     run: Callable[..., Result], weights: Path, picture: Path, engines: list[dict]
 ) -> None:
     result = run(picture, "--json", "--engine", "auto", "--precision", "bfloat16", "--top", 6)
-    assert engines == [{"name": "auto", "precision": "bfloat16", "calibration": None}]
+    assert engines == [{"name": "auto", "precision": "bfloat16", "calibration": None, "keep": ()}]
     assert result.stderr == "openvino, the fastest of all\n"
     expected = numpy.array([probability for _, probability in by_hand(weights, picture)]) ** 2
     found = [entry["probability"] for entry in lines(result)[0]["predictions"]]

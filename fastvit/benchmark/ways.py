@@ -6,10 +6,8 @@ initial values, the same in every process, and the same in timm's network, so th
 
 from __future__ import annotations
 
-import logging
 import os
 import tempfile
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -155,9 +153,9 @@ def _onnxruntime(model: nn.Module, pixels: Tensor, threads: int) -> Run:
     import onnxruntime
     import torch
 
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        logging.disable(logging.WARNING)
+    from ..graph import quietly
+
+    with tempfile.TemporaryDirectory() as folder, quietly():
         file = os.path.join(folder, "model.onnx")
         torch.onnx.export(_folded_by_timm(model), (pixels,), file, dynamo=True, verbose=False)
         options = onnxruntime.SessionOptions()
