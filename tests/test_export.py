@@ -843,7 +843,8 @@ def test_what_the_command_cannot_do_is_one_line_and_status_2(
 def test_importing_it_brings_in_nothing_heavy() -> None:
     heavy = ("onnx", "onnxruntime", "openvino", "coremltools", "executorch")
     code = f"import sys, fastvit.export; assert not set({heavy}) & set(sys.modules), set({heavy}) & set(sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, stdin=subprocess.DEVNULL, check=False)
+    assert (done.returncode, done.stdout) == (0, b""), done.stderr
 
 
 def test_random_weights_are_such_that_float16_holds() -> None:
