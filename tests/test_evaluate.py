@@ -143,11 +143,18 @@ def test_int8_is_calibrated_with_pictures_of_every_class(
 
     monkeypatch.setattr(fastvit, "engine", Engine)
     monkeypatch.setattr(running, "CALIBRATION", 4)
-    options = ["--engine=openvino", "--precision=int8", f"--calibration={data / 'val'}", "--json"]
+    options = [
+        "--engine=openvino",
+        "--precision=int8",
+        f"--calibration={data / 'val'}",
+        "--json",
+        "--keep=stem",
+        "--keep=head",
+    ]
     code, output = run(model, data, *options)
     assert code == 0 and json.loads(output.splitlines()[-1])["top1"] == 50
     ((name, given),) = asked
-    assert (name, given["precision"]) == ("openvino", "int8")
+    assert (name, given["precision"], list(given["keep"])) == ("openvino", "int8", ["stem", "head"])
     chosen = [data / "val" / picture for picture in ("cat/0.png", "cat/2.png", "ship/0.png", "ship/2.png")]
     transform = create_transform((3, 32, 32), is_training=False, interpolation="bicubic", crop_pct=1.0)
     assert torch.equal(given["calibration"], torch.stack([transform(Image.open(path)) for path in chosen]))

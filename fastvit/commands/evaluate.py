@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .common import fail, network
-from .running import DeviceName, EngineName, FastDecoding, Precision, calibration_images, device_for, runner
+from .running import PLAIN, DeviceName, EngineName, FastDecoding, Precision, calibration_images, device_for, runner
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -69,8 +69,8 @@ def main(
         counts = Counts(match_classes(pictures.classes, cfg), weights.num_classes)
         seen = calibration_images(calibration, preprocess) if calibration else None
         run = runner(weights.to(chosen), engine, precision, folded=reparameterized, calibration=seen, keep=keep or ())
-        # Before the clock: an engine is compiled, and compared with eager torch, when it is first called.
-        run(torch.zeros(min(batch_size, len(pictures)), 3, *preprocess.size, device=chosen))
+        if (engine, precision) != PLAIN:  # before the clock: an engine is compiled and compared at its first call
+            run(torch.zeros(min(batch_size, len(pictures)), 3, *preprocess.size, device=chosen))
         seconds = _count(counts, run, pictures, batch_size, workers, chosen)
     except (ValueError, OSError, EngineError) as error:
         fail(error)

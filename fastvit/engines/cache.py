@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from ..atomic import replacing
+from ..reading import cores
 from .parity import Wanted
 
 LOG = logging.getLogger("fastvit")
@@ -153,8 +154,7 @@ def machine() -> str:
             name = names[0] if names else name
     except OSError:
         pass  # not Linux
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{name}, {cores} cores, {torch.backends.cpu.get_cpu_capability()}"
+    return f"{name}, {cores()} cores, {torch.backends.cpu.get_cpu_capability()}"
 
 
 def _whole(home: Path) -> bool:
