@@ -20,6 +20,7 @@ import fastvit
 from fastvit.data import Pictures
 from fastvit.graph import onnx_model, openvino_model
 from fastvit.layer_errors import decibels, layer_errors
+from fastvit.openvino_core import core
 from fastvit.quantization import quantize_onnx, quantize_openvino, quietly_nncf
 from fastvit.telemetry import silence
 
@@ -54,13 +55,9 @@ def naively(graph: Any, images: Tensor, row: str) -> Any:
 
 def openvino_run(graph: Any, precision: str = "float32") -> Callable[[Tensor], Tensor]:
     """images -> logits; what is not in int8 in bfloat16 where it is asked for and the processor computes in it."""
-    import openvino
-
-    core = openvino.Core()
-    hint = (
-        "bf16" if precision != "float32" and "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "f32"
-    )
-    compiled = core.compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": hint})
+    computes_in = core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    hint = "bf16" if precision != "float32" and "BF16" in computes_in else "f32"
+    compiled = core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": hint})
     return lambda images: torch.from_numpy(compiled([images.numpy()])[0].copy())
 
 

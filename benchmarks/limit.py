@@ -19,6 +19,7 @@ from readme import write_picture, write_section
 from results import Line, Results, arguments, left_out, markdown, parsed, verdict
 
 from fastvit.benchmark import Quartiles, Way, ways
+from fastvit.openvino_core import core
 from fastvit.telemetry import silence
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def openvino_product(edge: int, dtype: str, threads: int) -> Callable[[], Any]:
     config = {"INFERENCE_PRECISION_HINT": DTYPES[dtype], "INFERENCE_NUM_THREADS": threads}
     config["PERFORMANCE_HINT"] = "LATENCY"
     graph = openvino.Model([product], [start])
-    request = openvino.Core().compile_model(graph, "CPU", config).create_infer_request()
+    request = core().compile_model(graph, "CPU", config).create_infer_request()
     return lambda: silent(request.infer([weight], share_inputs=True, share_outputs=True))
 
 

@@ -15,7 +15,7 @@ from fastvit.benchmark import ways
 from fastvit.graph import example, openvino_model
 from fastvit.lowering import lower
 from fastvit.model import FastViT
-from fastvit.telemetry import silence
+from fastvit.openvino_core import core
 
 PASSES = 10  # profiled
 OPERATION = re.compile(r"(convolution|linear)(?:_(\d+))?/")  # how torch.export numbers them
@@ -79,9 +79,6 @@ def _by_part(counts: dict[str, Any], whole: str) -> dict[str, int]:
 
 def profile(model: FastViT, subject: ways.Subject, layers: dict[str, list[str]]) -> dict[str, float]:
     """Each part's share of the time that OpenVINO takes in bfloat16."""
-    silence()
-    import openvino
-
     graph = openvino_model(model)
     graph.reshape([1, model.in_chans, *subject.size])
     config = {
@@ -90,7 +87,7 @@ def profile(model: FastViT, subject: ways.Subject, layers: dict[str, list[str]])
         "INFERENCE_NUM_THREADS": subject.threads,
         "PERF_COUNT": True,
     }
-    request = openvino.Core().compile_model(graph, "CPU", config).create_infer_request()
+    request = core().compile_model(graph, "CPU", config).create_infer_request()
     images = example(model, 1, *subject.size).numpy()
     seconds: dict[str, list[float]] = defaultdict(list)
     for turn in range(PASSES + 1):

@@ -7,6 +7,7 @@ kept in --folder, each with its input; a table of counts comes at the end, and t
 """
 
 import argparse
+import ctypes
 import functools
 import json
 import multiprocessing
@@ -324,6 +325,7 @@ class Verdict:
 
 
 HARM = ("os.system", "os.exec", "os.posix_spawn", "os.remove", "os.rename", "os.mkdir", "subprocess.Popen", "socket.")
+LIBC = ctypes.CDLL(None)
 _watched: list[str] | None = None  # what was done that loading must not do; None: nobody watches
 _hooked = False
 
@@ -386,6 +388,8 @@ def _memory(reset: bool = False) -> int:
     """Bytes at most since the last reset; 0 where it is not known."""
     try:
         if reset:
+            if hasattr(LIBC, "malloc_trim"):  # what has been freed and kept would be taken first, and not be seen
+                LIBC.malloc_trim(0)
             Path("/proc/self/clear_refs").write_text("5")
         [peak] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
         return int(peak.split()[1]) * 1024

@@ -556,3 +556,24 @@ for shape in ((1, 3, 64, 64), (2, 3, 40, 72)):
     arguments = [sys.executable, "-c", code, str(Path(__file__).parent)]
     ran = subprocess.run(arguments, capture_output=True, text=True, check=True)
     assert len(ran.stdout.split()) == 2 and all(float(error) < 1e-5 for error in ran.stdout.split())
+
+
+def test_a_signal_after_engines_are_gone_is_heard(kept: Path) -> None:
+    """Each core of OpenVINO lends its thread a stack for signals, and two that go in turn leave one that is gone."""
+    code = """
+import os, signal, torch
+from fastvit import engine
+from small import small
+for _ in range(2):  # the first goes once the second has come
+    run = engine(small("fastvit_t8"), "openvino")
+    run(torch.randn(1, 3, 32, 32))
+del run
+heard = []
+signal.signal(signal.SIGUSR1, lambda *_: heard.append("heard"))
+os.kill(os.getpid(), signal.SIGUSR1)
+print(*heard)
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parent, check=True
+    )
+    assert ran.stdout == "heard\n"

@@ -29,6 +29,7 @@ from fastvit.export import ExportError, Report, coreml, export, mil, subject
 from fastvit.export.staging import staged
 from fastvit.graph import as_onnx, as_openvino, traced
 from fastvit.lowering import lower
+from fastvit.openvino_core import core
 
 SUFFIXES = (".pt2", ".onnx", ".xml", ".mlpackage")
 TINY = replace(CONFIGS["fastvit_t8"], depths=(1, 1, 1, 1), width=8)
@@ -57,9 +58,7 @@ def run_file(path: Path, images: Tensor) -> list[Tensor]:
 
         return [torch.from_numpy(a) for a in onnxruntime.InferenceSession(path).run(None, {"images": images.numpy()})]
     if path.suffix == ".xml":
-        import openvino
-
-        compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        compiled = core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
         return [torch.from_numpy(a) for a in compiled({"images": images.numpy()}).to_tuple()]
     if path.suffix == ".pt2":
         with torch.no_grad():
@@ -74,9 +73,7 @@ def metadata_of(path: Path) -> dict[str, str]:
 
         return {entry.key: entry.value for entry in onnx.load(path).metadata_props}
     if path.suffix == ".xml":
-        import openvino
-
-        return {key: str(value) for key, value in openvino.Core().read_model(path).get_rt_info("fastvit").value.items()}
+        return {key: str(value) for key, value in core().read_model(path).get_rt_info("fastvit").value.items()}
     if path.suffix == ".pt2":
         extra = {"fastvit.json": ""}
         torch.export.load(path, extra_files=extra)
@@ -172,7 +169,6 @@ def test_a_file_tells_nothing_of_the_machine_it_was_made_on(suffix: str, reports
 
 def test_inputs_outputs_and_axes_have_names(reports: dict[str, Report]) -> None:
     import onnx
-    import openvino
 
     graph = onnx.load(reports[".onnx"].path).graph
     axes = {
@@ -180,7 +176,7 @@ def test_inputs_outputs_and_axes_have_names(reports: dict[str, Report]) -> None:
         for value in (*graph.input, *graph.output)
     }
     assert axes == {"images": ["batch", 3, "height", "width"], "logits": ["batch", 4]}
-    read = openvino.Core().read_model(reports[".xml"].path)
+    read = core().read_model(reports[".xml"].path)
     assert (read.input().any_name, read.output().any_name) == ("images", "logits")
     exported = torch.export.load(reports[".pt2"].path)
     assert sorted((int(bounds.lower), bounds.upper > 1e6) for bounds in exported.range_constraints.values()) == [
@@ -364,9 +360,7 @@ def of_file(path: Path) -> Graph:
 
         return of_onnx(onnx.load(path))
     if path.suffix == ".xml":
-        import openvino
-
-        return of_openvino(openvino.Core().read_model(path))
+        return of_openvino(core().read_model(path))
     return of_program(torch.export.load(path)) if path.suffix == ".pt2" else of_mil(coreml_program(path))
 
 

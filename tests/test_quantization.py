@@ -24,6 +24,7 @@ from fastvit import FastViT, create_model, reparameterize
 from fastvit.graph import onnx_model, openvino_model
 from fastvit.layer_errors import LayerError, LayerErrors, decibels, layer_errors, round_input, round_weight
 from fastvit.layers import SqueezeExcite
+from fastvit.openvino_core import core
 from fastvit.quantization import quantize_onnx, quantize_openvino, quietly_nncf
 from fastvit.telemetry import silence
 
@@ -126,9 +127,7 @@ def onnx_scales(graph: Any) -> list[tuple[np.ndarray, np.ndarray]]:
 
 
 def openvino_outputs(graph: Any, images: Tensor) -> Tensor:
-    import openvino
-
-    compiled = openvino.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return torch.from_numpy(compiled([images.numpy()])[0].copy())
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from ..openvino_core import core
 from ..telemetry import silence
 from .racing import Way
 
@@ -180,7 +181,7 @@ def _openvino(precision: str) -> Callable[[nn.Module, Tensor, int], Run]:
             "INFERENCE_PRECISION_HINT": precision,
             "INFERENCE_NUM_THREADS": threads,
         }
-        compiled = openvino.Core().compile_model(openvino.convert_model(traced), "CPU", settings)
+        compiled = core().compile_model(openvino.convert_model(traced), "CPU", settings)
         request, feed = compiled.create_infer_request(), pixels.numpy()
         return lambda: torch.from_numpy(next(iter(request.infer([feed]).values())))
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..graph import openvino_model
-from ..telemetry import silence
+from ..openvino_core import core
 from . import cache
 from .parity import EngineError, Run, Wanted
 
@@ -23,19 +23,15 @@ def build(model: nn.Module, wanted: Wanted) -> Run:
 
     int8 runs what is not quantized in bfloat16 where the processor computes in it.
     """
-    silence()
-    import openvino
-
-    core = openvino.Core()
     path = cache.converted("openvino", model, wanted, "model.xml", lambda path: _convert(model, wanted, path))
-    graph = core.read_model(path)
-    config = _config(core, wanted)
+    graph = core().read_model(path)
+    config = _config(wanted)
     fixed = None
     if wanted.input_size:
         size = (1, graph.input(0).partial_shape[1].get_length(), *wanted.input_size)
         fixed = graph.clone()
         fixed.reshape(list(size))
-        fixed_run = _runner(core.compile_model(fixed, "CPU", config))
+        fixed_run = _runner(core().compile_model(fixed, "CPU", config))
     lock, any_size = threading.Lock(), list[Run]()
 
     def run(images: Tensor) -> list[Tensor]:
@@ -43,14 +39,14 @@ def build(model: nn.Module, wanted: Wanted) -> Run:
             return fixed_run(images)
         with lock:
             if not any_size:
-                any_size.append(_runner(core.compile_model(graph, "CPU", config)))
+                any_size.append(_runner(core().compile_model(graph, "CPU", config)))
         return any_size[0](images)
 
     return run
 
 
-def _config(core: Any, wanted: Wanted) -> dict[str, Any]:
-    computes_in = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+def _config(wanted: Wanted) -> dict[str, Any]:
+    computes_in = core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     if wanted.precision == "float16" and "FP16" not in computes_in:
         raise EngineError("openvino: this processor does not compute in float16: choose bfloat16 or float32")
     hint = HINTS.get(wanted.precision) or ("bf16" if "BF16" in computes_in else "f32")

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ..graph import as_openvino
+from ..openvino_core import core
 from ..telemetry import silence
 from .subject import Format, Opened, Subject
 
@@ -25,12 +26,8 @@ def _write(subject: Subject, path: Path) -> None:
 
 def _open(path: Path) -> Opened:
     """On the CPU and in float32, since its own choice, bfloat16 where there is such a processor, proves little."""
-    silence()
-    import openvino
-
-    core = openvino.Core()
-    model = core.read_model(path)
-    compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    model = core().read_model(path)
+    compiled = core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
 
     def run(images: Tensor) -> list[Tensor]:
         answers = compiled(images.numpy())
