@@ -208,7 +208,7 @@ def test_errors_are_one_line(model: Path, data: Path, tmp_path: Path) -> None:
     assert "fastvit_t9" in error("fastvit_t9", data)
     assert "precision 'int9'" in error(model, data, "--precision=int9")
     assert "--precision int8 needs pictures" in error(model, data, "--precision=int8")
-    assert "--calibration is for --precision int8" in error(model, data, f"--calibration={data}")
+    assert "--calibration is for --precision int8" in error(model, data, f"--calibration={data}/nowhere")
     assert f"{tmp_path}/nowhere: there is no such file" in error(
         model, data, "--precision=int8", f"--calibration={tmp_path}/nowhere"
     )

@@ -6,13 +6,14 @@ import json as format_json
 import sys
 import time
 from contextlib import closing
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .common import fail, network
+from .common import fail, network, working
 from .running import PLAIN, DeviceName, EngineName, FastDecoding, Precision, calibration_images, device_for, runner
 
 if TYPE_CHECKING:
@@ -67,10 +68,11 @@ def main(
         folder = held_out_folder(data) if any((data / name).is_dir() for name in HELD_OUT) else data
         pictures = BytePictures(folder, preprocess, fast_decoding)
         counts = Counts(match_classes(pictures.classes, cfg), weights.num_classes)
-        seen = calibration_images(calibration, preprocess) if calibration else None
+        seen = partial(calibration_images, calibration, preprocess) if calibration else None
         run = runner(weights.to(chosen), engine, precision, folded=reparameterized, calibration=seen, keep=keep or ())
         if (engine, precision) != PLAIN:  # before the clock: an engine is compiled and compared at its first call
-            run(torch.zeros(min(batch_size, len(pictures)), 3, *preprocess.size, device=chosen))
+            with working(f"trying {engine} in {precision}"):
+                run(torch.zeros(min(batch_size, len(pictures)), 3, *preprocess.size, device=chosen))
         seconds = _count(counts, run, pictures, batch_size, workers, chosen)
     except (ValueError, OSError, EngineError) as error:
         fail(error)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .common import working
+
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
@@ -64,12 +66,13 @@ def runner(
     precision: str,
     *,
     folded: bool = True,
-    calibration: Tensor | None = None,
+    calibration: Callable[[], Tensor] | None = None,
     keep: Sequence[str] = (),
 ) -> Callable[[Tensor], Tensor]:
     """What answers: images (B, 3, H, W) on the network's device -> logits (B, classes). The network is used up.
 
-    In torch and float32 it is the network itself, folded unless told otherwise, and ready at once; else an engine.
+    In torch and float32 it is the network itself, folded unless told otherwise, and ready at once; else an engine,
+    and for int8 `calibration` gives the pictures.
 
     Raises:
         ValueError: options that do not go together.
@@ -90,7 +93,9 @@ def runner(
     if (engine, precision) == PLAIN:
         network = fastvit.reparameterize(network, inplace=True) if folded else network
         return network.to(memory_format=torch.channels_last)
-    chosen = fastvit.engine(network, engine, precision=precision, calibration=calibration, keep=keep)
+    with working(f"preparing {engine} in {precision}"):
+        seen = calibration() if calibration else None
+        chosen = fastvit.engine(network, engine, precision=precision, calibration=seen, keep=keep)
     if chosen.chosen:
         typer.echo(chosen.chosen, err=True)
     return chosen  # type: ignore[return-value]  # a FastViT with a classifier gives no list
