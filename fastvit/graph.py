@@ -145,7 +145,12 @@ def as_openvino(exported: torch.export.ExportedProgram, outputs: Sequence[str]) 
     import openvino
 
     with quietly():
-        made = openvino.convert_model(exported)
+        try:
+            made = openvino.convert_model(exported)
+        except Exception as error:
+            if "KeyboardInterrupt" in str(error):  # in what it calls back, which it passes on as an error of its own
+                raise KeyboardInterrupt from None
+            raise
     for output, name in zip(made.outputs, outputs, strict=True):
         output.get_tensor().set_names({name})
     return made

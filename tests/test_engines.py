@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from fastvit import create_model, engine, reparameterize
 from fastvit.engines import Engine, EngineError, available, cache, choice, parity
+from fastvit.graph import openvino_model
 from fastvit.lowering import Alternating
 
 RUNTIMES = ("torch", "onnxruntime", "openvino")
@@ -266,6 +267,17 @@ def test_what_a_library_raises_is_one_line(when: str, monkeypatch: pytest.Monkey
     monkeypatch.setattr(pytorch, "build", fails if when == "build" else lambda model, wanted: fails)
     with pytest.raises(EngineError, match=r"^torch failed: RuntimeError: several lines$"):
         engine(small("fastvit_t8"), "torch")(torch.randn(1, 3, 32, 32))
+
+
+def test_an_interrupted_conversion_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoder = pytest.importorskip("openvino.frontend.pytorch.fx_decoder").TorchFXPythonDecoder
+
+    def interrupted(self: Any) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(decoder, "get_op_type", interrupted)  # it is asked by the converter, which is not Python
+    with pytest.raises(KeyboardInterrupt):
+        openvino_model(small("fastvit_t8"))
 
 
 def test_int8_without_nncf_says_what_to_install(monkeypatch: pytest.MonkeyPatch, empty_cache: Path) -> None:
