@@ -1,5 +1,6 @@
 """Engines: the same outputs as eager torch by every way, at any size, from any thread; or an error that says so."""
 
+import math
 import shutil
 import subprocess
 import sys
@@ -102,6 +103,21 @@ def test_openvino_is_asked_for_the_precision(monkeypatch: pytest.MonkeyPatch) ->
         assert asked[-1]["INFERENCE_PRECISION_HINT"] == hint and asked[-1]["INFERENCE_NUM_THREADS"] == 1
 
 
+def test_onnxruntime_is_asked_for_the_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    import onnxruntime
+
+    asked, session = [], onnxruntime.InferenceSession
+
+    def spy(path: Path, options: Any, **rest: Any) -> Any:
+        asked.append(options.intra_op_num_threads)
+        return session(path, options, **rest)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", spy)
+    for threads in (1, 3, None):
+        engine(small("fastvit_t8"), "onnxruntime", threads=threads)
+    assert asked == [1, 3, 0]  # 0: as many as the library likes
+
+
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_maps_and_bare_features(runtime: str, small_variants: None) -> None:
     images = torch.randn(2, 3, 70, 64)
@@ -110,6 +126,7 @@ def test_maps_and_bare_features(runtime: str, small_variants: None) -> None:
     assert isinstance(given, list) and len(given) == 2
     for pair in zip(given, expected, strict=True):
         assert_near(*pair, RELATIVE["float32"])
+        assert pair[0].is_contiguous()  # whatever the runtime's own layout
     headless = small("fastvit_mci0", num_classes=0, global_pool="")
     assert_near(called(engine(headless, runtime, threads=1), images), eager(headless, images), RELATIVE["float32"])
 
@@ -155,6 +172,7 @@ def test_whatever_the_model_is_it_is_taken_and_left_alone(form: str) -> None:
         run = engine(model, "openvino", threads=1)
         given = called(run, images)
     assert list(model.state_dict()) == names and all(parameter.requires_grad for parameter in model.parameters())
+    assert next(model.parameters()).dtype == (torch.bfloat16 if form == "bfloat16" else torch.float32)
     assert_near(given, eager(model, images), RELATIVE["float32"])
     damage(model)  # it has a copy
     assert torch.equal(called(run, images), given)
@@ -246,6 +264,33 @@ def test_what_is_compiled_apart_is_compared_apart(wrong: bool, monkeypatch: pyte
         with pytest.raises(EngineError, match="differs from eager torch"):
             made(bad)
     assert_near(called(made, good), eager(model, good), RELATIVE["float32"])
+
+
+def test_one_map_is_a_list_of_one() -> None:
+    last = create_model("fastvit_t8", features_only=True, out_indices=(3,)).eval()
+    given = engine(last, "torch")(torch.randn(1, 3, 32, 32))
+    assert isinstance(given, list) and [each.shape for each in given] == [(1, 384, 1, 1)]
+
+
+def test_one_output_that_is_not_a_number_is_the_worst() -> None:
+    expected, given = [torch.ones(2)] * 3, [torch.ones(2), torch.tensor([1, torch.nan]), torch.zeros(2)]
+    assert math.isnan(parity.compared(expected, given).relative)
+
+
+def test_of_the_compiler_each_shape_is_compared() -> None:
+    model, first = small("fastvit_t8"), torch.randn(1, 3, 32, 48)
+
+    def run(images: Tensor) -> list[Tensor]:
+        with torch.no_grad():
+            return [model(images) * errors[images.shape[-1]]]
+
+    errors = {32: 1, 48: 1 + 1e-5, 64: 1.01}
+    made = Engine("compile", parity.Wanted(), run, model)
+    assert_near(called(made, first), model(first), 2e-5)
+    made(torch.randn(1, 3, 32, 32))
+    assert made.error is not None and 0.5e-5 < made.error.relative < 2e-5, "the largest so far"
+    with pytest.raises(EngineError, match="compile in float32 differs from eager torch"):
+        made(torch.randn(1, 3, 32, 64))
 
 
 def test_it_keeps_what_it_compares_with_no_longer_than_it_must() -> None:
@@ -345,8 +390,16 @@ def test_what_cannot_be_is_said_in_one_line(arguments: dict[str, Any], error: ty
 
 
 def test_a_model_in_train_mode_is_refused() -> None:
+    model = small("fastvit_t8")
+    model.head.train()  # a part is enough
     with pytest.raises(ValueError, match=r"train mode.*call model\.eval\(\)"):
-        engine(small("fastvit_t8").train(), "torch")
+        engine(model, "torch")
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_a_model_elsewhere_than_on_the_processor_is_refused(runtime: str) -> None:
+    with pytest.raises(EngineError, match=rf"{runtime} runs on the processor and the model is on meta: give it model"):
+        engine(small("fastvit_t8").to("meta"), runtime)
 
 
 def test_a_package_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -379,6 +432,12 @@ def test_auto_measures_what_is_there_and_remembers(
     assert not asked and (again.name, again.chosen) == (run.name, run.chosen)
     engine(model, input_size=(64, 64), threads=1)
     assert asked, "another size must be measured anew"
+    asked.clear()
+    engine(model, input_size=(64, 48), threads=2)
+    assert asked, "another number of threads must be measured anew"
+    asked.clear()
+    engine(model, precision="bfloat16", input_size=(64, 48), threads=1)
+    assert sorted(name for name, _ in asked) == ["openvino", "torch"], "another precision must be measured anew"
 
 
 def test_auto_keeps_only_what_agrees(empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -463,6 +522,7 @@ def test_a_conversion_is_kept_and_a_damaged_one_made_anew(
         before = len(made)
         assert torch.equal(called(engine(model, runtime, threads=1), images), expected), file.name
         assert len(made) == before + 1 and f"{home}: damaged; making it anew" in caplog.text
+        assert torch.equal(called(engine(model, runtime, threads=1), images), expected) and len(made) == before + 1
     (home / "sha256.json").unlink()
     assert torch.equal(called(engine(model, runtime, threads=1), images), expected)
     other = small("fastvit_t8")
@@ -476,6 +536,30 @@ def test_what_networks_compute_tells_them_apart(small_variants: None) -> None:
     models += [create_model("fastvit_t8", features_only=True, out_indices=which) for which in ((0, 3), (1, 3))]
     assert len({cache.structure_of(model) for model in models}) == len(models)
     assert cache.structure_of(small("fastvit_t8")) == cache.structure_of(small("fastvit_t8"))
+
+
+def test_a_conversion_is_taken_for_the_very_same_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same structure, weights, calibration, layers to keep and versions."""
+    kept: list[str] = []
+    monkeypatch.setattr(cache, "artefact", lambda key, file, make: kept.append(key) or Path(file))
+
+    def convert(model: nn.Module, **wanted: Any) -> None:
+        cache.converted("onnxruntime", model, parity.Wanted(**wanted), "model.onnx", lambda path: None)
+
+    model = small("fastvit_t8", num_classes=0)
+    images = torch.randn(2, 8, 3, 32, 32)
+    convert(model)
+    convert(model, calibration=images[0])
+    convert(model, calibration=images[1])
+    convert(model, calibration=images[0], keep=("stem",))
+    convert(small("fastvit_t8", num_classes=0, global_pool="max"))  # of the same weights
+    damage(model)
+    convert(model)
+    monkeypatch.setattr(cache, "versions", lambda: {"torch": "another"})
+    convert(model)
+    assert len(set(kept)) == len(kept) == 7
+    convert(model)
+    assert kept[-1] == kept[-2]
 
 
 def test_where_nothing_can_be_kept_it_runs_all_the_same(
@@ -513,8 +597,12 @@ def test_the_cache_is_bounded_and_loses_the_least_used(empty_cache: Path, monkey
     left = empty_cache / ".making.dead"
     left.mkdir()
     os.utime(left, (0, 0))
+    (empty_cache / ".making.now").mkdir()  # by another process
     cache.artefact("d", "file", lambda path: path.write_bytes(bytes(1000)) and None)
-    assert {path.name for path in empty_cache.iterdir()} == {"a", "c", "d"}
+    assert {path.name for path in empty_cache.iterdir()} == {"a", "c", "d", ".making.now"}
+    (empty_cache / ".making.now").rmdir()
+    cache.artefact("e", "file", lambda path: path.write_bytes(bytes(4000)) and None)
+    assert {path.name for path in empty_cache.iterdir()} == {"e"}, "the newest stays, whatever its size"
 
 
 def test_a_conversion_that_fails_leaves_nothing_that_would_be_taken(empty_cache: Path) -> None:
