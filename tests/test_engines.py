@@ -266,6 +266,14 @@ def test_what_is_compiled_apart_is_compared_apart(wrong: bool, monkeypatch: pyte
     assert_near(called(made, good), eager(model, good), RELATIVE["float32"])
 
 
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_images_may_lie_in_memory_as_they_like(runtime: str) -> None:
+    model, images = small("fastvit_t8"), torch.randn(2, 3, 48, 32)
+    run = engine(model, runtime, threads=1)
+    for given in (images.to(memory_format=torch.channels_last), images.mT.contiguous().mT, images.flip(1).flip(1)):
+        assert_near(called(run, given), eager(model, images), RELATIVE["float32"])
+
+
 def test_one_map_is_a_list_of_one() -> None:
     last = create_model("fastvit_t8", features_only=True, out_indices=(3,)).eval()
     given = engine(last, "torch")(torch.randn(1, 3, 32, 32))
