@@ -672,10 +672,10 @@ def test_a_signal_after_engines_are_gone_is_heard(kept: Path) -> None:
 import os, signal, torch
 from fastvit import engine
 from small import small
-for _ in range(2):  # the first goes once the second has come
-    run = engine(small("fastvit_t8"), "openvino")
-    run(torch.randn(1, 3, 32, 32))
-del run
+first, second = engine(small("fastvit_t8"), "openvino"), engine(small("fastvit_sa12"), "openvino")
+first(torch.randn(1, 3, 32, 32)), second(torch.randn(1, 3, 32, 32))
+del first
+del second
 heard = []
 signal.signal(signal.SIGUSR1, lambda *_: heard.append("heard"))
 os.kill(os.getpid(), signal.SIGUSR1)
