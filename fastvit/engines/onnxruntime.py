@@ -27,7 +27,7 @@ def build(model: nn.Module, wanted: Wanted) -> Run:
     name = session.get_inputs()[0].name
 
     def run(images: Tensor) -> list[Tensor]:
-        return [torch.from_numpy(output) for output in session.run(None, {name: images.cpu().contiguous().numpy()})]
+        return [torch.from_numpy(output) for output in session.run(None, {name: images.cpu().numpy()})]
 
     return run
 
