@@ -162,9 +162,13 @@ def quietly() -> Iterator[None]:
 
     Both are the whole process's, as are torch's settings for tracing: threads take turns.
     """
-    loggers = [logging.getLogger(name) for name in LOUD]
+    root, loggers = logging.getLogger(), [logging.getLogger(name) for name in LOUD]
     with _TURN:
-        levels = [logger.level for logger in loggers]
+        levels = [(logger, logger.level) for logger in (root, *loggers)]
+        filters, handlers = (
+            root.filters[:],
+            root.handlers[:],
+        )  # OpenVINO's converter changes them; if it fails, for good
         try:
             for logger in loggers:
                 logger.setLevel(logging.ERROR)
@@ -172,5 +176,6 @@ def quietly() -> Iterator[None]:
                 warnings.simplefilter("ignore")
                 yield
         finally:
-            for logger, level in zip(loggers, levels, strict=True):
+            for logger, level in levels:
                 logger.setLevel(level)
+            root.filters[:], root.handlers[:] = filters, handlers

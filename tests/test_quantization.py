@@ -289,7 +289,10 @@ import torch
 from fastvit import engine
 from fastvit.export import export
 from small import small
-export(small("fastvit_t8"), sys.argv[1], input_size=(32, 32))  # the first to import openvino
+if sys.argv[2] == "export":  # the first to import openvino
+    export(small("fastvit_t8"), sys.argv[1], input_size=(32, 32))
+else:
+    engine(small("fastvit_t8"), "openvino")
 engine(small("fastvit_t8"), "openvino", precision="int8", calibration=torch.randn(8, 3, 32, 32))
 from nncf.telemetry.wrapper import telemetry
 telemetry.send_event("a", "b", "c")
@@ -298,12 +301,13 @@ for running in list(thread._threads_queues): running.join(5)
 """
 
 
-def test_nothing_is_printed_reported_or_written_to_the_home_folder(tmp_path: Path) -> None:
+@pytest.mark.parametrize("first", ["export", "engine"])
+def test_nothing_is_printed_reported_or_written_to_the_home_folder(first: str, tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if name not in ("CI", "NNCF_CI", "NNCF_DEV")}
     environment |= {"HOME": str(tmp_path), "PYTHONPATH": str(Path(__file__).parent)}
     environment |= {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONWARNINGS": "ignore"}
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(tmp_path / "t8.xml")],
+        [sys.executable, "-c", PROGRAM, str(tmp_path / "t8.xml"), first],
         env=environment,
         capture_output=True,
         text=True,

@@ -55,14 +55,14 @@ def _config(wanted: Wanted) -> dict[str, Any]:
 
 
 def _convert(model: nn.Module, wanted: Wanted, path: Path) -> None:
-    import openvino
-
     graph = openvino_model(model)
     if wanted.precision == "int8":
         from ..quantization import quantize_openvino
 
         assert wanted.calibration is not None  # which `engine` sees to
         graph = quantize_openvino(graph, wanted.calibration, keep=wanted.keep, model=model)
+    import openvino  # not before, since it is told first to send no reports
+
     openvino.save_model(graph, path, compress_to_fp16=False)
 
 
