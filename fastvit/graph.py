@@ -165,10 +165,7 @@ def quietly() -> Iterator[None]:
     root, loggers = logging.getLogger(), [logging.getLogger(name) for name in LOUD]
     with _TURN:
         levels = [(logger, logger.level) for logger in (root, *loggers)]
-        filters, handlers = (
-            root.filters[:],
-            root.handlers[:],
-        )  # OpenVINO's converter changes them; if it fails, for good
+        filters, handlers = root.filters[:], root.handlers[:]  # OpenVINO's converter, if it fails, leaves its own
         try:
             for logger in loggers:
                 logger.setLevel(logging.ERROR)
