@@ -18,7 +18,7 @@ bench: .venv/installed-test
 	$(BIN)/python benchmarks/startup.py --turns 7
 	$(BIN)/python benchmarks/fold.py fastvit_t8 fastvit_sa12
 	$(BIN)/python benchmarks/limit.py --quick --seconds 8
-	$(BIN)/python benchmarks/against_timm.py --quick --seconds 30
+	$(BIN)/python benchmarks/against_timm.py --quick --seconds 15
 
 bench-all: .venv/installed-test
 	$(BIN)/python benchmarks/startup.py
