@@ -22,7 +22,6 @@ from fastvit.graph import onnx_model, openvino_model
 from fastvit.layer_errors import decibels, layer_errors
 from fastvit.openvino_core import core
 from fastvit.quantization import quantize_onnx, quantize_openvino, quietly_nncf
-from fastvit.telemetry import silence
 
 CALIBRATION = 300  # training pictures
 WORST = 12  # layers to be shown
@@ -154,7 +153,6 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="the folder with train/CLASS/*.jpg and test/CLASS/*.jpg")
     parser.add_argument("--pictures", type=int, default=10**9, help="of the test pictures, so many (default: all)")
     options = parsed(parser)
-    silence()
     model = fastvit.load("fastvit_t8.cifar10")
     calibration, _ = chosen(Pictures(options.data / "train", model.preprocess), CALIBRATION)
     images, labels = chosen(Pictures(options.data / "test", model.preprocess), options.pictures)

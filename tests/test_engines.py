@@ -5,6 +5,7 @@ import math
 import shutil
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -675,6 +676,19 @@ for shape in ((1, 3, 64, 64), (2, 3, 40, 72)):
     arguments = [sys.executable, "-c", code, str(Path(__file__).parent)]
     ran = subprocess.run(arguments, capture_output=True, text=True, check=True)
     assert len(ran.stdout.split()) == 2 and all(float(error) < 1e-5 for error in ran.stdout.split())
+
+
+def test_threads_that_come_first_share_one_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    import openvino
+
+    from fastvit import openvino_core
+
+    monkeypatch.setattr(openvino_core, "_made", [])
+    monkeypatch.setattr(openvino, "Core", lambda: time.sleep(0.2) or made.append(object()) or made[-1])
+    made: list[object] = []
+    with ThreadPoolExecutor(4) as pool:
+        given = [waited.result() for waited in [pool.submit(openvino_core.core) for _ in range(4)]]
+    assert len(made) == 1 and given == made * 4
 
 
 def test_a_signal_after_engines_are_gone_is_heard(kept: Path) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..graph import openvino_model
 from ..openvino_core import core
+from ..telemetry import silence
 from . import cache
 from .parity import EngineError, Run, Wanted
 
@@ -55,14 +56,15 @@ def _config(wanted: Wanted) -> dict[str, Any]:
 
 
 def _convert(model: nn.Module, wanted: Wanted, path: Path) -> None:
+    silence()
+    import openvino
+
     graph = openvino_model(model)
     if wanted.precision == "int8":
         from ..quantization import quantize_openvino
 
         assert wanted.calibration is not None  # which `engine` sees to
         graph = quantize_openvino(graph, wanted.calibration, keep=wanted.keep, model=model)
-    import openvino  # not before, since it is told first to send no reports
-
     openvino.save_model(graph, path, compress_to_fp16=False)
 
 
