@@ -6,6 +6,7 @@ from .create import create_model, list_models
 from .engines import engine
 from .forms import form_of
 from .model import FastViT
+from .multiscale import MultiScaleEncoder
 from .overparam import overparameterize
 from .preprocess import Preprocess
 from .registry import register_timm
@@ -19,6 +20,7 @@ __all__ = [
     "CONFIGS",
     "Config",
     "FastViT",
+    "MultiScaleEncoder",
     "Preprocess",
     "WeightsError",
     "create_model",

@@ -18,6 +18,7 @@ from torch.fx.experimental import _config
 
 from .lowering import lower
 from .model import FastViT
+from .multiscale import MultiScaleEncoder
 from .preprocess import SMALLEST
 from .telemetry import silence
 
@@ -105,6 +106,8 @@ def traced(lowered: nn.Module, images: Tensor, free: Collection[int] = tuple(AXE
 
 def output_names(model: nn.Module, count: int) -> list[str]:
     """What comes out: ["logits"] of classes, an ["embedding"], ["features"], or ["map0", "map1", ...]."""
+    if isinstance(model, MultiScaleEncoder):
+        return ["features"]
     if not isinstance(model, FastViT):
         return [f"map{index}" for index in range(count)]
     if not model.num_classes:

@@ -129,6 +129,24 @@ class FastViT(nn.Module):
         """(B, in_chans, H, W) -> (B, num_features, H / 32, W / 32), or / 64 for five stages: the final conv's map."""
         return cast(Tensor, self.final_conv(self.stages(self.stem(images))))
 
+    def tokens(self, images: Tensor) -> Tensor:
+        """(B, in_chans, H, W) -> (B, N, num_features), N = num_tokens(H, W): the final conv's positions, row by row.
+
+        What FastVLM's projector reads (arXiv:2412.13303, section 3; llava/model/multimodal_encoder of ml-fastvlm): of
+        FastViTHD 3072 channels at 1/64.
+        """
+        return self.forward_features(images).flatten(2).transpose(1, 2)
+
+    def num_tokens(self, height: int, width: int) -> int:
+        """How many `tokens` an image has: ceil(height / 64) ceil(width / 64); for four stages it is 32.
+
+        Raises:
+            ValueError: a size that no image has.
+        """
+        _check(height=(height, 1, None), width=(width, 1, None))
+        reduction = 2 << len(self.stages)
+        return -(-height // reduction) * -(-width // reduction)
+
     def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
         """(B, num_features, h, w) -> (B, num_classes), or the pooled (B, num_features) for pre_logits."""
         return cast(Tensor, self.head(features, pre_logits=pre_logits))

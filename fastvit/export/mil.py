@@ -64,7 +64,14 @@ def _concat(values: list[Tensor], axis: Tensor, interleave: bool) -> Tensor:
 
 
 def _conv(
-    x: Tensor, weight: Tensor, strides: Tensor, pad_type: str, pad: Tensor, dilations: Tensor, groups: Tensor, bias: Any
+    x: Tensor,
+    weight: Tensor,
+    strides: Tensor,
+    pad_type: str,
+    pad: Tensor,
+    dilations: Tensor,
+    groups: Tensor,
+    bias: Any = None,
 ) -> Tensor:
     if pad_type not in ("custom", "valid"):
         raise NotImplementedError(f"pad_type is {pad_type!r}, expected 'custom' or 'valid'")
@@ -94,6 +101,24 @@ def _matmul(x: Tensor, y: Tensor, transpose_x: Any = False, transpose_y: Any = F
     return (x.mT if transpose_x else x) @ (y.mT if transpose_y else y)
 
 
+def _slice(x: Tensor, begin: Tensor, end: Tensor, end_mask: Any) -> Tensor:
+    edges = zip(begin.tolist(), end.tolist(), end_mask, strict=True)
+    return x[tuple(slice(first, None if whole else last) for first, last, whole in edges)]
+
+
+def _pad(x: Tensor, pad: Tensor, mode: str, constant_val: Tensor) -> Tensor:
+    if mode != "constant":
+        raise NotImplementedError(f"pad's mode is {mode!r}, expected 'constant'")
+    ends = pad.view(-1, 2).flip(0).flatten()  # torch begins with the last axis
+    return F.pad(x, ends.tolist(), value=float(constant_val))
+
+
+def _avg_pool(x: Tensor, kernel_sizes: Tensor, strides: Tensor, pad: Tensor, **_: Any) -> Tensor:
+    if pad.any():
+        raise NotImplementedError(f"avg_pool's pad is {pad.tolist()}, expected zeros")
+    return F.avg_pool2d(x, kernel_sizes.tolist(), strides.tolist())
+
+
 def _layer_norm(x: Tensor, axes: Tensor, epsilon: Tensor) -> Tensor:
     variance, mean = torch.var_mean(x, axes.tolist(), correction=0, keepdim=True)
     return (x - mean) / (variance + epsilon).sqrt()
@@ -101,9 +126,11 @@ def _layer_norm(x: Tensor, axes: Tensor, epsilon: Tensor) -> Tensor:
 
 OPERATIONS: dict[str, Callable[..., Any]] = {
     "add": lambda x, y: x + y,
+    "avg_pool": _avg_pool,
     "cast": lambda x, dtype: x.float() if dtype.startswith("fp") else x.long(),
     "concat": _concat,
     "conv": _conv,
+    "fill_like": lambda ref_tensor, value: torch.full_like(ref_tensor, float(value)),
     "floor_div": lambda x, y: x // y,
     "gather": _gather,
     "gelu": _gelu,
@@ -111,6 +138,7 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "linear": lambda x, weight, bias: F.linear(x, weight, bias),
     "matmul": _matmul,
     "mul": lambda x, y: x * y,
+    "pad": _pad,
     "real_div": lambda x, y: x / y,
     "reduce_max": lambda x, axes, keep_dims: x.amax(axes.tolist(), bool(keep_dims)),
     "reduce_mean": lambda x, axes, keep_dims: x.mean(axes.tolist(), bool(keep_dims)),
@@ -118,6 +146,7 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "reshape": lambda x, shape: x.reshape(shape.tolist()),
     "shape": lambda x: torch.tensor(x.shape),
     "sigmoid": lambda x: x.sigmoid(),
+    "slice_by_index": _slice,
     "softmax": lambda x, axis: x.softmax(int(axis)),
     "split": _split,
     "squeeze": _squeeze,

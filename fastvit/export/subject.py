@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ..graph import AXES, TRACED, example, first_convolution, output_names, traced
 from ..lowering import lower
 from ..model import FastViT
+from ..multiscale import MultiScaleEncoder
 from ..preprocess import SMALLEST, Preprocess
 from ..reparam import reparameterize
 
@@ -75,7 +76,7 @@ class Subject:
     @torch.no_grad()
     def of(
         cls,
-        model: FastViT | FeatureGetterNet,
+        model: FastViT | FeatureGetterNet | MultiScaleEncoder,
         with_preprocessing: bool,
         size: tuple[int, int] | None,
         dtype: str,
