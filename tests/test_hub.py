@@ -9,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import huggingface_hub
 import pytest
@@ -314,9 +315,9 @@ def test_shards_are_of_the_commit_of_their_index_though_the_branch_moves_on(
     revisions["old"] = "1" * 40
     shards = client._shards
 
-    def move(checkpoint: Checkpoint, index: Path) -> list[str]:
+    def move(*given: Any) -> list[str]:
         revisions["main"] = "2" * 40
-        return shards(checkpoint, index)
+        return shards(*given)
 
     monkeypatch.setattr(client, "_shards", move)
     index = download(TOWER)

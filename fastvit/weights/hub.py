@@ -6,7 +6,9 @@ import json
 import os
 import re
 import sys
+from collections.abc import Collection
 from pathlib import Path
+from typing import Protocol
 
 from .catalog import Checkpoint
 from .files import is_plain
@@ -17,26 +19,56 @@ _TOWER = "vision_tower"  # in the names of the tensors that belong to a FastVLM'
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
-def download(checkpoint: Checkpoint) -> Path:
+class Published(Protocol):
+    """What is to be had, such as a `Checkpoint`."""
+
+    @property
+    def name(self) -> str: ...  # what errors call it
+
+    @property
+    def repository(self) -> str: ...
+
+    @property
+    def revision(self) -> str: ...
+
+    @property
+    def files(self) -> tuple[str, ...]: ...  # where the weights are: the first of these that the repository has
+
+
+def download(published: Published, *, whole: bool = False) -> Path:
     """Where the weights are on this machine, downloaded first if they are not in the hub's cache yet.
 
-    For weights in shards that is their index, with the shards that hold the encoder's tensors, only those, beside it.
-    Cache, endpoint, token and offline mode are what HF_HOME, HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE say.
+    For weights in shards that is their index, with the shards beside it: those that hold the encoder's tensors, or all
+    if the `whole` model is wanted. Cache, endpoint, token and offline mode are what HF_HOME, HF_ENDPOINT, HF_TOKEN and
+    HF_HUB_OFFLINE say.
 
     Raises:
         WeightsError: they cannot be had, or came damaged.
     """
     # Without a connection only what is cached can be had, so that is asked for first.
-    for file in sorted(checkpoint.files, key=lambda file: _cached(checkpoint, file, checkpoint.revision) is None):
-        path = _fetch(checkpoint, file, checkpoint.revision)
+    for file in sorted(published.files, key=lambda file: _cached(published, file, published.revision) is None):
+        path = _fetch(published, file, published.revision)
         if path is None:
             continue
-        for shard in _shards(checkpoint, path) if file.endswith(_INDEX) else ():
+        for shard in _shards(published, path, whole) if file.endswith(_INDEX) else ():
             # The commit, which the folder is named after, and not the branch, which may have moved on since.
-            if _fetch(checkpoint, shard, path.parent.name) is None:
-                raise WeightsError(f"{_origin(checkpoint)} has no {shard}, which its index names")
+            if _fetch(published, shard, path.parent.name) is None:
+                raise WeightsError(f"{_origin(published)} has no {shard}, which its index names")
         return path
-    raise WeightsError(f"{_origin(checkpoint)} has no {' and no '.join(checkpoint.files)}: update fastvit")
+    raise WeightsError(f"{_origin(published)} has no {' and no '.join(published.files)}: update fastvit")
+
+
+def download_with(published: Published, others: Collection[str]) -> Path:
+    """The folder with the weights, the `whole` of them, and those of the `others` that the repository has.
+
+    Raises:
+        WeightsError: some file cannot be had, or came damaged.
+    """
+    folder = download(published, whole=True).parent
+    for file in others:
+        if not _is_known_to_lack(published, file, folder.name):
+            _fetch(published, file, folder.name)
+    return folder
 
 
 def discard(path: str | Path) -> None:
@@ -76,36 +108,43 @@ def print_license(checkpoint: Checkpoint) -> None:
     print(f"{checkpoint.name}: weights by Apple under {terms}", file=sys.stderr)
 
 
-def _fetch(checkpoint: Checkpoint, file: str, revision: str) -> Path | None:
+def _fetch(published: Published, file: str, revision: str) -> Path | None:
     """The file in the cache, or None if the repository has none of this name."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
-    before = _cached(checkpoint, file, revision)
+    before = _cached(published, file, revision)
     try:
-        path = Path(hf_hub_download(checkpoint.repository, file, revision=revision))
+        path = Path(hf_hub_download(published.repository, file, revision=revision))
         if path != before:
-            _verify(checkpoint, path)
+            _verify(published, path)
     except WeightsError:
         raise
     except Exception as error:  # the hub's, those of its HTTP library, which changes with its version, and the system's
         if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
             return None
-        raise WeightsError(f"{_origin(checkpoint)}{_reason(checkpoint, file, revision, error)}") from error
+        raise WeightsError(f"{_origin(published)}{_reason(published, file, revision, error)}") from error
     return path
 
 
-def _cached(checkpoint: Checkpoint, file: str, revision: str) -> Path | None:
+def _cached(published: Published, file: str, revision: str) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
 
     try:
-        path = try_to_load_from_cache(checkpoint.repository, file, revision=revision)
+        path = try_to_load_from_cache(published.repository, file, revision=revision)
     except OSError:  # the download will say the same of this cache
         return None
     return Path(path) if isinstance(path, str) else None  # it may also be a mark that the repository has no such file
 
 
-def _verify(checkpoint: Checkpoint, path: Path) -> None:
+def _is_known_to_lack(published: Published, file: str, revision: str) -> bool:
+    """Whether the cache remembers that there is no such file, which without a connection cannot be asked."""
+    from huggingface_hub import _CACHED_NO_EXIST, try_to_load_from_cache
+
+    return try_to_load_from_cache(published.repository, file, revision=revision) is _CACHED_NO_EXIST
+
+
+def _verify(published: Published, path: Path) -> None:
     """Compare with its hash a file that was just downloaded: the hub itself looks only at the size.
 
     The hash of a large file is the name that the hub gives it in the cache. Where the cache has no links, as on some
@@ -122,7 +161,7 @@ def _verify(checkpoint: Checkpoint, path: Path) -> None:
     if digest.hexdigest() != expected:
         discard(path)
         what = f"sha256 {digest.hexdigest()[:12]}... instead of {expected[:12]}..."
-        raise WeightsError(f"{_origin(checkpoint)}: {path.name} was damaged on the way ({what}) and removed: try again")
+        raise WeightsError(f"{_origin(published)}: {path.name} was damaged on the way ({what}) and removed: try again")
 
 
 def _links(path: Path) -> list[Path]:
@@ -136,21 +175,21 @@ def _links(path: Path) -> list[Path]:
     return chain
 
 
-def _shards(checkpoint: Checkpoint, index: Path) -> list[str]:
-    """The files that hold the encoder's tensors; nothing in `index`, which came from the network, is trusted."""
+def _shards(published: Published, index: Path, whole: bool) -> list[str]:
+    """The files that hold the encoder's tensors, or all; nothing in `index`, which came from the net, is trusted."""
     try:
         places = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        shards = {shard for name, shard in places.items() if _TOWER in name}
+        shards = {shard for name, shard in places.items() if whole or _TOWER in name}
         strange = [shard for shard in shards if not is_plain(shard) or not shard.endswith(".safetensors")]
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         discard(index)
         raise WeightsError(
-            f"{_origin(checkpoint)}: {index.name} is no index of shards ({line(error)}); it was removed: try again"
+            f"{_origin(published)}: {index.name} is no index of shards ({line(error)}); it was removed: try again"
         ) from error
     if strange:
-        raise WeightsError(f"{_origin(checkpoint)}: {index.name} names {strange[0]!r}, which is no file beside it")
+        raise WeightsError(f"{_origin(published)}: {index.name} names {strange[0]!r}, which is no file beside it")
     if not shards:
-        raise WeightsError(f"{_origin(checkpoint)}: {index.name} has no tensor of a {_TOWER}")
+        raise WeightsError(f"{_origin(published)}: {index.name} has no tensor of a {_TOWER}")
     return sorted(shards)
 
 
@@ -158,7 +197,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 _CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
-def _reason(checkpoint: Checkpoint, file: str, revision: str, error: Exception) -> str:
+def _reason(published: Published, file: str, revision: str, error: Exception) -> str:
     """What went wrong with `file` and what to do, to follow `_origin`."""
     from huggingface_hub import constants
     from huggingface_hub.errors import (
@@ -169,7 +208,7 @@ def _reason(checkpoint: Checkpoint, file: str, revision: str, error: Exception) 
         RevisionNotFoundError,
     )
 
-    page = f"{constants.ENDPOINT}/{checkpoint.repository}"
+    page = f"{constants.ENDPOINT}/{published.repository}"
     login = "log in with `hf auth login` or set HF_TOKEN"
     missing = isinstance(error, LocalEntryNotFoundError)
     cause = error.__cause__ if missing and error.__cause__ is not None else error
@@ -198,5 +237,6 @@ def _reason(checkpoint: Checkpoint, file: str, revision: str, error: Exception) 
     return f": {file} did not come through ({line(cause)[:300]}): try again"
 
 
-def _origin(checkpoint: Checkpoint) -> str:
-    return f"{checkpoint.name}: {checkpoint.repository}"
+def _origin(published: Published) -> str:
+    named = published.name != published.repository
+    return f"{published.name}: {published.repository}" if named else published.repository
