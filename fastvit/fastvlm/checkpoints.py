@@ -1,0 +1,210 @@
+"""Published FastVLMs: Apple's LLaVA-style folders and the conversions for transformers, into one model, folded."""
+
+import re
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    FastVlmForConditionalGeneration,
+    GenerationConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+    Qwen2Config,
+)
+
+from ..checkpoint import from_weights
+from ..model import FastViT
+from ..multiscale import MultiScaleEncoder
+from ..reparam import reparameterize
+from ..weights.files import open_path
+from ..weights.read import read
+from ..weights.tensors import Tensors, WeightsError, line
+from .folders import folder_of, read_json
+from .tower import Tower, TowerConfig, join, register
+
+IMAGE_TOKEN = 151646  # the first that Qwen2's tokenizer leaves free; the conversions for transformers took it, too
+
+# By model_type: what stands before the names of the tower, the projector's two layers, and the language model's body.
+# (ml-fastvlm, llava/model/llava_arch.py; transformers, models/fast_vlm)
+PREFIXES = {
+    "llava_qwen2": ("model.vision_tower.", "model.mm_projector.0.", "model.mm_projector.2.", "model."),
+    "fast_vlm": (
+        "model.vision_tower.",
+        "model.multi_modal_projector.linear_1.",
+        "model.multi_modal_projector.linear_2.",
+        "model.language_model.",
+    ),
+}
+
+
+def load(
+    source: str | Path,
+    *,
+    dtype: torch.dtype | None = None,
+    stages: Sequence[int] | None = None,
+    pool: str = "depthwise",
+    image_token_id: int | None = None,
+    revision: str = "main",
+) -> FastVlmForConditionalGeneration:
+    """A FastVLM with our encoder, folded, in eval mode: for images of any size from 32 x 32, not of 1024 x 1024 alone.
+
+    Nothing of what is downloaded is run; the original's remote code is not needed.
+
+    Args:
+        source: a folder; a repository of the Hugging Face Hub such as "apple/FastVLM-0.5B"; or one of the names of
+            `fastvit.list_models("fastvithd", pretrained=True)`. In Apple's LLaVA style, or converted for transformers,
+            or as `save_pretrained` wrote it, which comes in the form that it was saved in.
+        dtype: of all parameters; None is what the language model was stored in.
+        stages: those of a MultiScaleEncoder around the encoder, with whose start nothing changes; None for none.
+        pool: "depthwise" or "average", that encoder's.
+        image_token_id: stands for an image in the prompt; None is the one that the checkpoint says, or Qwen2's first
+            free one.
+        revision: of the repository: a branch, a tag or a commit.
+
+    Raises:
+        fastvit.WeightsError: what is there is missing, damaged, or no FastVLM.
+    """
+    register()
+    folder = folder_of(source, revision)
+    about = read_json(folder / "config.json")
+    vision = about.get("vision_config")
+    if isinstance(vision, dict) and vision.get("model_type") == TowerConfig.model_type:
+        model = _saved(folder, dtype)
+    else:
+        model = _published(folder, about, dtype, image_token_id)
+    if stages is not None:
+        _add_scales(model, stages, pool)
+    return model
+
+
+def _published(
+    folder: Path, about: dict[str, Any], dtype: torch.dtype | None, image_token_id: int | None
+) -> FastVlmForConditionalGeneration:
+    where, kind = folder / "config.json", str(about.get("model_type"))
+    if kind not in PREFIXES:
+        raise WeightsError(f"{where}: model_type is {kind!r}, expected {' or '.join(PREFIXES)}")
+    activation = about.get("mm_projector_type" if kind == "llava_qwen2" else "projector_hidden_act")
+    if activation not in ("mlp2x_gelu", "gelu", None):
+        raise WeightsError(f"{where}: its projector is a {activation!r}, expected two layers with a GELU in between")
+    words = _text_config(where, about)
+    if image_token_id is None:
+        image_token_id = _image_token(where, about, words.vocab_size)
+    tensors = open_path(folder)
+    first, second = PREFIXES[kind][1:3]
+    language_model = _language_model(tensors, kind, words, dtype)
+    encoder = _encoder(folder, about).to(language_model.dtype)
+    if (folder / "generation_config.json").exists():
+        language_model.generation_config = GenerationConfig.from_dict(read_json(folder / "generation_config.json"))
+    model = join(encoder, language_model, image_token_id)
+    for layer, prefix in (("linear_1", first), ("linear_2", second)):
+        _fill_layer(model.model.multi_modal_projector.get_submodule(layer), tensors, prefix)
+    return model.eval()
+
+
+def _text_config(where: Path, about: dict[str, Any]) -> PreTrainedConfig:
+    """LLaVA's config is the language model's own, with more in it."""
+    text = about.get("text_config")
+    try:
+        if text is not None:
+            return AutoConfig.for_model(**text)
+        known = {*Qwen2Config.__annotations__, "rope_theta", "rope_scaling"}
+        return Qwen2Config(**{key: value for key, value in about.items() if key in known})
+    except Exception as error:  # any: what is checked there, and how, changes with transformers
+        raise WeightsError(f"{where}: not the config of a language model ({line(error)})") from error
+
+
+def _image_token(where: Path, about: dict[str, Any], vocabulary: int) -> int:
+    """LLaVA marks an image by -200, which is no token."""
+    for token in (about.get("image_token_id"), about.get("image_token_index"), IMAGE_TOKEN):
+        if isinstance(token, int) and 0 <= token < vocabulary:
+            return token
+    raise WeightsError(
+        f"{where}: says no image_token_id, and its vocabulary of {vocabulary} has no {IMAGE_TOKEN}, Qwen2's first free "
+        "token: say image_token_id=..., one that no text has"
+    )
+
+
+def _encoder(folder: Path, about: dict[str, Any]) -> FastViT:
+    """Folded; images are prepared at the size that the tower's name in a LLaVA ends with."""
+    encoder = reparameterize(from_weights(read(folder), num_classes=0), inplace=True)
+    size = re.search(r"_(\d{2,4})$", str(about.get("mm_vision_tower", "")))
+    if size:
+        encoder.pretrained_cfg["input_size"] = (3, int(size[1]), int(size[1]))
+    return encoder
+
+
+def _language_model(
+    tensors: Tensors, kind: str, config: PreTrainedConfig, dtype: torch.dtype | None
+) -> PreTrainedModel:
+    """That in `tensors`, of which all is read but the tower and the projector."""
+    *others, body = PREFIXES[kind]
+    names = {
+        re.sub(f"^{re.escape(body)}", "model.", name): name
+        for name in tensors.names
+        if not name.startswith(tuple(others))
+    }
+    with torch.device("meta"):
+        outline = AutoModelForCausalLM.from_config(config)
+    expected = {name: tuple(tensor.shape) for name, tensor in outline.state_dict().items()}
+    optional = {"lm_head.weight"} if config.tie_word_embeddings else set()
+    _check(tensors, names, expected, optional)
+    state = {name: tensors.read(given) for name, given in names.items()}
+    dtype = dtype or state["model.embed_tokens.weight"].dtype
+    model = type(outline).from_pretrained(None, config=config, state_dict=state, dtype=dtype)
+    return cast(PreTrainedModel, model)
+
+
+def _check(
+    tensors: Tensors, names: dict[str, str], expected: dict[str, tuple[int, ...]], optional: Collection[str] = ()
+) -> None:
+    """Before gigabytes are read: nothing missing, nothing left over, nothing of another shape."""
+    wrong = {
+        "missing": expected.keys() - names.keys() - set(optional),
+        "left over": {names[name] for name in names.keys() - expected.keys()},
+        "of another shape": {
+            f"{names[name]} {tensors.shape(names[name])} for {expected[name]}"
+            for name in names.keys() & expected.keys()
+            if tensors.shape(names[name]) != expected[name]
+        },
+    }
+    problems = [f"{len(bad)} {what} ({', '.join(sorted(bad)[:5])}, ...)" for what, bad in wrong.items() if bad]
+    if problems:
+        raise WeightsError(f"{tensors.source}: not what config.json tells: {'; '.join(problems)}")
+
+
+def _fill_layer(layer: torch.nn.Module, tensors: Tensors, prefix: str) -> None:
+    names = {name.removeprefix(prefix): name for name in tensors.names if name.startswith(prefix)}
+    _check(tensors, names, {name: tuple(tensor.shape) for name, tensor in layer.state_dict().items()})
+    state: dict[str, Tensor] = {name: tensors.read(given) for name, given in names.items()}
+    layer.load_state_dict(state)
+
+
+def _saved(folder: Path, dtype: torch.dtype | None) -> FastVlmForConditionalGeneration:
+    """One that `save_pretrained` wrote; transformers would put random numbers where there are none, and warn."""
+    tensors = open_path(folder)
+    try:
+        model, found = FastVlmForConditionalGeneration.from_pretrained(
+            folder, dtype=dtype or "auto", output_loading_info=True
+        )
+    except Exception as error:
+        raise WeightsError(f"{tensors.source}: cannot be loaded ({line(error)})") from error
+    wrong = {what: sorted(names) for what, names in found.items() if names}
+    if wrong:
+        raise WeightsError(f"{tensors.source}: not what config.json tells: {wrong}")
+    return cast(FastVlmForConditionalGeneration, model)
+
+
+def _add_scales(model: FastVlmForConditionalGeneration, stages: Sequence[int], pool: str) -> None:
+    encoder = model.model.vision_tower.encoder
+    if isinstance(encoder, MultiScaleEncoder):
+        raise ValueError(f"stages is {list(stages)}, and this model has a MultiScaleEncoder already: leave stages out")
+    wider = MultiScaleEncoder(encoder, stages, pool)
+    if wider.num_features != encoder.num_features:
+        raise ValueError(f"stages is {list(stages)}, expected the last one among them, which the projector reads")
+    model.config.vision_config = TowerConfig.of(wider)
+    model.model.vision_tower = Tower(model.config.vision_config, wider).train(model.training)

@@ -1,0 +1,73 @@
+"""Where a FastVLM's files are: a folder, or a repository of the Hugging Face Hub."""
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..weights import catalog, hub
+from ..weights.tensors import WeightsError, line
+
+TOKENIZER = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+)
+LONGEST = 1_000_000  # bytes of a config
+
+
+@dataclass(frozen=True)
+class Repository:
+    """One that holds a whole FastVLM."""
+
+    repository: str
+    revision: str
+    files: tuple[str, ...] = ("model.safetensors", "model.safetensors.index.json")
+
+    @property
+    def name(self) -> str:
+        return self.repository
+
+
+def folder_of(source: str | Path, revision: str = "main") -> Path:
+    """A folder as it is; a repository, or the one of a name in the catalogue, downloaded where it is not in the cache.
+
+    Raises:
+        fastvit.WeightsError: there is no such thing, or it cannot be had.
+    """
+    known = catalog.find(source) if isinstance(source, str) else None
+    if known is None and Path(source).is_dir():
+        return Path(source)
+    repository = known.repository if known else str(source)
+    if isinstance(source, Path) or not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
+        raise WeightsError(f"{source}: no such folder, and no repository such as apple/FastVLM-0.5B")
+    if known is None:
+        known = next((row for row in catalog.CHECKPOINTS.values() if row.repository == repository), None)
+    if known and revision == "main":
+        revision = known.revision
+    others = ("config.json", "generation_config.json", *TOKENIZER)
+    folder = hub.download_with(Repository(repository, revision), others)
+    if known:
+        hub.print_license(known)
+    return folder
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """What a config says; nobody vouches for it.
+
+    Raises:
+        fastvit.WeightsError: it is missing, longer than any, or no config.
+    """
+    try:
+        if path.stat().st_size > LONGEST:
+            raise ValueError(f"it has more than {LONGEST:,} bytes")
+        about = json.loads(path.read_bytes())
+        if not isinstance(about, dict):
+            raise ValueError(f"it holds a {type(about).__name__}")
+    except (OSError, ValueError, RecursionError) as error:
+        raise WeightsError(f"{path}: cannot be read as a config ({line(error)})") from error
+    return about

@@ -1,0 +1,103 @@
+"""From pictures and questions to a FastVLM's input, and from its output to text."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers import AutoTokenizer, BatchFeature, FastVlmForConditionalGeneration, PreTrainedTokenizerBase
+
+from ..weights.tensors import WeightsError, line
+from .folders import folder_of
+
+# ChatML, as Qwen2 and the published FastVLMs were trained (ml-fastvlm, llava/conversation.py, "qwen_2").
+CHAT = (
+    "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+    "<|im_start|>user\n<image>\n{question}<|im_end|>\n<|im_start|>assistant\n"
+)
+
+
+class Processor:
+    """Pictures and questions -> {"input_ids", "attention_mask", "pixel_values"}, for `model.generate(**inputs)`.
+
+    As many image tokens as the encoder gives for the size, which transformers' own processor gets wrong where it is no
+    multiple of 64. Pictures are prepared as the weights want it: Apple's with a black border, nothing cut off.
+
+    Args:
+        model: whose encoder and image token it is for.
+        tokenizer: one of transformers, or where it is: the folder, repository or name given to `load`.
+        size: (height, width) in pixels, or one number for both, from 32; None is what the weights were trained at.
+            Its square is what the time to the first token grows with.
+        template: of the prompt, with "<image>" and "{question}" in it.
+
+    Raises:
+        fastvit.WeightsError: there is no tokenizer.
+        ValueError: a size or a template that cannot be used.
+    """
+
+    def __init__(
+        self,
+        model: FastVlmForConditionalGeneration,
+        tokenizer: PreTrainedTokenizerBase | str | Path,
+        *,
+        size: int | tuple[int, int] | None = None,
+        template: str = CHAT,
+    ):
+        if template.count("<image>") != 1 or template.count("{question}") != 1:
+            raise ValueError(f"template is {template!r}, expected one <image> and one {{question}} in it")
+        encoder = model.model.vision_tower.encoder
+        self.preprocess = encoder.preprocess
+        if size is not None:
+            self.preprocess = replace(self.preprocess, size=(size, size) if isinstance(size, int) else tuple(size))
+        self.tokenizer = _tokenizer(tokenizer) if isinstance(tokenizer, str | Path) else tokenizer
+        self.template = template
+        self.image_tokens = [model.config.image_token_id] * encoder.num_tokens(*self.preprocess.size)
+
+    def __call__(self, images: Image.Image | Sequence[Image.Image], questions: str | Sequence[str]) -> BatchFeature:
+        """One picture and question, or as many of one as of the other; shorter prompts are padded on the left.
+
+        input_ids and attention_mask are (B, L), pixel_values (B, 3, *size) float32.
+
+        Raises:
+            ValueError: not as many.
+        """
+        images = [images] if isinstance(images, Image.Image) else list(images)
+        questions = [questions] if isinstance(questions, str) else list(questions)
+        if len(images) != len(questions) or not images:
+            raise ValueError(f"{len(images)} images and {len(questions)} questions, expected as many, and at least one")
+        prompts = [self._prompt(question) for question in questions]
+        longest = max(map(len, prompts))
+        padding = self.tokenizer.pad_token_id or 0  # which, as it is masked, makes no difference
+        return BatchFeature(
+            {
+                "input_ids": torch.tensor([[padding] * (longest - len(prompt)) + prompt for prompt in prompts]),
+                "attention_mask": torch.tensor(
+                    [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts]
+                ),
+                "pixel_values": torch.stack([self.preprocess(image) for image in images]),
+            }
+        )
+
+    def decode(self, generated: Tensor, inputs: BatchFeature) -> list[str]:
+        """(B, L + new) tokens, as `model.generate(**inputs)` gives them -> what is new, as text."""
+        new = generated[:, inputs["input_ids"].shape[1] :]
+        return [text.strip() for text in self.tokenizer.batch_decode(new, skip_special_tokens=True)]
+
+    def _prompt(self, question: str) -> list[int]:
+        """The text on either side of the image goes through the tokenizer by itself, as in LLaVA."""
+        before, after = self.template.split("<image>")
+        head, tail = (
+            self.tokenizer.encode(text.replace("{question}", question), add_special_tokens=False)
+            for text in (before, after)
+        )
+        return [*head, *self.image_tokens, *tail]
+
+
+def _tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
+    folder = folder_of(source)
+    try:
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except Exception as error:  # any: what may go wrong changes with transformers
+        raise WeightsError(f"{folder}: holds no tokenizer that can be read ({line(error)})") from error

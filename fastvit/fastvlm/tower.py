@@ -1,0 +1,215 @@
+"""A FastViT, or a MultiScaleEncoder, as the vision tower of a model of transformers."""
+
+from dataclasses import fields
+from typing import Any, ClassVar, cast
+
+import torch
+from torch import Tensor, nn
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    FastVlmConfig,
+    FastVlmForConditionalGeneration,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+from ..config import CONFIGS, Config
+from ..forms import KINDS, Form, form_of
+from ..model import FastViT, reset_parameters
+from ..multiscale import MultiScaleEncoder
+from ..reparam import fold_children
+
+Encoder = FastViT | MultiScaleEncoder
+
+
+def network_of(encoder: Encoder) -> FastViT:
+    """The FastViT, which may stand inside a MultiScaleEncoder."""
+    return encoder.encoder if isinstance(encoder, MultiScaleEncoder) else encoder
+
+
+class TowerConfig(PreTrainedConfig):  # type: ignore[misc]
+    """What a tower is rebuilt from.
+
+    Args:
+        architecture: a key of `fastvit.CONFIGS`; the row itself is kept in `network`.
+        form: "unfolded", "partial" or "folded".
+        stages: those of a MultiScaleEncoder; None for a FastViT by itself.
+        pool: a MultiScaleEncoder's.
+        hidden_size: channels that the tower gives; None is what the architecture has.
+        network: fields of `fastvit.Config`, where they are not that architecture's.
+        pretrained_cfg: timm's: how images are prepared, the licence.
+    """
+
+    model_type = "fastvit_tower"
+
+    def __init__(
+        self,
+        architecture: str = "fastvithd",
+        form: Form = "folded",
+        stages: list[int] | None = None,
+        pool: str = "depthwise",
+        hidden_size: int | None = None,
+        network: dict[str, Any] | None = None,
+        pretrained_cfg: dict[str, Any] | None = None,
+        **others: Any,
+    ):
+        if network is None and architecture not in CONFIGS:
+            raise ValueError(f"architecture is {architecture!r}, expected one of {', '.join(CONFIGS)}")
+        if form not in KINDS:
+            raise ValueError(f"form is {form!r}, expected one of {', '.join(KINDS)}")
+        self.architecture = architecture
+        self.form = form
+        self.stages = stages
+        self.pool = pool
+        self.network = network or _row(CONFIGS[architecture])
+        self.hidden_size = hidden_size or self.config_row.num_features
+        self.pretrained_cfg = pretrained_cfg or {}
+        super().__init__(**others)
+
+    @property
+    def config_row(self) -> Config:
+        """The network, as a row of `fastvit.CONFIGS`."""
+        row: dict[str, Any] = dict(self.network)
+        return Config(**row | {"depths": tuple(row["depths"])})
+
+    @classmethod
+    def of(cls, encoder: Encoder) -> "TowerConfig":
+        """That of a network which exists."""
+        network = network_of(encoder)
+        scales: dict[str, Any] = {}
+        if isinstance(encoder, MultiScaleEncoder):
+            scales = {"stages": encoder.stages, "pool": encoder.pool}
+        return cls(
+            **scales,
+            architecture=network.pretrained_cfg.get("architecture") or "unnamed",
+            form=form_of(network),
+            hidden_size=encoder.num_features,
+            network=_row(network.config),
+            pretrained_cfg=network.pretrained_cfg,
+        )
+
+
+class Tower(PreTrainedModel):  # type: ignore[misc]
+    """pixel_values (B, 3, H, W) -> last_hidden_state (B, hidden_size, h, w), h and w rounded up: FastVLM's contract.
+
+    Of one form, any resolution, and in the dtype and on the device of its parameters, whatever the pixels have.
+    """
+
+    config_class = TowerConfig
+    main_input_name = "pixel_values"
+    input_modalities = ("image",)
+    supports_gradient_checkpointing = True
+    _no_split_modules: ClassVar = ["Stage"]
+
+    def __init__(self, config: TowerConfig, encoder: Encoder | None = None):
+        super().__init__(config)
+        self.encoder = _build(config) if encoder is None else encoder
+        if not next(self.encoder.parameters()).is_meta:  # else the weights are still to come
+            for module in self.encoder.modules():
+                module._is_hf_initialized = True  # type: ignore[assignment]  # so that transformers leaves it alone
+        self.register_state_dict_pre_hook(_check_form)
+        self.post_init()
+
+    def update_config(self) -> None:
+        """Have `config` say which form the encoder is in: after it was folded or unfolded, and before it is saved."""
+        self.config.form = form_of(network_of(self.encoder))
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """For what was not loaded, which transformers marks; its own guard knows neither statistics nor slices."""
+        tensors = [*module.parameters(), *module.buffers()]
+        if not all(getattr(tensor, "_is_hf_initialized", False) for tensor in tensors):
+            reset_parameters(module)
+
+    @property
+    def gradient_checkpointing(self) -> bool:
+        """Whether blocks are computed again in the backward pass rather than kept."""
+        return any(getattr(stage, "grad_checkpointing", False) for stage in self.encoder.modules())
+
+    @gradient_checkpointing.setter
+    def gradient_checkpointing(self, enable: bool) -> None:
+        network_of(self.encoder).set_grad_checkpointing(enable)
+
+    def forward(self, pixel_values: Tensor, **others: Any) -> BaseModelOutputWithPooling:
+        """What else transformers hands to a tower is not looked at; hidden states of the stages are not kept."""
+        like = next(self.encoder.parameters())
+        features = self.encoder.forward_features(pixel_values.to(like.device, like.dtype))
+        return BaseModelOutputWithPooling(last_hidden_state=cast(torch.FloatTensor, features))
+
+
+def _check_form(tower: Tower, *_: Any) -> None:
+    """What is saved must be what its config rebuilds: transformers would go on with random weights, and warn."""
+    form = form_of(network_of(tower.encoder))
+    if form != tower.config.form:
+        raise ValueError(
+            f"the encoder is {form} and its config says {tower.config.form}: "
+            "call model.model.vision_tower.update_config() after folding or unfolding"
+        )
+
+
+def register() -> None:
+    """Teach transformers' AutoConfig and AutoModel the tower, so that `from_pretrained` reads what was saved with it.
+
+    As often as one likes.
+    """
+    AutoConfig.register(TowerConfig.model_type, TowerConfig, exist_ok=True)
+    AutoModel.register(TowerConfig, Tower, exist_ok=True)
+
+
+def join(encoder: Encoder, language_model: PreTrainedModel, image_token_id: int) -> FastVlmForConditionalGeneration:
+    """A FastVLM of an encoder and a language model, with a new, random projector: two layers with a GELU in between.
+
+    Both become parts of it and are not copied; the encoder loses its classifier. It is in train or eval mode as they
+    are, saved by `save_pretrained`, and read by `from_pretrained` after `register()`.
+
+    Args:
+        encoder: in any form.
+        language_model: one for causal language modelling, such as a Qwen2ForCausalLM.
+        image_token_id: the token that stands for an image, once for each of `encoder.num_tokens(H, W)`.
+
+    Raises:
+        ValueError: no such token, or a half-folded encoder.
+    """
+    register()
+    words = language_model.config.get_text_config()
+    if not 0 <= image_token_id < words.vocab_size:
+        raise ValueError(f"image_token_id is {image_token_id}, expected one of the {words.vocab_size} tokens")
+    head = language_model.get_output_embeddings()
+    network = network_of(encoder)
+    if network.num_classes or network.global_pool:
+        network.reset_classifier(0, "")
+    words.tie_word_embeddings = head.weight is language_model.get_input_embeddings().weight  # whatever it said before
+    config = FastVlmConfig(
+        vision_config=TowerConfig.of(encoder),
+        text_config=words,
+        image_token_id=image_token_id,
+        tie_word_embeddings=words.tie_word_embeddings,
+    )
+    with torch.device("meta"):
+        model = FastVlmForConditionalGeneration(config)
+    projector = type(model.model.multi_modal_projector)(config)
+    model.model.vision_tower = Tower(config.vision_config, encoder)
+    model.model.multi_modal_projector = projector.to(head.weight.device, head.weight.dtype)
+    model.model.language_model = language_model.base_model
+    model.lm_head = head
+    model.generation_config = language_model.generation_config
+    model.training = language_model.training
+    return model
+
+
+def _row(config: Config) -> dict[str, Any]:
+    """All but how images are prepared, which `pretrained_cfg` says; as JSON has it."""
+    values = {field.name: getattr(config, field.name) for field in fields(config) if field.name != "preprocess"}
+    return values | {"depths": list(config.depths)}
+
+
+def _build(config: TowerConfig) -> Encoder:
+    cfg = config.pretrained_cfg
+    in_chans = cfg.get("input_size", (3,))[0]
+    encoder = FastViT(config.config_row, num_classes=0, in_chans=in_chans, global_pool="").eval()
+    encoder.pretrained_cfg |= cfg | {"architecture": config.architecture, "num_classes": 0}
+    fold_children(encoder, KINDS[config.form])
+    if config.stages is None:
+        return encoder
+    return MultiScaleEncoder(encoder, config.stages, config.pool, config.hidden_size)
