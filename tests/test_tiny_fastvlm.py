@@ -1,0 +1,255 @@
+"""examples/tiny_fastvlm.py in miniature: it learns, stops and goes on, and says what it did."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy
+import pytest
+import torch
+from PIL import Image
+
+sys.path.append(str(Path(__file__).parents[1] / "examples"))
+
+import tiny_fastvlm
+from tiny_fastvlm import END, IGNORED, STAGES, Run, Sentences, Views, captions, make_tokenizer, parse, results
+
+CAT = Path(__file__).parents[1] / "weights" / "cat.jpg"
+# The one with a size of its own, "a small frog", one with "an", and one of two words.
+COLOURS = {"Orange": (220, 130, 20), "frog": (40, 180, 40), "polar_bear": (235, 235, 245)}
+CAPTION = "--test-images=12", "--threads=1", "--workers=0"
+LEARNING = ("--steps", "60", "12", "15", "--batch-size=16", *CAPTION)
+SHORT = ("--steps", "3", "5", "4", "--batch-size=2", "--every=2", *CAPTION)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """train/COLOUR/*.png and test/COLOUR/*.png: noise around a colour."""
+    root, draws = tmp_path_factory.mktemp("colours"), numpy.random.default_rng(0)
+    for split, count in (("train", 8), ("test", 4)):
+        for name, colour in COLOURS.items():
+            (root / split / name).mkdir(parents=True)
+            for index in range(count):
+                pixels = numpy.clip(draws.normal(colour, 20, (32, 32, 3)), 0, 255).astype(numpy.uint8)
+                Image.fromarray(pixels).save(root / split / name / f"{index}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def finished(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that has learned the colours."""
+    out = tmp_path_factory.mktemp("finished")
+    assert tiny_fastvlm.main([f"--data={data}", f"--out={out}", *LEARNING]) == 0
+    return out
+
+
+def run_of(data: Path, out: Path, *more: str) -> Run:
+    return Run(parse([f"--data={data}", f"--out={out}", *SHORT, *more]))
+
+
+def silent(*_: Any) -> None:
+    pass
+
+
+def test_it_learns_to_name_colours_that_it_has_not_seen(finished: Path) -> None:
+    found, kept = json.loads((finished / "results.json").read_text()), torch.load(finished / "last.pt")
+    assert found["right"] >= 90  # by chance it were 33
+    assert found["sentences"] == 100
+    for stage in ("words", "projector"):
+        losses = kept["losses"][stage]
+        assert sum(losses[-3:]) < 0.7 * sum(losses[:3]), stage
+
+
+def test_the_results_are_those_of_the_captions_kept(finished: Path) -> None:
+    found, kept = json.loads((finished / "results.json").read_text()), torch.load(finished / "last.pt")
+    names = [name for name in sorted(COLOURS) for _ in range(4)]
+    for stage, key in (("all", "right"), ("projector", "right_after_projector")):
+        right = [text in captions(name) for text, name in zip(kept["captions"][stage], names, strict=True)]
+        assert found[key] == 100 * sum(right) / 12
+    assert sum(found["right_of_class"].values()) / 3 == pytest.approx(found["right"])
+    assert found["right_by_classifier"] is None  # which knows no colours
+    for name in ("samples.png", "losses.png"):
+        with Image.open(finished / name) as picture:
+            assert picture.size > (600, 400)
+    assert {path.name for path in finished.iterdir()} == {
+        "last.pt", "losses.png", "model", "results.json", "samples.png"
+    }  # fmt: skip
+
+
+def test_a_model_read_back_by_transformers_writes_the_same_captions(
+    data: Path, finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = sorted(data.glob("test/*/*.png"))
+    assert tiny_fastvlm.main([f"--out={finished}", "--json", "--caption", *map(str, paths)]) == 0
+    answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [answer["image"] for answer in answers] == list(map(str, paths))
+    assert [answer["caption"] for answer in answers] == torch.load(finished / "last.pt")["captions"]["all"]
+
+
+def test_a_stage_changes_its_own_parts_wholly_and_no_other(data: Path, tmp_path: Path) -> None:
+    run = run_of(data, tmp_path)
+    for stage in STAGES:
+        before = {name: {key: p.clone() for key, p in part.named_parameters()} for name, part in run.parts.items()}
+        run._train(stage, silent)
+        for name, part in run.parts.items():
+            same = {key for key, parameter in part.named_parameters() if torch.equal(parameter, before[name][key])}
+            assert same == (set() if name in STAGES[stage] else before[name].keys()), (stage, name)
+    parameters = sum(len(list(part.parameters())) for part in run.parts.values())
+    assert parameters == len(list(run.model.parameters()))  # there is nothing besides the parts
+
+
+def test_a_run_killed_in_every_stage_ends_with_the_very_weights_of_one_never_killed(
+    data: Path, tmp_path: Path, uninterrupted: Run
+) -> None:
+    for stage, update, made_before in (("words", 3, 0), ("projector", 5, 2), ("all", 4, 3 + 4)):
+
+        def kill(title: str, done: int, *_: Any, stage: str = stage, update: int = update) -> None:
+            if (title, done) == (stage, update * 2):  # of batches of 2
+                raise KeyboardInterrupt
+
+        run = run_of(data, tmp_path)
+        assert run.resume() == made_before  # the last checkpoint is of two updates ago or of one
+        with pytest.raises(KeyboardInterrupt):
+            run.train(kill)
+        torch.manual_seed(99)  # another process starts from anywhere
+    run = run_of(data, tmp_path)
+    assert run.resume() == 3 + 5 + 2
+    run.train(silent)
+    assert run.losses == uninterrupted.losses
+    assert run.captions == uninterrupted.captions
+    for name, tensor in uninterrupted.model.state_dict().items():
+        assert torch.equal(tensor, run.model.state_dict()[name]), name
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    run = run_of(data, tmp_path_factory.mktemp("uninterrupted"))
+    run.train(silent)
+    return run
+
+
+def test_only_the_caption_and_its_end_carry_loss(uninterrupted: Run) -> None:
+    classes, ways = torch.tensor([0, 1, 2, 1]), torch.tensor([0, 1, 2, 3])
+    inputs = uninterrupted.sentences.inputs(classes, ways)
+    pixels = torch.randn(4, 3, 64, 64)
+    with torch.no_grad():
+        output = uninterrupted.model(**inputs, pixel_values=pixels)
+    losses = []
+    for row, (label, way) in enumerate(zip(classes, ways, strict=True)):
+        text = uninterrupted.tokenizer.encode(f" {captions(sorted(COLOURS)[label])[way]}{END}")
+        start = 6  # behind four places of the picture, " caption" and ":"
+        assert inputs["input_ids"][row, start : start + len(text)].tolist() == text
+        assert inputs["attention_mask"][row].sum() == start + len(text)
+        for place, token in enumerate(text, start):
+            losses.append(-output.logits[row, place - 1].double().log_softmax(0)[token])
+    assert output.loss.item() == pytest.approx(sum(losses).item() / len(losses), rel=1e-5)
+    assert set(inputs["labels"][:, :6].flatten().tolist()) == {IGNORED}
+
+
+def test_what_stands_for_a_picture_before_there_are_any_is_the_word_of_the_caption() -> None:
+    tokenizer = make_tokenizer(sorted(COLOURS))
+    classes, ways, places = torch.tensor([0, 1, 2]), torch.tensor([1, 2, 3]), torch.tensor([3, 0, 1])
+    sentences = Sentences(tokenizer, sorted(COLOURS), 4)
+    ids = sentences.inputs(classes, ways, places)["input_ids"]
+    image = "<image>"
+    assert tokenizer.decode(ids[0]).startswith(f"{image * 3} orange caption: this is a photo of an orange.{END}")
+    assert tokenizer.decode(ids[1]).startswith(f" frog{image * 3} caption: the picture shows a small frog.{END}")
+    assert tokenizer.decode(ids[2]).startswith(f"{image} polar-bear{image * 2} caption: a polar-bear, seen in a photo.")
+    assert not (sentences.ids[..., :4] != tokenizer.convert_tokens_to_ids(image)).any()  # the tables are left alone
+
+
+def test_every_word_is_a_token_and_text_comes_back_from_tokens() -> None:
+    tokenizer = make_tokenizer(["frog", "Orange", "polar_bear"])
+    for name, words in (("frog", 7), ("Orange", 6), ("polar_bear", 6)):
+        for text in captions(name):
+            tokens = tokenizer.encode(f" {text}")
+            assert tokenizer.decode(tokens) == f" {text}"
+            assert tokenizer.unk_token_id not in tokens
+        assert len(tokenizer.encode(f" {captions(name)[0]}")) == words
+
+
+def test_right_is_a_whole_sentence_of_the_pictures_class_and_nothing_else(uninterrupted: Run) -> None:
+    wrong = ["a photo of a large frog.", "a photo of a frog.", "a photo of an orange.", "A photo of a small frog.", ""]
+    wrong += [f"a photo of a small frog{rest}" for rest in ("", ". ...", ". frog")]
+    right = ["a photo of a small frog.", "this is a photo of a small frog.", "a small frog, seen in a photo."]
+    frog, run = uninterrupted.held_out.items[4], uninterrupted
+    kept = run.held_out.items, run.captions
+    run.held_out.items, run.captions = [frog] * 11, {key: [*wrong, *right] for key in run.captions}
+    try:
+        assert run.right("all") == [False] * 8 + [True] * 3
+        assert results(run)["right"] == pytest.approx(100 * 3 / 11)
+    finally:
+        run.held_out.items, run.captions = kept
+
+
+def test_the_encoders_own_classifier_is_asked_about_its_own_classes(tmp_path: Path) -> None:
+    from fastvit.data import Pictures
+
+    for name in ("cat", "ship"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "0.jpg").write_bytes(CAT.read_bytes())
+    preprocess = tiny_fastvlm.fastvit.load(tiny_fastvlm.ENCODER).preprocess
+    assert tiny_fastvlm.right_by_classifier(Pictures(tmp_path, preprocess)) == [True, False]
+
+
+def test_a_view_follows_from_the_seed_and_its_position_alone(data: Path) -> None:
+    from fastvit.data import Pictures
+
+    pictures = Pictures(data / "train", tiny_fastvlm.AUGMENTATION.transform(0))
+    views = Views(pictures, (0, 1), 60)
+    first = [views[position] for position in (5, 30, 7)]
+    torch.manual_seed(99)
+    again = [Views(pictures, (0, 1), 40)[position] for position in (7, 30, 5)][::-1]
+    for one, two in zip(first, again, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
+    assert not torch.equal(Views(pictures, (1, 1), 60)[5][0], first[0][0])
+    assert sorted(views.order[:24].tolist()) == list(range(24))  # each picture once before any twice
+    assert views.order[:24].tolist() != views.order[24:48].tolist()
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        (["--data=nowhere"], "nowhere"),
+        ([], "--data FOLDER"),
+        (["--data=.", "--steps", "1", "0", "1"], "--steps is 1 0 1"),
+        (["--data=.", "--batch-size=0"], "--batch-size is 0"),
+        (["--caption=cat.jpg"], "model: no such folder"),
+    ],
+)
+def test_what_cannot_work_is_one_line_and_status_2(
+    arguments: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    try:
+        status: Any = tiny_fastvlm.main(arguments)
+    except SystemExit as ended:  # by the parser, behind its usage
+        status = ended.code
+    error = capsys.readouterr().err
+    assert status == 2
+    assert said in error.splitlines()[-1]
+    assert "Traceback" not in error
+
+
+def test_another_runs_checkpoint_is_refused_and_so_is_a_damaged_one(
+    data: Path, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [f"--data={data}", f"--out={finished}", *LEARNING, "--seed=1"]
+    assert tiny_fastvlm.main(arguments) == 2
+    assert "a run with other seed" in capsys.readouterr().err
+    (tmp_path / "last.pt").write_bytes((finished / "last.pt").read_bytes()[:1000])
+    assert tiny_fastvlm.main([f"--data={data}", f"--out={tmp_path}", *LEARNING]) == 2
+    assert "damaged" in capsys.readouterr().err
+
+
+def test_ctrl_c_leaves_with_130_and_says_how_to_go_on(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Run, "_update", interrupted)
+    assert tiny_fastvlm.main([f"--data={data}", f"--out={tmp_path}", *SHORT]) == 130
+    assert "the same command goes on" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
