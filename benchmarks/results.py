@@ -6,7 +6,7 @@ import platform
 import sys
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ class Line:
     differences: dict[str, float]
     failed: dict[str, str]
     day: str = ""
+    parts: dict[str, dict[str, list[float]]] = field(default_factory=dict)  # by way and part
 
     def median(self, way: str) -> float:
         """Seconds; infinite for a way that failed."""
@@ -48,12 +49,12 @@ class Line:
 class Results:
     """Races, each run once: those that the file has, of the same ways on the same machine, are not run again."""
 
-    def __init__(self, options: argparse.Namespace) -> None:
+    def __init__(self, options: argparse.Namespace, more: Sequence[str] = ()) -> None:
         self.path: Path | None = options.results
         if self.path:
             self.path.parent.mkdir(parents=True, exist_ok=True)
         self.threads, self.seconds = options.threads, options.seconds
-        self.about = surroundings(self.threads) | {"seconds": self.seconds}
+        self.about = surroundings(self.threads, more) | {"seconds": self.seconds}
         self.lines = {line.key: line for line in self._read() if line.about == self.about}
         self.days = set[str]()  # of what `race` gave
 
@@ -86,7 +87,7 @@ class Results:
         first = next((way.name for way in ways if way.name in raced.answers), "")
         differences = {name: difference(raced.answers[first], answer) for name, answer in raced.answers.items()}
         today = date.today().isoformat()
-        return Line(key, self.about, raced.seconds, raced.peaks, differences, raced.failed, today)
+        return Line(key, self.about, raced.seconds, raced.peaks, differences, raced.failed, today, raced.parts)
 
     def _read(self) -> list[Line]:
         if not self.path or not self.path.exists():

@@ -38,12 +38,14 @@ class Way:
 
     `make(**options)` returns a function without arguments, whose answer is a tensor, a list of them or None. Both are
     pickled, so `make` is a function of a module. It has its first pass, in which things are chosen and compiled, before
-    anything is measured.
+    anything is measured. A function that writes the seconds of its parts, by name, into its own `parts` at each pass
+    finds them in `Race.parts`.
     """
 
     name: str
     make: Callable[..., Callable[[], Any]]
     options: Mapping[str, Any] = field(default_factory=dict)
+    warm: bool = True  # a turn begins with a pass that is not timed; passes of seconds need none
 
 
 @dataclass(slots=True)
@@ -54,6 +56,7 @@ class Race:
     answers: dict[str, list[float]] = field(default_factory=dict)  # the first output, flattened
     peaks: dict[str, int] = field(default_factory=dict)  # bytes resident at most while it ran; 0 if that is unknown
     failed: dict[str, str] = field(default_factory=dict)  # why, in a line
+    parts: dict[str, dict[str, list[float]]] = field(default_factory=dict)  # by way and part: of a turn's last pass
 
     def drop(self, name: str, reason: str) -> None:
         for results in (self.seconds, self.answers, self.peaks):
@@ -89,7 +92,9 @@ def race(ways: list[Way], *, threads: int, seconds: float, progress: Callable[[s
         for name, worker in workers.items():
             result.peaks[name] = 0
             with suppress(WayError):  # its times stand
-                result.peaks[name] = worker.stop()
+                result.peaks[name], parts = worker.stop()
+                if parts:
+                    result.parts[name] = parts
     return result
 
 
@@ -125,11 +130,11 @@ class Worker:
         time.sleep(PAUSE)
         return float(self.ask(True))
 
-    def stop(self) -> int:
-        """Its peak of memory, in bytes, once it has ended."""
-        peak = int(self.ask(False))
+    def stop(self) -> tuple[int, dict[str, list[float]]]:
+        """Its peak of memory, in bytes, and the seconds of its parts in each turn, once it has ended."""
+        peak, parts = self.ask(False)
         self.end()
-        return peak
+        return peak, parts
 
     def ask(self, question: Way | bool) -> Any:
         """What `_replies` says to it.
@@ -195,7 +200,7 @@ def _end_with_the_driver() -> None:
 
 
 def _replies(way: bytes, threads: int) -> Generator[Any, bool, None]:
-    """A pickled way's first answer, then seconds for every True, and its peak for False; an error instead of any."""
+    """A pickled way's first answer, seconds for every True, its peak and parts for False; an error instead of any."""
     try:
         import torch
 
@@ -206,10 +211,15 @@ def _replies(way: bytes, threads: int) -> Generator[Any, bool, None]:
         gc.collect()
         start_peak()
         wanted = yield answer
+        parts: dict[str, list[float]] = {}
         while wanted:
-            run()
-            wanted = yield _seconds(run)
-        yield peak()
+            if made.warm:
+                run()
+            seconds = _seconds(run)
+            for name, taken in getattr(run, "parts", {}).items():
+                parts.setdefault(name, []).append(taken)
+            wanted = yield seconds
+        yield peak(), parts
     except Exception as error:
         yield WayError(f"{type(error).__name__}: {str(error).strip() or 'without a message'}".splitlines()[0])
 
