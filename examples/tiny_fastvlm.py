@@ -41,6 +41,7 @@ from typing import Any
 
 import numpy
 import torch
+from reporting import Progress
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset
@@ -55,7 +56,7 @@ ENCODER = "fastvit_t8.cifar10"
 STAGES = {  # the highest learning rate of each part that is trained
     "words": {"language_model": 2e-3},
     "projector": {"projector": 2e-3},
-    "all": {"language_model": 5e-4, "projector": 5e-4, "encoder": 2e-4},
+    "all": {"language_model": 5e-4, "projector": 5e-4, "encoder": 2e-5},  # the paper's, so that it does not forget
 }
 WAYS = ("a photo of {}.", "this is a photo of {}.", "the picture shows {}.", "{}, seen in a photo.")
 SMALL = ("bird", "cat", "dog", "frog")
@@ -383,6 +384,7 @@ def draw_samples(run: Run) -> Any:
 def draw_losses(run: Run) -> Any:
     """Every update's loss, and the mean of the last twenty."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import ScalarFormatter
 
     figure = Figure(figsize=(7, 4), layout="constrained")
     panel, start = figure.subplots(), 0
@@ -393,6 +395,8 @@ def draw_losses(run: Run) -> Any:
         panel.plot(updates, [sum(few) / len(few) for few in recent], label=stage)
         start += len(losses)
     panel.set(xlabel="update", ylabel="loss, nats a token", yscale="log")
+    for labels in (panel.yaxis.set_major_formatter, panel.yaxis.set_minor_formatter):
+        labels(ScalarFormatter())  # 0.2 and not 2 x 10^-1
     panel.legend()
     return figure
 
@@ -414,32 +418,6 @@ def write(run: Run) -> dict[str, Any]:
     with replacing(run.options.out / "results.json") as path:
         path.write_text(json.dumps(found, indent=1) + "\n")
     return found
-
-
-class Progress:
-    """A bar on a terminal, elsewhere a line every half minute; on standard error."""
-
-    def __init__(self) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn
-
-        self.console = Console(stderr=True, highlight=False, soft_wrap=True)
-        columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}")
-        self.bar = Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal)
-        self.task, self.title = self.bar.add_task("", note=""), ""
-
-    def __call__(self, title: str, done: int, total: int, loss: float | None = None) -> None:
-        now = time.perf_counter()
-        if title != self.title:
-            self.title, self.first, self.started, self.told = title, done, now, now
-        speed = (done - self.first) / (now - self.started) if now > self.started else 0.0
-        parts = [f"{done}/{total}", *([f"loss {loss:.3f}"] if loss is not None else [])]
-        parts += [f"{speed:.0f} a second", f"{(total - done) / speed:.0f} s left"] if speed else []
-        note = "  ".join(parts)
-        self.bar.update(self.task, description=title, completed=done, total=total, note=note)
-        if not self.console.is_terminal and (now - self.told >= 30 or done == total):
-            self.told = now
-            self.console.print(f"{title}  {note}")
 
 
 def train(options: argparse.Namespace) -> None:

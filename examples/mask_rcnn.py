@@ -1,0 +1,301 @@
+"""Mask R-CNN (arXiv:1703.06870) on a FastViT: finds discs, squares and triangles in pictures drawn for it.
+
+    python examples/mask_rcnn.py --out runs/mask_rcnn                     # a few minutes on two processor cores
+    python examples/mask_rcnn.py --out runs/hd --model fastvithd --quick  # five stages, down to 1/64, random weights
+
+What there is to see is `Pyramid`: the encoder's maps of 1/4, 1/8, 1/16 and 1/32 of the picture, and 1/64 where it has
+five stages, from `create_model(..., features_only=True)`, through torchvision's FeaturePyramidNetwork, as the backbone
+of torchvision's MaskRCNN. The rest is a detector as anybody's. Trained, it is folded, and finds the same.
+
+OUT receives detections.png, with what is found in pictures that were not trained on, and results.json.
+"""
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy
+import torch
+from PIL import Image, ImageDraw
+from reporting import Progress
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from torchvision.models.detection import MaskRCNN
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
+from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
+
+import fastvit
+from fastvit.atomic import check_writable, replacing
+
+SHAPES = ("disc", "square", "triangle")  # the classes from 1; 0 is the background
+HELD_OUT = 1_000_000  # the number of the first picture that is not trained on
+SURE = 0.5  # a detection's score that counts
+QUICK = {"steps": 4, "test_images": 4, "batch_size": 2}
+Target = dict[str, Tensor]
+
+
+class Pyramid(nn.Module):
+    """images (B, 3, H, W) -> {"0": (B, channels, H / 4, W / 4), "1": half of it, ...}: a backbone for torchvision.
+
+    Sizes are rounded up. The last map, "pool", is every second position of the one before it.
+    """
+
+    def __init__(self, encoder: Any, channels: int) -> None:
+        super().__init__()
+        self.encoder = encoder  # a model with features_only: a list of maps
+        self.fpn = FeaturePyramidNetwork(encoder.feature_info.channels(), channels, LastLevelMaxPool())
+        self.out_channels = channels
+        reductions = encoder.feature_info.reduction()
+        self.reductions = [*reductions, 2 * reductions[-1]]
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        maps: dict[str, Tensor] = self.fpn({str(index): x for index, x in enumerate(self.encoder(images))})
+        return maps
+
+    def train(self, mode: bool = True) -> "Pyramid":
+        """The encoder's norms keep the statistics that they have: those of a few pictures are no good."""
+        super().train(mode)
+        self.encoder.eval()
+        return self
+
+
+def detector(encoder: Any, size: int, channels: int = 64) -> MaskRCNN:
+    """A Mask R-CNN for pictures whose shorter edge becomes `size`, of the three shapes."""
+    backbone = Pyramid(encoder, channels)
+    *levels, _ = names = [*map(str, range(len(backbone.reductions) - 1)), "pool"]
+    anchors = AnchorGenerator([(4 * reduction,) for reduction in backbone.reductions], [(0.5, 1.0, 2.0)] * len(names))
+    preprocess = fastvit.Preprocess.from_cfg(encoder.pretrained_cfg)
+    return MaskRCNN(
+        backbone,
+        num_classes=1 + len(SHAPES),
+        min_size=size,
+        max_size=2 * size,
+        image_mean=preprocess.mean,  # torchvision normalizes, with what the weights want
+        image_std=preprocess.std,
+        rpn_anchor_generator=anchors,
+        box_roi_pool=MultiScaleRoIAlign(levels, output_size=7, sampling_ratio=2),
+        mask_roi_pool=MultiScaleRoIAlign(levels, output_size=14, sampling_ratio=2),
+        box_batch_size_per_image=64,
+        box_detections_per_img=20,
+    )
+
+
+class Drawings(Dataset[tuple[Tensor, Target]]):
+    """Number -> (picture (3, size, size) from 0 to 1, what torchvision's detectors learn from)."""
+
+    def __init__(self, size: int, numbers: range) -> None:
+        self.size, self.numbers = size, numbers
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Target]:
+        draws = numpy.random.default_rng(self.numbers[index])
+        picture = Image.new("RGB", (self.size, self.size), tuple(draws.integers(0, 256, 3)))
+        drawn = [self._draw(picture, draws) for _ in range(draws.integers(1, 4))]
+        pixels = numpy.asarray(picture) / 255 + draws.normal(0, 0.05, (self.size, self.size, 3))
+        visible, labels = [], []
+        for place, (label, mask) in enumerate(drawn):
+            above = [other for _, other in drawn[place + 1 :]]
+            rest = mask & ~numpy.any(above, 0) if above else mask
+            if rest.sum() > mask.sum() / 2:  # what is mostly hidden is not asked for
+                visible.append(rest)
+                labels.append(label)
+        masks = torch.from_numpy(numpy.stack(visible))
+        target = {"boxes": boxes(masks), "labels": torch.tensor(labels), "masks": masks.to(torch.uint8)}
+        return torch.from_numpy(pixels.clip(0, 1)).float().permute(2, 0, 1), target
+
+    def _draw(self, picture: Image.Image, draws: numpy.random.Generator) -> tuple[int, Any]:
+        """One shape of any size, place, colour and turn -> its label, and its mask (size, size)."""
+        label, radius = int(draws.integers(len(SHAPES))), draws.uniform(0.1, 0.25) * self.size
+        x, y = draws.uniform(radius, self.size - radius, 2)
+        corners = {"square": 4, "triangle": 3}.get(SHAPES[label], 60)
+        turn = draws.uniform(0, 2 * math.pi)
+        angles = [turn + 2 * math.pi * corner / corners for corner in range(corners)]
+        outline = [(x + radius * math.cos(angle), y + radius * math.sin(angle)) for angle in angles]
+        mask = Image.new("1", picture.size)
+        ImageDraw.Draw(mask).polygon(outline, fill=1)
+        picture.paste(tuple(draws.integers(0, 256, 3)), mask=mask)
+        return label + 1, numpy.asarray(mask)
+
+
+def boxes(masks: Tensor) -> Tensor:
+    """(N, H, W) -> (N, 4): left, top, right, bottom; the right and bottom edges lie behind the last pixel."""
+    from torchvision.ops import masks_to_boxes
+
+    return masks_to_boxes(masks) + torch.tensor([0.0, 0.0, 1.0, 1.0])
+
+
+def batches(size: int, numbers: range, batch_size: int) -> DataLoader[Any]:
+    return DataLoader(Drawings(size, numbers), batch_size, collate_fn=lambda samples: tuple(zip(*samples, strict=True)))
+
+
+def train(model: MaskRCNN, options: argparse.Namespace, report: Progress) -> list[float]:
+    """The losses of all updates. The encoder learns at a tenth of the rate of what starts anew."""
+    model.train()
+    encoder = list(model.backbone.encoder.parameters())
+    known = set(map(id, encoder))
+    others = [parameter for parameter in model.parameters() if id(parameter) not in known]
+    rates = [1e-4, 1e-3]
+    groups = [{"params": params, "lr": rate} for params, rate in zip((encoder, others), rates, strict=True)]
+    optimizer = torch.optim.AdamW(groups, weight_decay=0.05)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, options.steps, pct_start=0.1)
+    losses: list[float] = []
+    numbers = range(options.seed * HELD_OUT // 100, options.seed * HELD_OUT // 100 + options.steps * options.batch_size)
+    for images, targets in batches(options.size, numbers, options.batch_size):
+        losses.append(update(model, optimizer, images, targets))
+        schedule.step()
+        report("training", len(losses), options.steps, losses[-1])
+    return losses
+
+
+def update(
+    model: MaskRCNN, optimizer: torch.optim.Optimizer, images: Sequence[Tensor], targets: Sequence[Target]
+) -> float:
+    """One training step -> the sum of Mask R-CNN's five losses."""
+    loss = sum(model(list(images), list(targets)).values())
+    optimizer.zero_grad()
+    loss.backward()
+    nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+    optimizer.step()
+    return loss.item()
+
+
+@torch.inference_mode()
+def detect(model: MaskRCNN, images: Sequence[Tensor]) -> list[Target]:
+    """Pictures (3, H, W) -> of each the boxes (N, 4), labels (N), scores (N) and masks (N, H, W) that are sure."""
+    answers = []
+    for answer in model.eval()(list(images)):
+        sure = {name: value[answer["scores"] > SURE] for name, value in answer.items()}
+        answers.append(sure | {"masks": sure["masks"][:, 0] > 0.5})
+    return answers
+
+
+def matched(answer: Target, target: Target) -> int:
+    """How many shapes have a detection of their class whose mask covers them: intersection over union above a half."""
+    found, shapes = answer["masks"].flatten(1).float(), target["masks"].flatten(1).float()
+    both = shapes @ found.T
+    union = shapes.sum(1)[:, None] + found.sum(1) - both
+    same = target["labels"][:, None] == answer["labels"]
+    return int((same & (both > union / 2)).any(1).sum())  # one detection cannot be the half of two shapes
+
+
+def largest_difference(some: Sequence[Target], others: Sequence[Target]) -> float:
+    """Of the corners, in pixels; infinite where one finds what the other does not."""
+    worst = 0.0
+    for one, other in zip(some, others, strict=True):
+        if one["labels"].tolist() != other["labels"].tolist():
+            return math.inf
+        worst = max([worst, *(one["boxes"] - other["boxes"]).abs().flatten().tolist()])
+    return worst
+
+
+def draw(images: Sequence[Tensor], answers: Sequence[Target]) -> Any:
+    """A dozen pictures, with the masks, boxes and names of what was found."""
+    from matplotlib.figure import Figure
+    from torchvision.utils import draw_segmentation_masks
+
+    figure = Figure(figsize=(12, 9), layout="constrained")
+    for panel, image, answer in zip(figure.subplots(3, 4).flat, images, answers, strict=False):
+        pixels = (image * 255).to(torch.uint8)
+        if len(answer["masks"]):
+            pixels = draw_segmentation_masks(pixels, answer["masks"], alpha=0.5, colors="yellow")
+        panel.imshow(pixels.permute(1, 2, 0).numpy())
+        for (left, top, right, bottom), label, score in zip(
+            answer["boxes"].tolist(), answer["labels"], answer["scores"], strict=True
+        ):
+            xs, ys = (left, right, right, left, left), (top, top, bottom, bottom, top)
+            panel.plot([x - 0.5 for x in xs], [y - 0.5 for y in ys], "r", linewidth=1)
+            about = {"color": "white", "fontsize": 8, "bbox": {"color": "red", "pad": 1}}
+            panel.text(left, top, f"{SHAPES[label - 1]} {score:.2f}", **about)
+    for panel in figure.axes:
+        panel.axis("off")
+    return figure
+
+
+def run(options: argparse.Namespace) -> dict[str, Any]:
+    """Train, find, fold, find again -> what results.json says."""
+    options.out.mkdir(parents=True, exist_ok=True)
+    check_writable(options.out / "results.json")
+    torch.manual_seed(options.seed)
+    encoder = fastvit.create_model(options.model, pretrained="." in options.model, features_only=True)
+    model = detector(encoder, options.size)
+    report = Progress()
+    with report.bar:
+        losses = train(model, options, report)
+        folded = fastvit.reparameterize(model.eval())
+        images, targets, answers, after = [], [], [], []
+        numbers = range(HELD_OUT, HELD_OUT + options.test_images)
+        for some, theirs in batches(options.size, numbers, options.batch_size):
+            images += some
+            targets += theirs
+            answers += detect(model, some)
+            after += detect(folded, some)
+            report("held-out pictures", len(images), options.test_images)
+    with replacing(options.out / "detections.png") as path:
+        draw(images, after).savefig(path, dpi=100)
+    shapes = sum(len(target["labels"]) for target in targets)
+    hits = sum(map(matched, after, targets))
+    results = {
+        "shapes": shapes,
+        "found": 100 * hits / shapes,
+        "wrong": 100 * (1 - hits / max(1, sum(len(answer["labels"]) for answer in after))),
+        "folded_differs_by": largest_difference(answers, after),
+        "losses": losses,
+        "settings": {name: getattr(options, name) for name in ("model", "steps", "batch_size", "size", "seed")},
+    }
+    with replacing(options.out / "results.json") as path:
+        path.write_text(json.dumps(results, indent=1) + "\n")
+    return results
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--out", type=Path, default=Path("runs/mask_rcnn"), help="receives all that is written (%(default)s)")
+    add("--model", default="fastvit_t8.cifar10", help="with a tag its weights, else random ones (%(default)s)")
+    add("--steps", type=int, default=400, help="updates (%(default)s)")
+    add("--batch-size", type=int, default=4, help="pictures an update (%(default)s)")
+    add("--size", type=int, default=128, help="of the pictures, in pixels (%(default)s)")
+    add("--test-images", type=int, default=100, help="pictures to measure with (%(default)s)")
+    add("--seed", type=int, default=0, help="of weights and pictures (%(default)s)")
+    add("--quick", action="store_true", help="a miniature, to see it run")
+    add("--json", action="store_true", help="print the results as JSON")
+    if parser.parse_args(arguments).quick:
+        parser.set_defaults(**QUICK)
+    options = parser.parse_args(arguments)
+    least = {"steps": 1, "batch_size": 1, "size": 64, "test_images": 1, "seed": 0}
+    for name, lowest in least.items():
+        if (value := getattr(options, name)) < lowest:
+            parser.error(f"--{name.replace('_', '-')} is {value}, expected at least {lowest}")
+    return options
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The exit status: 0, 2 for what is wrong with the options, 130 for an interruption."""
+    options = parse(arguments)
+    try:
+        results = run(options)
+    except (ValueError, OSError, ImportError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    if options.json:
+        print(json.dumps(results))
+        return 0
+    print(f"{'shapes found':<32}{results['found']:8.1f} % of {results['shapes']}")
+    print(f"{'detections that are no shape':<32}{results['wrong']:8.1f} %")
+    print(f"{'folded, a corner differs by':<32}{results['folded_differs_by']:8.1e} pixels at most")
+    print(options.out / "detections.png")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
