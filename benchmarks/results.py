@@ -11,6 +11,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from fastvit.atomic import check_writable
 from fastvit.benchmark import Quartiles, Race, Way, quartiles, race, ratio
 from fastvit.benchmark.ratios import LIBRARIES, difference, installed, processor
 from fastvit.reading import cores
@@ -176,6 +177,15 @@ def parsed(parser: argparse.ArgumentParser) -> argparse.Namespace:
     options.readme = options.readme or HERE / "README.md"
     if not usual and vars(options).get("results") == defaults.get("results"):
         options.results = None
+    results: Path | None = vars(options).get("results")
+    try:  # before hours of work
+        if options.whole:
+            check_writable(options.readme)
+        if results:
+            results.parent.mkdir(parents=True, exist_ok=True)
+            check_writable(results)
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
     return options
 
 

@@ -7,7 +7,8 @@ What there is to see is `Pyramid`: the encoder's maps of 1/4, 1/8, 1/16 and 1/32
 five stages, from `create_model(..., features_only=True)`, through torchvision's FeaturePyramidNetwork, as the backbone
 of torchvision's MaskRCNN. The rest is a detector as anybody's. Trained, it is folded, and finds the same.
 
-OUT receives detections.png, with what is found in pictures that were not trained on, and results.json.
+OUT receives detections.png, with what is found in pictures that were not trained on, and results.json. Needs
+pip install "fastvit[train]".
 """
 
 import argparse
@@ -18,12 +19,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy
 import torch
-from PIL import Image, ImageDraw
-from reporting import Progress
+from console import Progress, check_installed, check_least, status_of
+from shapes import SHAPES, Drawings, Target
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from torchvision.models.detection import MaskRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
@@ -32,11 +32,9 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 import fastvit
 from fastvit.atomic import check_writable, replacing
 
-SHAPES = ("disc", "square", "triangle")  # the classes from 1; 0 is the background
-HELD_OUT = 1_000_000  # the number of the first picture that is not trained on
+TRAINED_ON, HELD_OUT = 0, 1  # seeds of pictures
 SURE = 0.5  # a detection's score that counts
 QUICK = {"steps": 4, "test_images": 4, "batch_size": 2}
-Target = dict[str, Tensor]
 
 
 class Pyramid(nn.Module):
@@ -85,54 +83,9 @@ def detector(encoder: Any, size: int, channels: int = 64) -> MaskRCNN:
     )
 
 
-class Drawings(Dataset[tuple[Tensor, Target]]):
-    """Number -> (picture (3, size, size) from 0 to 1, what torchvision's detectors learn from)."""
-
-    def __init__(self, size: int, numbers: range) -> None:
-        self.size, self.numbers = size, numbers
-
-    def __len__(self) -> int:
-        return len(self.numbers)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Target]:
-        draws = numpy.random.default_rng(self.numbers[index])
-        picture = Image.new("RGB", (self.size, self.size), tuple(draws.integers(0, 256, 3)))
-        drawn = [self._draw(picture, draws) for _ in range(draws.integers(1, 4))]
-        pixels = numpy.asarray(picture) / 255 + draws.normal(0, 0.05, (self.size, self.size, 3))
-        visible, labels = [], []
-        for place, (label, mask) in enumerate(drawn):
-            above = [other for _, other in drawn[place + 1 :]]
-            rest = mask & ~numpy.any(above, 0) if above else mask
-            if rest.sum() > mask.sum() / 2:  # what is mostly hidden is not asked for
-                visible.append(rest)
-                labels.append(label)
-        masks = torch.from_numpy(numpy.stack(visible))
-        target = {"boxes": boxes(masks), "labels": torch.tensor(labels), "masks": masks.to(torch.uint8)}
-        return torch.from_numpy(pixels.clip(0, 1)).float().permute(2, 0, 1), target
-
-    def _draw(self, picture: Image.Image, draws: numpy.random.Generator) -> tuple[int, Any]:
-        """One shape of any size, place, colour and turn -> its label, and its mask (size, size)."""
-        label, radius = int(draws.integers(len(SHAPES))), draws.uniform(0.1, 0.25) * self.size
-        x, y = draws.uniform(radius, self.size - radius, 2)
-        corners = {"square": 4, "triangle": 3}.get(SHAPES[label], 60)
-        turn = draws.uniform(0, 2 * math.pi)
-        angles = [turn + 2 * math.pi * corner / corners for corner in range(corners)]
-        outline = [(x + radius * math.cos(angle), y + radius * math.sin(angle)) for angle in angles]
-        mask = Image.new("1", picture.size)
-        ImageDraw.Draw(mask).polygon(outline, fill=1)
-        picture.paste(tuple(draws.integers(0, 256, 3)), mask=mask)
-        return label + 1, numpy.asarray(mask)
-
-
-def boxes(masks: Tensor) -> Tensor:
-    """(N, H, W) -> (N, 4): left, top, right, bottom; the right and bottom edges lie behind the last pixel."""
-    from torchvision.ops import masks_to_boxes
-
-    return masks_to_boxes(masks) + torch.tensor([0.0, 0.0, 1.0, 1.0])
-
-
-def batches(size: int, numbers: range, batch_size: int) -> DataLoader[Any]:
-    return DataLoader(Drawings(size, numbers), batch_size, collate_fn=lambda samples: tuple(zip(*samples, strict=True)))
+def batches(drawings: Drawings, batch_size: int) -> DataLoader[Any]:
+    """(pictures, targets), in order."""
+    return DataLoader(drawings, batch_size, collate_fn=lambda samples: tuple(zip(*samples, strict=True)))
 
 
 def train(model: MaskRCNN, options: argparse.Namespace, report: Progress) -> list[float]:
@@ -146,8 +99,8 @@ def train(model: MaskRCNN, options: argparse.Namespace, report: Progress) -> lis
     optimizer = torch.optim.AdamW(groups, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, options.steps, pct_start=0.1)
     losses: list[float] = []
-    numbers = range(options.seed * HELD_OUT // 100, options.seed * HELD_OUT // 100 + options.steps * options.batch_size)
-    for images, targets in batches(options.size, numbers, options.batch_size):
+    drawings = Drawings(options.size, options.steps * options.batch_size, TRAINED_ON, options.seed)
+    for images, targets in batches(drawings, options.batch_size):
         losses.append(update(model, optimizer, images, targets))
         schedule.step()
         report("training", len(losses), options.steps, losses[-1])
@@ -218,39 +171,48 @@ def draw(images: Sequence[Tensor], answers: Sequence[Target]) -> Any:
     return figure
 
 
+def measured(targets: Sequence[Target], unfolded: Sequence[Target], folded: Sequence[Target]) -> dict[str, Any]:
+    """What results.json says of what was found: in percent, of the folded detector."""
+    shapes = sum(len(target["labels"]) for target in targets)
+    detections = sum(len(answer["labels"]) for answer in folded)
+    hits = sum(map(matched, folded, targets))
+    return {
+        "shapes": shapes,
+        "found": 100 * hits / shapes,
+        "wrong": 100 * (1 - hits / detections) if detections else 0.0,
+        "folded_differs_by": largest_difference(unfolded, folded),
+    }
+
+
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Train, find, fold, find again -> what results.json says."""
+    check_installed("train", "matplotlib")
     options.out.mkdir(parents=True, exist_ok=True)
     check_writable(options.out / "results.json")
     torch.manual_seed(options.seed)
     encoder = fastvit.create_model(options.model, pretrained="." in options.model, features_only=True)
     model = detector(encoder, options.size)
     report = Progress()
+    images: list[Tensor] = []
+    targets: list[Target] = []
+    before: list[Target] = []
+    after: list[Target] = []
     with report.bar:
         losses = train(model, options, report)
         folded = fastvit.reparameterize(model.eval())
-        images, targets, answers, after = [], [], [], []
-        numbers = range(HELD_OUT, HELD_OUT + options.test_images)
-        for some, theirs in batches(options.size, numbers, options.batch_size):
+        held_out = Drawings(options.size, options.test_images, HELD_OUT)
+        for some, theirs in batches(held_out, options.batch_size):
             images += some
             targets += theirs
-            answers += detect(model, some)
+            before += detect(model, some)
             after += detect(folded, some)
             report("held-out pictures", len(images), options.test_images)
-    with replacing(options.out / "detections.png") as path:
-        draw(images, after).savefig(path, dpi=100)
-    shapes = sum(len(target["labels"]) for target in targets)
-    hits = sum(map(matched, after, targets))
-    results = {
-        "shapes": shapes,
-        "found": 100 * hits / shapes,
-        "wrong": 100 * (1 - hits / max(1, sum(len(answer["labels"]) for answer in after))),
-        "folded_differs_by": largest_difference(answers, after),
-        "losses": losses,
-        "settings": {name: getattr(options, name) for name in ("model", "steps", "batch_size", "size", "seed")},
-    }
+    settings = {name: getattr(options, name) for name in ("model", "steps", "batch_size", "size", "seed")}
+    results = measured(targets, before, after) | {"losses": losses, "settings": settings}
     with replacing(options.out / "results.json") as path:
         path.write_text(json.dumps(results, indent=1) + "\n")
+    with replacing(options.out / "detections.png") as path:
+        draw(images, after).savefig(path, dpi=100)
     return results
 
 
@@ -269,32 +231,24 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     if parser.parse_args(arguments).quick:
         parser.set_defaults(**QUICK)
     options = parser.parse_args(arguments)
-    least = {"steps": 1, "batch_size": 1, "size": 64, "test_images": 1, "seed": 0}
-    for name, lowest in least.items():
-        if (value := getattr(options, name)) < lowest:
-            parser.error(f"--{name.replace('_', '-')} is {value}, expected at least {lowest}")
+    check_least(parser, options, steps=1, batch_size=1, size=64, test_images=1, seed=0)
     return options
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit status: 0, 2 for what is wrong with the options, 130 for an interruption."""
-    options = parse(arguments)
-    try:
-        results = run(options)
-    except (ValueError, OSError, ImportError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+def show(options: argparse.Namespace) -> None:
+    results = run(options)
     if options.json:
         print(json.dumps(results))
-        return 0
+        return
     print(f"{'shapes found':<32}{results['found']:8.1f} % of {results['shapes']}")
     print(f"{'detections that are no shape':<32}{results['wrong']:8.1f} %")
     print(f"{'folded, a corner differs by':<32}{results['folded_differs_by']:8.1e} pixels at most")
     print(options.out / "detections.png")
-    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = parse(arguments)
+    return status_of(lambda: show(options))
 
 
 if __name__ == "__main__":

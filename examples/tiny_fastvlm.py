@@ -5,7 +5,7 @@
 
 DATA holds train/CLASS/* and test/CLASS/* (or val/), as for `fastvit train`. The eye is fastvit_t8.cifar10, folded: at
 64 x 64 pixels it gives 4 tokens of 768 channels. A projector of two layers with a GELU in between brings them into a
-Qwen2 of half a million parameters, random at first, with one token for each word of a small grammar. It learns in three
+Qwen2 of 0.6 million parameters, random at first, with one token for each word of a small grammar. It learns in three
 stages; a published FastVLM can do without the first, since its language model has read before.
 
 words      The language model alone, without pictures. Where a picture's tokens will be stands, at one random place, the
@@ -18,8 +18,9 @@ picture's class, such as "a photo of a small frog.": another size or class, or a
 written greedily, of held-out pictures, spread evenly over the classes, which no training has seen. Beside that stands
 what the encoder's own classifier gets right of the same pictures, before any of this.
 
-OUT receives last.pt every --every updates, from which the same command goes on, to the very weights of a run that was
-never stopped; at the end results.json, samples.png, losses.png; and model/, for transformers' from_pretrained:
+Needs pip install "fastvit[train,vlm]". OUT receives last.pt every --every updates, from which the same command goes on,
+to the very weights of a run that was never stopped; at the end results.json, samples.png, losses.png; and model/, for
+`fastvit.fastvlm.load`, or transformers' from_pretrained:
 
     fastvit.fastvlm.register()
     model = transformers.FastVlmForConditionalGeneration.from_pretrained("runs/tiny_fastvlm/model")
@@ -28,11 +29,8 @@ never stopped; at the end results.json, samples.png, losses.png; and model/, for
 import argparse
 import json
 import math
-import os
 import pickle
 import random
-import re
-import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -41,9 +39,10 @@ from typing import Any
 
 import numpy
 import torch
-from reporting import Progress
+from console import Progress, check_installed, check_least, status_of, writing
+from tiny_captions import END, IMAGE, WAYS, Sentences, ask, captions, make_tokenizer
+from tiny_results import write
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset
 
 import fastvit
@@ -58,72 +57,11 @@ STAGES = {  # the highest learning rate of each part that is trained
     "projector": {"projector": 2e-3},
     "all": {"language_model": 5e-4, "projector": 5e-4, "encoder": 2e-5},  # the paper's, so that it does not forget
 }
-WAYS = ("a photo of {}.", "this is a photo of {}.", "the picture shows {}.", "{}, seen in a photo.")
-SMALL = ("bird", "cat", "dog", "frog")
-LARGE = ("airplane", "automobile", "deer", "horse", "ship", "truck")
-QUESTION = " caption:"
-PIECE = r" ?[^\s.,:]+|[.,:]"  # a token: a word with the space before it, or a mark
-PAD, END, IMAGE, UNKNOWN = "<pad>", "<end>", "<image>", "<unknown>"
-IGNORED = -100  # a label that counts for no loss
 QUICK = {"steps": (150, 40, 20), "batch_size": 32, "test_images": 100}
 AUGMENTATION = Recipe(  # that of the encoder's own training (weights/README.md)
     size=64, smallest_area=0.4, auto_augment="rand-m9-n1-mstd0.5-mmax9-inc1", random_erasing=0.25, mixup=0.0, cutmix=0.0
 )
 Report = Callable[..., None]  # title, done, total, loss
-
-
-def word(name: str) -> str:
-    """A folder's name as one word of the grammar: "Polar_Bear" -> "polar-bear"."""
-    return re.sub(r"[\W_]+", "-", name.lower()).strip("-")
-
-
-def captions(name: str) -> list[str]:
-    """All right captions of a class; one that is no class of CIFAR-10 has no size."""
-    size = "small " if name in SMALL else "large " if name in LARGE else ""
-    thing = size + word(name)
-    return [way.format(f"{'an' if thing[0] in 'aeiou' else 'a'} {thing}") for way in WAYS]
-
-
-def make_tokenizer(classes: Sequence[str]) -> Any:
-    """A token for every word of the grammar, with the space before it: what is decoded is what was encoded."""
-    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    texts = [QUESTION, *(f" {text}" for name in classes for text in [word(name), *captions(name)])]
-    pieces = sorted({piece for text in texts for piece in re.findall(PIECE, text)})
-    known = {piece: index for index, piece in enumerate([PAD, END, IMAGE, UNKNOWN, *pieces])}
-    tokenizer = Tokenizer(models.WordLevel(known, unk_token=UNKNOWN))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(PIECE), "isolated")
-    tokenizer.decoder = decoders.Fuse()
-    special = {"pad_token": PAD, "eos_token": END, "unk_token": UNKNOWN, "additional_special_tokens": [IMAGE]}
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special)
-
-
-def ask(tokenizer: Any, image_tokens: int) -> Tensor:
-    """The prompt's tokens (P): places for the picture's, and the question."""
-    return torch.tensor(tokenizer.encode(IMAGE * image_tokens + QUESTION))
-
-
-class Sentences:
-    """ids, labels (classes, ways, L): prompt, caption, end, padding; of the labels only caption and end count."""
-
-    def __init__(self, tokenizer: Any, classes: Sequence[str], image_tokens: int) -> None:
-        self.pad, self.image_tokens = tokenizer.pad_token_id, image_tokens
-        self.words = torch.tensor([tokenizer.encode(f" {word(name)}")[0] for name in classes])
-        prompt = ask(tokenizer, image_tokens)
-        texts = [torch.tensor(tokenizer.encode(f" {text}{END}")) for name in classes for text in captions(name)]
-        self.longest = max(map(len, texts))
-        ids = [torch.cat([prompt, text]) for text in texts]
-        labels = [torch.cat([torch.full_like(prompt, IGNORED), text]) for text in texts]
-        self.ids = pad_sequence(ids, True, self.pad).unflatten(0, (len(classes), len(WAYS)))
-        self.labels = pad_sequence(labels, True, IGNORED).unflatten(0, (len(classes), len(WAYS)))
-
-    def inputs(self, classes: Tensor, ways: Tensor, places: Tensor | None = None) -> dict[str, Tensor]:
-        """(B) each -> what the model learns from; with `places`, the class's word stands there instead of a picture."""
-        ids = self.ids[classes, ways]
-        if places is not None:
-            ids[torch.arange(len(ids)), places] = self.words[classes]
-        return {"input_ids": ids, "attention_mask": ids != self.pad, "labels": self.labels[classes, ways]}
 
 
 def mixed(*numbers: int) -> int:
@@ -306,7 +244,7 @@ class Run:
         names = ("settings", "losses", "seconds", "captions")
         optimizer = self.optimizer.state_dict() if self.optimizer else None
         state = {name: getattr(self, name) for name in names} | {"optimizer": optimizer}
-        with replacing(self.last) as path:
+        with writing(self.last), replacing(self.last) as path:
             torch.save(state | {"model": self.model.state_dict()}, path)
 
     def resume(self) -> int:
@@ -316,117 +254,28 @@ class Run:
         try:
             state = torch.load(self.last, weights_only=True)
             then = state["settings"]
-        except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError):
+            changed = [name for name, value in self.settings.items() if then.get(name) != value]
+            if not changed:
+                self.model.load_state_dict(state["model"])
+                self.losses, self.seconds, self.captions = (state[name] for name in ("losses", "seconds", "captions"))
+                optimizer = state["optimizer"]
+        except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, AttributeError):
             raise ValueError(f"{self.last}: damaged, or of something else; remove it to start anew") from None
-        if changed := [name for name, value in self.settings.items() if then.get(name) != value]:
+        if changed:
             raise ValueError(f"{self.last}: a run with other {', '.join(changed)}; give the same, or another --out")
-        self.model.load_state_dict(state["model"])
-        self.losses, self.seconds, self.captions = (state[name] for name in ("losses", "seconds", "captions"))
         if any(0 < len(self.losses[stage]) < self.steps[stage] for stage in STAGES):
-            self._kept = state["optimizer"]
+            self._kept = optimizer  # of a stage that is not done
         return sum(map(len, self.losses.values()))
 
 
-def right_by_classifier(pictures: Pictures) -> list[bool] | None:
-    """Of each picture whether the encoder's own classifier names it right; None if these are not its classes."""
-    model = fastvit.load(ENCODER).eval()
-    known = model.pretrained_cfg["label_names"]
-    if not set(pictures.classes) <= set(known):
-        return None
-    folded, right = fastvit.reparameterize(model), []
-    with torch.inference_mode():
-        for images, labels in DataLoader(pictures, 100):
-            guesses = folded(images).argmax(1)
-            right += [known[guess] == pictures.classes[label] for guess, label in zip(guesses, labels, strict=True)]
-    return right
-
-
-def results(run: Run) -> dict[str, Any]:
-    """What results.json says: right captions in percent, seconds of training, versions."""
-    import transformers
-
-    def percent(right: list[bool] | None) -> float | None:
-        return 100 * sum(right) / len(right) if right else None
-
-    classes, right = run.held_out.classes, run.right("all")
-    of_class: dict[str, list[bool]] = {name: [] for name in classes}
-    for (_, label), value in zip(run.held_out.items, right, strict=True):
-        of_class[classes[label]].append(value)
-    grammar = {text for name in classes for text in captions(name)}
-    return {
-        "right": percent(right),
-        "right_after_projector": percent(run.right("projector")),
-        "right_by_classifier": percent(right_by_classifier(run.held_out)),
-        "sentences": percent([text in grammar for text in run.captions["all"]]),
-        "right_of_class": {name: percent(values) for name, values in of_class.items()},
-        "seconds": {stage: round(seconds, 1) for stage, seconds in run.seconds.items()},
-        "parameters": {name: sum(p.numel() for p in part.parameters()) for name, part in run.parts.items()},
-        "settings": run.settings,
-        "threads": torch.get_num_threads(),
-        "versions": {library.__name__: str(library.__version__) for library in (torch, transformers, fastvit)},
-    }
-
-
-def draw_samples(run: Run) -> Any:
-    """Two dozen held-out pictures with what the model says."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(12, 8), layout="constrained")
-    answers = spread(list(zip(run.held_out.items, run.captions["all"], run.right("all"), strict=True)), 24)
-    for panel, ((path, _), text, right) in zip(figure.subplots(4, 6).flat, answers, strict=False):
-        panel.imshow(read_image(path))
-        panel.set_title(f"{text}\n{'right' if right else 'wrong'}", fontsize=7, color="green" if right else "red")
-    for panel in figure.axes:
-        panel.axis("off")
-    return figure
-
-
-def draw_losses(run: Run) -> Any:
-    """Every update's loss, and the mean of the last twenty."""
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import ScalarFormatter
-
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    panel, start = figure.subplots(), 0
-    for stage, losses in run.losses.items():
-        recent = [losses[max(0, end - 20) : end] for end in range(1, len(losses) + 1)]
-        updates = range(start, start + len(losses))
-        panel.plot(updates, losses, color="lightgray")
-        panel.plot(updates, [sum(few) / len(few) for few in recent], label=stage)
-        start += len(losses)
-    panel.set(xlabel="update", ylabel="loss, nats a token", yscale="log")
-    for labels in (panel.yaxis.set_major_formatter, panel.yaxis.set_minor_formatter):
-        labels(ScalarFormatter())  # 0.2 and not 2 x 10^-1
-    panel.legend()
-    return figure
-
-
-def write(run: Run) -> dict[str, Any]:
-    """model/, the pictures and, last, results.json."""
-    import transformers
-
-    transformers.logging.disable_progress_bar()
-    staged, folder = run.options.out / f".model.{os.getpid()}", run.options.out / "model"
-    run.model.save_pretrained(staged)
-    run.tokenizer.save_pretrained(staged)
-    shutil.rmtree(folder, ignore_errors=True)
-    staged.rename(folder)
-    for name, figure in (("samples.png", draw_samples(run)), ("losses.png", draw_losses(run))):
-        with replacing(run.options.out / name) as path:
-            figure.savefig(path, dpi=120)
-    found = results(run)
-    with replacing(run.options.out / "results.json") as path:
-        path.write_text(json.dumps(found, indent=1) + "\n")
-    return found
-
-
 def train(options: argparse.Namespace) -> None:
+    check_installed("train,vlm", "transformers", "matplotlib")
     run, progress = Run(options), Progress()
     if updates := run.resume():
         progress.console.print(f"resumed after update {updates} of {sum(options.steps)}")
     with progress.bar:
         run.train(progress)
-    found = write(run)
+    found = write(run, ENCODER)
     if options.json:
         print(json.dumps(found))
         return
@@ -437,16 +286,16 @@ def train(options: argparse.Namespace) -> None:
 
 
 def caption(options: argparse.Namespace) -> None:
-    from transformers import AutoTokenizer, FastVlmForConditionalGeneration, logging
+    check_installed("vlm", "transformers")
+    from transformers import AutoTokenizer, logging
 
-    from fastvit.fastvlm import register
+    from fastvit import fastvlm
 
     folder = options.out / "model"
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such folder; train first, with --data and the same --out")
-    register()
     logging.disable_progress_bar()
-    model = FastVlmForConditionalGeneration.from_pretrained(folder).eval()
+    model = fastvlm.load(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     preprocess = model.model.vision_tower.encoder.preprocess
     for path in options.caption:
@@ -466,7 +315,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--images", type=int, default=0, help="training pictures, spread evenly over the classes (0: all)")
     add("--test-images", type=int, default=1000, help="held-out pictures, likewise (%(default)s; 0: all)")
     add("--seed", type=int, default=0, help="of every random draw (%(default)s)")
-    add("--every", type=int, default=100, help="updates between two checkpoints (%(default)s)")
+    add("--every", type=int, default=25, help="updates between two checkpoints (%(default)s)")
     add("--threads", type=int, default=0, help="of torch (0: as many as there are cores)")
     add("--workers", type=int, default=1, help="processes that read pictures, beside the main one (%(default)s)")
     add("--quick", action="store_true", help="a miniature, to see it run: fewer updates, pictures and tests")
@@ -474,31 +323,21 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     if parser.parse_args(arguments).quick:
         parser.set_defaults(**QUICK)
     options = parser.parse_args(arguments)
-    if not (options.data or options.caption):
-        parser.error("give --data FOLDER to train, or --caption IMAGE to describe pictures")
-    least = {"batch_size": 1, "every": 1, "images": 0, "test_images": 0, "seed": 0, "threads": 0, "workers": 0}
-    for name, lowest in least.items():
-        if (value := getattr(options, name)) < lowest:
-            parser.error(f"--{name.replace('_', '-')} is {value}, expected at least {lowest}")
+    if (options.data is None) == (options.caption is None):
+        parser.error("give either --data FOLDER to train, or --caption IMAGE to describe pictures")
+    check_least(parser, options, batch_size=1, every=1, images=0, test_images=0, seed=0, threads=0, workers=0)
     if min(options.steps) < 1:
         parser.error(f"--steps is {' '.join(map(str, options.steps))}, expected at least 1 for each stage")
     return options
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit status: 0, 2 for what is wrong with options or data, 130 for an interruption."""
     options = parse(arguments)
     if options.threads:
         torch.set_num_threads(options.threads)
-    try:
-        caption(options) if options.caption else train(options)
-    except (ValueError, OSError, ImportError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"interrupted: the same command goes on from the last checkpoint in {options.out}", file=sys.stderr)
-        return 130
-    return 0
+    if options.caption:
+        return status_of(lambda: caption(options))
+    return status_of(lambda: train(options), options.out / "last.pt")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The forms a network has: unfolded, partial and folded."""
 
+from functools import lru_cache
 from typing import Any, Literal
 
 import torch
@@ -30,14 +31,20 @@ def form_of(model: FastViT) -> Form:
     Raises:
         ValueError: some blocks of a kind are folded and some are not.
     """
-    whole = foldables(outline(model.config))
+    whole = _blocks(model.config)
     kept = {name for name, module in model.named_modules() if not isinstance(module, nn.Identity)}
     left = foldables(model)
     for form, kinds in KINDS.items():
-        if left.keys() == {name for name, block in whole.items() if name in kept and not isinstance(block, kinds)}:
+        if left.keys() == {name for name, kind in whole.items() if name in kept and not issubclass(kind, kinds)}:
             return form
     folded = [name for name in whole if name in kept and name not in left]
     raise ValueError(
         f"a half-folded model: {len(folded)} of its {len(folded) + len(left)} foldable blocks are folded already "
         f"({folded[0]}, ...): finish with reparameterize(model), or start from the unfolded one"
     )
+
+
+@lru_cache(maxsize=32)
+def _blocks(config: Config) -> dict[str, type[Foldable]]:
+    """The foldable blocks of an unfolded network, by name."""
+    return {name: type(block) for name, block in foldables(outline(config)).items()}

@@ -6,9 +6,11 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy
 import pytest
 import torch
 from hub_server import Hub
@@ -67,17 +69,16 @@ def theirs(request: pytest.FixtureRequest) -> Any:
     """transformers' FastVLM around timm's network, folded as far as timm folds; the parameter unties the embeddings."""
     from transformers import FastVlmConfig, FastVlmForConditionalGeneration
 
-    config = SMALL["fastvithd"]
+    row = SMALL["fastvithd"]
     vision = {
         "model_type": "timm_wrapper",
         "architecture": "fastvit_mci3",
-        "hidden_size": config.num_features,
-        "model_args": {"inference_mode": True, "layers": config.depths, "embed_dims": config.widths},
+        "hidden_size": row.num_features,
+        "model_args": {"inference_mode": True, "layers": row.depths, "embed_dims": row.widths},
     }
-    text = LANGUAGE | {"tie_word_embeddings": getattr(request, "param", "tied") == "tied"}
-    return lively(
-        FastVlmForConditionalGeneration(FastVlmConfig(vision_config=vision, text_config=text, image_token_id=IMAGE))
-    )
+    tied = {"tie_word_embeddings": getattr(request, "param", "tied") == "tied"}
+    config = FastVlmConfig(vision_config=vision, text_config=LANGUAGE | tied, image_token_id=IMAGE, **tied)
+    return lively(FastVlmForConditionalGeneration(config))
 
 
 @pytest.fixture
@@ -259,8 +260,67 @@ def test_it_is_downloaded_by_its_repository_or_its_name_with_every_shard(
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert_near(logits(fastvlm.load(row.repository, image_token_id=IMAGE), images), expected, 1e-5)
     assert not hub.requests
-    with pytest.raises(WeightsError, match=r"^apple/Another: model.safetensors is not in the cache"):
+    with pytest.raises(WeightsError, match=r"^apple/Another: config.json is not in the cache"):
         fastvlm.load("apple/Another")
+
+
+def test_a_revision_is_that_of_the_weights_and_of_the_tokenizer_which_is_all_that_a_processor_fetches(
+    llava: Path, hub: Hub, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fastvit import fastvlm
+
+    tokenizer.save_pretrained(llava)
+    row, files = CHECKPOINTS["fastvithd.apple_fastvlm_0.5b"], {file.name: file.read_bytes() for file in llava.iterdir()}
+    hub.publish("some/one", files, revisions={"tried": "2" * 40})
+    hub.publish(row.repository, files, revisions={"tried": "2" * 40})
+    model = fastvlm.load("some/one", image_token_id=IMAGE, revision="tried")
+    hub.requests.clear()
+    hub.publish("some/two", files, revisions={"tried": "3" * 40})
+    found = fastvlm.Processor(model, "some/two", revision="tried").tokenizer
+    assert found.encode("<|im_start|>x") == tokenizer.encode("<|im_start|>x")
+    assert hub.asked("GET") and not any(".safetensors" in file for file in hub.asked("GET"))
+    for source in ("some/one", row.repository):
+        with pytest.raises(WeightsError, match="main"):
+            fastvlm.load(source, image_token_id=IMAGE)
+    monkeypatch.setitem(CHECKPOINTS, row.name, replace(row, revision="tried"))  # as a catalogue may say
+    for source in (row.name, row.repository):
+        fastvlm.load(source, image_token_id=IMAGE)
+
+
+def test_what_another_program_downloaded_is_enough_without_a_network(
+    llava: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants, hf_hub_download
+
+    from fastvit import fastvlm
+
+    files = {file.name: file.read_bytes() for file in llava.iterdir()}
+    hub.publish("some/one", files)
+    for name in files:
+        hf_hub_download("some/one", name)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    fastvlm.load("some/one", image_token_id=IMAGE)
+
+
+def test_what_the_config_says_of_positions_is_kept(llava: Path) -> None:
+    from fastvit import fastvlm
+
+    plain, images = fastvlm.load(llava, image_token_id=IMAGE), pictures(70, 130)
+    spoiled(llava, lambda about: about.update(rope_scaling={"rope_type": "linear", "factor": 4.0}))
+    scaled = fastvlm.load(llava, image_token_id=IMAGE)
+    assert scaled.config.text_config.rope_parameters["rope_type"] == "linear"
+    assert (logits(scaled, images) - logits(plain, images)).abs().max() > 1e-3
+
+
+def test_an_image_token_that_is_asked_for_is_the_models(converted: Path, tmp_path: Path) -> None:
+    from fastvit import fastvlm
+
+    fastvlm.load(converted).save_pretrained(tmp_path / "saved")
+    for folder in (converted, tmp_path / "saved"):
+        model = fastvlm.load(folder, image_token_id=50)
+        assert model.config.image_token_id == model.model.config.image_token_id == 50
+        with pytest.raises(ValueError, match="image_token_id is 120, expected one of the 120 tokens"):
+            fastvlm.load(folder, image_token_id=120)
 
 
 # Saving
@@ -314,6 +374,69 @@ def test_an_unfolded_one_is_saved_unfolded_and_one_whose_form_its_config_does_no
     again = fastvlm.load(tmp_path / "folded")
     assert form_of(encoder_of(again)) == "folded"
     assert_near(logits(again, images), logits(ours, images), 1e-6)
+
+
+@pytest.mark.parametrize("changes", ({"width": 40}, {"stages": (0, 2), "width": 24}, {"pool": "average"}))
+def test_scales_are_saved_as_they_are(changes: dict[str, Any], tmp_path: Path) -> None:
+    from transformers import FastVlmForConditionalGeneration
+
+    from fastvit import fastvlm
+
+    encoder = MultiScaleEncoder(small("fastvithd", in_chans=4), **changes)
+    ours = lively_tower(fastvlm.join(encoder, language_model(), IMAGE)).eval()
+    ours.save_pretrained(tmp_path)
+    images = torch.rand(1, 4, 70, 130)
+    expected = ours.model.vision_tower(images).last_hidden_state
+    for again in (fastvlm.load(tmp_path), FastVlmForConditionalGeneration.from_pretrained(tmp_path)):
+        assert_near(again.model.vision_tower(images).last_hidden_state, expected, 1e-5)
+
+
+def lively_tower(vlm: Any) -> Any:
+    randomize(vlm.model.vision_tower)
+    return vlm
+
+
+def test_what_was_not_saved_starts_as_it_does_in_a_new_one(tmp_path: Path) -> None:
+    """A MultiScaleEncoder whose own weights are missing is the encoder itself."""
+    from safetensors.torch import load_file, save_file
+    from transformers import FastVlmForConditionalGeneration
+
+    from fastvit import fastvlm
+
+    encoder = small("fastvithd")
+    ours = fastvlm.join(MultiScaleEncoder(encoder), language_model(), IMAGE)
+    ours.save_pretrained(tmp_path)
+    state = load_file(tmp_path / "model.safetensors")
+    kept = {name: tensor for name, tensor in state.items() if ".pools." not in name and ".project." not in name}
+    assert len(kept) < len(state)
+    save_file(kept, tmp_path / "model.safetensors", {"format": "pt"})
+    again = FastVlmForConditionalGeneration.from_pretrained(tmp_path)
+    images = pictures(70, 130)
+    assert_near(encoder_of(again).tokens(images), encoder.tokens(images), 1e-6)
+
+
+def test_attention_may_be_asked_for_by_the_name_of_the_one_there_is(converted: Path, tmp_path: Path) -> None:
+    from transformers import FastVlmForConditionalGeneration
+
+    from fastvit import fastvlm
+
+    ours = fastvlm.load(converted)
+    ours.save_pretrained(tmp_path)
+    again = FastVlmForConditionalGeneration.from_pretrained(tmp_path, attn_implementation="sdpa")
+    images = pictures(70, 130)
+    assert_near(logits(again, images), logits(ours, images), 1e-5)
+
+
+def test_a_new_one_of_a_config_is_in_train_mode_throughout() -> None:
+    from transformers import FastVlmForConditionalGeneration
+
+    from fastvit import fastvlm
+
+    for encoder in (small("fastvithd"), MultiScaleEncoder(small("fastvithd"))):
+        config = fastvlm.join(encoder, language_model(), IMAGE).config
+        again = FastVlmForConditionalGeneration(config)
+        assert {module.training for module in again.modules()} == {True}
+        assert {module.training for module in again.eval().modules()} == {False}
 
 
 def test_nothing_is_registered_until_asked_for() -> None:
@@ -378,6 +501,24 @@ def test_a_half_folded_encoder_or_a_token_that_is_not_there_is_refused() -> None
     half.stages[0] = fastvit.reparameterize(half.stages[0])
     with pytest.raises(ValueError, match="half-folded"):
         fastvlm.join(half, language_model(), IMAGE)
+
+
+def test_what_cannot_be_joined_is_refused(small_variants: None) -> None:
+    from fastvit import fastvlm
+
+    pruned = small("fastvithd")
+    pruned.prune_intermediate_layers([2])
+    with pytest.raises(ValueError, match="the encoder is pruned"):
+        fastvlm.join(pruned, language_model(), IMAGE)
+    with pytest.raises(ValueError, match=r"encoder is of torch.float32, the language model of torch.bfloat16"):
+        fastvlm.join(small("fastvithd"), language_model().bfloat16(), IMAGE)
+    with pytest.raises(TypeError, match="language_model is a Qwen2Model, expected one with a head"):
+        fastvlm.join(small("fastvithd"), language_model().model, IMAGE)
+    with pytest.raises(TypeError, match="encoder is a FeatureGetterNet, expected a FastViT"):
+        fastvlm.join(fastvit.create_model("fastvithd", features_only=True), language_model(), IMAGE)
+    for token in ("98", True, -1, None):
+        with pytest.raises(ValueError, match=f"image_token_id is {token!r}, expected one of the 120 tokens"):
+            fastvlm.join(small("fastvithd"), language_model(), token)
 
 
 @pytest.mark.parametrize("scales", (False, True))
@@ -500,7 +641,7 @@ def test_in_bfloat16_ours_is_as_near_to_float32_as_timms(theirs: Any, converted:
     with torch.no_grad():
         expected = theirs.model.vision_tower(images).last_hidden_state
         of_ours = error(ours.model.vision_tower(images).last_hidden_state, expected)
-        of_timms = error(timms.model.vision_tower(images).last_hidden_state, expected)
+        of_timms = error(timms.model.vision_tower(images.bfloat16()).last_hidden_state, expected)
     assert 0.001 < of_timms < 0.05
     assert of_ours < 1.2 * of_timms
 
@@ -620,8 +761,26 @@ def test_what_a_processor_cannot_use_is_refused(converted: Path, tokenizer: Any)
         fastvlm.Processor(model, tokenizer, template="no picture")
     with pytest.raises(ValueError, match=r"size=\(16, 16\): expected"):
         fastvlm.Processor(model, tokenizer, size=16)
+    processor = fastvlm.Processor(model, tokenizer, size=64)
     with pytest.raises(ValueError, match="2 images and 1 questions, expected as many"):
-        fastvlm.Processor(model, tokenizer, size=64)([image, image], "What?")
+        processor([image, image], "What?")
+    for strange in ("a.jpg", numpy.zeros((4, 4, 3)), [image, None]):
+        with pytest.raises(TypeError, match=rf"images is a {type(strange).__name__}, expected a PIL.Image.Image"):
+            processor(strange, "What?")
+
+
+@pytest.mark.parametrize("question", ("Ends <|im_end|> here", "Two <image>?"))
+def test_a_question_with_a_special_token_in_it_is_refused(converted: Path, tokenizer: Any, question: str) -> None:
+    """The conversions' tokenizers know <image>, as the very token that stands for one."""
+    from fastvit import fastvlm
+
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<image>"]})
+    encoder, token = fastvit.load(converted, variant="fastvithd"), tokenizer.convert_tokens_to_ids("<image>")
+    model = fastvlm.join(encoder, language_model(vocab_size=300), token)
+    processor = fastvlm.Processor(model, tokenizer, size=64)
+    assert (processor(Image.new("RGB", (9, 9)), "One image?")["input_ids"] == token).sum() == 1
+    with pytest.raises(ValueError, match=r"has one of the tokenizer's special tokens in it"):
+        processor(Image.new("RGB", (9, 9)), question)
 
 
 # What is not there, or damaged
@@ -643,7 +802,21 @@ def spoiled(folder: Path, change: Callable[[dict[str, Any]], Any]) -> Path:
         (lambda about: about.update(num_hidden_layers=3), r"12 missing \(model.layers.2.input_layernorm.weight, "),
         (lambda about: about.update(num_hidden_layers=1), r"12 left over \(model.layers.1.input_layernorm.weight, "),
         (lambda about: about.update(intermediate_size=38), r"6 of another shape \(model.layers.0.mlp.down_proj.weight"),
-        (lambda about: about.update(hidden_size="large"), "not the config of a language model"),
+        (lambda about: about.update(hidden_size="large"), "not the config of a Qwen2"),
+        (lambda about: about.update(num_hidden_layers=10**9), "not the config of a Qwen2 .*1000000000 layers, and"),
+        *(
+            (lambda about, name=name, value=value: about.update({name: value}), "not the config of a Qwen2|of another")
+            for name, value in (
+                ("hidden_size", -1),
+                ("hidden_size", 0),
+                ("vocab_size", 0),
+                ("num_attention_heads", 0),
+                ("num_key_value_heads", 0),
+                ("intermediate_size", -1),
+                ("hidden_act", "os.system"),
+                ("rope_scaling", {"rope_type": "unheard of", "factor": 2.0}),
+            )
+        ),
     ),
 )
 def test_a_config_that_does_not_fit_is_one_line(llava: Path, change: Any, message: str) -> None:
@@ -664,7 +837,8 @@ def test_missing_and_damaged_files_are_one_line(llava: Path, converted: Path, tm
             fastvlm.load(source, image_token_id=IMAGE)
         assert "\n" not in str(raised.value)
 
-    refused("nowhere", "nowhere: no such folder, and no repository such as apple/FastVLM-0.5B")
+    for nowhere in ("nowhere", "../nowhere", "./x", "a..b/c", "-/-", "a/b/c", ""):
+        refused(nowhere, f"^'{nowhere}': no such folder, and no repository such as apple/FastVLM-0.5B")
     refused(tmp_path / "nowhere", "no such folder")
     refused("fastvit_t8.cifar10", "no such folder")
     (tmp_path / "empty").mkdir()
@@ -692,9 +866,72 @@ def test_a_saved_one_with_a_hole_is_refused_and_not_filled_with_random_numbers(c
     save_file(state, tmp_path / "saved" / "model.safetensors", {"format": "pt"})
     with pytest.raises(WeightsError, match=f"missing_keys.*{name}"):
         fastvlm.load(tmp_path / "saved")
-    spoiled(tmp_path / "saved", lambda about: about["vision_config"]["network"].update(depths="many"))
-    with pytest.raises(WeightsError, match="cannot be loaded"):
+    spoiled(tmp_path / "saved", lambda about: about["vision_config"]["network"].update(depths=[10**6] * 5))
+    with pytest.raises(WeightsError, match=r"not the config of a FastVLM \(5000002 blocks, and"):
         fastvlm.load(tmp_path / "saved")
+    spoiled(tmp_path / "saved", lambda about: about["vision_config"]["network"].update(depths="many"))
+    with pytest.raises(WeightsError, match="not the config of a FastVLM"):
+        fastvlm.load(tmp_path / "saved")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    (
+        ("auto_map", {"AutoModelForCausalLM": "evil/repository--module.Class"}),
+        ("_attn_implementation", "evil/kernel"),
+        ("attn_implementation", "evil/kernel"),
+    ),
+)
+def test_a_config_brings_in_no_code(
+    name: str, value: Any, converted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """transformers would ask on the terminal, or fetch a kernel from the hub."""
+    from fastvit import fastvlm
+
+    def asked(*_: Any) -> str:
+        raise AssertionError("asked whether to run it")
+
+    monkeypatch.setattr("builtins.input", asked)
+    expected = fastvlm.load(converted)
+    expected.save_pretrained(tmp_path / "saved")
+    images = pictures(70, 130)
+    loaded = fastvlm.load(spoiled(converted, lambda about: about["text_config"].update({name: value})))
+    assert_near(logits(loaded, images), logits(expected, images), 1e-5)  # it is not even looked at
+    with pytest.raises(WeightsError, match=f"{name} is .*evil.*, which asks for code from elsewhere"):
+        fastvlm.load(spoiled(tmp_path / "saved", lambda about: about["text_config"].update({name: value})))
+    strange = {"model_type": "vit", "auto_map": {"AutoModelForCausalLM": "evil/repository--module.Class"}}
+    with pytest.raises(WeightsError, match=r"not the config of a Qwen2 \(its text_config is of a 'vit'\)"):
+        fastvlm.load(spoiled(converted, lambda about: about.update(text_config=strange)))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    (
+        (lambda tensor: tensor.to(torch.int8), "is of torch.int8; a quantized language model cannot be read"),
+        (lambda tensor: tensor.fill_(float("nan")), "holds NaN or infinity"),
+    ),
+)
+@pytest.mark.parametrize("name", ("layers.0.self_attn.q_proj.weight", "embed_tokens.weight", "mm_projector.2.bias"))
+def test_quantized_and_broken_numbers_are_refused(llava: Path, name: str, change: Any, message: str) -> None:
+    from safetensors.torch import load_file, save_file
+
+    from fastvit import fastvlm
+
+    for shard in llava.glob("*.safetensors"):
+        state = load_file(shard)
+        if f"model.{name}" in state:
+            save_file(state | {f"model.{name}": change(state[f"model.{name}"])}, shard, {"format": "pt"})
+    with pytest.raises(WeightsError, match=message) as raised:
+        fastvlm.load(llava, image_token_id=IMAGE)
+    assert name in str(raised.value)
+
+
+def test_a_generation_config_that_is_none_is_one_line(llava: Path) -> None:
+    from fastvit import fastvlm
+
+    (llava / "generation_config.json").write_text('{"cache_implementation": "unheard of"}')
+    with pytest.raises(WeightsError, match=r"generation_config.json: not the config of a generation"):
+        fastvlm.load(llava, image_token_id=IMAGE)
 
 
 def test_without_transformers_the_error_says_what_to_install() -> None:

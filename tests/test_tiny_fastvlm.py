@@ -1,5 +1,6 @@
 """examples/tiny_fastvlm.py in miniature: it learns, stops and goes on, and says what it did."""
 
+import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -8,12 +9,18 @@ from typing import Any
 import numpy
 import pytest
 import torch
+from near import assert_near
 from PIL import Image
+
+import fastvit
 
 sys.path.append(str(Path(__file__).parents[1] / "examples"))
 
 import tiny_fastvlm
-from tiny_fastvlm import END, IGNORED, STAGES, Run, Sentences, Views, captions, make_tokenizer, parse, results
+import tiny_results
+from tiny_captions import END, IGNORED, Sentences, captions, make_tokenizer
+from tiny_fastvlm import ENCODER, STAGES, Run, Views, parse
+from tiny_results import results, right_by_classifier
 
 CAT = Path(__file__).parents[1] / "weights" / "cat.jpg"
 # The one with a size of its own, "a small frog", one with "an", and one of two words.
@@ -87,14 +94,22 @@ def test_a_model_read_back_by_transformers_writes_the_same_captions(
     assert [answer["caption"] for answer in answers] == torch.load(finished / "last.pt")["captions"]["all"]
 
 
+TRAINED = {
+    "words": {"language_model"},
+    "projector": {"projector"},
+    "all": {"language_model", "projector", "encoder"},
+}
+
+
 def test_a_stage_changes_its_own_parts_wholly_and_no_other(data: Path, tmp_path: Path) -> None:
     run = run_of(data, tmp_path)
-    for stage in STAGES:
+    assert list(STAGES) == list(TRAINED)
+    for stage, trained in TRAINED.items():
         before = {name: {key: p.clone() for key, p in part.named_parameters()} for name, part in run.parts.items()}
         run._train(stage, silent)
         for name, part in run.parts.items():
             same = {key for key, parameter in part.named_parameters() if torch.equal(parameter, before[name][key])}
-            assert same == (set() if name in STAGES[stage] else before[name].keys()), (stage, name)
+            assert same == (set() if name in trained else before[name].keys()), (stage, name)
     parameters = sum(len(list(part.parameters())) for part in run.parts.values())
     assert parameters == len(list(run.model.parameters()))  # there is nothing besides the parts
 
@@ -127,6 +142,34 @@ def uninterrupted(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     run = run_of(data, tmp_path_factory.mktemp("uninterrupted"))
     run.train(silent)
     return run
+
+
+def test_the_encoder_is_the_shipped_one_folded(data: Path, tmp_path: Path) -> None:
+    run, shipped = run_of(data, tmp_path), fastvit.load(ENCODER)
+    assert fastvit.form_of(run.encoder) == "folded" and ENCODER == "fastvit_t8.cifar10"
+    images = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        assert_near(run.encoder.tokens(images), shipped.tokens(images), 1e-4)
+
+
+def test_pictures_that_are_measured_with_are_not_trained_on(data: Path, uninterrupted: Run) -> None:
+    assert {path.parts[-3] for path, _ in uninterrupted.pictures.items} == {"train"}
+    assert {path.parts[-3] for path, _ in uninterrupted.held_out.items} == {"test"}
+    assert len(uninterrupted.pictures.items) == 24 and len(uninterrupted.held_out.items) == 12
+    image, _ = uninterrupted.held_out[0]
+    path, _ = uninterrupted.held_out.items[0]
+    assert torch.equal(image, fastvit.load(ENCODER).preprocess(Image.open(path)))  # nor augmented
+
+
+def test_a_caption_that_finds_no_end_is_not_right(uninterrupted: Run) -> None:
+    generation = uninterrupted.model.generation_config
+    longest = generation.max_new_tokens
+    generation.max_new_tokens = 1
+    try:
+        texts = tiny_fastvlm.describe(uninterrupted.model, uninterrupted.tokenizer, torch.rand(2, 3, 64, 64))
+    finally:
+        generation.max_new_tokens = longest
+    assert all(text.endswith(" ...") for text in texts)
 
 
 def test_only_the_caption_and_its_end_carry_loss(uninterrupted: Run) -> None:
@@ -178,7 +221,7 @@ def test_right_is_a_whole_sentence_of_the_pictures_class_and_nothing_else(uninte
     run.held_out.items, run.captions = [frog] * 11, {key: [*wrong, *right] for key in run.captions}
     try:
         assert run.right("all") == [False] * 8 + [True] * 3
-        assert results(run)["right"] == pytest.approx(100 * 3 / 11)
+        assert results(run, ENCODER)["right"] == pytest.approx(100 * 3 / 11)
     finally:
         run.held_out.items, run.captions = kept
 
@@ -189,8 +232,8 @@ def test_the_encoders_own_classifier_is_asked_about_its_own_classes(tmp_path: Pa
     for name in ("cat", "ship"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "0.jpg").write_bytes(CAT.read_bytes())
-    preprocess = tiny_fastvlm.fastvit.load(tiny_fastvlm.ENCODER).preprocess
-    assert tiny_fastvlm.right_by_classifier(Pictures(tmp_path, preprocess)) == [True, False]
+    preprocess = fastvit.load(ENCODER).preprocess
+    assert right_by_classifier(ENCODER, Pictures(tmp_path, preprocess)) == [True, False]
 
 
 def test_a_view_follows_from_the_seed_and_its_position_alone(data: Path) -> None:
@@ -212,7 +255,8 @@ def test_a_view_follows_from_the_seed_and_its_position_alone(data: Path) -> None
     "arguments, said",
     [
         (["--data=nowhere"], "nowhere"),
-        ([], "--data FOLDER"),
+        ([], "either --data FOLDER"),
+        (["--data=.", "--caption=cat.jpg"], "either --data FOLDER"),
         (["--data=.", "--steps", "1", "0", "1"], "--steps is 1 0 1"),
         (["--data=.", "--batch-size=0"], "--batch-size is 0"),
         (["--caption=cat.jpg"], "model: no such folder"),
@@ -238,18 +282,76 @@ def test_another_runs_checkpoint_is_refused_and_so_is_a_damaged_one(
     arguments = [f"--data={data}", f"--out={finished}", *LEARNING, "--seed=1"]
     assert tiny_fastvlm.main(arguments) == 2
     assert "a run with other seed" in capsys.readouterr().err
+    kept = torch.load(finished / "last.pt")
+
+    def refused() -> None:
+        assert tiny_fastvlm.main([f"--data={data}", f"--out={tmp_path}", *LEARNING]) == 2
+        assert "last.pt: damaged" in capsys.readouterr().err
+
     (tmp_path / "last.pt").write_bytes((finished / "last.pt").read_bytes()[:1000])
-    assert tiny_fastvlm.main([f"--data={data}", f"--out={tmp_path}", *LEARNING]) == 2
-    assert "damaged" in capsys.readouterr().err
+    refused()
+    for name, value in (("settings", 1), ("losses", None), ("model", {}), ("captions", None)):
+        changed = kept | {name: value}
+        torch.save({key: value for key, value in changed.items() if value is not None}, tmp_path / "last.pt")
+        refused()
 
 
-def test_ctrl_c_leaves_with_130_and_says_how_to_go_on(
+def test_ctrl_c_leaves_with_130_and_says_how_to_go_on_if_there_is_a_checkpoint(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(*_: Any) -> None:
-        raise KeyboardInterrupt
+    update, made = Run._update, []
+
+    def interrupted(*given: Any) -> float:
+        made.append(1)
+        if len(made) in (1, 5):  # a checkpoint is written every two updates
+            raise KeyboardInterrupt
+        return update(*given)
 
     monkeypatch.setattr(Run, "_update", interrupted)
-    assert tiny_fastvlm.main([f"--data={data}", f"--out={tmp_path}", *SHORT]) == 130
-    assert "the same command goes on" in capsys.readouterr().err
-    assert not list(tmp_path.iterdir())
+    arguments = [f"--data={data}", f"--out={tmp_path}", *SHORT]
+    assert tiny_fastvlm.main(arguments) == 130
+    assert capsys.readouterr().err == "interrupted\n" and not list(tmp_path.iterdir())
+    assert tiny_fastvlm.main(arguments) == 130
+    assert f"interrupted; the same command goes on from {tmp_path / 'last.pt'}\n" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(
+    data: Path, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from safetensors import SafetensorError
+
+    def full(*_: Any, **__: Any) -> None:
+        raise RuntimeError("[enforce fail at inline_container.cc] . PytorchStreamWriter failed\nframe #0")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(torch, "save", full)
+        assert tiny_fastvlm.main([f"--data={data}", f"--out={tmp_path}", *SHORT]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith(f"error: {tmp_path / 'last.pt'}: cannot be written") and not list(tmp_path.iterdir())
+
+    def half(self: Any, folder: Path) -> None:
+        folder.mkdir()
+        raise SafetensorError("I/O error: File too large")
+
+    run = run_of(data, tmp_path)
+    run.train(silent)
+    monkeypatch.setattr(type(run.model), "save_pretrained", half)
+    with pytest.raises(OSError, match=r"cannot be written \(I/O error: File too large"):
+        tiny_results.write(run, ENCODER)
+    assert {path.name for path in tmp_path.iterdir()} == {"last.pt"}
+
+
+def test_what_is_not_installed_is_said_before_the_work(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "matplotlib" else find(name))
+    assert tiny_fastvlm.main([f"--data={data}", f"--out={tmp_path / 'out'}", *SHORT]) == 2
+    assert capsys.readouterr().err == 'error: needs matplotlib; run: pip install "fastvit[train,vlm]"\n'
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("classes", (["_", "cat"], ["polar_bear", "polar bear", "cat"]))
+def test_classes_that_make_no_words_of_their_own_are_refused(classes: list[str]) -> None:
+    with pytest.raises(ValueError, match=f"classes '{classes[0]}'.*: expected names of letters that differ"):
+        make_tokenizer(classes)

@@ -86,10 +86,37 @@ def test_all_ways_to_run_fastvithd_give_the_same_first_token(monkeypatch: pytest
 
 
 @pytest.mark.usefixtures("small_twins")
+@pytest.mark.parametrize("runs", ("eager", "twin"))
+def test_what_runs_is_folded_and_channels_last(runs: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    cast, given = first_token._cast, list[Any]()
+
+    def spy(model: Any, dtype: torch.dtype) -> Any:
+        given.append(cast(model, dtype))
+        return given[-1]
+
+    monkeypatch.setattr(first_token, "_cast", spy)
+    run = small_pass(runs)
+    (model,) = given
+    if runs == "eager":
+        assert fastvit.form_of(model) == "folded"
+    else:  # as far as timm does it
+        branched = [module for module in model.modules() if hasattr(module, "reparam_conv")]
+        assert branched and all(module.reparam_conv is not None for module in branched)
+    first = next(module for module in model.modules() if isinstance(module, torch.nn.Conv2d))
+    layouts = list[bool]()
+    first.register_forward_pre_hook(
+        lambda _, images: layouts.append(images[0].is_contiguous(memory_format=torch.channels_last))
+    )
+    run()
+    assert layouts == [True] and first.weight.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.usefixtures("small_twins")
 def test_a_pass_answers_with_two_steps_of_the_language_model(monkeypatch: pytest.MonkeyPatch) -> None:
     run, steps = small_pass(), list[tuple[int, int]]()
 
     def step(model: Any, arguments: tuple[()], given: dict[str, Any], answer: Any) -> None:
+        assert answer.logits.shape == (1, 1, 90)  # of the last position alone
         new = given["inputs_embeds" if "inputs_embeds" in given else "input_ids"].shape[1]
         steps.append((new, given[run.cache].get_seq_length()))
 
@@ -207,7 +234,8 @@ def test_a_real_race_has_every_part_of_every_turn(tmp_path: Path) -> None:
     parts = found.parts["t8"]
     assert list(parts) == list(PARTS) and {len(each) for each in parts.values()} == {FEWEST}
     whole = [sum(turn) for turn in zip(*parts.values(), strict=True)]
-    assert all(0.9 * all_parts < seconds for all_parts, seconds in zip(whole, found.seconds["t8"], strict=True))
+    for all_parts, seconds in zip(whole, found.seconds["t8"], strict=True):  # of the same pass
+        assert all_parts <= seconds
     assert Results(options, more=("transformers",)).lines["t8"] == found  # parts survive the file
 
 
@@ -255,13 +283,15 @@ def test_no_line_of_the_tables_is_wider_than_80_columns() -> None:
 def test_it_is_said_where_fastvithd_is_not_faster() -> None:
     vit, small_convnext, _, convnext, _, siglip, largest, twin = ttft.verdicts(times()).splitlines()
     assert vit == (
-        "- ViT-L/14@336 (3005 ms, 47.3 %): FastViTHD is not faster at 1536 in PyTorch and OpenVINO, "
+        "- ViT-L/14@336 (3005 ms, 47.3 %): FastViTHD is not faster at 1024 and 1536 in PyTorch and OpenVINO, "
         "and its encoder alone too."
     )
     assert "not faster at 768, 1024 and 1536 in PyTorch and OpenVINO," in small_convnext
     assert "not faster at 1536 in PyTorch and OpenVINO" in siglip
     assert "ConvNeXt-L@768 (4100 ms, 54.4 %)" in convnext
-    assert largest.startswith("- ConvNeXt-L@1536 (29000 ms): FastViTHD is faster at all sizes in PyTorch and OpenVINO,")
+    assert largest.startswith(
+        "- ConvNeXt-L@1536 (29000 ms): FastViTHD is faster at all sizes, in PyTorch and OpenVINO,"
+    )
     assert twin.endswith("ours is not faster at 512 in PyTorch.")
 
 
@@ -272,8 +302,8 @@ def test_the_encoder_and_each_way_are_judged_by_themselves() -> None:
     found.lines[1536].seconds["FastViTHD, OpenVINO@1536"] = [3.0, 2.9, 3.0, 3.0]  # less than ViT-L's median
     vit = ttft.verdicts(found).splitlines()[0]
     assert vit.endswith(
-        "FastViTHD is not faster at 1536 in PyTorch, "
-        "and its encoder alone is not faster at 768 and 1536 in PyTorch nor at 1536 in OpenVINO."
+        "FastViTHD is not faster at 1024 and 1536 in PyTorch nor at 1024 in OpenVINO, "
+        "and its encoder alone is not faster at 768, 1024 and 1536 in PyTorch nor at 1024 and 1536 in OpenVINO."
     )
 
 
@@ -282,6 +312,10 @@ def test_what_did_not_run_is_not_judged_and_is_named() -> None:
     assert "SO400M/14@384 (" not in text and "1024 without SO400M/14@384: no such kernel" in text
     assert "OpenVINO" not in ttft.verdicts(times(OPENVINO)) and "not compared" in ttft.verdicts(times(EAGER, OPENVINO))
     assert "256 without FastViTHD, OpenVINO@256: no such kernel" in text
+    some = times()
+    del some.lines[1536].seconds["FastViTHD, OpenVINO@1536"]
+    largest = ttft.verdicts(Times(some.lines)).splitlines()[-2]
+    assert "FastViTHD is faster wherever it ran, in PyTorch and OpenVINO," in largest
     equal = rows(ttft.at_equal_accuracy(times(OPENVINO)))
     assert {row[-1] for row in equal[2:]} == {"-"}
 
@@ -293,7 +327,8 @@ def test_in_one_race_turns_are_compared_and_in_two_medians() -> None:
     found.lines[256].seconds[vit.key] = [4.0, 3.0, 4.0, 12.0]  # 4, 1, 2 and 6 times as long
     found.lines[512].seconds[other.key] = [2.0, 1.0, 9.0, 4.0]
     assert found.faster(same, vit) == (1.75, 3, 4.5)
-    assert found.faster(other, vit) == pytest.approx((4 / 3,) * 3)
+    # The others take 3.75, 4 and 6 seconds, by quartiles, and ours 1.75, 3 and 5.25.
+    assert found.faster(other, vit) == pytest.approx((3.75 / 5.25, 4 / 3, 6 / 1.75))
     assert found.faster(same, Point(VIT, 256)) is None
 
 
@@ -306,6 +341,22 @@ def test_towers_of_equal_accuracy_are_compared() -> None:
                 assert size == min(edge for edge, accuracy in accuracies.items() if accuracy >= published.accuracy)
     *_, siglip = rows(ttft.at_equal_accuracy(times()))
     assert siglip == ["SO400M/14@384: 55.5", "@1024: 55.9", "3.21", "1.59 ±0%", "1.79 ±0%"]
+
+
+def test_the_published_points_are_the_papers() -> None:
+    """As read off its figure 1a, once more."""
+    assert {(*key, *point) for key, point in PUBLISHED.items()} == {
+        ("FastViTHD", 256, 32.2, 48.4),
+        ("FastViTHD", 512, 50.2, 52.5),
+        ("FastViTHD", 768, 96.0, 54.5),
+        ("FastViTHD", 1024, 166.9, 55.9),
+        ("ConvNeXt-L", 320, 63.3, 49.0),
+        ("ConvNeXt-L", 512, 120.6, 52.2),
+        ("ConvNeXt-L", 768, 292.6, 54.4),
+        ("ConvNeXt-L", 1024, 942.3, 55.3),
+        ("ViT-L/14", 336, 255.7, 47.3),
+        ("SO400M/14", 384, 535.3, 55.5),
+    }
 
 
 def test_every_published_accuracy_is_measured_somewhere() -> None:
@@ -396,3 +447,31 @@ def test_what_cannot_be_done_is_said_before_anything_is_raced(
     with pytest.raises(SystemExit) as ended:
         run(monkeypatch, *given)
     assert ended.value.code == 2 and said in capsys.readouterr().err
+
+
+def test_where_nothing_runs_the_section_is_left_as_it_is(
+    faked: list[Way], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nothing(entrants: list[Way], **_: Any) -> Race:
+        return Race(failed={way.name: "no memory" for way in entrants})
+
+    monkeypatch.setattr(results_module, "race", nothing)
+    page = tmp_path / "README.md"
+    page.write_text("<!-- ttft.py -->\nyesterday\n<!-- /ttft.py -->\n")
+    with pytest.raises(SystemExit, match=r"nothing ran, and .*README.md was left as it is"):
+        run(monkeypatch, "--readme", str(page), "--results", str(tmp_path / "races.jsonl"))
+    assert "yesterday" in page.read_text() and not (tmp_path / "ttft.png").exists()
+
+
+@pytest.mark.parametrize("option", ("--readme", "--results"))
+def test_where_nothing_can_be_written_nothing_is_raced(
+    option: str,
+    faked: list[Way],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit) as ended:
+        run(monkeypatch, option, str(tmp_path / "file" / "x.md"))
+    assert ended.value.code == 2 and str(tmp_path / "file") in capsys.readouterr().err.splitlines()[-1] and not faked

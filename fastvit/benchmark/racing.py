@@ -19,8 +19,8 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
+from operator import itemgetter
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from .memory import peak, start_peak
@@ -56,7 +56,7 @@ class Race:
     answers: dict[str, list[float]] = field(default_factory=dict)  # the first output, flattened
     peaks: dict[str, int] = field(default_factory=dict)  # bytes resident at most while it ran; 0 if that is unknown
     failed: dict[str, str] = field(default_factory=dict)  # why, in a line
-    parts: dict[str, dict[str, list[float]]] = field(default_factory=dict)  # by way and part: of a turn's last pass
+    parts: dict[str, dict[str, list[float]]] = field(default_factory=dict)  # by way and part: of each turn's pass
 
     def drop(self, name: str, reason: str) -> None:
         for results in (self.seconds, self.answers, self.peaks):
@@ -215,8 +215,8 @@ def _replies(way: bytes, threads: int) -> Generator[Any, bool, None]:
         while wanted:
             if made.warm:
                 run()
-            seconds = _seconds(run)
-            for name, taken in getattr(run, "parts", {}).items():
+            seconds, of_parts = _seconds(run)
+            for name, taken in of_parts.items():
                 parts.setdefault(name, []).append(taken)
             wanted = yield seconds
         yield peak(), parts
@@ -224,14 +224,14 @@ def _replies(way: bytes, threads: int) -> Generator[Any, bool, None]:
         yield WayError(f"{type(error).__name__}: {str(error).strip() or 'without a message'}".splitlines()[0])
 
 
-def _seconds(run: Callable[[], Any]) -> float:
-    """Of one pass."""
-    passes, started = list[float](), time.perf_counter()
+def _seconds(run: Callable[[], Any]) -> tuple[float, dict[str, float]]:
+    """Of one pass, and of its parts."""
+    passes, started = list[tuple[float, dict[str, float]]](), time.perf_counter()
     while not passes or time.perf_counter() - started < TURN:
         begun = time.perf_counter()
         run()
-        passes.append(time.perf_counter() - begun)
-    return median(passes)
+        passes.append((time.perf_counter() - begun, dict(getattr(run, "parts", {}))))
+    return sorted(passes, key=itemgetter(0))[len(passes) // 2]
 
 
 def _numbers(output: Any) -> list[float]:

@@ -1,20 +1,19 @@
 """Published FastVLMs: Apple's LLaVA-style folders and the conversions for transformers, into one model, folded."""
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
     FastVlmForConditionalGeneration,
     GenerationConfig,
-    PreTrainedConfig,
     PreTrainedModel,
     Qwen2Config,
+    Qwen2ForCausalLM,
 )
 
 from ..checkpoint import from_weights
@@ -25,7 +24,7 @@ from ..weights.files import open_path
 from ..weights.read import read
 from ..weights.tensors import Tensors, WeightsError, line
 from .folders import folder_of, read_json
-from .tower import Tower, TowerConfig, join, register
+from .tower import Tower, TowerConfig, check_image_token, join, register
 
 IMAGE_TOKEN = 151646  # the first that Qwen2's tokenizer leaves free; the conversions for transformers took it, too
 
@@ -40,6 +39,34 @@ PREFIXES = {
         "model.language_model.",
     ),
 }
+# What is taken from a config that came with the weights. Some of what else may stand there makes transformers run code
+# from elsewhere: auto_map, and the names of attention kernels.
+LANGUAGE = {
+    "attention_dropout",
+    "bos_token_id",
+    "eos_token_id",
+    "hidden_act",
+    "hidden_size",
+    "initializer_range",
+    "intermediate_size",
+    "layer_types",
+    "max_position_embeddings",
+    "max_window_layers",
+    "num_attention_heads",
+    "num_hidden_layers",
+    "num_key_value_heads",
+    "pad_token_id",
+    "rms_norm_eps",
+    "rope_parameters",
+    "rope_scaling",
+    "rope_theta",
+    "sliding_window",
+    "tie_word_embeddings",
+    "use_cache",
+    "use_sliding_window",
+    "vocab_size",
+}
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def load(
@@ -74,12 +101,26 @@ def load(
     about = read_json(folder / "config.json")
     vision = about.get("vision_config")
     if isinstance(vision, dict) and vision.get("model_type") == TowerConfig.model_type:
-        model = _saved(folder, dtype)
+        model = _saved(folder, about, dtype)
     else:
         model = _published(folder, about, dtype, image_token_id)
+    if image_token_id is not None:
+        check_image_token(image_token_id, model.config.text_config.vocab_size)
+        model.config.image_token_id = image_token_id
     if stages is not None:
         _add_scales(model, stages, pool)
     return model
+
+
+@contextmanager
+def _in_one_line(where: object, what: str) -> Iterator[None]:
+    """A WeightsError for any error: what transformers checks, and how it says so, changes with its version."""
+    try:
+        yield
+    except WeightsError:
+        raise
+    except Exception as error:
+        raise WeightsError(f"{where}: {what} ({line(error)})") from error
 
 
 def _published(
@@ -91,31 +132,19 @@ def _published(
     activation = about.get("mm_projector_type" if kind == "llava_qwen2" else "projector_hidden_act")
     if activation not in ("mlp2x_gelu", "gelu", None):
         raise WeightsError(f"{where}: its projector is a {activation!r}, expected two layers with a GELU in between")
-    words = _text_config(where, about)
-    if image_token_id is None:
-        image_token_id = _image_token(where, about, words.vocab_size)
     tensors = open_path(folder)
-    first, second = PREFIXES[kind][1:3]
-    language_model = _language_model(tensors, kind, words, dtype)
+    language_model = _language_model(where, about, tensors, dtype)
+    if image_token_id is None:
+        image_token_id = _image_token(where, about, language_model.config.vocab_size)
     encoder = _encoder(folder, about).to(language_model.dtype)
-    if (folder / "generation_config.json").exists():
-        language_model.generation_config = GenerationConfig.from_dict(read_json(folder / "generation_config.json"))
+    generation = folder / "generation_config.json"
+    if generation.exists():
+        with _in_one_line(generation, "not the config of a generation"):
+            language_model.generation_config = GenerationConfig.from_dict(read_json(generation))
     model = join(encoder, language_model, image_token_id)
-    for layer, prefix in (("linear_1", first), ("linear_2", second)):
+    for layer, prefix in zip(("linear_1", "linear_2"), PREFIXES[kind][1:3], strict=True):
         _fill_layer(model.model.multi_modal_projector.get_submodule(layer), tensors, prefix)
     return model.eval()
-
-
-def _text_config(where: Path, about: dict[str, Any]) -> PreTrainedConfig:
-    """LLaVA's config is the language model's own, with more in it."""
-    text = about.get("text_config")
-    try:
-        if text is not None:
-            return AutoConfig.for_model(**text)
-        known = {*Qwen2Config.__annotations__, "rope_theta", "rope_scaling"}
-        return Qwen2Config(**{key: value for key, value in about.items() if key in known})
-    except Exception as error:  # any: what is checked there, and how, changes with transformers
-        raise WeightsError(f"{where}: not the config of a language model ({line(error)})") from error
 
 
 def _image_token(where: Path, about: dict[str, Any], vocabulary: int) -> int:
@@ -138,25 +167,47 @@ def _encoder(folder: Path, about: dict[str, Any]) -> FastViT:
     return encoder
 
 
-def _language_model(
-    tensors: Tensors, kind: str, config: PreTrainedConfig, dtype: torch.dtype | None
-) -> PreTrainedModel:
+def _language_model(where: Path, about: dict[str, Any], tensors: Tensors, dtype: torch.dtype | None) -> PreTrainedModel:
     """That in `tensors`, of which all is read but the tower and the projector."""
-    *others, body = PREFIXES[kind]
+    *others, body = PREFIXES[about["model_type"]]
     names = {
         re.sub(f"^{re.escape(body)}", "model.", name): name
         for name in tensors.names
         if not name.startswith(tuple(others))
     }
-    with torch.device("meta"):
-        outline = AutoModelForCausalLM.from_config(config)
+    with _in_one_line(where, "not the config of a Qwen2"):
+        config = _text_config(about, layers=len(names))
+        with torch.device("meta"):
+            outline = Qwen2ForCausalLM(config)
     expected = {name: tuple(tensor.shape) for name, tensor in outline.state_dict().items()}
     optional = {"lm_head.weight"} if config.tie_word_embeddings else set()
     _check(tensors, names, expected, optional)
-    state = {name: tensors.read(given) for name, given in names.items()}
-    dtype = dtype or state["model.embed_tokens.weight"].dtype
-    model = type(outline).from_pretrained(None, config=config, state_dict=state, dtype=dtype)
+    state = {name: _number(tensors, given) for name, given in names.items()}
+    embedding, head = state["model.embed_tokens.weight"], state.get("lm_head.weight")
+    if config.tie_word_embeddings and head is not None and torch.equal(embedding, head):
+        del state["lm_head.weight"]  # Apple's have both, which not every version of transformers ties
+    with _in_one_line(where, "no Qwen2 can be made of it"):
+        model = Qwen2ForCausalLM.from_pretrained(None, config=config, state_dict=state, dtype=dtype or embedding.dtype)
     return cast(PreTrainedModel, model)
+
+
+def _text_config(about: dict[str, Any], layers: int) -> Qwen2Config:
+    """LLaVA's config is the language model's own, with more in it; a model of `layers` has a tensor for each."""
+    text = about.get("text_config") or about
+    if text is not about and text.get("model_type") != "qwen2":
+        raise ValueError(f"its text_config is of a {text.get('model_type')!r}")
+    if int(text.get("num_hidden_layers", 0)) > layers:  # before they are built
+        raise ValueError(f"{text['num_hidden_layers']} layers, and {layers} tensors")
+    return Qwen2Config(**{key: value for key, value in text.items() if key in LANGUAGE})
+
+
+def _number(tensors: Tensors, name: str) -> Tensor:
+    tensor = tensors.read(name)
+    if tensor.dtype not in FLOATS:
+        raise WeightsError(f"{tensors.source}: {name} is of {tensor.dtype}; a quantized language model cannot be read")
+    if not tensor.isfinite().all():
+        raise WeightsError(f"{tensors.source}: {name} holds NaN or infinity")
+    return tensor
 
 
 def _check(
@@ -180,23 +231,38 @@ def _check(
 def _fill_layer(layer: torch.nn.Module, tensors: Tensors, prefix: str) -> None:
     names = {name.removeprefix(prefix): name for name in tensors.names if name.startswith(prefix)}
     _check(tensors, names, {name: tuple(tensor.shape) for name, tensor in layer.state_dict().items()})
-    state: dict[str, Tensor] = {name: tensors.read(given) for name, given in names.items()}
-    layer.load_state_dict(state)
+    layer.load_state_dict({name: _number(tensors, given) for name, given in names.items()})
 
 
-def _saved(folder: Path, dtype: torch.dtype | None) -> FastVlmForConditionalGeneration:
+def _saved(folder: Path, about: dict[str, Any], dtype: torch.dtype | None) -> FastVlmForConditionalGeneration:
     """One that `save_pretrained` wrote; transformers would put random numbers where there are none, and warn."""
-    tensors = open_path(folder)
-    try:
+    where, tensors = folder / "config.json", open_path(folder)
+    _check_harmless(where, about)
+    with _in_one_line(where, "not the config of a FastVLM"):
+        network, text = about["vision_config"]["network"], about["text_config"]
+        blocks = sum(network["depths"]) + int(text.get("num_hidden_layers", 0))
+        if blocks > len(tensors.names):  # before they are built
+            raise ValueError(f"{blocks} blocks, and {len(tensors.names)} tensors")
+    with _in_one_line(tensors.source, "cannot be loaded"):
         model, found = FastVlmForConditionalGeneration.from_pretrained(
             folder, dtype=dtype or "auto", output_loading_info=True
         )
-    except Exception as error:
-        raise WeightsError(f"{tensors.source}: cannot be loaded ({line(error)})") from error
+        check_image_token(model.config.image_token_id, model.config.text_config.vocab_size)
     wrong = {what: sorted(names) for what, names in found.items() if names}
     if wrong:
         raise WeightsError(f"{tensors.source}: not what config.json tells: {wrong}")
     return cast(FastVlmForConditionalGeneration, model)
+
+
+def _check_harmless(where: Path, part: Any) -> None:
+    """Refuse what makes transformers ask to run code from elsewhere, or fetch it: any language model is read here."""
+    if not isinstance(part, dict):
+        return
+    for key, value in part.items():
+        kernel = "attn_implementation" in key and "/" in str(value)
+        if key == "auto_map" or kernel:
+            raise WeightsError(f"{where}: {key} is {value!r}, which asks for code from elsewhere: remove it")
+        _check_harmless(where, value)
 
 
 def _add_scales(model: FastVlmForConditionalGeneration, stages: Sequence[int], pool: str) -> None:

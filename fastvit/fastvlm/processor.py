@@ -27,10 +27,12 @@ class Processor:
 
     Args:
         model: whose encoder and image token it is for.
-        tokenizer: one of transformers, or where it is: the folder, repository or name given to `load`.
+        tokenizer: one of transformers, or where it is: the folder, repository or name given to `load`, of which only
+            the tokenizer's files are read.
         size: (height, width) in pixels, or one number for both, from 32; None is what the weights were trained at.
             Its square is what the time to the first token grows with.
         template: of the prompt, with "<image>" and "{question}" in it.
+        revision: of the tokenizer's repository: the one given to `load`.
 
     Raises:
         fastvit.WeightsError: there is no tokenizer.
@@ -44,6 +46,7 @@ class Processor:
         *,
         size: int | tuple[int, int] | None = None,
         template: str = CHAT,
+        revision: str = "main",
     ):
         if template.count("<image>") != 1 or template.count("{question}") != 1:
             raise ValueError(f"template is {template!r}, expected one <image> and one {{question}} in it")
@@ -51,9 +54,11 @@ class Processor:
         self.preprocess = encoder.preprocess
         if size is not None:
             self.preprocess = replace(self.preprocess, size=(size, size) if isinstance(size, int) else tuple(size))
-        self.tokenizer = _tokenizer(tokenizer) if isinstance(tokenizer, str | Path) else tokenizer
+        self.tokenizer = _tokenizer(tokenizer, revision) if isinstance(tokenizer, str | Path) else tokenizer
         self.template = template
         self.image_tokens = [model.config.image_token_id] * encoder.num_tokens(*self.preprocess.size)
+        added = self.tokenizer.added_tokens_decoder
+        self.special = {index for index, token in added.items() if token.special} | {model.config.image_token_id}
 
     def __call__(self, images: Image.Image | Sequence[Image.Image], questions: str | Sequence[str]) -> BatchFeature:
         """One picture and question, or as many of one as of the other; shorter prompts are padded on the left.
@@ -61,10 +66,14 @@ class Processor:
         input_ids and attention_mask are (B, L), pixel_values (B, 3, *size) float32.
 
         Raises:
-            ValueError: not as many.
+            ValueError: not as many, or a question that would end its turn or stand for an image, as "<|im_end|>" does.
+            TypeError: what is no picture.
         """
+        given = type(images).__name__
         images = [images] if isinstance(images, Image.Image) else list(images)
         questions = [questions] if isinstance(questions, str) else list(questions)
+        if not all(isinstance(image, Image.Image) for image in images):
+            raise TypeError(f"images is a {given}, expected a PIL.Image.Image or several")
         if len(images) != len(questions) or not images:
             raise ValueError(f"{len(images)} images and {len(questions)} questions, expected as many, and at least one")
         prompts = [self._prompt(question) for question in questions]
@@ -87,16 +96,22 @@ class Processor:
 
     def _prompt(self, question: str) -> list[int]:
         """The text on either side of the image goes through the tokenizer by itself, as in LLaVA."""
-        before, after = self.template.split("<image>")
-        head, tail = (
-            self.tokenizer.encode(text.replace("{question}", question), add_special_tokens=False)
-            for text in (before, after)
-        )
+        (head, tail), (empty_head, empty_tail) = self._sides(question), self._sides("")
+        if self._specials(head + tail) != self._specials(empty_head + empty_tail):
+            raise ValueError(f"the question {question!r} has one of the tokenizer's special tokens in it: take it out")
         return [*head, *self.image_tokens, *tail]
 
+    def _sides(self, question: str) -> list[list[int]]:
+        """The tokens before the image and after it."""
+        sides = (side.replace("{question}", question) for side in self.template.split("<image>"))
+        return [self.tokenizer.encode(side, add_special_tokens=False) for side in sides]
 
-def _tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
-    folder = folder_of(source)
+    def _specials(self, tokens: list[int]) -> int:
+        return sum(token in self.special for token in tokens)
+
+
+def _tokenizer(source: str | Path, revision: str) -> PreTrainedTokenizerBase:
+    folder = folder_of(source, revision, weights=False)
     try:
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # any: what may go wrong changes with transformers

@@ -101,6 +101,7 @@ class Tower(PreTrainedModel):  # type: ignore[misc]
     main_input_name = "pixel_values"
     input_modalities = ("image",)
     supports_gradient_checkpointing = True
+    _supports_sdpa = True  # which is what it always uses
     _no_split_modules: ClassVar = ["Stage"]
 
     def __init__(self, config: TowerConfig, encoder: Encoder | None = None):
@@ -169,14 +170,24 @@ def join(encoder: Encoder, language_model: PreTrainedModel, image_token_id: int)
         image_token_id: the token that stands for an image, once for each of `encoder.num_tokens(H, W)`.
 
     Raises:
-        ValueError: no such token, or a half-folded encoder.
+        ValueError: no such token, a half-folded or pruned encoder, or one in another dtype than the language model.
+        TypeError: another encoder, or a language model without its head.
     """
     register()
-    words = language_model.config.get_text_config()
-    if not 0 <= image_token_id < words.vocab_size:
-        raise ValueError(f"image_token_id is {image_token_id}, expected one of the {words.vocab_size} tokens")
-    head = language_model.get_output_embeddings()
+    if not isinstance(encoder, FastViT | MultiScaleEncoder):
+        raise TypeError(f"encoder is a {type(encoder).__name__}, expected a FastViT or a MultiScaleEncoder")
     network = network_of(encoder)
+    if isinstance(network.final_conv, nn.Identity):
+        raise ValueError("the encoder is pruned, which no config says: take the whole one, or a MultiScaleEncoder")
+    head = language_model.get_output_embeddings()
+    if head is None:
+        kind = type(language_model).__name__
+        raise TypeError(f"language_model is a {kind}, expected one with a head, such as Qwen2ForCausalLM")
+    words = language_model.config.get_text_config()
+    check_image_token(image_token_id, words.vocab_size)
+    dtype = next(encoder.parameters()).dtype
+    if dtype != head.weight.dtype:
+        raise ValueError(f"the encoder is of {dtype}, the language model of {head.weight.dtype}: expected one dtype")
     if network.num_classes or network.global_pool:
         network.reset_classifier(0, "")
     words.tie_word_embeddings = head.weight is language_model.get_input_embeddings().weight  # whatever it said before
@@ -198,6 +209,12 @@ def join(encoder: Encoder, language_model: PreTrainedModel, image_token_id: int)
     return model
 
 
+def check_image_token(token: int, vocabulary: int) -> None:
+    """A ValueError for one that no prompt can have."""
+    if not isinstance(token, int) or isinstance(token, bool) or not 0 <= token < vocabulary:
+        raise ValueError(f"image_token_id is {token!r}, expected one of the {vocabulary} tokens")
+
+
 def _row(config: Config) -> dict[str, Any]:
     """All but how images are prepared, which `pretrained_cfg` says; as JSON has it."""
     values = {field.name: getattr(config, field.name) for field in fields(config) if field.name != "preprocess"}
@@ -207,9 +224,9 @@ def _row(config: Config) -> dict[str, Any]:
 def _build(config: TowerConfig) -> Encoder:
     cfg = config.pretrained_cfg
     in_chans = cfg.get("input_size", (3,))[0]
-    encoder = FastViT(config.config_row, num_classes=0, in_chans=in_chans, global_pool="").eval()
+    encoder = FastViT(config.config_row, num_classes=0, in_chans=in_chans, global_pool="").eval()  # as folding wants it
     encoder.pretrained_cfg |= cfg | {"architecture": config.architecture, "num_classes": 0}
     fold_children(encoder, KINDS[config.form])
     if config.stages is None:
-        return encoder
-    return MultiScaleEncoder(encoder, config.stages, config.pool, config.hidden_size)
+        return encoder.train()
+    return MultiScaleEncoder(encoder, config.stages, config.pool, config.hidden_size).train()

@@ -58,16 +58,27 @@ def download(published: Published, *, whole: bool = False) -> Path:
     raise WeightsError(f"{_origin(published)} has no {' and no '.join(published.files)}: update fastvit")
 
 
-def download_with(published: Published, others: Collection[str]) -> Path:
-    """The folder with the weights, the `whole` of them, and those of the `others` that the repository has.
+def download_files(published: Published, wanted: Collection[str], others: Collection[str]) -> Path:
+    """The folder in the cache with the files `wanted`, and those of the `others` that the repository has.
+
+    Without a connection, those of the `others` that the cache has.
 
     Raises:
         WeightsError: some file cannot be had, or came damaged.
     """
-    folder = download(published, whole=True).parent
+    from huggingface_hub import constants
+
+    revision, folder = published.revision, Path()
+    for file in wanted:
+        path = _fetch(published, file, revision)
+        if path is None:
+            raise WeightsError(f"{_origin(published)} has no {file}")
+        folder = path.parent
+        revision = folder.name  # the commit, as for shards
     for file in others:
-        if not _is_known_to_lack(published, file, folder.name):
-            _fetch(published, file, folder.name)
+        unknown = constants.HF_HUB_OFFLINE and _cached(published, file, revision) is None
+        if not unknown and not _is_known_to_lack(published, file, revision):
+            _fetch(published, file, revision)
     return folder
 
 

@@ -1,0 +1,117 @@
+"""What a run of tiny_fastvlm.py came to: figures, pictures, and the model in transformers' format."""
+
+import json
+import os
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import torch
+from console import writing
+from tiny_captions import captions
+from torch.utils.data import DataLoader
+
+import fastvit
+from fastvit.atomic import replacing
+from fastvit.data import Pictures
+from fastvit.images import read_image
+
+if TYPE_CHECKING:
+    from tiny_fastvlm import Run
+
+
+def right_by_classifier(encoder: str, pictures: Pictures) -> list[bool] | None:
+    """Of each picture whether the encoder's own classifier names it right; None if these are not its classes."""
+    model = fastvit.load(encoder).eval()
+    known = model.pretrained_cfg["label_names"]
+    if not set(pictures.classes) <= set(known):
+        return None
+    folded, right = fastvit.reparameterize(model), []
+    with torch.inference_mode():
+        for images, labels in DataLoader(pictures, 100):
+            guesses = folded(images).argmax(1)
+            right += [known[guess] == pictures.classes[label] for guess, label in zip(guesses, labels, strict=True)]
+    return right
+
+
+def results(run: "Run", encoder: str) -> dict[str, Any]:
+    """What results.json says: right captions in percent, seconds of training, versions."""
+    import transformers
+
+    def percent(right: list[bool] | None) -> float | None:
+        return 100 * sum(right) / len(right) if right else None
+
+    classes, right = run.held_out.classes, run.right("all")
+    of_class: dict[str, list[bool]] = {name: [] for name in classes}
+    for (_, label), value in zip(run.held_out.items, right, strict=True):
+        of_class[classes[label]].append(value)
+    grammar = {text for name in classes for text in captions(name)}
+    return {
+        "right": percent(right),
+        "right_after_projector": percent(run.right("projector")),
+        "right_by_classifier": percent(right_by_classifier(encoder, run.held_out)),
+        "sentences": percent([text in grammar for text in run.captions["all"]]),
+        "right_of_class": {name: percent(values) for name, values in of_class.items()},
+        "seconds": {stage: round(seconds, 1) for stage, seconds in run.seconds.items()},
+        "parameters": {name: sum(p.numel() for p in part.parameters()) for name, part in run.parts.items()},
+        "settings": run.settings,
+        "threads": torch.get_num_threads(),
+        "versions": {library.__name__: str(library.__version__) for library in (torch, transformers, fastvit)},
+    }
+
+
+def draw_samples(run: "Run") -> Any:
+    """Two dozen held-out pictures with what the model says."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(12, 8), layout="constrained")
+    answers = list(zip(run.held_out.items, run.captions["all"], run.right("all"), strict=True))
+    spread = answers[:: max(1, len(answers) // 24)]
+    for panel, ((path, _), text, right) in zip(figure.subplots(4, 6).flat, spread, strict=False):
+        panel.imshow(read_image(path))
+        panel.set_title(f"{text}\n{'right' if right else 'wrong'}", fontsize=7, color="green" if right else "red")
+    for panel in figure.axes:
+        panel.axis("off")
+    return figure
+
+
+def draw_losses(run: "Run") -> Any:
+    """Every update's loss, and the mean of the last twenty."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import ScalarFormatter
+
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    panel, start = figure.subplots(), 0
+    for stage, losses in run.losses.items():
+        recent = [losses[max(0, end - 20) : end] for end in range(1, len(losses) + 1)]
+        updates = range(start, start + len(losses))
+        panel.plot(updates, losses, color="lightgray")
+        panel.plot(updates, [sum(few) / len(few) for few in recent], label=stage)
+        start += len(losses)
+    panel.set(xlabel="update", ylabel="loss, nats a token", yscale="log")
+    for labels in (panel.yaxis.set_major_formatter, panel.yaxis.set_minor_formatter):
+        labels(ScalarFormatter())  # 0.2 and not 2 x 10^-1
+    panel.legend()
+    return figure
+
+
+def write(run: "Run", encoder: str) -> dict[str, Any]:
+    """model/, the pictures and, last, results.json."""
+    import transformers
+
+    transformers.logging.disable_progress_bar()
+    staged, folder = run.options.out / f".model.{os.getpid()}", run.options.out / "model"
+    try:
+        with writing(staged):
+            run.model.save_pretrained(staged)
+            run.tokenizer.save_pretrained(staged)
+        shutil.rmtree(folder, ignore_errors=True)
+        staged.rename(folder)
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+    for name, figure in (("samples.png", draw_samples(run)), ("losses.png", draw_losses(run))):
+        with replacing(run.options.out / name) as path:
+            figure.savefig(path, dpi=120)
+    found = results(run, encoder)
+    with replacing(run.options.out / "results.json") as path:
+        path.write_text(json.dumps(found, indent=1) + "\n")
+    return found
