@@ -11,7 +11,7 @@ stages; a published FastVLM can do without the first, since its language model h
 words      The language model alone, without pictures. Where a picture's tokens will be stands, at one random place, the
            class's word, and the caption is to be written: so it learns the grammar, and to look there.
 projector  The projector alone, with encoder and language model frozen: it learns to say a picture in words.
-all        Everything, the folded encoder too, at a smaller learning rate so that it does not forget.
+all        Everything, the folded encoder too, at a fiftieth of the projector's learning rate, as in the paper.
 
 Right is a caption that is, letter for letter and with its end, one of the four sentences that the grammar has for the
 picture's class, such as "a photo of a small frog.": another size or class, or any other word, is wrong. Captions are
@@ -55,7 +55,7 @@ ENCODER = "fastvit_t8.cifar10"
 STAGES = {  # the highest learning rate of each part that is trained
     "words": {"language_model": 2e-3},
     "projector": {"projector": 2e-3},
-    "all": {"language_model": 5e-4, "projector": 5e-4, "encoder": 2e-5},  # the paper's, so that it does not forget
+    "all": {"language_model": 4e-5, "projector": 4e-5, "encoder": 4e-5},
 }
 QUICK = {"steps": (150, 40, 20), "batch_size": 32, "test_images": 100}
 AUGMENTATION = Recipe(  # that of the encoder's own training (weights/README.md)

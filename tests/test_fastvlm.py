@@ -287,6 +287,24 @@ def test_a_revision_is_that_of_the_weights_and_of_the_tokenizer_which_is_all_tha
         fastvlm.load(source, image_token_id=IMAGE)
 
 
+def test_weights_are_of_the_commit_of_the_config_though_the_branch_moves_on(
+    llava: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fastvit import fastvlm
+    from fastvit.weights import hub as client
+
+    files = {file.name: file.read_bytes() for file in llava.iterdir()}
+    revisions = hub.publish("some/one", files, revisions={"main": "1" * 40, "old": "1" * 40}).revisions
+    download = client.download
+
+    def move(*given: Any, **more: Any) -> Path:
+        revisions["main"] = "2" * 40
+        return download(*given, **more)
+
+    monkeypatch.setattr(client, "download", move)
+    fastvlm.load("some/one", image_token_id=IMAGE)
+
+
 def test_what_another_program_downloaded_is_enough_without_a_network(
     llava: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
