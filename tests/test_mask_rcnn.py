@@ -197,13 +197,13 @@ def test_the_whole_of_it_in_miniature(
         return real(model, images)
 
     monkeypatch.setattr(mask_rcnn, "detect", spy)
-    arguments = [f"--out={tmp_path}", "--steps=12", "--batch-size=2", "--size=64", "--test-images=3", "--json"]
+    arguments = [f"--out={tmp_path}", "--steps=20", "--batch-size=2", "--size=64", "--test-images=3", "--json"]
     assert mask_rcnn.main(arguments) == 0
     assert norms == [True, False] * 2  # unfolded and folded, of two batches
     results = json.loads(capsys.readouterr().out)
     assert results == json.loads((tmp_path / "results.json").read_text())
     losses = results["losses"]
-    assert len(losses) == 12 and sum(losses[-3:]) < 0.6 * sum(losses[:3])
+    assert len(losses) == 20 and sum(losses[-3:]) < 0.6 * sum(losses[:3])
     held_out = Drawings(64, 3, HELD_OUT)
     assert results["shapes"] == sum(len(held_out[index][1]["labels"]) for index in range(3))
     assert results["folded_differs_by"] < 1e-2
