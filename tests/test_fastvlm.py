@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -749,6 +750,23 @@ def test_a_batch_is_padded_on_the_left_and_answers_are_what_is_new(converted: Pa
         assert processor.decode(generated, alone) == [answer]
         new = tokenizer.decode(generated[0, alone["input_ids"].shape[1] :], skip_special_tokens=True)
         assert answer == new.strip() and answer
+
+
+def test_the_readmes_conversation_runs(
+    converted: Path, tokenizer: Any, hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = Path(__file__).parents[1]
+    lively(chatting(converted)).save_pretrained(tmp_path / "saved")
+    tokenizer.save_pretrained(tmp_path / "saved")
+    row = CHECKPOINTS["fastvithd.apple_fastvlm_0.5b"]
+    hub.publish(row.repository, {file.name: file.read_bytes() for file in (tmp_path / "saved").iterdir()})
+    _, block = re.findall(r"```python download\n(.*?)```", (root / "README.md").read_text(), re.DOTALL)
+    here = block.replace("weights/cat.jpg", str(root / "weights" / "cat.jpg"))
+    namespace: dict[str, Any] = {"torch": torch}
+    exec(compile(here, "README.md", "exec"), namespace)
+    assert namespace["inputs"]["pixel_values"].shape == (1, 3, 512, 512)
+    assert (namespace["inputs"]["input_ids"] == 299).sum() == 64 and namespace["model"].dtype == torch.bfloat16
+    assert len(capsys.readouterr().out) > 2
 
 
 def test_pictures_are_prepared_as_the_weights_want_it(llava: Path, tokenizer: Any) -> None:
