@@ -33,13 +33,13 @@ LANGUAGE = {  # Qwen2-0.5B
     "vocab_size": 151936,
     "tie_word_embeddings": True,
 }
-COMPARED = 1000  # of the first token's logits
+COMPARED = 1000  # logits, the first of the vocabulary
 
 Encode = Callable[[Tensor], Tensor]
 
 
 class FirstToken:
-    """() -> the first token's logits, (1000,); `parts` has the seconds of each of `PARTS` in the latest pass.
+    """() -> (1000,), of the first token's logits; `parts` has the seconds of each of `PARTS` in the latest pass.
 
     Raises:
         ValueError: the tower gives other tokens than it says.

@@ -168,7 +168,7 @@ def arguments(script: str, about: str | None, seconds: float) -> argparse.Argume
 def parsed(parser: argparse.ArgumentParser) -> argparse.Namespace:
     """The options; `options.whole` says if the section is to be written: it is the usual one, or --readme is given.
 
-    Races that are not the usual ones are kept only where --results says.
+    Races that are not the usual ones are kept only where --results says. What cannot be written is a usage error.
     """
     options = parser.parse_args()
     defaults = {name: parser.get_default(name) for name in vars(options)}  # None: --readme, or it has to be given

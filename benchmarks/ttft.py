@@ -1,4 +1,4 @@
-"""Time to the first tokens of a vision language model on this machine: FastViTHD and four other towers, part by part.
+"""Time to the first tokens of a vision language model on this machine, part by part: FastViTHD and three other towers.
 
     python benchmarks/ttft.py                      all; rewrites its section of benchmarks/README.md
     python benchmarks/ttft.py --quick              FastViTHD at 256 and 512 pixels, and what is raced beside it there
@@ -8,11 +8,13 @@ A photograph of 2048 x 1536 is decoded, resized and normalized, and goes through
 layers into a language model of Qwen2-0.5B's shape, in front of a question. The first token is known after the prefill;
 decode is the step that gives the second, and belongs to the total here, not in the paper. All weights are random: the
 accuracies are those that FastVLM's authors published (arXiv:2412.13303, figure 1a: the mean of GQA, TextVQA, POPE,
-DocVQA and SEED-Bench, with Qwen2-0.5B). FastViTHD runs in PyTorch and in this package's engine; the others in PyTorch.
+DocVQA and SEED-Bench, with Qwen2-0.5B). FastViTHD runs in PyTorch, ours and timm's network of the same weights, and in
+this package's engine; the others run in PyTorch.
 
 Each tower has a process of its own, with a language model of its own, and a turn is one pass, as a question comes: the
-caches are full of what others left. Each is raced beside the smallest FastViTHD that is at least as accurate. Five of
-these processes at once hold about 15 GB.
+caches are full of what others left. Each is raced beside the smallest FastViTHD that is at least as accurate, and
+ConvNeXt-L at 1536, whose accuracy nobody has published, beside FastViTHD at 1536. Five of these processes at once hold
+about 15 GB.
 """
 
 import argparse
@@ -98,7 +100,7 @@ def _spread(found: Quartiles) -> str:
 
 
 def at_equal_accuracy(times: Times) -> str:
-    """Each rival beside the smallest FastViTHD at least as accurate: how many times faster that is, there and here."""
+    """Each rival of known accuracy beside the smallest FastViTHD that has it: how many times faster that is."""
     rows = []
     for rival in times.rivals:
         size = times.race_of[rival]
@@ -118,19 +120,19 @@ def verdicts(times: Times) -> str:
         about = f"{_milliseconds(times.seconds(rival))} ms"
         about += f", {rival.published.accuracy} %" if rival.published else ""
         whole, encoder = (_where(times, rival, part) for part in ("", "encoder"))
-        alone = "and its encoder alone too" if whole == encoder else f"and its encoder alone is {encoder}"
+        alone = "and its encoder alone likewise" if whole == encoder else f"and its encoder alone is {encoder}"
         sentences.append(f"- {rival.key} ({about}): FastViTHD is {whole}, {alone}.")
     twins = {size: times.faster(Point(EAGER, size), Point(TWIN, size)) for size in times.lines}
-    same = _said({"PyTorch": {size: found for size, found in twins.items() if found}})
+    same = _said({"PyTorch": {size: found for size, found in twins.items() if found}}, len(times.lines))
     return "\n".join([*sentences, f"- timm's folded network of the same weights: ours is {same}."])
 
 
 def _where(times: Times, rival: Point, part: str) -> str:
     ways = {"PyTorch": EAGER, "OpenVINO": OPENVINO}
-    return _said({way: times.compared(tower, rival, part) for way, tower in ways.items()})
+    return _said({way: times.compared(tower, rival, part) for way, tower in ways.items()}, len(times.lines))
 
 
-def _said(faster: dict[str, dict[int, Quartiles]]) -> str:
+def _said(faster: dict[str, dict[int, Quartiles]], sizes: int) -> str:
     """By way and size -> "not faster at 1024 and 1536 in PyTorch nor at 1536 in OpenVINO".
 
     Faster is what wins three turns of four; raced apart, what in its slower turns is faster than the other in its
@@ -138,13 +140,13 @@ def _said(faster: dict[str, dict[int, Quartiles]]) -> str:
     """
     slower: dict[str, list[str]] = {}  # sizes: ways
     for way, times in faster.items():
-        if sizes := [size for size, found in times.items() if found.low <= 1]:
-            slower.setdefault(_listed(sizes), []).append(way)
+        if lost := [size for size, found in times.items() if found.low <= 1]:
+            slower.setdefault(_listed(lost), []).append(way)
     compared = [way for way, times in faster.items() if times]
     if not compared:
         return "not compared"
-    said = [f"at {sizes} in {' and '.join(ways)}" for sizes, ways in slower.items()]
-    where = "at all sizes" if len({*map(len, faster.values())}) == 1 else "wherever it ran"
+    said = [f"at {lost} in {' and '.join(ways)}" for lost, ways in slower.items()]
+    where = "at all sizes" if all(len(found) == sizes for found in faster.values()) else "wherever it ran"
     return f"not faster {' nor '.join(said)}" if said else f"faster {where}, in {' and '.join(compared)}"
 
 
@@ -168,9 +170,10 @@ def agreement(times: Times) -> str:
 def report(times: Times) -> str:
     """The section's text, without its heading."""
     texts = [
+        "Milliseconds, medians of the turns; ± is half of the distance between the quartiles, of the median.",
         table(times),
         agreement(times),
-        "Where FastViTHD is not faster on this hardware:",
+        "Where FastViTHD is faster on this hardware, and where it is not:",
         verdicts(times),
         "How many times faster FastViTHD is at equal accuracy; in the paper of encoder and prefill, here of all parts:",
         at_equal_accuracy(times),
@@ -221,7 +224,7 @@ def main() -> None:
     parser.add_argument("--text-tokens", type=int, default=20, metavar="N", help="of the question (%(default)s)")
     options = parsed(parser)
     if options.text_tokens < 1:
-        parser.error(f"--text-tokens {options.text_tokens}: expected 1 or more")
+        parser.error(f"--text-tokens is {options.text_tokens}, expected at least 1")
     if importlib.util.find_spec("transformers") is None:
         parser.error('needs transformers; run: pip install "fastvit[vlm]"')
     results = Results(options, more=("transformers",))

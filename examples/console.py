@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from fastvit.atomic import check_writable
+
 
 def check_least(parser: argparse.ArgumentParser, options: argparse.Namespace, **least: int) -> None:
     """End with a usage error at the first option that is below its least value."""
@@ -21,6 +23,15 @@ def check_installed(extras: str, *packages: str) -> None:
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if missing:
         raise ImportError(f'needs {", ".join(missing)}; run: pip install "fastvit[{extras}]"')
+
+
+def make_folder(folder: Path) -> None:
+    """A ValueError, before any work is done, if nothing can be written there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"--out {folder}: cannot be a folder ({error.strerror})") from None
+    check_writable(folder / "results.json")
 
 
 @contextmanager

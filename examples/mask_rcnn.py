@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from console import Progress, check_installed, check_least, status_of
+from console import Progress, check_installed, check_least, make_folder, status_of
 from shapes import SHAPES, Drawings, Target
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -31,7 +31,7 @@ from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 import fastvit
-from fastvit.atomic import check_writable, replacing
+from fastvit.atomic import replacing
 
 TRAINED_ON, HELD_OUT = 0, 1  # seeds of pictures
 SURE = 0.5  # a detection's score that counts
@@ -66,8 +66,9 @@ class Pyramid(nn.Module):
 def detector(encoder: Any, size: int, channels: int = 64) -> MaskRCNN:
     """A Mask R-CNN for pictures whose shorter edge becomes `size`, of the three shapes."""
     backbone = Pyramid(encoder, channels)
-    *levels, _ = names = [*map(str, range(len(backbone.reductions) - 1)), "pool"]
-    anchors = AnchorGenerator([(4 * reduction,) for reduction in backbone.reductions], [(0.5, 1.0, 2.0)] * len(names))
+    sizes = [(4 * reduction,) for reduction in backbone.reductions]
+    anchors = AnchorGenerator(sizes, [(0.5, 1.0, 2.0)] * len(sizes))
+    levels = [str(level) for level in range(len(sizes) - 1)]  # all but "pool"
     preprocess = fastvit.Preprocess.from_cfg(encoder.pretrained_cfg)
     model = MaskRCNN(
         backbone,
@@ -191,8 +192,7 @@ def measured(targets: Sequence[Target], unfolded: Sequence[Target], folded: Sequ
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Train, find, fold, find again -> what results.json says."""
     check_installed("train", "matplotlib")
-    options.out.mkdir(parents=True, exist_ok=True)
-    check_writable(options.out / "results.json")
+    make_folder(options.out)
     torch.manual_seed(options.seed)
     encoder = fastvit.create_model(options.model, pretrained="." in options.model, features_only=True)
     model = detector(encoder, options.size)

@@ -8,6 +8,7 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 from torch.utils.data import Dataset
+from torchvision.ops import masks_to_boxes
 
 SHAPES = ("disc", "square", "triangle")  # the classes from 1; 0 is the background
 Target = dict[str, Tensor]
@@ -57,6 +58,4 @@ class Drawings(Dataset[tuple[Tensor, Target]]):
 
 def boxes(masks: Tensor) -> Tensor:
     """(N, H, W) -> (N, 4): left, top, right, bottom; the right and bottom edges lie behind the last pixel."""
-    from torchvision.ops import masks_to_boxes
-
     return masks_to_boxes(masks) + torch.tensor([0.0, 0.0, 1.0, 1.0])

@@ -39,14 +39,14 @@ from typing import Any
 
 import numpy
 import torch
-from console import Progress, check_installed, check_least, status_of, writing
+from console import Progress, check_installed, check_least, make_folder, status_of, writing
 from tiny_captions import END, IMAGE, WAYS, Sentences, ask, captions, make_tokenizer
 from tiny_results import write
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 import fastvit
-from fastvit.atomic import check_writable, replacing
+from fastvit.atomic import replacing
 from fastvit.data import Pictures, check_same_classes, held_out_folder
 from fastvit.images import read_image
 from fastvit.recipe import Recipe
@@ -167,8 +167,7 @@ class Run:
         self.captions: dict[str, list[str]] = {}  # of the held-out pictures, after a stage
         self.optimizer: torch.optim.Optimizer | None = None
         self._kept: Any = None  # the optimizer's state in the stage in which a run was stopped
-        options.out.mkdir(parents=True, exist_ok=True)
-        check_writable(self.last)
+        make_folder(options.out)
 
     def train(self, report: Report) -> None:
         """All that is not done yet, with a checkpoint now and then; `report` hears of every update."""

@@ -46,5 +46,5 @@ def form_of(model: FastViT) -> Form:
 
 @lru_cache(maxsize=32)
 def _blocks(config: Config) -> dict[str, type[Foldable]]:
-    """The foldable blocks of an unfolded network, by name."""
+    """The foldable blocks of an unfolded network, by name: asked for whenever a FastVLM's weights are listed."""
     return {name: type(block) for name, block in foldables(outline(config)).items()}

@@ -31,6 +31,7 @@ class CellPool(nn.Module):
         self.weigh: nn.Module = nn.AvgPool2d(stride)
         if pool == "depthwise":
             self.weigh = nn.Conv2d(channels, channels, stride, stride, groups=channels, bias=False)
+        self.reset_parameters()
 
     def reset_parameters(self) -> None:
         if isinstance(self.weigh, nn.Conv2d):
@@ -41,6 +42,22 @@ class CellPool(nn.Module):
         border = (0, self.stride - 1, 0, self.stride - 1)
         inside = F.avg_pool2d(F.pad(torch.ones_like(x[:, :1]), border), self.stride)
         return cast(Tensor, self.weigh(F.pad(x, border))) / inside
+
+
+class Projection(nn.Conv2d):
+    """(B, earlier + last, H, W) -> (B, width, H, W), 1x1: starts as the identity on the last, if they are as many."""
+
+    def __init__(self, earlier: int, last: int, width: int):
+        self.earlier = earlier  # before the next line, which calls reset_parameters
+        super().__init__(earlier + last, width, 1)
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        reset_small(self)
+        of_last = self.weight[:, self.earlier :]
+        if of_last.shape[0] == of_last.shape[1]:
+            nn.init.zeros_(self.weight)
+            nn.init.dirac_(of_last)
 
 
 class MultiScaleEncoder(nn.Module):
@@ -81,7 +98,9 @@ class MultiScaleEncoder(nn.Module):
         count = len(encoder.stages)
         self.stages = sorted(set(stage_indices(count, range(1, count) if stages is None else tuple(stages))))
         if len(self.stages) < 2:
-            raise ValueError(f"stages is {stages!r}, expected two or more of the {count}; for one there is tokens()")
+            raise ValueError(
+                f"stages is {stages!r}, expected two or more of the {count}; for one there is features_only=True"
+            )
         if pool not in POOLS:
             raise ValueError(f"pool is {pool!r}, expected {' or '.join(map(repr, POOLS))}")
         *earlier, last = self.stages
@@ -91,28 +110,16 @@ class MultiScaleEncoder(nn.Module):
         width = channels[-1] if width is None else width
         if width < 1:
             raise ValueError(f"width is {width}, expected 1 or more, or None")
-        self.pool, self.num_features, self.earlier_channels = pool, width, sum(channels[:-1])
+        self.pool, self.num_features = pool, width
         self.encoder = encoder
         self.pools = nn.ModuleList(
             CellPool(channels[index], 2 ** (last - stage), pool) for index, stage in enumerate(earlier)
         )
-        self.project = nn.Conv2d(sum(channels), width, 1)
-        self.reset_parameters()
+        self.project = Projection(sum(channels[:-1]), channels[-1], width)
         like = next(encoder.parameters())
         self.training = encoder.training
         for part in (self.pools, self.project):
             part.to(like.device, like.dtype).train(encoder.training)
-
-    @torch.no_grad()
-    def reset_parameters(self) -> None:
-        """What is not the encoder's starts anew."""
-        for pool in self.pools:
-            cast(CellPool, pool).reset_parameters()
-        reset_small(self.project)
-        of_last = self.project.weight[:, self.earlier_channels :]
-        if of_last.shape[0] == of_last.shape[1]:
-            nn.init.zeros_(self.project.weight)
-            nn.init.dirac_(of_last)
 
     @property
     def preprocess(self) -> Preprocess:

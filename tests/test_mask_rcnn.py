@@ -229,7 +229,7 @@ def test_the_picture_names_what_was_found() -> None:
         (["--steps=0"], "--steps is 0, expected at least 1"),
         (["--size=32"], "--size is 32, expected at least 64"),
         (["--model=fastvit_t9"], "unknown model 'fastvit_t9'"),
-        (["--out=file"], "file"),
+        (["--out=file"], "--out file: cannot be a folder (File exists)"),
     ],
 )
 def test_what_cannot_work_is_one_line_and_status_2(

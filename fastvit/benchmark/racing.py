@@ -3,7 +3,7 @@
 Thread pools of different libraries disturb one another inside one process. Taking turns, what slows the machine slows
 all ways, and ratios of one turn stay true. While one runs, the others wait for a message; a pause before each gives the
 threads of the one before it, which libraries let spin for a moment, time to sleep. Each begins its turn with a pass
-that is not timed, since the others have emptied the caches.
+that is not timed, since the others have emptied the caches, unless it says that it needs none.
 """
 
 import gc
@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from operator import itemgetter
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from .memory import peak, start_peak
@@ -231,7 +232,8 @@ def _seconds(run: Callable[[], Any]) -> tuple[float, dict[str, float]]:
         begun = time.perf_counter()
         run()
         passes.append((time.perf_counter() - begun, dict(getattr(run, "parts", {}))))
-    return sorted(passes, key=itemgetter(0))[len(passes) // 2]
+    middle = sorted(passes, key=itemgetter(0))[len(passes) // 2]
+    return median(seconds for seconds, _ in passes), middle[1]
 
 
 def _numbers(output: Any) -> list[float]:

@@ -91,10 +91,11 @@ def load(
         pool: "depthwise" or "average", that encoder's.
         image_token_id: stands for an image in the prompt; None is the one that the checkpoint says, or Qwen2's first
             free one.
-        revision: of the repository: a branch, a tag or a commit.
+        revision: of the repository: a branch, a tag or a commit. "main" is what the catalogue says, where it knows it.
 
     Raises:
         fastvit.WeightsError: what is there is missing, damaged, or no FastVLM.
+        ValueError: an image_token_id that is no token, or stages or a pool that cannot be used.
     """
     register()
     folder = folder_of(source, revision)
@@ -139,7 +140,7 @@ def _published(
     encoder = _encoder(folder, about).to(language_model.dtype)
     generation = folder / "generation_config.json"
     if generation.exists():
-        with _in_one_line(generation, "not the config of a generation"):
+        with _in_one_line(generation, "cannot be read as the config of a generation"):
             language_model.generation_config = GenerationConfig.from_dict(read_json(generation))
     model = join(encoder, language_model, image_token_id)
     for layer, prefix in zip(("linear_1", "linear_2"), PREFIXES[kind][1:3], strict=True):
@@ -259,7 +260,8 @@ def _check_harmless(where: Path, part: Any) -> None:
     if not isinstance(part, dict):
         return
     for key, value in part.items():
-        kernel = "attn_implementation" in key and "/" in str(value)
+        # Others are on the hub, or may be: "flash_attention_2" is, where its package is not installed.
+        kernel = "attn_implementation" in key and value not in (None, "eager", "sdpa")
         if key == "auto_map" or kernel:
             raise WeightsError(f"{where}: {key} is {value!r}, which asks for code from elsewhere: remove it")
         _check_harmless(where, value)

@@ -30,7 +30,8 @@ class Processor:
         tokenizer: one of transformers, or where it is: the folder, repository or name given to `load`, of which only
             the tokenizer's files are read.
         size: (height, width) in pixels, or one number for both, from 32; None is what the weights were trained at.
-            Its square is what the time to the first token grows with.
+            Its square is what the time to the first token grows with. Where pictures get a border, as Apple's do, it is
+            one number.
         template: of the prompt, with "<image>" and "{question}" in it.
         revision: of the tokenizer's repository: the one given to `load`.
 
@@ -69,11 +70,11 @@ class Processor:
             ValueError: not as many, or a question that would end its turn or stand for an image, as "<|im_end|>" does.
             TypeError: what is no picture.
         """
-        given = type(images).__name__
-        images = [images] if isinstance(images, Image.Image) else list(images)
+        images = list(images) if isinstance(images, Sequence) else [images]
         questions = [questions] if isinstance(questions, str) else list(questions)
-        if not all(isinstance(image, Image.Image) for image in images):
-            raise TypeError(f"images is a {given}, expected a PIL.Image.Image or several")
+        for image in images:
+            if not isinstance(image, Image.Image):
+                raise TypeError(f"an image is a {type(image).__name__}, expected a PIL.Image.Image")
         if len(images) != len(questions) or not images:
             raise ValueError(f"{len(images)} images and {len(questions)} questions, expected as many, and at least one")
         prompts = [self._prompt(question) for question in questions]

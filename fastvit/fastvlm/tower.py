@@ -40,6 +40,9 @@ class TowerConfig(PreTrainedConfig):  # type: ignore[misc]
         hidden_size: channels that the tower gives; None is what the architecture has.
         network: fields of `fastvit.Config`, where they are not that architecture's.
         pretrained_cfg: timm's: how images are prepared, the licence.
+
+    Raises:
+        ValueError: an unknown architecture or form.
     """
 
     model_type = "fastvit_tower"

@@ -55,13 +55,14 @@ def download(published: Published, *, whole: bool = False) -> Path:
             if _fetch(published, shard, path.parent.name) is None:
                 raise WeightsError(f"{_origin(published)} has no {shard}, which its index names")
         return path
-    raise WeightsError(f"{_origin(published)} has no {' and no '.join(published.files)}: update fastvit")
+    todo = "update fastvit" if isinstance(published, Checkpoint) else "expected one of them"
+    raise WeightsError(f"{_origin(published)} has no {' and no '.join(published.files)}: {todo}")
 
 
 def download_files(published: Published, wanted: Collection[str], others: Collection[str]) -> Path:
     """The folder in the cache with the files `wanted`, and those of the `others` that the repository has.
 
-    Without a connection, those of the `others` that the cache has.
+    With HF_HUB_OFFLINE, those of the `others` that the cache has.
 
     Raises:
         WeightsError: some file cannot be had, or came damaged.
@@ -72,7 +73,7 @@ def download_files(published: Published, wanted: Collection[str], others: Collec
     for file in wanted:
         path = _fetch(published, file, revision)
         if path is None:
-            raise WeightsError(f"{_origin(published)} has no {file}")
+            raise WeightsError(f"{_origin(published)} has no {file}, which what is wanted of it needs")
         folder = path.parent
         revision = folder.name  # the commit, as for shards
     for file in others:
