@@ -116,7 +116,7 @@ def test_the_maps_stand_side_by_side_from_the_first_stage_to_the_last() -> None:
         mean = fine.unflatten(3, (3, 8)).unflatten(2, (2, 8)).mean((3, 5))
         expected = multi.project(torch.cat([mean, last], 1))
         assert_near(multi(images), expected, 1e-6)
-        assert multi(images).shape == (1, 5, 2, 3)
+        assert multi(images).shape == (1, 5, 2, 3) and multi.num_features == 5
 
 
 def test_where_the_last_stage_is_left_out_the_grid_is_of_the_last_one_chosen_and_no_more_is_computed() -> None:
