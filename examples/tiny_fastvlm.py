@@ -28,243 +28,19 @@ to the very weights of a run that was never stopped; at the end results.json, sa
 
 import argparse
 import json
-import math
-import pickle
-import random
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy
 import torch
-from console import Progress, check_installed, check_least, make_folder, status_of, writing
-from tiny_captions import END, IMAGE, WAYS, Sentences, ask, captions, make_tokenizer
+from console import Progress, check_installed, check_least, status_of
+from tiny_model import describe
 from tiny_results import write
-from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from tiny_run import STAGES, Run
 
-import fastvit
-from fastvit.atomic import replacing
-from fastvit.data import Pictures, check_same_classes, held_out_folder
 from fastvit.images import read_image
-from fastvit.recipe import Recipe
 
-ENCODER = "fastvit_t8.cifar10"
-STAGES = {  # the highest learning rate of each part that is trained
-    "words": {"language_model": 2e-3},
-    "projector": {"projector": 2e-3},
-    "all": {"language_model": 4e-5, "projector": 4e-5, "encoder": 4e-5},
-}
 QUICK = {"steps": (150, 40, 20), "batch_size": 32, "test_images": 100}
-AUGMENTATION = Recipe(  # that of the encoder's own training (weights/README.md)
-    size=64, smallest_area=0.4, auto_augment="rand-m9-n1-mstd0.5-mmax9-inc1", random_erasing=0.25, mixup=0.0, cutmix=0.0
-)
-Report = Callable[..., None]  # title, done, total, loss
-
-
-def mixed(*numbers: int) -> int:
-    """Many numbers -> one, the seed of what depends on all of them."""
-    return int(numpy.random.SeedSequence(numbers).generate_state(1)[0])
-
-
-class Views(Dataset[tuple[Tensor, Tensor, Tensor]]):
-    """Position in a stage -> (augmented picture, class, way to say it), all drawn from the seed and the position.
-
-    So it is nothing to a run how often it was stopped, or which process reads its pictures.
-    """
-
-    def __init__(self, pictures: Pictures, seed: Sequence[int], length: int) -> None:
-        self.pictures, self.seed = pictures, seed
-        generator = torch.Generator().manual_seed(mixed(*seed))
-        passes = range(-(-length // len(pictures)))
-        self.order = torch.cat([torch.randperm(len(pictures), generator=generator) for _ in passes])[:length]
-
-    def __len__(self) -> int:
-        return len(self.order)
-
-    def __getitem__(self, position: int) -> tuple[Tensor, Tensor, Tensor]:
-        seed = mixed(*self.seed, position)
-        torch.manual_seed(seed), random.seed(seed), numpy.random.seed(seed)  # the augmentation draws from all three
-        return *self.pictures[int(self.order[position])], torch.randint(len(WAYS), ())
-
-
-def spread(items: list[Any], number: int) -> list[Any]:
-    """So many of the items, evenly spread over the list and so over the classes; 0 means all."""
-    number = min(number, len(items)) or len(items)
-    return [items[index * len(items) // number] for index in range(number)]
-
-
-def make_model(tokenizer: Any, seed: int) -> Any:
-    """The encoder, folded, a random projector, a random Qwen2: without dropout, and so in eval mode even to train."""
-    from transformers import Qwen2Config, Qwen2ForCausalLM
-
-    from fastvit.fastvlm import join
-
-    torch.manual_seed(seed)
-    config = Qwen2Config(
-        vocab_size=len(tokenizer),
-        hidden_size=128,
-        intermediate_size=384,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=64,
-        tie_word_embeddings=True,
-        bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    encoder = fastvit.reparameterize(fastvit.load(ENCODER).eval()).to(memory_format=torch.channels_last)
-    return join(encoder, Qwen2ForCausalLM(config), tokenizer.convert_tokens_to_ids(IMAGE)).eval()
-
-
-@torch.inference_mode()
-def describe(model: Any, tokenizer: Any, images: Tensor) -> list[str]:
-    """Preprocessed images (B, 3, H, W) -> a caption of each; one that found no end has "..." behind it."""
-    image_tokens = model.model.vision_tower.encoder.num_tokens(*images.shape[2:])
-    prompt = ask(tokenizer, image_tokens).expand(len(images), -1)
-    inputs = {"input_ids": prompt, "attention_mask": torch.ones_like(prompt), "pixel_values": images}
-    written = model.generate(**inputs, do_sample=False)[:, prompt.shape[1] :]
-    texts = [tokenizer.decode(tokens).partition(END) for tokens in written]
-    return [text.strip() + ("" if end else " ...") for text, end, _ in texts]
-
-
-class Run:
-    """The model, and how far it has come in the stages.
-
-    Args:
-        options: those of the command line.
-
-    Raises:
-        ValueError: data that is not there, or an `out` that cannot be written to.
-    """
-
-    def __init__(self, options: argparse.Namespace) -> None:
-        self.options, self.last = options, options.out / "last.pt"
-        self.pictures = Pictures(options.data / "train", AUGMENTATION.transform(0))
-        self.held_out = Pictures(held_out_folder(options.data), lambda image: self.encoder.preprocess(image))
-        check_same_classes(self.pictures, self.held_out)
-        self.pictures.items = spread(self.pictures.items, options.images)
-        self.held_out.items = spread(self.held_out.items, options.test_images)
-        classes = self.pictures.classes
-        self.tokenizer = make_tokenizer(classes)
-        self.model = make_model(self.tokenizer, options.seed)
-        vlm = self.model.model
-        self.encoder = vlm.vision_tower.encoder
-        self.parts = {"language_model": vlm.language_model, "projector": vlm.multi_modal_projector}
-        self.parts["encoder"] = self.encoder
-        image_tokens = self.encoder.num_tokens(*self.encoder.preprocess.size)
-        self.sentences = Sentences(self.tokenizer, classes, image_tokens)
-        self.model.generation_config.max_new_tokens = self.sentences.longest
-        self.steps = dict(zip(STAGES, options.steps, strict=True))
-        self.settings = {name: getattr(options, name) for name in ("batch_size", "seed")}
-        self.settings |= {"classes": classes, "images": len(self.pictures), "test_images": len(self.held_out)}
-        self.settings |= {"stages": STAGES, "steps": self.steps}
-        self.losses: dict[str, list[float]] = {stage: [] for stage in STAGES}  # of each update
-        self.seconds = dict.fromkeys(STAGES, 0.0)
-        self.captions: dict[str, list[str]] = {}  # of the held-out pictures, after a stage
-        self.optimizer: torch.optim.Optimizer | None = None
-        self._kept: Any = None  # the optimizer's state in the stage in which a run was stopped
-        make_folder(options.out)
-
-    def train(self, report: Report) -> None:
-        """All that is not done yet, with a checkpoint now and then; `report` hears of every update."""
-        for stage in STAGES:
-            if len(self.losses[stage]) < self.steps[stage]:
-                self._train(stage, report)
-            if stage != "words" and stage not in self.captions:
-                self.captions[stage] = self._describe_held_out(report)
-                self.save()
-
-    def _train(self, stage: str, report: Report) -> None:
-        losses, size = self.losses[stage], self.options.batch_size
-        self.optimizer = self._start(stage)
-        started = time.perf_counter() - self.seconds[stage]
-        for inputs in self._batches(stage, len(losses)):
-            losses.append(self._update(inputs, len(losses) / self.steps[stage]))
-            self.seconds[stage] = time.perf_counter() - started
-            report(stage, len(losses) * size, self.steps[stage] * size, losses[-1])
-            if len(losses) % self.options.every == 0 or len(losses) == self.steps[stage]:
-                self.save()
-
-    def _start(self, stage: str) -> torch.optim.Optimizer:
-        """Freeze all parts but the stage's -> their optimizer, as it was if the run was stopped in this stage."""
-        self.model.requires_grad_(False)
-        parts = {name: self.parts[name].requires_grad_(True) for name in STAGES[stage]}
-        groups = [{"params": [*part.parameters()], "highest": STAGES[stage][name]} for name, part in parts.items()]
-        optimizer = torch.optim.AdamW(groups, weight_decay=0.05)
-        if self._kept is not None:
-            optimizer.load_state_dict(self._kept)
-            self._kept = None
-        return optimizer
-
-    def _batches(self, stage: str, start: int) -> Iterator[dict[str, Tensor]]:
-        """What the model learns from, update after update, from the one numbered `start` on."""
-        size, seed = self.options.batch_size, (self.options.seed, list(STAGES).index(stage))
-        if stage == "words":
-            highs = (*self.sentences.ids.shape[:2], self.sentences.image_tokens)  # classes, ways, places
-            for step in range(start, self.steps[stage]):
-                generator = torch.Generator().manual_seed(mixed(*seed, step))
-                yield self.sentences.inputs(*(torch.randint(high, (size,), generator=generator) for high in highs))
-            return
-        views = Views(self.pictures, seed, self.steps[stage] * size)
-        rest = range(start * size, len(views))
-        for images, classes, ways in DataLoader(views, size, sampler=rest, num_workers=self.options.workers):
-            pixels = images.contiguous(memory_format=torch.channels_last)
-            yield {**self.sentences.inputs(classes, ways), "pixel_values": pixels}
-
-    def _update(self, inputs: dict[str, Tensor], done: float) -> float:
-        """One, with that part of the stage done -> the loss, in nats a token."""
-        assert self.optimizer
-        for group in self.optimizer.param_groups:  # a short rise, then half a cosine down
-            group["lr"] = group["highest"] * min(1, 0.1 + done / 0.05) * (1 + math.cos(math.pi * done)) / 2
-        loss = self.model(**inputs, use_cache=False).loss
-        loss.backward()
-        nn.utils.clip_grad_norm_([p for group in self.optimizer.param_groups for p in group["params"]], 1.0)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        return loss.item()
-
-    def _describe_held_out(self, report: Report) -> list[str]:
-        texts: list[str] = []
-        for images, _ in DataLoader(self.held_out, 100):
-            texts += describe(self.model, self.tokenizer, images)
-            report("held-out captions", len(texts), len(self.held_out))
-        return texts
-
-    def right(self, stage: str) -> list[bool]:
-        """Of each held-out picture whether its caption, as written after the stage, was right."""
-        names = [self.held_out.classes[label] for _, label in self.held_out.items]
-        return [text in captions(name) for text, name in zip(self.captions[stage], names, strict=True)]
-
-    def save(self) -> None:
-        names = ("settings", "losses", "seconds", "captions")
-        optimizer = self.optimizer.state_dict() if self.optimizer else None
-        state = {name: getattr(self, name) for name in names} | {"optimizer": optimizer}
-        with writing(self.last), replacing(self.last) as path:
-            torch.save(state | {"model": self.model.state_dict()}, path)
-
-    def resume(self) -> int:
-        """Go on from `last.pt`, if there is one; the number of updates made before."""
-        if not self.last.exists():
-            return 0
-        try:
-            state = torch.load(self.last, weights_only=True)
-            then = state["settings"]
-            changed = [name for name, value in self.settings.items() if then.get(name) != value]
-            if not changed:
-                self.model.load_state_dict(state["model"])
-                self.losses, self.seconds, self.captions = (state[name] for name in ("losses", "seconds", "captions"))
-                optimizer = state["optimizer"]
-        except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, AttributeError):
-            raise ValueError(f"{self.last}: damaged, or of something else; remove it to start anew") from None
-        if changed:
-            raise ValueError(f"{self.last}: a run with other {', '.join(changed)}; give the same, or another --out")
-        if any(0 < len(self.losses[stage]) < self.steps[stage] for stage in STAGES):
-            self._kept = optimizer  # of a stage that is not done
-        return sum(map(len, self.losses.values()))
 
 
 def train(options: argparse.Namespace) -> None:
@@ -274,7 +50,7 @@ def train(options: argparse.Namespace) -> None:
         progress.console.print(f"resumed after update {updates} of {sum(options.steps)}")
     with progress.bar:
         run.train(progress)
-    found = write(run, ENCODER)
+    found = write(run)
     if options.json:
         print(json.dumps(found))
         return

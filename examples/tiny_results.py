@@ -3,11 +3,13 @@
 import json
 import os
 import shutil
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from console import writing
 from tiny_captions import captions
+from tiny_model import ENCODER
+from tiny_run import Run, spread
 from torch.utils.data import DataLoader
 
 import fastvit
@@ -15,13 +17,10 @@ from fastvit.atomic import replacing
 from fastvit.data import Pictures
 from fastvit.images import read_image
 
-if TYPE_CHECKING:
-    from tiny_fastvlm import Run
 
-
-def right_by_classifier(encoder: str, pictures: Pictures) -> list[bool] | None:
+def right_by_classifier(pictures: Pictures) -> list[bool] | None:
     """Of each picture whether the encoder's own classifier names it right; None if these are not its classes."""
-    model = fastvit.load(encoder).eval()
+    model = fastvit.load(ENCODER)
     known = model.pretrained_cfg["label_names"]
     if not set(pictures.classes) <= set(known):
         return None
@@ -33,7 +32,7 @@ def right_by_classifier(encoder: str, pictures: Pictures) -> list[bool] | None:
     return right
 
 
-def results(run: "Run", encoder: str) -> dict[str, Any]:
+def results(run: Run) -> dict[str, Any]:
     """What results.json says: right captions in percent, seconds of training, versions."""
     import transformers
 
@@ -48,7 +47,7 @@ def results(run: "Run", encoder: str) -> dict[str, Any]:
     return {
         "right": percent(right),
         "right_after_projector": percent(run.right("projector")),
-        "right_by_classifier": percent(right_by_classifier(encoder, run.held_out)),
+        "right_by_classifier": percent(right_by_classifier(run.held_out)),
         "sentences": percent([text in grammar for text in run.captions["all"]]),
         "right_of_class": {name: percent(values) for name, values in of_class.items()},
         "seconds": {stage: round(seconds, 1) for stage, seconds in run.seconds.items()},
@@ -59,14 +58,14 @@ def results(run: "Run", encoder: str) -> dict[str, Any]:
     }
 
 
-def draw_samples(run: "Run") -> Any:
+def draw_samples(run: Run) -> Any:
     """Two dozen held-out pictures with what the model says."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(12, 8), layout="constrained")
     answers = list(zip(run.held_out.items, run.captions["all"], run.right("all"), strict=True))
-    spread = answers[:: max(1, len(answers) // 24)]
-    for panel, ((path, _), text, right) in zip(figure.subplots(4, 6).flat, spread, strict=False):
+    panels = figure.subplots(4, 6).flat
+    for panel, ((path, _), text, right) in zip(panels, spread(answers, len(panels)), strict=False):
         panel.imshow(read_image(path))
         panel.set_title(f"{text}\n{'right' if right else 'wrong'}", fontsize=7, color="green" if right else "red")
     for panel in figure.axes:
@@ -74,7 +73,7 @@ def draw_samples(run: "Run") -> Any:
     return figure
 
 
-def draw_losses(run: "Run") -> Any:
+def draw_losses(run: Run) -> Any:
     """Every update's loss, and the mean of the last twenty."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import ScalarFormatter
@@ -94,7 +93,7 @@ def draw_losses(run: "Run") -> Any:
     return figure
 
 
-def write(run: "Run", encoder: str) -> dict[str, Any]:
+def write(run: Run) -> dict[str, Any]:
     """model/, the pictures and, last, results.json."""
     import transformers
 
@@ -111,7 +110,7 @@ def write(run: "Run", encoder: str) -> dict[str, Any]:
     for name, figure in (("samples.png", draw_samples(run)), ("losses.png", draw_losses(run))):
         with replacing(run.options.out / name) as path:
             figure.savefig(path, dpi=120)
-    found = results(run, encoder)
+    found = results(run)
     with replacing(run.options.out / "results.json") as path:
         path.write_text(json.dumps(found, indent=1) + "\n")
     return found

@@ -289,7 +289,7 @@ def test_a_revision_is_that_of_the_weights_and_of_the_tokenizer_which_is_all_tha
 
 
 def test_weights_are_of_the_commit_of_the_config_though_the_branch_moves_on(
-    llava: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch
+    llava: Path, hub: Hub, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from fastvit import fastvlm
     from fastvit.weights import hub as client
@@ -303,7 +303,10 @@ def test_weights_are_of_the_commit_of_the_config_though_the_branch_moves_on(
         return download(*given, **more)
 
     monkeypatch.setattr(client, "download", move)
-    fastvlm.load("some/one", image_token_id=IMAGE)
+    images = pictures(70, 130)
+    found, expected = (fastvlm.load(source, image_token_id=IMAGE) for source in ("some/one", llava))
+    assert_near(logits(found, images), logits(expected, images), 1e-5)
+    assert not any(part == "2" * 40 for path in cache.rglob("*.safetensors") for part in path.parts)
 
 
 def test_what_another_program_downloaded_is_enough_without_a_network(
@@ -318,7 +321,9 @@ def test_what_another_program_downloaded_is_enough_without_a_network(
     for name in files:
         hf_hub_download("some/one", name)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    fastvlm.load("some/one", image_token_id=IMAGE)
+    images = pictures(70, 130)
+    found, expected = (fastvlm.load(source, image_token_id=IMAGE) for source in ("some/one", llava))
+    assert_near(logits(found, images), logits(expected, images), 1e-5)
 
 
 def test_what_the_config_says_of_positions_is_kept(llava: Path) -> None:

@@ -19,8 +19,10 @@ sys.path.append(str(Path(__file__).parents[1] / "examples"))
 import tiny_fastvlm
 import tiny_results
 from tiny_captions import END, IGNORED, Sentences, captions, make_tokenizer
-from tiny_fastvlm import ENCODER, STAGES, Run, Views, parse
+from tiny_fastvlm import parse
+from tiny_model import ENCODER, describe
 from tiny_results import results, right_by_classifier
+from tiny_run import AUGMENTATION, STAGES, Run, Views
 
 CAT = Path(__file__).parents[1] / "weights" / "cat.jpg"
 # The one with a size of its own, "a small frog", one with "an", and one of two words.
@@ -166,7 +168,7 @@ def test_a_caption_that_finds_no_end_is_not_right(uninterrupted: Run) -> None:
     longest = generation.max_new_tokens
     generation.max_new_tokens = 1
     try:
-        texts = tiny_fastvlm.describe(uninterrupted.model, uninterrupted.tokenizer, torch.rand(2, 3, 64, 64))
+        texts = describe(uninterrupted.model, uninterrupted.tokenizer, torch.rand(2, 3, 64, 64))
     finally:
         generation.max_new_tokens = longest
     assert all(text.endswith(" ...") for text in texts)
@@ -221,7 +223,7 @@ def test_right_is_a_whole_sentence_of_the_pictures_class_and_nothing_else(uninte
     run.held_out.items, run.captions = [frog] * 11, {key: [*wrong, *right] for key in run.captions}
     try:
         assert run.right("all") == [False] * 8 + [True] * 3
-        assert results(run, ENCODER)["right"] == pytest.approx(100 * 3 / 11)
+        assert results(run)["right"] == pytest.approx(100 * 3 / 11)
     finally:
         run.held_out.items, run.captions = kept
 
@@ -233,13 +235,13 @@ def test_the_encoders_own_classifier_is_asked_about_its_own_classes(tmp_path: Pa
         (tmp_path / name).mkdir()
         (tmp_path / name / "0.jpg").write_bytes(CAT.read_bytes())
     preprocess = fastvit.load(ENCODER).preprocess
-    assert right_by_classifier(ENCODER, Pictures(tmp_path, preprocess)) == [True, False]
+    assert right_by_classifier(Pictures(tmp_path, preprocess)) == [True, False]
 
 
 def test_a_view_follows_from_the_seed_and_its_position_alone(data: Path) -> None:
     from fastvit.data import Pictures
 
-    pictures = Pictures(data / "train", tiny_fastvlm.AUGMENTATION.transform(0))
+    pictures = Pictures(data / "train", AUGMENTATION.transform(0))
     views = Views(pictures, (0, 1), 60)
     first = [views[position] for position in (5, 30, 7)]
     torch.manual_seed(99)
@@ -337,7 +339,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(
     run.train(silent)
     monkeypatch.setattr(type(run.model), "save_pretrained", half)
     with pytest.raises(OSError, match=r"cannot be written \(I/O error: File too large"):
-        tiny_results.write(run, ENCODER)
+        tiny_results.write(run)
     assert {path.name for path in tmp_path.iterdir()} == {"last.pt"}
 
 

@@ -75,11 +75,11 @@ def export(
 
     .onnx, .pt2 (torch.export), .xml with a .bin beside it (OpenVINO), .mlpackage (CoreML) or .pte (ExecuTorch).
     It takes "images" (B, in_chans, H, W) in float32, prepared as `model.preprocess` does, and gives "logits", an
-    "embedding" or "features", or "map0", "map1" ... for a model with features_only. B, H and W may be anything, from 32
-    pixels up; in a .mlpackage B is 1, and H and W at most 2048; a .pte is for one image of one size. Nothing takes the
-    place of `path` before the file has been opened by its own runtime and has given the same answers, at several sizes,
-    to 1e-4 of the largest (1e-2 in float16). A .mlpackage is followed by torch, since CoreML runs on Apple's machines
-    alone. Variant, preprocessing, names of classes, licence and version stand in its metadata.
+    "embedding" or "features", or "map0", "map1" ... for a model with features_only. B, H and W may be anything, from
+    32 pixels up; in a .mlpackage B is 1, and H and W at most 2048; a .pte is for one image of one size. Nothing takes
+    the place of `path` before the file has been opened by its own runtime and has given the same answers, at several
+    sizes, to 1e-4 of the largest (1e-2 in float16). A .mlpackage is followed by torch, since CoreML runs on Apple's
+    machines alone. Variant, preprocessing, names of classes, licence and version stand in its metadata.
 
     Args:
         model: in eval mode, folded or not; left untouched.

@@ -60,6 +60,8 @@ class Processor:
         self.image_tokens = [model.config.image_token_id] * encoder.num_tokens(*self.preprocess.size)
         added = self.tokenizer.added_tokens_decoder
         self.special = {index for index, token in added.items() if token.special} | {model.config.image_token_id}
+        head, tail = self._sides("")
+        self.specials = self._specials(head + tail)  # how many the template has
 
     def __call__(self, images: Image.Image | Sequence[Image.Image], questions: str | Sequence[str]) -> BatchFeature:
         """One picture and question, or as many of one as of the other; shorter prompts are padded on the left.
@@ -97,8 +99,8 @@ class Processor:
 
     def _prompt(self, question: str) -> list[int]:
         """The text on either side of the image goes through the tokenizer by itself, as in LLaVA."""
-        (head, tail), (empty_head, empty_tail) = self._sides(question), self._sides("")
-        if self._specials(head + tail) != self._specials(empty_head + empty_tail):
+        head, tail = self._sides(question)
+        if self._specials(head + tail) != self.specials:
             raise ValueError(f"the question {question!r} has one of the tokenizer's special tokens in it: take it out")
         return [*head, *self.image_tokens, *tail]
 
