@@ -12,6 +12,7 @@ from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from .affine import Affine, ScaleShift
 
@@ -111,6 +112,17 @@ def fold_children(
             fold_children(child, kinds, fused)
 
 
+class StridedPointwise(nn.Conv2d):
+    """A 1x1 convolution with a stride: of every stride-th pixel, one without.
+
+    Beware of the same in one step: for 3 channels in channels_last, oneDNN's gradient of the weights writes past its
+    memory on processors with AVX2 and no AVX-512, which hangs, crashes or gives wrong gradients (oneDNN's issue 6035).
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x[..., :: self.stride[0], :: self.stride[1]], self.weight, self.bias, groups=self.groups)
+
+
 class ConvNorm(Foldable):
     """bn(conv(x)), zero-padded to keep the size."""
 
@@ -126,9 +138,8 @@ class ConvNorm(Foldable):
     ):
         super().__init__()
         self.stride, self.groups, self.start_small = stride, groups, start_small
-        self.conv = nn.Conv2d(
-            in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups, bias=False
-        )
+        conv = StridedPointwise if kernel_size == 1 < stride and groups == 1 else nn.Conv2d
+        self.conv = conv(in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups, bias=False)
         self.norm = nn.BatchNorm2d(out_channels)
 
     def reset_parameters(self) -> None:

@@ -1,0 +1,22 @@
+"""Labelled pictures from folders, archives, shards and libraries, one interface for all of them: `Source`."""
+
+from .batches import Batch, Draws, Pictures, TrainingPictures, training_batches
+from .checks import check_labels, check_same_classes
+from .opening import HELD_OUT, held_out, open_source
+from .source import DataError, Source, some
+
+__all__ = [
+    "HELD_OUT",
+    "Batch",
+    "DataError",
+    "Draws",
+    "Pictures",
+    "Source",
+    "TrainingPictures",
+    "check_labels",
+    "check_same_classes",
+    "held_out",
+    "open_source",
+    "some",
+    "training_batches",
+]

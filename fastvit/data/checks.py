@@ -1,0 +1,40 @@
+"""What has to be right with the data before anything is trained on it."""
+
+from __future__ import annotations
+
+import numpy
+
+from .source import DataError, Source, some
+
+
+def check_labels(source: Source) -> None:
+    """A DataError if a label is out of range or a class has no picture."""
+    wrong = numpy.flatnonzero((source.labels < 0) | (source.labels >= len(source.classes)))
+    if len(wrong):
+        first = int(wrong[0])
+        raise DataError(
+            f"{source.name(first)}: label {source.labels[first]}, expected 0 to {len(source.classes) - 1}; "
+            f"{len(wrong)} of {len(source)} labels are like that"
+        )
+    counts = numpy.bincount(source.labels, minlength=len(source.classes))
+    if empty := [name for name, count in zip(source.classes, counts, strict=True) if not count]:
+        raise DataError(
+            f"{source.where}: {len(empty)} of {len(source.classes)} classes have no pictures: {some(empty)}; add "
+            "pictures or take them from the list of classes"
+        )
+
+
+def check_same_classes(train: Source, held_out: Source) -> None:
+    """A DataError if they differ in a class, or number them in another order."""
+    extra = sorted(set(train.classes) - set(held_out.classes))
+    missing = sorted(set(held_out.classes) - set(train.classes))
+    if extra or missing:
+        raise DataError(
+            f"the classes differ: only in {train.where}: {some(extra)}; only in {held_out.where}: {some(missing)}; "
+            "rename or remove classes until both have the same names"
+        )
+    if train.classes != held_out.classes:
+        pair = next(pair for pair in zip(train.classes, held_out.classes, strict=True) if pair[0] != pair[1])
+        raise DataError(
+            f"{train.where} and {held_out.where} number their classes differently: {pair[0]} here is {pair[1]} there"
+        )
