@@ -78,6 +78,7 @@ def clock_steps(report: Path) -> None:
 
     from fastvit import Preprocess, evaluation, reading
     from fastvit.commands import classify, evaluate
+    from fastvit.data import source
 
     seconds = dict.fromkeys(STEPS, 0.0)
 
@@ -92,7 +93,8 @@ def clock_steps(report: Path) -> None:
 
         return wrapper
 
-    reading.read_image = clocked("decode", reading.read_image)
+    for module in (reading, source):
+        module.read_image = clocked("decode", module.read_image)  # type: ignore[attr-defined]
     Preprocess.pixels = clocked("resize, crop", Preprocess.pixels)  # type: ignore[method-assign]
     Preprocess.normalized = clocked("to numbers", Preprocess.normalized)  # type: ignore[method-assign]
     for command in (classify, evaluate):

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
+import numpy
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 
-from .data import DataError, Pictures, batches, some
+from .confidence import Confidence
+from .data import DataError, Source, evaluation, open_source, some
+from .imagenet import CLASSES, WORDNET, synsets
 from .images import ImageError
 from .preprocess import Preprocess
-from .reading import ahead, cores, decoded
+from .reading import ahead, cores, in_room
 
+Sample = tuple[Tensor, int] | str  # or why it cannot be read
+Samples = tuple[Tensor, Tensor, list[str]]
 Batches = Generator[tuple[Tensor, Tensor], None, None]
-WORDNET = re.compile(r"n\d{8}")  # how ImageNet's folders are called
 
 
 def choose_device(name: str = "") -> torch.device:
@@ -45,78 +48,165 @@ def predictions(
         yield run(images).float().cpu(), labels
 
 
-class BytePictures(Pictures):
-    """`Pictures` as (*preprocess.size, 3) bytes; with `fast`, large JPEGs are decoded at a reduced size."""
+def pictures_to_evaluate(data: str, split: str = "", *, num_classes: int | None = None) -> Source:
+    """The split of that name; by default val, validation or test, and the whole of what has none of them.
 
-    def __init__(self, folder: Path, preprocess: Preprocess, fast: bool = False) -> None:
-        super().__init__(folder, preprocess.pixels)
-        self.preprocess, self.fast = preprocess, fast
+    Raises:
+        DataError: as `open_source` does, or a label is out of range, as where a test set's are secret.
+    """
+    source = open_source(data, split, num_classes=num_classes) if split else evaluation(data, num_classes=num_classes)
+    wrong = numpy.flatnonzero((source.labels < 0) | (source.labels >= len(source.classes)))
+    if len(wrong):
+        name, label = source.name(int(wrong[0])), source.labels[wrong[0]]
+        raise DataError(f"{name}: label {label}, expected 0 to {len(source.classes) - 1}; {len(wrong)} are like that")
+    return source
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        path, label = self.items[index]
+
+class BytePictures(Dataset[Sample]):
+    """Number -> ((*preprocess.size, 3) bytes, label), or the reason why that picture cannot be read.
+
+    Args:
+        fast: decode large JPEGs at a reduced size.
+        labels: (N) what comes with each picture, by default the source's labels.
+        most_unreadable: how many pictures may be left out.
+
+    Attributes:
+        unreadable: the reasons so far, each with the picture's name.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        preprocess: Preprocess,
+        fast: bool = False,
+        *,
+        labels: Sequence[int] | None = None,
+        most_unreadable: int = 0,
+    ) -> None:
+        self.source, self.preprocess, self.fast = source, preprocess, fast
+        self.labels = source.labels if labels is None else labels
+        self.most_unreadable, self.unreadable = most_unreadable, list[str]()
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> Sample:
         try:
-            with decoded(path, fast_for=self.preprocess if self.fast else None) as image:
-                return self.transform(image), torch.tensor(label)
+            with in_room(self.preprocess if self.fast else None) as prepare:
+                return self.preprocess.pixels(self.source.read(index, prepare)), int(self.labels[index])
         except ImageError as error:
-            raise DataError(str(error)) from None
+            return str(error)
 
     def batches(self, batch_size: int, workers: int, device: torch.device) -> Batches:
-        """Images (B, 3, H, W) on the device, labels (B): read ahead by so many processes, or by threads for 0."""
-        read = (
-            batches(self, batch_size, workers=workers, pin=device.type == "cuda")
-            if workers
-            else self._by_threads(batch_size)
-        )
-        for pixels, labels in read:
-            yield self.preprocess.normalized(pixels.to(device, non_blocking=True)), labels
+        """Images (B, 3, H, W) on the device, labels (B): read ahead by so many processes, or by threads for 0.
 
-    def _by_threads(self, batch_size: int) -> Batches:
+        Raises:
+            DataError: more pictures than that, or all of them, cannot be read.
+        """
+        self.unreadable = []
+        read: Iterable[Samples]
+        if workers:
+            pin = device.type == "cuda"
+            read = DataLoader(self, batch_size, num_workers=workers, pin_memory=pin, collate_fn=_collate)
+        else:
+            read = self._by_threads(batch_size)
+        for pixels, labels, reasons in read:
+            self.unreadable += reasons
+            self._check_unreadable()
+            if len(labels):
+                yield self.preprocess.normalized(pixels.to(device, non_blocking=True)), labels
+
+    def _by_threads(self, batch_size: int) -> Generator[Samples, None, None]:
         tasks = (partial(self.__getitem__, index) for index in range(len(self)))
         with closing(ahead(tasks, max(batch_size, cores()))) as read:
             while batch := list(islice(read, batch_size)):
-                pixels, labels = zip(*batch, strict=True)
-                yield torch.stack(pixels), torch.stack(labels)
+                yield _collate(batch)
+
+    def _check_unreadable(self) -> None:
+        if (failed := len(self.unreadable)) > self.most_unreadable:
+            prefix = f"{failed} pictures cannot be read, {self.most_unreadable} may: " if self.most_unreadable else ""
+            raise DataError(prefix + self.unreadable[0])
+        if failed == len(self):
+            raise DataError(f"{self.source.where}: not one of its pictures can be read: {self.unreadable[0]}")
+
+
+def _collate(samples: Sequence[Sample]) -> Samples:
+    read = [sample for sample in samples if not isinstance(sample, str)]
+    pixels = torch.stack([pixels for pixels, _ in read]) if read else torch.empty(0)
+    reasons = [sample for sample in samples if isinstance(sample, str)]
+    return pixels, torch.tensor([label for _, label in read], dtype=torch.int64), reasons
 
 
 def match_classes(folders: Sequence[str], cfg: Mapping[str, Any]) -> list[int]:
-    """For each folder the index of the class of that name; ImageNet's go by WordNet's number, as in n01440764."""
-    known = cfg.get("label_names")
-    if cfg["num_classes"] == 1000 and all(WORDNET.fullmatch(folder) for folder in folders):
-        from timm.data import ImageNetInfo
+    """For each folder the index of the class of that name.
 
-        known = ImageNetInfo("imagenet-1k").label_names()
+    ImageNet's go by WordNet's number, as in n01440764; folders that are numbers, as ImageNet-V2's, by their value.
+    """
+    known = cfg.get("label_names")
+    if cfg["num_classes"] == CLASSES and all(WORDNET.fullmatch(folder) for folder in folders):
+        known = synsets()
+    unknown = [folder for folder in folders if known is None or folder not in known]
+    if unknown and (numbers := _as_numbers(folders, cfg["num_classes"])):
+        return numbers
     if known is None:
         if len(folders) != cfg["num_classes"]:
             raise DataError(f"{len(folders)} folders for a network of {cfg['num_classes']} classes without names")
         return list(range(len(folders)))  # in alphabetical order, as every loader of folders numbers them
-    if unknown := [folder for folder in folders if folder not in known]:
+    if unknown:
         raise DataError(f"folders that are no class of the network: {some(unknown)}; its classes are {some(known)}")
     return [known.index(folder) for folder in folders]
 
 
+def _as_numbers(folders: Sequence[str], num_classes: int) -> list[int] | None:
+    """Their values, if all are different numbers of classes."""
+    if not all(folder.isascii() and folder.isdecimal() for folder in folders):
+        return None
+    numbers = [int(folder) for folder in folders]
+    return numbers if len(set(numbers)) == len(numbers) and max(numbers) < num_classes else None
+
+
 class Counts:
-    """confusion (folders, classes): pictures by the folder they are in and the class the network gives them."""
+    """What a network answers to labelled pictures, counted by the folders they are in.
 
-    def __init__(self, indices: Sequence[int], num_classes: int) -> None:
-        self.indices = torch.tensor(indices)
-        self.confusion = torch.zeros(len(indices), num_classes, dtype=torch.int64)
-        self.among_five = 0
+    Args:
+        indices: the class that each folder is.
+        among_folders: whether only these classes may be answers, as if the network had no others.
 
-    def add(self, logits: Tensor, labels: Tensor) -> None:
-        """Logits (B, classes), labels (B) as indices of folders."""
+    Attributes:
+        confusion: (folders, classes) pictures by the folder they are in and the class the network gives them.
+        right: (folders) those that the network names right.
+        among_five: those that are right at one of the first five guesses.
+        confidence: what the probabilities are worth.
+    """
+
+    def __init__(self, indices: Sequence[int], num_classes: int, among_folders: bool = False) -> None:
+        self.columns = torch.tensor(indices) if among_folders else torch.arange(num_classes)
+        self.indices = torch.arange(len(indices)) if among_folders else torch.tensor(indices)  # into the columns
+        self.confusion = torch.zeros(len(indices), len(self.columns), dtype=torch.int64)
+        self.right = torch.zeros(len(indices), dtype=torch.int64)
+        self.among_five, self.confidence = 0, Confidence()
+
+    def add(self, logits: Tensor, labels: Tensor, right: Tensor | None = None) -> None:
+        """Logits (B, num_classes), labels (B) as indices of folders.
+
+        With `right` (B, num_classes) it says which answers are right, rather than the folder.
+        """
+        logits = logits[:, self.columns]
+        if right is None:
+            right = nn.functional.one_hot(self.indices[labels], len(self.columns)).bool()
+        else:
+            right = right[:, self.columns]
         ranked = logits.topk(min(5, logits.shape[1])).indices
-        self.among_five += int((ranked == self.indices[labels][:, None]).sum())
+        hits = right.gather(1, ranked)
+        self.confidence.add(logits, right, hits[:, 0])
+        self.among_five += int(hits.any(1).sum())
+        self.right.index_add_(0, labels, hits[:, 0].long())
         self.confusion.index_put_((labels, ranked[:, 0]), torch.ones_like(labels), accumulate=True)
 
     @property
     def total(self) -> Tensor:
         """(folders) the pictures in each."""
         return self.confusion.sum(1)
-
-    @property
-    def right(self) -> Tensor:
-        """(folders) those of them that the network names right."""
-        return self.confusion.gather(1, self.indices[:, None])[:, 0]
 
     @property
     def top1(self) -> float:

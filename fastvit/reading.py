@@ -45,14 +45,11 @@ ROOM = Room(MAX_PIXELS)  # many threads take no more memory than the largest pic
 
 
 @contextmanager
-def decoded(source: Source, name: str | None = None, fast_for: Preprocess | None = None) -> Iterator[Image.Image]:
-    """`read_image`, as soon as there is room for the picture, which is kept until the block ends.
+def in_room(fast_for: Preprocess | None = None) -> Iterator[Callable[[Image.Image], None]]:
+    """What to call before a picture is decoded: it waits for room, which is kept until the block ends.
 
     With `fast_for`, a JPEG that is much larger than that preprocessing needs is decoded at 1/2, 1/4 or 1/8 of its size,
     with at least twice the pixels that it is resized to. That is several times faster, and changes the pixels slightly.
-
-    Raises:
-        ImageError: as `read_image` does.
     """
     taken = 0
 
@@ -64,9 +61,20 @@ def decoded(source: Source, name: str | None = None, fast_for: Preprocess | None
         taken = image.width * image.height
 
     try:
-        yield read_image(source, name, prepare)
+        yield prepare
     finally:
         ROOM.give(taken)
+
+
+@contextmanager
+def decoded(source: Source, name: str | None = None, fast_for: Preprocess | None = None) -> Iterator[Image.Image]:
+    """`read_image` in room for the picture, as `in_room` makes it.
+
+    Raises:
+        ImageError: as `read_image` does.
+    """
+    with in_room(fast_for) as prepare:
+        yield read_image(source, name, prepare)
 
 
 def ahead(tasks: Iterable[Callable[[], Result]], most: int) -> Generator[Result, None, None]:

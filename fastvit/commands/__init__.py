@@ -2,7 +2,7 @@
 
 import typer
 
-from . import bench, classify, convert, evaluate, export, models, train, verify
+from . import bench, classify, convert, embed, evaluate, export, models, train, verify
 
 app = typer.Typer(
     name="fastvit",
@@ -11,5 +11,5 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for module in (bench, classify, convert, evaluate, export, models, train, verify):
+for module in (bench, classify, convert, embed, evaluate, export, models, train, verify):
     app.command(module.__name__.rpartition(".")[2])(module.main)

@@ -1,4 +1,4 @@
-"""fastvit evaluate: how many pictures of a labelled folder a network names right."""
+"""fastvit evaluate: how many labelled pictures a network names right, and how well it knows when it does."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import json as format_json
 import sys
 import time
 from contextlib import closing
+from dataclasses import asdict
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,7 +29,10 @@ ROWS = 50  # of the table; of more classes the worst are shown
 
 def main(
     model: Annotated[str, typer.Argument(help="A name with its weights, or what `fastvit.load` reads.")],
-    data: Annotated[Path, typer.Argument(help="Folder of class folders, or one with val/ or test/ in it.")],
+    data: Annotated[str, typer.Argument(help="Labelled pictures: a folder, an archive, shards, torch/... or hfds/...")],
+    split: Annotated[
+        str, typer.Option(help="Which part of DATA (default: val, validation or test; without any, the whole).")
+    ] = "",
     batch_size: Annotated[int, typer.Option(help="Pictures at a time.", min=1)] = 64,
     workers: Annotated[
         int,
@@ -49,25 +52,67 @@ def main(
     reparameterized: Annotated[
         bool, typer.Option("--reparameterized/--unfolded", help="Fold the network first: faster, the same answers.")
     ] = True,
+    among: Annotated[
+        bool | None,
+        typer.Option(
+            "--among-folders/--among-all",
+            help="Which classes may be answers: those that DATA has folders of, or all that the network knows. Of "
+            "fewer folders than classes, as in ImageNet-A and -R, the default is as timm evaluates these: among them.",
+        ),
+    ] = None,
+    real: Annotated[
+        bool,
+        typer.Option(
+            "--real",
+            help="Score ImageNet's validation pictures by the real labels that timm has (arXiv:2006.07159): right is "
+            "any class that is to be seen. Files are known by their names; those without such labels are left out.",
+        ),
+    ] = False,
+    most_unreadable: Annotated[
+        int, typer.Option(help="So many pictures that cannot be read are left out and listed.", min=0)
+    ] = 0,
     confusion: Annotated[Path | None, typer.Option(help="Write the confusion matrix to this picture.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Count how many pictures a network names right: first guess, first five, and class by class."""
+    """Count how many pictures a network names right: first guess, first five, and class by class.
+
+    DATA is one of these, its splits val, validation or test, the first there
+    is; or, without any split in it, the whole:
+
+    FOLDER                     SPLIT/CLASS/*.jpg, or CLASS/*.jpg
+    FILE.zip, FILE.tar         the same in an archive
+    'shards-{000..063}.tar'    WebDataset's shards, or '{split}-*.tar'
+    torch/NAME:FOLDER          torchvision's data sets, as torch/cifar10:data
+    hfds/NAME, hfds/FOLDER     Hugging Face's data sets
+
+    Classes are matched by name; those of ImageNet and its relatives by
+    WordNet's numbers, as in n01440764, or by their own, as in ImageNet-V2.
+    The calibration error is the expected one, over 15 bins of equal width
+    of the first guess's probability (arXiv:1706.04599), from 0 to 1.
+    """
     import torch
 
-    from fastvit.data import HELD_OUT, held_out_folder
+    from fastvit import confusion as picture
     from fastvit.engines import EngineError
-    from fastvit.evaluation import BytePictures, Counts, match_classes
+    from fastvit.evaluation import BytePictures, Counts, match_classes, pictures_to_evaluate
+    from fastvit.imagenet import Real
 
     try:
         if confusion:
-            _check_target(confusion)
+            picture.check_target(confusion)
         weights = network(model)
-        preprocess, cfg = weights.preprocess, weights.pretrained_cfg
+        preprocess, classes = weights.preprocess, weights.num_classes
         chosen = device_for(device, engine)
-        folder = held_out_folder(data) if any((data / name).is_dir() for name in HELD_OUT) else data
-        pictures = BytePictures(folder, preprocess, fast_decoding)
-        counts = Counts(match_classes(pictures.classes, cfg), weights.num_classes)
+        if real:
+            _check_real(model, classes, among)
+        source = pictures_to_evaluate(data, split, num_classes=classes)
+        indices = match_classes(source.classes, weights.pretrained_cfg)
+        source = Real(source) if real else source
+        pictures = BytePictures(
+            source, preprocess, fast_decoding, labels=range(len(source)), most_unreadable=most_unreadable
+        )
+        among = len(indices) < classes and not real if among is None else among
+        counts = Counts(indices, classes, among)
         seen = partial(calibration_images, calibration, preprocess) if calibration else None
         run = runner(weights.to(chosen), engine, precision, folded=reparameterized, calibration=seen, keep=keep or ())
         if (engine, precision) != PLAIN:  # before the clock: an engine is compiled and compared at its first call
@@ -76,12 +121,22 @@ def main(
         seconds = _count(counts, run, pictures, batch_size, workers, chosen)
     except (ValueError, OSError, EngineError) as error:
         fail(error)
-    _print(_summary(model, data, pictures.classes, counts, seconds), json)
+    _print({"model": model, "data": data} | _summary(pictures, counts, classes, seconds), json)
     if confusion:
         try:
-            _draw(counts, pictures.classes, confusion)
+            picture.draw(counts, source.classes, confusion)
         except OSError as error:
             fail(error, status=1)
+
+
+def _check_real(model: str, classes: int, among: bool | None) -> None:
+    """A ValueError if real labels say nothing about such a network."""
+    from fastvit.imagenet import CLASSES
+
+    if classes != CLASSES:
+        raise ValueError(f"--real: {model} has {classes} classes; expected ImageNet's {CLASSES}")
+    if among:
+        raise ValueError("--real: its labels are among all classes; leave out --among-folders")
 
 
 def _count(
@@ -92,12 +147,15 @@ def _count(
     workers: int,
     device: torch.device,
 ) -> float:
-    """The seconds that reading and answering took."""
+    """The seconds that reading and answering took. What comes with each of the pictures is its number."""
+    import torch
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from fastvit.evaluation import predictions
+    from fastvit.imagenet import Real
 
+    source, labels = pictures.source, torch.as_tensor(pictures.source.labels)
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"), TimeRemainingColumn())
     started, done = time.perf_counter(), 0
     quiet = not sys.stderr.isatty()
@@ -106,26 +164,33 @@ def _count(
         Progress(*columns, console=Console(file=sys.stderr), transient=True, disable=quiet) as bar,
     ):
         task = bar.add_task("", total=len(pictures), note="")
-        for logits, labels in predictions(run, batches, device):
-            counts.add(logits, labels)
-            done += len(labels)
+        for logits, numbers in predictions(run, batches, device):
+            counts.add(logits, labels[numbers], source.right(numbers.tolist()) if isinstance(source, Real) else None)
+            done += len(numbers)
             speed = done / (time.perf_counter() - started)
-            bar.update(task, completed=done, note=f"{speed:.0f} images/s  top-1 {counts.top1:.2f} %")
+            note = f"{speed:.0f} images/s  top-1 {counts.top1:.2f} %"
+            bar.update(task, completed=done + len(pictures.unreadable), note=note)
     return time.perf_counter() - started
 
 
-def _summary(model: str, data: Path, classes: list[str], counts: Counts, seconds: float) -> dict[str, Any]:
-    images, rights = counts.total.tolist(), counts.right.tolist()
+def _summary(pictures: BytePictures, counts: Counts, classes: int, seconds: float) -> dict[str, Any]:
+    from fastvit.imagenet import Real
+
+    source, images, rights = pictures.source, counts.total.tolist(), counts.right.tolist()
     return {
-        "model": model,
-        "data": str(data),
         "images": sum(images),
         "top1": counts.top1,
         "top5": counts.top5,
+        "expected_calibration_error": counts.confidence.calibration_error,
+        "negative_log_likelihood": counts.confidence.negative_log_likelihood,
         "images_per_second": sum(images) / seconds,
+        "answers": {"among": len(counts.columns), "of": classes},
+        "without_real_labels": source.skipped if isinstance(source, Real) else None,
+        "unreadable": pictures.unreadable,
+        "bins": [asdict(each) for each in counts.confidence.bins],
         "classes": [
-            {"name": name, "images": total, "right": right, "top1": 100 * right / total}
-            for name, total, right in zip(classes, images, rights, strict=True)
+            {"name": name, "images": total, "right": right, "top1": 100 * right / total if total else None}
+            for name, total, right in zip(source.classes, images, rights, strict=True)
         ],
     }
 
@@ -135,55 +200,35 @@ def _print(summary: dict[str, Any], json: bool) -> None:
     if json:
         typer.echo(format_json.dumps(summary))
         return
-    from rich.console import Console
-    from rich.table import Table
-
-    rows = summary["classes"]
-    shown = rows if len(rows) <= ROWS else sorted(rows, key=lambda row: float(row["top1"]))[:ROWS]
-    title = "" if len(shown) == len(rows) else f"the {ROWS} worst of {len(rows)} classes"
-    table = Table("class", "images", "right", "top-1 %", title=title)
-    for column in table.columns[1:]:
-        column.justify = "right"
-    for row in shown:
-        table.add_row(row["name"], str(row["images"]), str(row["right"]), f"{row['top1']:.2f}")
-    Console().print(table)
+    _print_classes(summary["classes"])
+    if unreadable := summary["unreadable"]:
+        typer.echo(f"{len(unreadable)} pictures could not be read, and are not counted:")
+        typer.echo("\n".join(unreadable))
+    if (skipped := summary["without_real_labels"]) is not None:
+        typer.echo(f"by real labels; {skipped} pictures have none, and are not counted")
+    if (answers := summary["answers"])["among"] < answers["of"]:
+        typer.echo(f"answers among the {answers['among']} classes of the data, of {answers['of']} (--among-all: all)")
+    typer.echo(
+        f"expected calibration error {summary['expected_calibration_error']:.4f}, "
+        f"negative log likelihood {summary['negative_log_likelihood']:.4f}"
+    )
     typer.echo(
         f"{summary['model']} on {summary['images']} pictures: top-1 {summary['top1']:.2f} %, "
         f"top-5 {summary['top5']:.2f} %, {summary['images_per_second']:.0f} images/s"
     )
 
 
-def _check_target(path: Path) -> None:
-    """A ValueError, before any work is done, if no confusion matrix can be drawn there."""
-    from fastvit.atomic import check_writable
+def _print_classes(rows: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
 
-    if not find_spec("matplotlib"):
-        raise ValueError('--confusion needs matplotlib; run: pip install "fastvit[train]"')
-    from matplotlib.figure import Figure
-
-    kinds = Figure().canvas.get_supported_filetypes()
-    if path.suffix[1:].lower() not in kinds:
-        raise ValueError(f"{path}: expected a name that ends in {', '.join(f'.{kind}' for kind in kinds)}")
-    check_writable(path)
-
-
-def _draw(counts: Counts, classes: list[str], path: Path) -> None:
-    """The confusion matrix as percentages of each row; columns are the classes of the folders, in the same order."""
-    from matplotlib.figure import Figure
-
-    from fastvit.atomic import replacing
-
-    shares = 100 * counts.confusion[:, counts.indices] / counts.total[:, None]
-    edge = min(40.0, max(4.0, 0.55 * len(classes) + 2))
-    figure = Figure(figsize=(edge, edge), layout="constrained")
-    axes = figure.add_subplot(xlabel="answer", ylabel="folder", title=f"top-1 {counts.top1:.2f} %")
-    axes.imshow(shares.numpy(), cmap="Blues", vmin=0, vmax=100)
-    if len(classes) <= 100:  # more names would overlap
-        axes.set_xticks(range(len(classes)), classes, rotation=90)
-        axes.set_yticks(range(len(classes)), classes)
-    if len(classes) <= 20:
-        for row, column in shares.nonzero().tolist():
-            share = float(shares[row, column])
-            axes.text(column, row, f"{share:.1f}", ha="center", va="center", fontsize=7, color="wk"[share < 50])
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=150, format=path.suffix[1:].lower())
+    counted = [row for row in rows if row["images"]]  # there may be classes without pictures
+    shown = rows if len(rows) <= ROWS else sorted(counted, key=lambda row: float(row["top1"]))[:ROWS]
+    title = "" if len(shown) == len(rows) else f"the {len(shown)} worst of {len(rows)} classes"
+    table = Table("class", "images", "right", "top-1 %", title=title)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for row in shown:
+        top1 = f"{row['top1']:.2f}" if row["images"] else "-"
+        table.add_row(row["name"], str(row["images"]), str(row["right"]), top1)
+    Console().print(table)

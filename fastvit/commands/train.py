@@ -1,13 +1,21 @@
-"""fastvit train: a folder of pictures -> a network that knows their classes."""
+"""fastvit train: labelled pictures -> a network that knows their classes."""
 
 from __future__ import annotations
 
+import inspect
+import logging
+import os
 import sys
+import time
 import warnings
+from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
+
+from fastvit.presets import RECIPES
+from fastvit.recipe import Recipe, RecipeError
 
 from .common import fail
 
@@ -15,120 +23,198 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from fastvit.training import Run
+    from fastvit.training.curves import Line
 
 EVERY_SECONDS = 30  # between two lines of progress where there is no terminal to draw a bar on
+SHOWN = 20  # of the pictures that could not be read
 
 
 def main(
-    data: Annotated[Path, typer.Argument(help="Folder with train/CLASS/* and val/CLASS/* (or test/CLASS/*).")],
-    output: Annotated[Path, typer.Option(help="The folder that receives the weights.")] = Path("runs/train"),
-    model: Annotated[str, typer.Option(help="Name of the network.")] = "fastvit_t8",
-    weights: Annotated[str, typer.Option(help="File or name to start from (default: random weights).")] = "",
-    size: Annotated[int, typer.Option(help="Height and width of the pictures.")] = 256,
-    start_size: Annotated[int, typer.Option(help="Grow from this size during the first 70 % (0: no).")] = 0,
-    crop: Annotated[float, typer.Option(help="Part of the edge that evaluation keeps.")] = 0.9,
-    epochs: Annotated[int, typer.Option(help="Passes over the training pictures.")] = 300,
-    batch_size: Annotated[int, typer.Option(help="Pictures per update.")] = 128,
-    optimizer: Annotated[str, typer.Option(help="Any of timm's.")] = "adamw",
-    learning_rate: Annotated[float, typer.Option(help="The highest; cosine schedule.")] = 1e-3,
-    weight_decay: Annotated[float, typer.Option(help="Of the weights, not of biases and norms.")] = 0.05,
-    warmup_epochs: Annotated[float, typer.Option(help="Epochs in which the learning rate rises.")] = 5,
-    clip_gradient: Annotated[float, typer.Option(help="Largest norm of the gradient (0: any).")] = 0.0,
-    smallest_area: Annotated[float, typer.Option(help="Smallest part of a picture that a crop shows.")] = 0.08,
-    color_jitter: Annotated[float, typer.Option(help="Brightness, contrast, saturation (0: off).")] = 0.0,
-    auto_augment: Annotated[str, typer.Option(help="timm's notation ('': off).")] = "rand-m9-mstd0.5-mmax9-inc1",
-    random_erasing: Annotated[float, typer.Option(help="Probability (0: off).")] = 0.25,
-    mixup: Annotated[float, typer.Option(help="Alpha (0: off).")] = 0.8,
-    cutmix: Annotated[float, typer.Option(help="Alpha (0: off).")] = 1.0,
-    label_smoothing: Annotated[float, typer.Option(help="Probability given to all the classes together.")] = 0.1,
-    drop_path: Annotated[float, typer.Option(help="Stochastic depth of the last block.")] = 0.0,
-    ema_decay: Annotated[float, typer.Option(help="Of the average of the weights, which is what is kept.")] = 0.9995,
-    precision: Annotated[str, typer.Option(help="float32 or bfloat16 (autocast).")] = "float32",
-    compile: Annotated[bool, typer.Option("--compile", help="torch.compile the network.")] = False,
-    seed: Annotated[int, typer.Option(help="Of every random draw.")] = 0,
-    workers: Annotated[int, typer.Option(help="Processes that read pictures.")] = 2,
+    data: Annotated[
+        str,
+        typer.Argument(
+            help="A folder, zip or tar with train/CLASS/* and val/CLASS/* (or test/CLASS/*); WebDataset's shards as "
+            "'FOLDER/{split}-{000..127}.tar'; torch/NAME:FOLDER of torchvision; hfds/NAME of Hugging Face.",
+            show_default=False,
+        ),
+    ] = "",
+    output: Annotated[Path, typer.Option(help="The folder that receives everything.")] = Path("runs/train"),
+    config: Annotated[Path | None, typer.Option(help="A recipe.yaml to start from: that of a run repeats it.")] = None,
+    recipe: Annotated[str, typer.Option(help="fastvit_paper, finetune or small_data, to start from.")] = "",
+    validation: Annotated[str, typer.Option(help="Held-out data, if it is not in DATA.")] = "",
+    workers: Annotated[int, typer.Option(help="Processes that read pictures, for each that trains.", min=0)] = 2,
     device: Annotated[str, typer.Option(help="cpu, cuda, mps ... (default: the fastest there is).")] = "",
+    save_every: Annotated[float, typer.Option(help="Minutes between checkpoints; each epoch has one too.")] = 15.0,
+    keep: Annotated[int, typer.Option(help="Checkpoints that stay.", min=1)] = 2,
+    tracker: Annotated[str, typer.Option(help="tensorboard or wandb, besides metrics.jsonl.")] = "",
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end, and nothing else.")] = False,
+    **options: Any,
 ) -> None:
-    """Train a network on a folder of pictures; stopped at any time, the same command resumes.
+    """Train a network on labelled pictures; stopped or killed at any time, the same command goes on.
 
-    The output folder receives model.safetensors (averaged weights), metrics.jsonl (a line per epoch) and last.pt.
+    The output folder receives model.safetensors (averaged weights), recipe.yaml (all options: `fastvit train --config`
+    repeats the run), metrics.jsonl and curves.png, and checkpoints. `torchrun --nproc-per-node 8 -m fastvit train ...`
+    or `accelerate launch -m fastvit train ...` does the same in many processes and on many machines.
     """
-    # Whatever is not named here is a field of Recipe, and decides the weights.
-    options = {name: value for name, value in locals().items() if name not in ("data", "output", "workers", "device")}
     from rich.console import Console
 
-    from fastvit.recipe import Recipe
-    from fastvit.training import Run
+    from fastvit.training import Run, Stopped
+    from fastvit.training.files import write_recipe
 
     run = None
+    quiet = json or int(os.environ.get("RANK", "0")) > 0
+    logging.getLogger("fastvit").addHandler(logging.StreamHandler(sys.stderr))
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = lambda message, *_: typer.echo(f"warning: {message}", err=True)
-            run = Run(Recipe(**options), data, output, device=device, workers=workers)
-        run.resume()
-        _train(run, Console(highlight=False, soft_wrap=True))
+            if not quiet:
+                warnings.showwarning = lambda message, *_: typer.echo(f"warning: {message}", err=True)
+            chosen, data, validation = _chosen(data, validation, config, recipe, options)
+            run = Run(
+                chosen,
+                data,
+                output,
+                validation=validation,
+                device=device,
+                workers=workers,
+                tracker=tracker,
+                save_every=save_every,
+                keep=keep,
+            )
+        if run.processes.main:
+            write_recipe(output / "recipe.yaml", chosen, data, validation)
+        _train(run, Console(highlight=False, soft_wrap=True, quiet=quiet))
+    except Stopped as stopped:
+        if not quiet:
+            typer.echo(f"{stopped} of {run.total if run else 0}; the same command goes on from there", err=True)
+        raise typer.Exit(128 + stopped.signal) from None
+    except KeyboardInterrupt:
+        typer.echo("interrupted; the same command goes on from the last checkpoint", err=True)
+        raise typer.Exit(130) from None
     except (ValueError, OSError) as error:  # of our own messages, of the disk's, or of timm's about an option
         fail(error)
-    except KeyboardInterrupt:
-        kept = f"{run.epoch if run else 0} of {epochs} epochs are kept"
-        typer.echo(f"interrupted: {kept}; the same command goes on from there", err=True)
-        raise typer.Exit(130) from None
+    if json and run.processes.main:
+        import json as format_json
+
+        last = run.history[-1] if run.history else {}
+        typer.echo(format_json.dumps({"output": str(output), **last, "unreadable": list(run.unreadable)}))
+
+
+def _with_recipe_options() -> None:
+    """Give `main` an option for each field of `Recipe`, where its help and its default stand."""
+    named = [each for each in inspect.signature(main, eval_str=True).parameters.values() if each.name != "options"]
+    for each in fields(Recipe):
+        kind = type(each.default)
+        help = each.metadata["help"].rstrip(".")
+        default = "" if each.default in ("", 0, False) else f" (default: {each.default})"
+        switch = [f"--{each.name.replace('_', '-')}/--no-{each.name.replace('_', '-')}"] if kind is bool else []
+        hint = Annotated[
+            Optional[kind],
+            typer.Option(*switch, help=f"{help}{default}.", show_default=False, rich_help_panel="Recipe"),
+        ]  # noqa: UP045
+        named.append(inspect.Parameter(each.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=hint))
+        main.__annotations__[each.name] = hint
+    del main.__annotations__["options"]
+    main.__signature__ = inspect.Signature(named)  # type: ignore[attr-defined]
+
+
+def _chosen(
+    data: str, validation: str, config: Path | None, recipe: str, options: dict[str, Any]
+) -> tuple[Recipe, str, str]:
+    """The recipe, and what it is for: the preset's options, over them the file's, over them those that were given."""
+    from fastvit.training.files import read_recipe
+
+    if recipe and recipe not in RECIPES:
+        raise RecipeError(f"--recipe {recipe}: expected {', '.join(RECIPES)}")
+    merged = dict(RECIPES[recipe].options) if recipe else {}
+    merged |= read_recipe(config) if config else {}
+    merged |= {name: value for name, value in options.items() if value is not None}
+    data, validation = data or merged.get("data", ""), validation or merged.get("validation", "")
+    merged = {name: value for name, value in merged.items() if name not in ("data", "validation")}
+    if not data:
+        raise RecipeError("no DATA: give a folder with train/CLASS/* and val/CLASS/*, or a --config that names one")
+    return Recipe(**merged), data, validation
 
 
 def _train(run: Run, console: Console) -> None:
-    recipe, images = run.recipe, run.steps * run.recipe.batch_size
+    recipe = run.recipe
+    among = f" in {run.processes.number} processes" if run.processes.number > 1 else ""
     console.print(
-        f"{recipe.model} on {len(run.pictures)} pictures of {len(run.pictures.classes)} classes, {run.device}"
+        f"{run.network.pretrained_cfg['architecture']} on {len(run.source)} pictures of {len(run.source.classes)} "
+        f"classes, {run.device.type}{among}"
     )
-    if run.epoch:
-        console.print(f"resumed after epoch {run.epoch}, top-1 {run.history[-1]['top1']:.2f} %")
-    while run.epoch < recipe.epochs:
-        with Progress(console, f"epoch {run.epoch + 1}/{recipe.epochs}", images) as progress:
-            line = run.train_epoch(progress.advance)
-        best = max(past["top1"] for past in run.history)
-        console.print(
-            f"epoch {run.epoch}/{recipe.epochs}  size {line['size']}  loss {line['loss']:.4f}  "
-            f"top-1 {line['top1']:.2f} % (best {best:.2f} %)  {line['seconds']:.0f} s"
-        )
+    if run.updates:
+        top1 = f", top-1 {run.history[-1]['top1']:.2f} %" if run.history else ""
+        console.print(f"resumed after update {run.updates} of {run.total}, epoch {run.epoch}{top1}")
+    with Progress(console, run) as progress:
+
+        def epoch_done(line: Line) -> None:
+            best = max(past["top1"] for past in run.history)
+            progress.say(
+                f"epoch {line['epoch']}/{recipe.epochs}  size {line['size']}  loss {line['loss']:.4f}  "
+                f"top-1 {line['top1']:.2f} % (best {best:.2f} %)  {progress.lap():.0f} s"
+            )
+
+        run.train(progress.advance, epoch_done)
+    if run.unreadable:
+        console.print(f"{len(run.unreadable)} pictures could not be read:")
+        for line in list(run.unreadable)[:SHOWN]:
+            console.print(f"  {line}")
+        if len(run.unreadable) > SHOWN:
+            console.print(f"  and {len(run.unreadable) - SHOWN} more")
     console.print(f"{run.output / 'model.safetensors'}: top-1 {run.history[-1]['top1']:.2f} %")
 
 
 class Progress:
-    """A bar on a terminal; elsewhere a line every half minute."""
+    """A bar of the epoch on a terminal, elsewhere a line every half minute, with images/s and the run's time left."""
 
-    def __init__(self, console: Console, title: str, total: int) -> None:
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    def __init__(self, console: Console, run: Run) -> None:
+        from rich.progress import BarColumn, Progress, TextColumn
 
-        self.console, self.title, self.total = console, title, total
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.fields[note]}"),
-            TimeRemainingColumn(),
-        )
-        self.bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-        self.task = self.bar.add_task(title, total=total, note="")
+        self.console, self.run, self.images = console, run, run.steps * run.recipe.batch_size
+        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}"))
+        silent = not console.is_terminal or console.quiet
+        self.bar = Progress(*columns, console=console, transient=True, disable=silent)
+        self.task = self.bar.add_task("", total=self.images, note="")
+        self.loss, self.speed = float("nan"), 0.0
 
     def __enter__(self) -> Progress:
-        import time
-
-        self.clock, self.done, self.loss = time.perf_counter, 0, float("nan")
-        self.started = self.told = self.clock()
+        self.started = self.told = self.last = time.perf_counter()
         self.bar.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.bar.stop()
 
+    def say(self, line: str) -> None:
+        self.console.print(line)
+
+    def lap(self) -> float:
+        """Seconds since the last epoch's end."""
+        before, self.started = self.started, time.perf_counter()
+        self.last = self.started
+        return self.started - before
+
     def advance(self, images: int, loss: float) -> None:
-        """Count images; the loss shown is a running average of about the last fifty."""
-        self.done += images
+        """Count images; the loss and the speed shown are running averages of about the last fifty updates."""
+        now = time.perf_counter()
+        speed, self.last = images / (now - self.last), now
+        self.speed = speed if not self.speed else 1 / (0.98 / self.speed + 0.02 / speed)
         self.loss = loss if self.loss != self.loss else 0.98 * self.loss + 0.02 * loss
-        now = self.clock()
-        speed = self.done / (now - self.started)
-        note = f"loss {self.loss:.3f}  {speed:.0f} images/s"
-        self.bar.update(self.task, completed=self.done, note=note)
-        if not self.console.is_terminal and now - self.told >= EVERY_SECONDS:
+        run = self.run
+        done = (run.updates - 1) % run.steps + 1
+        title = f"epoch {(run.updates - 1) // run.steps + 1}/{run.recipe.epochs}"
+        left = (run.total - run.updates) * images / self.speed
+        note = f"loss {self.loss:.3f}  {self.speed:.0f} images/s  {_duration(left)} left"
+        self.bar.update(self.task, completed=done * images, description=title, note=note)
+        if not self.console.is_terminal and not self.console.quiet and now - self.told >= EVERY_SECONDS:
             self.told = now
-            left = (self.total - self.done) / speed
-            print(f"{self.title}  {self.done}/{self.total}  {note}  {left:.0f} s left", file=sys.stdout, flush=True)
+            print(f"{title}  {done * images}/{self.images}  {note}", flush=True)
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s"
+
+
+_with_recipe_options()

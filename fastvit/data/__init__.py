@@ -2,11 +2,12 @@
 
 from .batches import Batch, Draws, Pictures, TrainingPictures, training_batches
 from .checks import check_labels, check_same_classes
-from .opening import HELD_OUT, held_out, open_source
+from .opening import HELD_OUT, NOTATION, evaluation, held_out, open_source, training
 from .source import DataError, Source, some
 
 __all__ = [
     "HELD_OUT",
+    "NOTATION",
     "Batch",
     "DataError",
     "Draws",
@@ -15,8 +16,10 @@ __all__ = [
     "TrainingPictures",
     "check_labels",
     "check_same_classes",
+    "evaluation",
     "held_out",
     "open_source",
     "some",
+    "training",
     "training_batches",
 ]

@@ -1,121 +1,118 @@
 """Pictures in zip and tar files, which are read where they lie: nothing is unpacked.
 
 An index of where in which file each picture begins is made once, from the headers alone; then any picture is one read.
-It takes about a hundred bytes a picture, the pictures themselves stay on the disk.
+The index takes about a hundred bytes a picture, the pictures themselves stay on the disk.
 """
 
 from __future__ import annotations
 
-import os
-import tarfile
-import zipfile
-import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path, PurePosixPath
+from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
 
 import numpy
 
-from ..images import SUFFIXES
-from .source import DataError, Source
+from .folders import is_picture
+from .members import Member, members
+from .packed import Index, Packed
+from .source import DataError, either, some
+
+__all__ = ["Archive", "ClassArchives", "Member", "members"]
+
+HELD_OUT = ("val", "validation", "test")  # in the order of preference: a test set is for the very end
+SPLITS = ("train", *HELD_OUT)
+
+Folders = tuple[str, ...]  # a path's parts but the last
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
-    """A file in an archive. Of a tar these are its bytes [start, start + size); a zip's have to be unpacked."""
+class Archive(Packed):
+    """A .zip or .tar with [SPLIT/]CLASS/**/picture in it, perhaps all of it in a folder of its own.
 
-    archive: Path
-    name: str
-    start: int
-    size: int
-
-    def read(self) -> bytes:
-        """Raises OSError, whatever is wrong."""
-        if self.archive.suffix.lower() != ".zip":
-            return read_range(self.archive, self.start, self.size)
-        try:
-            return _opened_zip(self.archive, os.getpid()).read(self.name)
-        except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError, KeyError) as error:
-            raise OSError(f"damaged in {self.archive}: {error}") from None
-
-
-def read_range(path: Path, start: int, size: int) -> bytes:
-    with open(path, "rb") as file:
-        file.seek(start)
-        return file.read(size)
-
-
-@lru_cache(maxsize=4)
-def _opened_zip(archive: Path, process: int) -> zipfile.ZipFile:
-    """Its directory is read once in each process; a fork may not share the place in the file with its parent."""
-    return zipfile.ZipFile(archive)
-
-
-class Archive(Source):
-    """A .zip or .tar with [SPLIT/]CLASS/**/picture in it, or a .tar for each class in a folder.
+    Args:
+        splits: the first of these that it has; "" is the whole, if nothing in it is called like a split.
 
     Raises:
-        DataError: no such file, damaged, or no classes in it.
+        DataError: no such file, damaged, no such split, or a class without pictures.
     """
 
-    def __init__(self, archives: list[Path], where: str, split: str = "") -> None:
-        self.where = where
-        found: list[tuple[str, Member]] = []
+    def __init__(self, archive: Path, splits: Sequence[str] = ("",)) -> None:
+        self.where = str(archive)
+        pictures, folders = _listed(archive)
+        depth = _wrapping({parts for parts, _ in pictures})
+        folders = {parts[depth:] for parts in folders}
+        split = _split(archive, splits, folders)
+        if split:
+            depth += 1
+            pictures = [(parts, member) for parts, member in pictures if parts[depth - 1 : depth] == (split,)]
+            folders = {parts[1:] for parts in folders if parts[:1] == (split,)}
+        classed = [(parts[depth], member) for parts, member in pictures if _is_class(parts[depth:])]
+        if not classed:
+            expected = f"{split}/CLASS/*.jpg" if split else "CLASS/*.jpg"
+            raise DataError(f"{archive}: no pictures in folders in it; expected {expected}")
+        classed.sort(key=lambda pair: (pair[0], pair[1].name))
+        self.classes = sorted({name for name, _ in classed})
+        if empty := {parts[0] for parts in folders if _is_class(parts)}.difference(self.classes):
+            raise DataError(f"{archive}: no pictures in {some(sorted(empty))}; add some or remove the folder")
+        numbers = {name: label for label, name in enumerate(self.classes)}
+        self.labels = numpy.array([numbers[name] for name, _ in classed], dtype=numpy.int64)
+        super().__init__([archive], [Index([member for _, member in classed])])
+
+
+class ClassArchives(Packed):
+    """FOLDER/CLASS.tar for each class, as ImageNet is published: every picture in it, in whatever folders.
+
+    Raises:
+        DataError: a file that is damaged or has no pictures.
+    """
+
+    def __init__(self, folder: Path, archives: Iterable[Path]) -> None:
+        self.where = str(folder)
+        archives = sorted(archives, key=lambda path: path.stem)
+        self.classes = [path.stem for path in archives]
+        indices = []
         for archive in archives:
-            named_after = [archive.stem] if len(archives) > 1 else []
-            for member in members(archive):
-                path = PurePosixPath(member.name)
-                parts = [*named_after, *path.parts[:-1]]
-                if split and split in parts:
-                    parts = parts[parts.index(split) + 1 :]
-                elif split:
-                    continue
-                if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and "__MACOSX" not in parts:
-                    found.append((parts[0] if parts else "", member))
-        if not found:
-            raise DataError(f"{where}: no pictures in it; expected {split + '/' if split else ''}CLASS/*.jpg")
-        if lost := [member.name for name, member in found if not name]:
-            raise DataError(f"{where}: {lost[0]} is in no class's folder; expected CLASS/*.jpg")
-        found.sort(key=lambda pair: (pair[0], pair[1].name))
-        self.classes = sorted({name for name, _ in found})
-        index = {name: label for label, name in enumerate(self.classes)}
-        self.members = [member for _, member in found]
-        self.labels = numpy.array([index[name] for name, _ in found])
-
-    def name(self, index: int) -> str:
-        return f"{self.members[index].archive}/{self.members[index].name}"
-
-    def content(self, index: int) -> bytes:
-        return self.members[index].read()
+            indices.append(Index(sorted((member for _, member in _listed(archive)[0]), key=lambda member: member.name)))
+            if not len(indices[-1]):
+                raise DataError(f"{archive}: no pictures in it; add some or remove the file")
+        self.labels = numpy.repeat(numpy.arange(len(indices), dtype=numpy.int64), [len(index) for index in indices])
+        super().__init__(archives, indices)
 
 
-def members(archive: Path) -> Iterator[Member]:
-    """The files in a zip or an uncompressed tar, in their order. Raises DataError."""
-    kind = "zip" if archive.suffix.lower() == ".zip" else "uncompressed tar"
-    try:
-        yield from _of_zip(archive) if kind == "zip" else _of_tar(archive)
-    except FileNotFoundError:
-        raise DataError(f"{archive}: no such file") from None
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError) as error:
-        raise DataError(f"{archive}: damaged, or no {kind} file ({error}); copy or make it again") from None
+def _listed(archive: Path) -> tuple[list[tuple[Folders, Member]], set[Folders]]:
+    """Each picture behind the folders that it lies in, and all folders there are."""
+    pictures: list[tuple[Folders, Member]] = []
+    folders: set[Folders] = set()
+    known: dict[Folders, Folders] = {}  # each is kept once
+    for member in members(archive):
+        parts = tuple(part for part in member.name.split("/") if part not in ("", "."))
+        inside = parts if member.is_folder else parts[:-1]
+        if not parts or "__MACOSX" in inside:
+            continue
+        inside = known.setdefault(inside, inside)
+        folders.add(inside)
+        if not member.is_folder and is_picture(parts[-1]):
+            pictures.append((inside, member))
+    return pictures, folders
 
 
-def _of_tar(archive: Path) -> Iterator[Member]:
-    size = os.path.getsize(archive)
-    with tarfile.open(archive, "r:") as tar:
-        while (info := tar.next()) is not None:
-            tar.members.clear()  # it would keep them all
-            if info.offset_data + info.size > size:
-                raise tarfile.ReadError(f"cut short in {info.name}")
-            if info.isreg():
-                yield Member(archive, info.name, info.offset_data, info.size)
+def _wrapping(folders: Collection[Folders]) -> int:
+    """How many folders are around everything else; none that is called like a split."""
+    depth = 0
+    while folders and all(len(parts) > depth + 1 for parts in folders):
+        first = {parts[depth] for parts in folders}
+        if len(first) > 1 or first.intersection(SPLITS):
+            break
+        depth += 1
+    return depth
 
 
-def _of_zip(archive: Path) -> Iterator[Member]:
-    with zipfile.ZipFile(archive) as file:
-        for info in file.infolist():
-            if info.flag_bits & 1:
-                raise zipfile.BadZipFile("encrypted")
-            if not info.is_dir():
-                yield Member(archive, info.filename, 0, info.file_size)
+def _split(archive: Path, splits: Sequence[str], folders: Collection[Folders]) -> str:
+    """The first of the splits that is there."""
+    found = {parts[0] for parts in folders if len(parts) > 1}
+    for split in splits:
+        if split in found or (not split and (len(splits) == 1 or found.isdisjoint(SPLITS))):
+            return split
+    raise DataError(f"{archive}: expected {either(splits)} in it; found: {some(sorted(found))}")
+
+
+def _is_class(parts: Folders) -> bool:
+    return bool(parts) and not parts[0].startswith(".")

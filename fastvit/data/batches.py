@@ -8,9 +8,10 @@ processes or workers, and sees the very pictures that it would have seen.
 from __future__ import annotations
 
 import random
+import signal
 from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy
 import torch
@@ -23,6 +24,8 @@ from .source import DataError, Source
 
 Transform = Callable[[Image.Image], Tensor]
 
+MOST_IN_A_ROW = 1000  # unreadable pictures, after which something else is wrong
+
 
 class Batch(NamedTuple):
     images: Tensor  # (B, 3, H, W)
@@ -30,7 +33,8 @@ class Batch(NamedTuple):
     unreadable: list[str]  # a line for each picture that could not be read, in whose place another one is here
 
 
-class Draw(NamedTuple):
+@dataclass(frozen=True)
+class Draw:
     """A picture in an epoch."""
 
     epoch: int
@@ -61,21 +65,29 @@ class TrainingPictures(Dataset[tuple[Tensor, int, list[str]]]):
     """
 
     def __init__(self, source: Source, transform_at: Callable[[int], Transform], seed: int) -> None:
-        self.source, self.seed = source, seed
-        self.transform_at = lru_cache(maxsize=2)(transform_at)
+        self.source, self.transform_at, self.seed = source, transform_at, seed
+        self._newest: tuple[int, Transform] | None = None
 
     def __getitem__(self, draw: Draw) -> tuple[Tensor, int, list[str]]:
         unreadable: list[str] = []
-        for index in range(draw.index, draw.index + len(self.source)):
-            index %= len(self.source)  # the place of one that cannot be read is taken by the next
+        for offset in range(min(len(self.source), MOST_IN_A_ROW)):
+            index = (draw.index + offset) % len(
+                self.source
+            )  # the place of one that cannot be read is taken by the next
             try:
                 image = self.source.read(index)
             except ImageError as error:
                 unreadable.append(str(error))
                 continue
-            seed_everything(self.seed, draw.epoch, index)
-            return self.transform_at(draw.epoch)(image), int(self.source.labels[index]), unreadable
-        raise DataError(f"{self.source.where}: not one of its {len(self.source)} pictures can be read: {unreadable[0]}")
+            transform = self._transform(draw.epoch)
+            seed_everything(self.seed, draw.epoch, draw.index)
+            return transform(image), int(self.source.labels[index]), unreadable
+        raise DataError(f"{self.source.where}: {len(unreadable)} pictures in a row cannot be read: {unreadable[0]}")
+
+    def _transform(self, epoch: int) -> Transform:
+        if self._newest is None or self._newest[0] != epoch:
+            self._newest = epoch, self.transform_at(epoch)
+        return self._newest[1]
 
 
 class Draws(Sampler[list[Draw]]):
@@ -83,6 +95,9 @@ class Draws(Sampler[list[Draw]]):
 
     In each epoch every picture comes once, but for an incomplete last batch. A batch of all processes is a range of the
     epoch's order whatever their number, and each takes every `processes`-th picture of it.
+
+    Raises:
+        DataError: there are fewer pictures than a batch has.
     """
 
     def __init__(
@@ -100,13 +115,17 @@ class Draws(Sampler[list[Draw]]):
         self.source, self.batch_size, self.epochs, self.seed, self.start = source, batch_size, epochs, seed, start
         self.process, self.processes, self.parts = process, processes, parts
         self.updates = len(source) // batch_size  # in an epoch
+        if not self.updates:
+            raise DataError(f"{source.where}: {len(source)} pictures are less than a batch of {batch_size}")
+        if batch_size < processes * parts:
+            raise ValueError(f"a batch of {batch_size} pictures for {processes} processes in {parts} parts each")
 
     def __iter__(self) -> Iterator[list[Draw]]:
         for epoch in range(self.start // self.updates, self.epochs):
             order = self.source.order(torch.Generator().manual_seed(_mixed(self.seed, epoch)))
             for update in range(max(0, self.start - epoch * self.updates), self.updates):
                 share = order[update * self.batch_size + self.process : (update + 1) * self.batch_size : self.processes]
-                for part in share.chunk(self.parts):
+                for part in share.tensor_split(self.parts):
                     yield [Draw(epoch, index) for index in part.tolist()]
 
     def __len__(self) -> int:
@@ -115,7 +134,20 @@ class Draws(Sampler[list[Draw]]):
 
 def training_batches(pictures: TrainingPictures, draws: Draws, *, workers: int, pin: bool = False) -> DataLoader[Batch]:
     """One loader for the whole run: its workers, if any, read ahead across the ends of epochs."""
-    return DataLoader(pictures, batch_sampler=draws, num_workers=workers, pin_memory=pin, collate_fn=_collate)
+    loader: DataLoader[Any] = DataLoader(
+        pictures,
+        batch_sampler=draws,
+        num_workers=workers,
+        pin_memory=pin,
+        collate_fn=_collate,
+        worker_init_fn=ignore_interrupts,
+    )
+    return loader
+
+
+def ignore_interrupts(worker: int) -> None:
+    """Ctrl-C is for the process that trains, which goes on to the next checkpoint and needs its workers till then."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _collate(samples: Sequence[tuple[Tensor, int, list[str]]]) -> Batch:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy
 
-from ..images import SUFFIXES
-from .source import DataError, Source
+from ..images import SUFFIXES, display_name
+from .source import DataError, Names, Source
 
 
 class Folder(Source):
@@ -21,30 +22,35 @@ class Folder(Source):
     def __init__(self, folder: Path) -> None:
         if not folder.is_dir():
             raise DataError(f"{folder}: no such folder; expected one that holds a folder of pictures for each class")
-        self.where = str(folder)
+        self.where, self.folder = str(folder), folder
         self.classes = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and entry.name[0] != ".")
         if not self.classes:
             raise DataError(f"{folder}: no folders in it; expected {folder}/CLASS/*.jpg for each class")
-        self.paths: list[Path] = []
-        labels: list[int] = []
-        for label, name in enumerate(self.classes):
-            if not (paths := _pictures(folder / name)):
+        paths: list[str] = []
+        counts: list[int] = []
+        for name in self.classes:
+            found = sorted(_pictures(folder / name))
+            if not found:
                 raise DataError(f"{folder / name}: no pictures in it; add some or remove the folder")
-            self.paths += paths
-            labels += [label] * len(paths)
-        self.labels = numpy.array(labels)
+            paths += found
+            counts.append(len(found))
+        self.paths = Names(paths)
+        self.labels = numpy.repeat(numpy.arange(len(counts), dtype=numpy.int64), counts)
 
     def name(self, index: int) -> str:
-        return str(self.paths[index])
+        return display_name(self.folder / self.paths[index])
 
     def content(self, index: int) -> Path:
-        return self.paths[index]
+        return self.folder / self.paths[index]
 
 
-def _pictures(folder: Path) -> list[Path]:
-    return sorted(
-        Path(parent, name)
-        for parent, _, names in os.walk(folder, followlinks=True)  # data sets are often farms of links
-        for name in names
-        if Path(name).suffix.lower() in SUFFIXES and not name.startswith(".")
-    )
+def is_picture(name: str) -> bool:
+    """By the suffix of a file's name, without folders, that is not hidden."""
+    return os.path.splitext(name)[1].lower() in SUFFIXES and not name.startswith(".")
+
+
+def _pictures(folder: Path) -> Iterator[str]:
+    """Their paths, from the folder above on."""
+    for parent, _, names in os.walk(folder, followlinks=True):  # data sets are often farms of links
+        inside = os.path.relpath(parent, folder.parent)
+        yield from (os.path.join(inside, name) for name in names if is_picture(name))

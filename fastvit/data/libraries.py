@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy
 from PIL import Image
 
-from ..images import ImageError, to_rgb
-from .source import Content, DataError, Labels, Source
+from .source import Content, DataError, Labels, Source, one_line
 
 LABELS = ("targets", "_labels", "labels", "_targets", "y")  # torchvision's data sets have it under one of these
-SPLITS = {"val": "validation"}  # as timm calls it
+SPLITS = {"val": "validation"}  # as Hugging Face calls it
+MISSING = 'needs the datasets library; run: pip install "fastvit[train]"'
 
 
 class Torchvision(Source):
@@ -26,32 +25,29 @@ class Torchvision(Source):
     def __init__(self, name: str, root: Path, split: str, download: bool = False) -> None:
         import timm.data
 
-        self.where = f"{name} in {root}"
+        self.where = f"{name}:{root}, split {split}"
         try:
-            self.pictures = timm.data.create_dataset(name, str(root), split=split, download=download)
-        except (AssertionError, RuntimeError, OSError, ValueError, ImportError) as error:
-            raise DataError(f"{self.where}: {error}; expected one of torchvision's data sets there") from None
-        self.pictures.transform = None
+            self.pictures: Any = timm.data.create_dataset(name, str(root), split=split, download=download)
+        except Exception as error:  # each data set looks for its files in its own way, and fails in it
+            raise DataError(f"{self.where}: {one_line(error)}; expected one of torchvision's data sets there") from None
         labels = next((getattr(self.pictures, name) for name in LABELS if hasattr(self.pictures, name)), None)
         if labels is None:
             raise DataError(f"{self.where}: torchvision keeps its labels where fastvit does not look; use a folder")
-        self.labels: Labels = numpy.asarray(labels).astype(numpy.int64)
+        self.labels = numpy.asarray(labels).astype(numpy.int64)
+        if self.labels.ndim == 2:  # QMNIST's: the digit, then who wrote it and where
+            self.labels = self.labels[:, 0]
         names = getattr(self.pictures, "classes", None)
-        self.classes = [_name(each) for each in names] if names else [str(n) for n in range(self.labels.max() + 1)]
+        self.classes = [_name(each) for each in names] if names else _numbered(self.labels)
 
     def name(self, index: int) -> str:
         return f"picture {index} of {self.where}"
 
     def content(self, index: int) -> Content:
-        picture, _ = self.pictures[index]
-        return picture  # type: ignore[no-any-return]
-
-    def read(self, index: int, before_decoding: Callable[[Image.Image], object] | None = None) -> Image.Image:
         try:
             picture = self.pictures[index][0]
-        except Exception as error:  # each data set decodes in its own way, and fails in it
-            raise ImageError(f"{self.name(index)}: {' '.join(str(error).split())}") from None
-        return to_rgb(picture)
+            return picture if isinstance(picture, Image.Image) else Image.fromarray(numpy.asarray(picture))
+        except Exception as error:  # it decodes the picture
+            raise OSError(one_line(error)) from None
 
 
 class HuggingFace(Source):
@@ -64,28 +60,52 @@ class HuggingFace(Source):
     def __init__(self, name: str, split: str, cache: Path | None = None) -> None:
         self.where = f"{name}, split {split}"
         try:
-            from timm.data.readers import create_reader
-
-            self.reader: Any = create_reader(name, str(cache) if cache else None, split=SPLITS.get(split, split))
+            from timm.data.readers.reader_hfds import ReaderHfds
         except (ImportError, SystemExit):
-            raise DataError(f'{name}: needs the datasets library; run: pip install "fastvit[train]"') from None
-        except Exception as error:  # of the library's many kinds: no such name, split or column, no network
-            raise DataError(f"{self.where}: {' '.join(str(error).split())}") from None
+            raise DataError(f"{name}: {MISSING}") from None
         try:
-            column = self.reader.dataset[self.reader.label_key]
-            self.classes = [str(name) for name in self.reader.class_to_idx]
-            self.labels: Labels = numpy.asarray(column).astype(numpy.int64)
-        except (KeyError, ValueError, TypeError, AttributeError) as error:
-            raise DataError(f"{self.where}: expected the columns image and label ({error})") from None
-        self.classes = self.classes or [str(number) for number in range(int(self.labels.max()) + 1)]
+            root = str(cache) if cache else None
+            self.reader: Any = ReaderHfds(name.partition("/")[2], root, split=SPLITS.get(split, split))
+        except Exception as error:  # of the library's many kinds: no such name, split or column, no network
+            raise DataError(f"{self.where}: {_reason(error)}") from None
+        self.labels = self._labels()
+        names = sorted(self.reader.class_to_idx, key=self.reader.class_to_idx.get)
+        self.classes = [str(name) for name in names] or _numbered(self.labels)
 
     def name(self, index: int) -> str:
         return f"picture {index} of {self.where}"
 
     def content(self, index: int) -> bytes:
-        stream, _ = self.reader[index]
-        with stream:
-            return stream.read()  # type: ignore[no-any-return]
+        try:
+            with self.reader[index][0] as stream:
+                return bytes(stream.read())
+        except Exception as error:  # no picture in this row, or a file that is gone
+            raise OSError(one_line(error) or "there is none in this row") from None
+
+    def _labels(self) -> Labels:
+        table, key = self.reader.dataset, self.reader.label_key
+        if key not in table.column_names:
+            found = ", ".join(table.column_names)
+            raise DataError(f"{self.where}: expected the columns image and label; found: {found}")
+        column = numpy.asarray(table.select_columns([key]).with_format("numpy")[:][key])
+        if column.ndim != 1 or not numpy.issubdtype(column.dtype, numpy.integer):
+            raise DataError(f"{self.where}: expected a number in the column {key}; found: {table.features[key]}")
+        return column.astype(numpy.int64)
+
+
+def _reason(error: Exception) -> str:
+    """What to do where the library cannot say it."""
+    if isinstance(error, ConnectionError) and "Offline" in str(error):
+        return "not in the cache, and HF_HUB_OFFLINE is set: unset it, or give the folder of a data set"
+    if isinstance(error, ConnectionError):
+        return f"{one_line(error)}; check the network, or set HF_HUB_OFFLINE=1 to use what has been downloaded before"
+    if isinstance(error, FileNotFoundError):
+        return f"no such data set on the Hugging Face Hub, nor such a folder ({one_line(error)})"
+    return one_line(error)
+
+
+def _numbered(labels: Labels) -> list[str]:
+    return [str(number) for number in range(int(labels.max(initial=-1)) + 1)]
 
 
 def _name(of_class: object) -> str:

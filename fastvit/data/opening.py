@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
-from .archives import Archive
+from ..notation import NOTATION
+from .archives import HELD_OUT, SPLITS, Archive, ClassArchives
 from .folders import Folder
 from .libraries import HuggingFace, Torchvision
-from .shards import Shards
-from .source import DataError, Source, some
+from .members import COMPRESSED
+from .shards import Shards, expand, is_shard
+from .source import DataError, Source, either, some
 
-HELD_OUT = ("val", "validation", "test")  # in the order of preference: a test set is for the very end
+__all__ = ["HELD_OUT", "NOTATION", "evaluation", "held_out", "open_source", "training"]
+
 ARCHIVES = (".zip", ".tar")
-NOTATION = """
-  FOLDER                         SPLIT/CLASS/*.jpg, or CLASS/*.jpg where no split is asked for
-  FILE.zip, FILE.tar             the same in an archive; SPLIT.zip or SPLIT.tar in a folder
-  'shards-{000000..001023}.tar'  WebDataset's shards; with {split} in the name, one set of them for each split
-  torch/NAME                     torchvision's data sets, in the folder of --data-root, or FOLDER after a colon
-  hfds/NAME                      Hugging Face's data sets, or a folder with one
-"""
 
 
 def open_source(data: str | Path, split: str = "", *, num_classes: int | None = None) -> Source:
-    """The pictures of a split, or of the whole if `split` is "".
+    """The pictures of a split, or of the whole if `split` is ""; of libraries, which have splits only, the held-out.
 
     Args:
         data: `NOTATION` says what it may be.
@@ -32,21 +30,7 @@ def open_source(data: str | Path, split: str = "", *, num_classes: int | None = 
     Raises:
         DataError: there is nothing of the kind; the message says what is there.
     """
-    name = str(data)
-    library, _, rest = name.partition("/")
-    if library == "torch" and rest:
-        dataset, _, root = rest.partition(":")
-        return Torchvision(f"torch/{dataset}", Path(root or "."), split or "validation", download=bool(root))
-    if library == "hfds" and rest:
-        return HuggingFace(name, split or "validation")
-    if "{" in name:
-        return Shards(name.replace("{split}", split), num_classes)
-    path = Path(name)
-    if path.is_dir():
-        return _in_folder(path, split, num_classes)
-    if path.suffix.lower() in ARCHIVES:
-        return _archive(path, split, num_classes)
-    raise DataError(f"{name}: no such file or folder; expected one of the kinds that fastvit train --help lists")
+    return _first(data, (split,), num_classes)
 
 
 def training(data: str | Path, *, num_classes: int | None = None) -> Source:
@@ -55,17 +39,7 @@ def training(data: str | Path, *, num_classes: int | None = None) -> Source:
     Raises:
         DataError: it is not there.
     """
-    path = Path(data)
-    if path.is_dir() and not any((path / f"train{suffix}").exists() for suffix in ("", *ARCHIVES)):
-        if any((path / split).exists() for split in HELD_OUT):
-            raise DataError(f"{path}/train: no such folder; expected the pictures to train on there")
-        return open_source(path, num_classes=num_classes)
-    if path.is_file():
-        try:
-            return open_source(path, "train", num_classes=num_classes)
-        except DataError:
-            return open_source(path, num_classes=num_classes)
-    return open_source(data, "train", num_classes=num_classes)
+    return _first(data, ("train", ""), num_classes)
 
 
 def held_out(data: str | Path, *, num_classes: int | None = None) -> Source:
@@ -74,39 +48,91 @@ def held_out(data: str | Path, *, num_classes: int | None = None) -> Source:
     Raises:
         DataError: none of them is there.
     """
+    return _first(data, HELD_OUT, num_classes)
+
+
+def evaluation(data: str | Path, *, num_classes: int | None = None) -> Source:
+    """What `held_out` gives; the whole of what has no splits.
+
+    Raises:
+        DataError: there is a split "train" only, or nothing.
+    """
+    return _first(data, (*HELD_OUT, ""), num_classes)
+
+
+def _first(data: str | Path, splits: Sequence[str], num_classes: int | None) -> Source:
+    """The first of the splits that is there; "", the whole, after others only if the data have no splits."""
     name, path = str(data), Path(data)
-    library = name.startswith(("torch/", "hfds/"))
-    if path.is_dir():
-        splits = [split for split in HELD_OUT if any((path / f"{split}{each}").exists() for each in ("", *ARCHIVES))]
-        found = some(sorted(entry.name for entry in path.iterdir()))
-    elif library or "{split}" in name or path.is_file():
-        splits, found = list(HELD_OUT), "none of them"
-    else:
-        raise DataError(f"{name}: " + ("has no {split} in it" if "{" in name else "no such file or folder"))
-    reasons = [f"{name}: expected {', '.join(HELD_OUT[:-1])} or {HELD_OUT[-1]} in it; found: {found}"]
-    for split in splits:
-        try:
-            return open_source(data, split, num_classes=num_classes)
-        except DataError as error:
-            reasons.append(str(error))
-    raise DataError(reasons[-1])
+    library, _, rest = name.partition("/")
+    if library == "torch" and rest:
+        dataset, _, root = rest.partition(":")
+        return Torchvision(f"torch/{dataset}", Path(root or "."), splits[0] or "validation", download=bool(root))
+    if library == "hfds" and rest:
+        return _of_hugging_face(name, splits)
+    if os.path.isdir(name):
+        return _in_folder(path, splits, num_classes)
+    if os.path.isfile(name):
+        return _in_file(path, splits, num_classes)
+    if any(sign in name for sign in ("{", "*", "?", "::")):
+        return _in_shards(name, splits, num_classes)
+    raise DataError(f"{name}: no such file or folder; expected one of the kinds that fastvit train --help lists")
 
 
-def _in_folder(folder: Path, split: str, num_classes: int | None) -> Source:
-    if not split:
+def _in_folder(folder: Path, splits: Sequence[str], num_classes: int | None) -> Source:
+    for split in filter(None, splits):
+        if (folder / split).is_dir():
+            return _of_classes(folder / split, num_classes)
+        for suffix in ARCHIVES:
+            if (folder / f"{split}{suffix}").is_file():
+                return _in_file(folder / f"{split}{suffix}", ("",), num_classes)
+    has_splits = any((folder / f"{split}{suffix}").exists() for split in SPLITS for suffix in ("", *ARCHIVES))
+    if splits[-1] or (has_splits and len(splits) > 1):
+        found = some(sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith(".")))
+        raise DataError(f"{folder}: expected {either(splits)} in it; found: {found}")
+    return _of_classes(folder, num_classes)
+
+
+def _of_classes(folder: Path, num_classes: int | None) -> Source:
+    """A folder without splits."""
+    tars = sorted(folder.glob("*.tar"))
+    if not tars or any(entry.is_dir() and not entry.name.startswith(".") for entry in folder.iterdir()):
         return Folder(folder)
-    for suffix in ARCHIVES:
-        if not (folder / split).is_dir() and (folder / f"{split}{suffix}").is_file():
-            return _archive(folder / f"{split}{suffix}", "", num_classes)
-    archives = sorted((folder / split).glob("*.tar")) if (folder / split).is_dir() else []
-    return Archive(archives, str(folder / split)) if archives else Folder(folder / split)
+    return Shards(str(folder), num_classes) if is_shard(tars[0]) else ClassArchives(folder, tars)
 
 
-def _archive(path: Path, split: str, num_classes: int | None) -> Source:
-    """A tar is a shard if labels lie beside its pictures."""
-    try:
-        return Archive([path], str(path), split)
-    except DataError:
-        if path.suffix.lower() == ".tar" and not split:
-            return Shards(str(path), num_classes)
-        raise
+def _in_file(path: Path, splits: Sequence[str], num_classes: int | None) -> Source:
+    if path.suffix.lower() not in (*ARCHIVES, *COMPRESSED):
+        raise DataError(f"{path}: no folder, .zip or .tar; fastvit train --help lists what is read")
+    if path.suffix.lower() != ".tar" or not is_shard(path):
+        return Archive(path, splits)
+    if splits[-1]:
+        raise DataError(f"{path}: a shard, which has no splits; expected {either(splits)} in shards of its own")
+    return Shards(str(path), num_classes)
+
+
+def _in_shards(pattern: str, splits: Sequence[str], num_classes: int | None) -> Source:
+    if "{split}" not in pattern:
+        if splits[-1]:
+            raise DataError(f"{pattern}: has no {{split}} in it; expected {either(splits)} in place of {{split}}")
+        return Shards(pattern, num_classes)
+    candidates = [pattern.replace("{split}", split) for split in splits if split]
+    for candidate in candidates:
+        if any(path.is_file() for path in expand(candidate)):
+            return Shards(candidate, num_classes)
+    if not candidates:
+        raise DataError(f"{pattern}: which split? expected a name in place of {{split}}")
+    raise DataError(f"{pattern}: no such shards; expected {either(splits)} in place of {{split}}")
+
+
+def _of_hugging_face(name: str, splits: Sequence[str]) -> Source:
+    """Its library names the splits in a ValueError, after which the next is tried; whatever else is wrong is wrong."""
+    wanted = [split for split in splits if split] or ["validation"]
+    if wanted == list(HELD_OUT):
+        wanted.remove("val")  # the same as validation there
+    for split in wanted[:-1]:
+        try:
+            return HuggingFace(name, split)
+        except DataError as error:
+            if "Unknown split" not in str(error):
+                raise
+    return HuggingFace(name, wanted[-1])

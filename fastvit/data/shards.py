@@ -2,33 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import glob
+import json
+import os
+import sys
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from itertools import islice
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
 
 import numpy
 import torch
 from torch import Tensor
 
-from ..images import SUFFIXES
-from .archives import Member, members, read_range
-from .source import DataError, Source, some
+from ..images import SUFFIXES, display_name
+from .members import Member, members
+from .packed import Index, Packed
+from .source import DataError, Labels, one_line, some
 
 LABEL = ".cls"
+RECORD = ".json"  # whose "label" it is where there is no .cls
 CLASSES = "classes.txt"  # beside the shards: a name a line
+LARGEST_LABEL = 2**20  # bytes of a label's file
+MOST_CLASSES = 2**20
 TOGETHER = 16  # shards whose pictures are shuffled among each other
 THREADS = 8
+PEEKED = 20  # files at the beginning of a tar, which tell whether it is a shard
 
 
-class Shards(Source):
-    """Shards by number: as random as a folder, though read shard by shard, and of any size, since only an index is kept.
+class Shards(Packed):
+    """Shards by number: as random as a folder, though read shard by shard, and of any size: only an index is kept.
 
-    A label is a number, or a name of those in classes.txt beside the shards. Without that file the classes are called
-    by their numbers, up to `num_classes` or the largest there is.
+    A label is a number, or a name of those in classes.txt beside the shards. Without that file classes are called by
+    their numbers, up to `num_classes` or the largest there is, or, if there are only names, by these.
 
     Args:
-        pattern: `shards-{000000..001023}.tar`, in the notation of the webdataset library, or one file.
+        pattern: `shards-{000000..001023}.tar`, in the notation of the webdataset library; `shards-*.tar`; one file, or
+            a folder of them.
         num_classes: how many classes there are, where no classes.txt says it.
 
     Raises:
@@ -39,93 +49,135 @@ class Shards(Source):
     """
 
     def __init__(self, pattern: str, num_classes: int | None = None) -> None:
-        self.where, self.shards = pattern, expand(pattern)
-        if missing := [str(path) for path in self.shards if not path.is_file()]:
-            raise DataError(f"{pattern}: {len(missing)} of {len(self.shards)} shards are missing: {some(missing)}")
+        self.where, shards = pattern, expand(pattern)
+        missing = [str(path) for path in shards if not path.is_file()]
+        if missing or not shards:
+            raise DataError(f"{pattern}: {len(missing)} of {len(shards)} shards are missing: {some(missing)}")
         with ThreadPoolExecutor(THREADS) as pool:
-            indices = list(pool.map(_scan, self.shards))
-        if not sum(len(index.names) for index in indices):
-            raise DataError(f"{pattern}: no pictures in it; expected KEY.jpg and KEY{LABEL} side by side")
-        self.shard = numpy.repeat(numpy.arange(len(indices)), [len(index.names) for index in indices])
-        self.start = numpy.concatenate([numpy.array(index.starts, dtype=numpy.int64) for index in indices])
-        self.size = numpy.concatenate([numpy.array(index.sizes, dtype=numpy.int64) for index in indices])
-        self.names = numpy.array([name.encode() for index in indices for name in index.names])
-        labels = [label for index in indices for label in index.labels]
-        names = self.shards[0].with_name(CLASSES)
-        self.classes = names.read_text().splitlines() if names.is_file() else []
-        if not self.classes:
-            self.classes = [str(number) for number in range(num_classes or _most(labels))]
+            scanned = list(pool.map(_scan, shards))
+        super().__init__(shards, [each.pictures for each in scanned])
+        labels = [label for each in scanned for label in each.labels]
+        if not labels:
+            raise DataError(f"{pattern}: no pictures in it; expected KEY.jpg and KEY{LABEL}, and no dot in KEY")
+        self.labels_of = shards[0].with_name(CLASSES)
+        self.classes = self._classes(labels, num_classes)
         self.labels = self._numbers(labels)
-
-    def name(self, index: int) -> str:
-        return f"{self.shards[self.shard[index]]}/{self.names[index].decode()}"
-
-    def content(self, index: int) -> bytes:
-        return read_range(self.shards[self.shard[index]], int(self.start[index]), int(self.size[index]))
 
     def order(self, generator: torch.Generator) -> Tensor:
         """Shards in a random order, and the pictures of every 16 of them, which are next to each other, in another."""
-        shards = torch.randperm(len(self.shards), generator=generator)
-        first = numpy.searchsorted(self.shard, numpy.arange(len(self.shards) + 1))
-        ranges = [torch.arange(first[shard], first[shard + 1]) for shard in shards.tolist()]
+        shards = torch.randperm(len(self.archives), generator=generator).tolist()
+        ranges = [torch.arange(self.first[shard], self.first[shard + 1]) for shard in shards]
         groups = [torch.cat(ranges[begin : begin + TOGETHER]) for begin in range(0, len(ranges), TOGETHER)]
         return torch.cat([group[torch.randperm(len(group), generator=generator)] for group in groups])
 
-    def _numbers(self, labels: list[str]) -> numpy.ndarray:
+    def _classes(self, labels: list[str], num_classes: int | None) -> list[str]:
+        if self.labels_of.is_file():
+            names = self.labels_of.read_text(encoding="utf-8", errors="replace").split("\n")
+            return [name.strip() for name in names[: len(names) - (not names[-1].strip())]]
+        largest = max(map(_number, set(labels)))
+        if largest < 0:
+            return sorted(set(labels))
+        if largest >= MOST_CLASSES:
+            raise DataError(f"{self.where}: label {largest}, expected less than {MOST_CLASSES}; number classes from 0")
+        return [str(number) for number in range(num_classes or largest + 1)]
+
+    def _numbers(self, labels: list[str]) -> Labels:
         """Labels as they are written -> numbers of classes."""
         known = {name: number for number, name in enumerate(self.classes)}
-        known |= {str(number): number for number in range(len(self.classes))}
-        numbers = numpy.array([known.get(label, -1) for label in labels])
-        if (numbers < 0).any():
+        known |= {label: _number(label) for label in set(labels) if 0 <= _number(label) < len(self.classes)}
+        numbers = numpy.array([known.get(label, -1) for label in labels], dtype=numpy.int64)
+        if wrong := int((numbers < 0).sum()):
             first = int(numpy.argmax(numbers < 0))
             raise DataError(
-                f"{self.name(first)}: label {labels[first]!r}, expected 0 to {len(self.classes) - 1} or a name in "
-                f"{self.shards[0].with_name(CLASSES)}; {int((numbers < 0).sum())} of {len(numbers)} labels are like that"
+                f"{self.name(first)}: label {labels[first][:50]!r}, expected 0 to {len(self.classes) - 1} or a name in "
+                f"{self.labels_of}; {wrong} of {len(numbers)} labels are like that"
             )
         return numbers
 
 
-@dataclass
-class _Index:
-    names: list[str]
-    starts: list[int]
-    sizes: list[int]
-    labels: list[str]
-
-
 def expand(pattern: str) -> list[Path]:
-    """shards-{000..002}.tar -> three paths."""
+    """shards-{000..002}.tar -> three paths; shards-*.tar or a folder -> those that are there. Raises DataError."""
+    if os.path.isdir(pattern):
+        return sorted(Path(pattern).glob("*.tar"))
+    if os.path.exists(pattern):
+        return [Path(pattern)]
+    if "://" in pattern or pattern.startswith("pipe:"):
+        raise DataError(f"{pattern}: expected files; mount or download the shards first")
     try:
         from webdataset.shardlists import expand_urls
     except ImportError:
         raise DataError(f'{pattern}: shards need webdataset; run: pip install "fastvit[train]"') from None
-    paths = [Path(path) for path in expand_urls(pattern)]
-    if "://" in pattern or pattern.startswith("pipe:"):
-        raise DataError(f"{pattern}: expected files; mount or download the shards first")
-    return paths
+    try:
+        names = [os.path.expanduser(name) for name in expand_urls(pattern)]
+    except (AssertionError, ValueError) as error:  # an unset variable, unbalanced braces
+        raise DataError(f"{pattern}: {one_line(error)}; expected a pattern such as NAME-{{000..123}}.tar") from None
+    return [Path(path) for name in names for path in _matches(name)]
 
 
-def _scan(shard: Path) -> _Index:
-    """The headers of one shard. Raises DataError."""
-    pictures: dict[str, Member] = {}
-    labels: dict[str, str] = {}
+def _matches(name: str) -> list[str]:
+    return [name] if os.path.exists(name) else sorted(glob.glob(name)) or [name]
+
+
+def is_shard(path: Path) -> bool:
+    """Whether there is a label among the first files in a tar. Raises DataError."""
+    first = [(_split_key(member.name)[1], member) for member in islice(members(path), PEEKED)]
+    return any(suffix == LABEL or (suffix == RECORD and _label_in(member)) for suffix, member in first)
+
+
+class _Scanned(NamedTuple):
+    pictures: Index
+    labels: list[str]
+
+
+def _scan(shard: Path) -> _Scanned:
+    """The headers of one shard, and its labels. Raises DataError."""
+    kinds: dict[str, dict[str, Member]] = {"": {}, LABEL: {}, RECORD: {}}  # "" are pictures
     for member in members(shard):
-        folder, name = PurePosixPath(member.name).parent, PurePosixPath(member.name).name
-        stem, dot, suffix = name.partition(".")  # webdataset's rule: all after the first dot
-        key, suffix = str(folder / stem), (dot + suffix).lower()
-        if suffix in SUFFIXES:
-            if key in pictures:
-                raise DataError(f"{shard}/{member.name}: a second picture of the key {key}")
-            pictures[key] = member
-        elif suffix == LABEL:
-            labels[key] = member.read().decode(errors="replace").strip()
-    if lost := pictures.keys() - labels.keys():
-        raise DataError(f"{shard}/{min(lost)}: {len(lost)} pictures have no label; expected KEY{LABEL} beside KEY.jpg")
-    of = pictures.values()
-    names, starts, sizes = ([getattr(each, field) for each in of] for field in ("name", "start", "size"))
-    return _Index(names, starts, sizes, [labels[key] for key in pictures])
+        key, suffix = _split_key(member.name)
+        kind = "" if suffix in SUFFIXES else suffix
+        if member.is_folder or not key or kind not in kinds:
+            continue
+        if not kind and key in kinds[kind]:
+            raise DataError(f"{shard}/{display_name(member.name)}: a second picture of the same key")
+        kinds[kind][key] = member
+    pictures, written, records = kinds.values()
+    labels: dict[str, str] = {}
+    with open(shard, "rb", buffering=0) as file:
+        for key in pictures:
+            if label := _label_in_file(file, written.get(key)) or _label_in(records.get(key)):
+                labels[key] = sys.intern(label)  # once for all pictures that have it
+    if lost := sorted(pictures.keys() - labels.keys()):
+        raise DataError(
+            f"{shard}/{display_name(lost[0])}: {len(lost)} of {len(pictures)} pictures have no label; expected "
+            f'KEY{LABEL} or a "label" in KEY{RECORD}'
+        )
+    return _Scanned(Index(list(pictures.values())), list(labels.values()))
 
 
-def _most(labels: Iterable[str]) -> int:
-    """The number of classes, by the largest label; names, which need a classes.txt, count for nothing."""
-    return max((int(label) + 1 for label in labels if label.isdecimal()), default=0)
+def _split_key(name: str) -> tuple[str, str]:
+    """a/b.seg.png -> a/b and .seg.png, webdataset's rule; no key for hidden files."""
+    folder, _, file = name.removeprefix("./").rpartition("/")
+    key, dot, suffix = file.partition(".")
+    return f"{folder}/{key}" if key and folder else key, (dot + suffix).lower()
+
+
+def _number(label: str) -> int:
+    """-1 for what is none."""
+    return int(label) if label.isdecimal() and len(label) < 10 else -1
+
+
+def _label_in_file(file: BinaryIO, label: Member | None) -> str:
+    if label is None or not 0 <= label.size <= LARGEST_LABEL:
+        return ""
+    file.seek(label.start)
+    return file.read(label.size).decode(errors="replace").strip()
+
+
+def _label_in(record: Member | None) -> str:
+    if record is None or record.size > LARGEST_LABEL:
+        return ""
+    try:
+        label = json.loads(record.read()).get("label")
+    except (OSError, ValueError, RecursionError, AttributeError):
+        return ""
+    return str(label) if isinstance(label, int | str) else ""

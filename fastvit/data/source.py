@@ -6,8 +6,9 @@ where a killed run stopped: their place in the data is a number.
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
 import numpy
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from ..images import ImageError, display_name, read_image
+from ..images import ImageError, display_name, read_image, to_rgb
 
 Content = Path | bytes | Image.Image
 Labels = NDArray[numpy.int64]
@@ -33,6 +34,9 @@ class DataError(ValueError):
 class Source(ABC):
     """N labelled pictures, by number.
 
+    It is read by several threads at once, goes to other processes by fork or pickle, and takes about a hundred bytes of
+    memory a picture; those of torchvision and of Hugging Face are as these libraries have made them.
+
     Attributes:
         where: what the user called it, for messages.
         classes: the names of the classes; a label is an index into them.
@@ -48,27 +52,58 @@ class Source(ABC):
 
     @abstractmethod
     def name(self, index: int) -> str:
-        """What a message calls this picture."""
+        """What a message calls this picture, in one line."""
 
     @abstractmethod
     def content(self, index: int) -> Content:
-        """A file's path, its bytes, or a decoded picture."""
+        """A file's path, its bytes, or a decoded picture. Raises OSError."""
 
     def read(self, index: int, before_decoding: Callable[[Image.Image], object] | None = None) -> Image.Image:
         """The picture in RGB. Raises ImageError, which names it, whatever is wrong."""
-        name = display_name(self.name(index))
+        name = self.name(index)
         try:
             content = self.content(index)
         except OSError as error:
             raise ImageError(f"{name}: cannot be read ({error.strerror or error})") from None
-        return read_image(content, name, before_decoding)
+        if not isinstance(content, Image.Image):
+            return read_image(content, name, before_decoding)
+        try:
+            return to_rgb(content)
+        except ImageError as error:
+            raise ImageError(f"{name}: {error}") from None
 
     def order(self, generator: torch.Generator) -> Tensor:
         """(N) the numbers of all pictures in a random order that is quick to read."""
         return torch.randperm(len(self), generator=generator)
 
 
+class Names:
+    """N strings in two blocks of memory: a list of them takes four times as much, and a fork soon copies it."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        encoded = [os.fsencode(name) for name in names]
+        self._text = b"".join(encoded)
+        self._ends = numpy.cumsum([0, *map(len, encoded)], dtype=numpy.int64)
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def __getitem__(self, index: int) -> str:
+        return os.fsdecode(self._text[self._ends[index] : self._ends[index + 1]])
+
+
+def one_line(text: object) -> str:
+    """An error of a library, or a name, as something that prints as one line."""
+    return display_name(" ".join(str(text).split()))
+
+
 def some(names: Collection[str], most: int = 5) -> str:
     """The first few names and how many more there are."""
     rest = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(list(names)[:most]) + rest or "none"
+    return ", ".join(map(display_name, list(names)[:most])) + rest or "none"
+
+
+def either(names: Iterable[str]) -> str:
+    """a, b or c; without those that are empty."""
+    named = [name for name in names if name]
+    return " or ".join(filter(None, (", ".join(named[:-1]), *named[-1:])))

@@ -1,0 +1,53 @@
+"""How good features are without training anything on them: do a picture's nearest neighbours have its label?"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .files import Embeddings
+
+QUERIES, KEYS = 1024, 16384  # compared at a time: 64 MB of similarities
+
+
+def neighbour_accuracy(known: Embeddings, asked: Embeddings, neighbours: int = 20, temperature: float = 0.07) -> float:
+    """The percentage of `asked` that the most similar `neighbours` among `known` give the right label, by cosine.
+
+    Each votes for its label with weight exp(similarity / temperature), as in arXiv:1805.01978, section 3.4; with
+    neighbours=1 it is the label of the nearest.
+
+    Raises:
+        ValueError: one of them has no labels, their classes or widths differ, or too few are known.
+    """
+    if known.labels is None or asked.labels is None or known.classes != asked.classes:
+        raise ValueError("neighbours vote for labels: expected embeddings of two labelled sets with the same classes")
+    if known.features.shape[1] != asked.features.shape[1]:
+        raise ValueError(
+            f"features of {known.features.shape[1]} and {asked.features.shape[1]} numbers: embed both with one network"
+        )
+    if not 1 <= neighbours <= len(known.names) or not len(asked.names):
+        raise ValueError(f"neighbours is {neighbours}, of {len(known.names)} known and {len(asked.names)} asked")
+    keys, queries = (F.normalize(torch.from_numpy(each.features).float()) for each in (known, asked))
+    labels = torch.from_numpy(known.labels).long()
+    truth = torch.from_numpy(asked.labels).long()
+    right = 0
+    for start in range(0, len(queries), QUERIES):
+        similarity, indices = _nearest(queries[start : start + QUERIES], keys, neighbours)
+        votes = torch.zeros(len(indices), len(known.classes), dtype=torch.float64)
+        votes.scatter_add_(1, labels[indices], (similarity.double() / temperature).exp())
+        right += int((votes.argmax(1) == truth[start : start + QUERIES]).sum())
+    return 100 * right / len(queries)
+
+
+def _nearest(queries: Tensor, keys: Tensor, number: int) -> tuple[Tensor, Tensor]:
+    """(B, D), (N, D) -> similarities and indices (B, number), block by block of the keys."""
+    best = torch.empty(len(queries), 0)
+    indices = torch.empty(len(queries), 0, dtype=torch.int64)
+    for start in range(0, len(keys), KEYS):
+        similarity = queries @ keys[start : start + KEYS].T
+        found, where = similarity.topk(min(number, similarity.shape[1]))
+        best, indices = torch.cat([best, found], 1), torch.cat([indices, where + start], 1)
+        best, kept = best.topk(min(number, best.shape[1]))
+        indices = indices.gather(1, kept)
+    return best, indices

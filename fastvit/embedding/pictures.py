@@ -1,0 +1,110 @@
+"""The pictures that are embedded, with labels or without, and their names in the files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+import numpy
+
+from ..data import HELD_OUT, DataError, Source, open_source
+from ..data.archives import Member, members
+from ..data.folders import is_picture
+from ..data.packed import Index, Packed
+from ..data.shards import LABEL, is_shard
+from ..data.source import Names
+from ..images import display_name, find_images
+
+ARCHIVES = (".zip", ".tar")
+SPLITS = {"train", *HELD_OUT}
+
+
+class Loose(Source):
+    """Pictures of no class, in a folder and the folders in it: `classes` is empty, and each label -1."""
+
+    def __init__(self, folder: Path) -> None:
+        self.where, self.classes = str(folder), []
+        self.paths = Names(find_images([str(folder)]))
+        self.labels = numpy.full(len(self.paths), -1)
+
+    def name(self, index: int) -> str:
+        return display_name(self.paths[index])
+
+    def content(self, index: int) -> Path:
+        return Path(self.paths[index])
+
+
+class Packets(Packed):
+    """Pictures of no class in an archive."""
+
+    def __init__(self, archive: Path, pictures: Sequence[Member]) -> None:
+        self.where, self.classes = str(archive), []
+        self.labels = numpy.full(len(pictures), -1)
+        super().__init__([archive], [Index(pictures)])
+
+
+def open_pictures(data: str, split: str = "") -> Source:
+    """What `fastvit.data.open_source` reads; and a folder, zip or tar with pictures outside of all folders of classes.
+
+    Of the latter it is every picture, those in folders too, and none has a label.
+
+    Raises:
+        DataError: there is nothing of the kind, or the whole of what has splits is asked for.
+    """
+    place, rest = _place(Path(data), split)
+    if place.is_dir() and not rest and _directly_in(place):
+        return Loose(place)
+    if place.is_file() and (loose := _loose_in_archive(place, rest)):
+        return Packets(place, loose)
+    source = open_source(data, split)
+    if not split and SPLITS.issuperset(source.classes):
+        raise DataError(f"{data}: its folders are splits ({', '.join(source.classes)}), not classes; add --split NAME")
+    return source
+
+
+def stored_name(source: Source, index: int) -> str:
+    """A name in the files: that in its folder or archive, so the data may be moved; one line of valid text."""
+    root = source.where
+    if isinstance(source, Packed) and len(source.archives) > 1:
+        root = os.path.commonpath([path.parent for path in source.archives])
+    return source.name(index).removeprefix(display_name(os.path.join(root, "")))
+
+
+def _place(data: Path, split: str) -> tuple[Path, str]:
+    """The folder or archive that a split has to itself; else the whole, and the split."""
+    if split and data.is_dir():
+        for path in (data / split, *(data / f"{split}{suffix}" for suffix in ARCHIVES)):
+            if path.exists():
+                return path, ""
+    return data, split
+
+
+def _directly_in(folder: Path) -> bool:
+    """Whether there is a picture in it, rather than in the folders in it."""
+    with os.scandir(folder) as entries:
+        return any(is_picture(entry.name) and entry.is_file() for entry in entries)
+
+
+def _loose_in_archive(archive: Path, split: str) -> list[Member]:
+    """All its pictures, if some lie in no folder, and it is no shard."""
+    suffix = archive.suffix.lower()
+    if suffix not in ARCHIVES or (suffix == ".tar" and is_shard(archive)):
+        return []
+    found: list[tuple[tuple[str, ...], Member]] = []
+    for member in members(archive):
+        parts = _after(split, PurePosixPath(member.name).parts)
+        if member.name.endswith(LABEL):
+            return []
+        if parts and not member.is_folder and is_picture(parts[-1]) and "__MACOSX" not in parts:
+            found.append((parts, member))
+    if not any(len(parts) == 1 for parts, _ in found):
+        return []
+    return [member for _, member in sorted(found, key=lambda pair: pair[1].name)]
+
+
+def _after(split: str, parts: tuple[str, ...]) -> tuple[str, ...]:
+    """A path inside the folder of that name; none if it is not in one."""
+    if not split:
+        return parts
+    return parts[parts.index(split) + 1 :] if split in parts[:-1] else ()

@@ -1,0 +1,87 @@
+"""ImageNet's classes and its relatives: which class of a network a folder is, and better labels for its pictures.
+
+Folders are called by WordNet's numbers in ImageNet itself, in ImageNet-A and -R (200 classes each) and in
+ImageNet-Sketch, and by the numbers of the classes in ImageNet-V2.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+
+import numpy
+import torch
+from PIL import Image
+from torch import Tensor
+
+from .data import DataError, Source
+from .data.source import Content
+
+CLASSES = 1000
+WORDNET = re.compile(r"n\d{8}")
+FILE = re.compile(r"ILSVRC2012_val_(\d{8})\.\w+")  # also of copies in another format
+PICTURES = 50_000  # of the validation set
+EXPECTED = f"ILSVRC2012_val_00000001.JPEG to ILSVRC2012_val_{PICTURES:08}.JPEG"
+
+
+def synsets() -> list[str]:
+    """WordNet's numbers of the 1,000 classes, in their order."""
+    from timm.data import ImageNetInfo
+
+    return list(ImageNetInfo("imagenet-1k").label_names())
+
+
+def real_labels() -> list[list[int]]:
+    """(50,000) the classes that are to be seen in each picture of the validation set, which may be none."""
+    from timm.data import RealLabelsImagenet
+
+    return list(RealLabelsImagenet([""] * PICTURES).real_labels.values())  # in the files' order
+
+
+class Real(Source):
+    """Those of ImageNet's validation pictures that have real labels: every class that is to be seen, and no other.
+
+    Attributes:
+        answers: (N) the classes that are right for each.
+        skipped: how many pictures have none: no class is to be seen in them, or people disagreed.
+
+    Raises:
+        DataError: a file is not called as in ImageNet's validation set, or none of them has labels.
+
+    Source: Beyer et al., arXiv:2006.07159; the labels are those that come with timm.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self.source, self.where, self.classes = source, f"{source.where} with real labels", source.classes
+        known = real_labels()
+        found = [(index, known[_number(source.name(index)) - 1]) for index in range(len(source))]
+        self.indices = [index for index, answers in found if answers]
+        self.answers = [answers for _, answers in found if answers]
+        self.skipped = len(source) - len(self.indices)
+        if not self.indices:
+            raise DataError(f"{source.where}: not one of its {len(source)} pictures has real labels")
+        self.labels = numpy.asarray(source.labels)[self.indices]
+
+    def name(self, index: int) -> str:
+        return self.source.name(self.indices[index])
+
+    def content(self, index: int) -> Content:
+        return self.source.content(self.indices[index])
+
+    def read(self, index: int, before_decoding: Callable[[Image.Image], object] | None = None) -> Image.Image:
+        return self.source.read(self.indices[index], before_decoding)
+
+    def right(self, numbers: Sequence[int]) -> Tensor:
+        """Numbers of B pictures -> (B, 1000): which answers are right."""
+        right = torch.zeros(len(numbers), CLASSES, dtype=torch.bool)
+        for row, number in zip(right, numbers, strict=True):
+            row[self.answers[number]] = True
+        return right
+
+
+def _number(name: str) -> int:
+    """From 1 to 50,000."""
+    found = FILE.fullmatch(name.rpartition("/")[2])
+    if not found or not 1 <= int(found[1]) <= PICTURES:
+        raise DataError(f"{name}: has no real labels; expected ImageNet's names, {EXPECTED}")
+    return int(found[1])

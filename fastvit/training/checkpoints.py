@@ -1,0 +1,65 @@
+"""The last few states of a run on disk, of which the newest is complete whatever happens."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+
+from ..atomic import replacing
+from ..recipe import RecipeError
+
+LOG = logging.getLogger("fastvit")
+SUFFIX = ".pt"
+
+
+class Checkpoints:
+    """FOLDER/000001234.pt: the state after 1,234 updates; the newest `keep` stay."""
+
+    def __init__(self, folder: Path, keep: int = 2) -> None:
+        self.folder, self.keep = folder, keep
+
+    def paths(self) -> list[Path]:
+        """The newest first."""
+        found = self.folder.glob(f"[0-9]*{SUFFIX}") if self.folder.is_dir() else ()
+        return sorted(found, key=lambda path: path.name, reverse=True)
+
+    def save(self, updates: int, state: dict[str, Any]) -> Path:
+        """Raises OSError if the disk is full; the states before are still there then."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for leftover in self.folder.glob(f".[0-9]*{SUFFIX}"):  # of a run that was killed while it wrote
+            leftover.unlink(missing_ok=True)
+        path = self.folder / f"{updates:09d}{SUFFIX}"
+        with replacing(path) as temporary:
+            try:
+                torch.save(state, temporary)
+            except RuntimeError as error:  # torch says so of a full disk
+                raise OSError(f"{path}: cannot be written ({str(error).splitlines()[0]})") from None
+        for old in self.paths()[self.keep :]:
+            old.unlink(missing_ok=True)
+        return path
+
+    def newest(self) -> tuple[Path, dict[str, Any]] | None:
+        """The newest state that can be read, on the CPU; damaged ones are told of and passed over.
+
+        Raises:
+            RecipeError: there are states, and none can be read.
+        """
+        damaged = []
+        for path in self.paths():
+            try:
+                state = torch.load(path, map_location="cpu", weights_only=True)
+                if not isinstance(state, dict) or "updates" not in state:
+                    raise KeyError("updates")
+            except (UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, ValueError):
+                damaged.append(path)
+                continue
+            for each in damaged:
+                LOG.warning("%s: damaged; going on from %s", each, path)
+            return path, state
+        if damaged:
+            raise RecipeError(f"{damaged[0]}: damaged, or of something else; remove {self.folder} to start anew")
+        return None

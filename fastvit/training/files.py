@@ -1,0 +1,44 @@
+"""recipe.yaml: all that a run was told, so that one command repeats it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..atomic import replacing
+from ..recipe import NAMES, Recipe, RecipeError
+
+DATA = ("data", "validation")  # what stands beside the recipe
+
+
+def write_recipe(path: Path, recipe: Recipe, data: str, validation: str) -> None:
+    text = yaml.safe_dump({"data": data, "validation": validation, **asdict(recipe)}, sort_keys=False)
+    with replacing(path) as temporary:
+        temporary.write_text(f"# fastvit train --config {path.name} --output FOLDER repeats this run.\n{text}")
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """The lines of a recipe.yaml, as options by name; not all need be there.
+
+    Raises:
+        RecipeError: no such file, no YAML, an option that there is not, or a value of another kind.
+    """
+    try:
+        given = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise RecipeError(f"{path}: no such file; expected a recipe.yaml that fastvit train wrote") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise RecipeError(f"{path}: cannot be read as YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(given, dict):
+        raise RecipeError(f"{path}: expected lines such as 'epochs: 30'")
+    if unknown := [str(name) for name in given if name not in (*NAMES, *DATA)]:
+        raise RecipeError(f"{path}: no options of fastvit train: {', '.join(unknown)}")
+    for name, value in given.items():
+        kind = type(getattr(Recipe, name)) if name in NAMES else str
+        accepted = (int, float) if kind is float else kind
+        if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
+            raise RecipeError(f"{path}: {name} is {value!r}, expected a {kind.__name__}")
+    return given

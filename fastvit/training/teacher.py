@@ -1,0 +1,110 @@
+"""Distillation: a network that is learnt from, and the part of the loss it decides."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..preprocess import Preprocess
+from ..recipe import Recipe, RecipeError
+
+
+class Teacher(nn.Module):
+    """Images as the student sees them, (B, 3, H, W) -> the teacher's logits (B, classes), without a gradient.
+
+    They are normalized anew if the teacher wants another mean or deviation, and resized if it takes one size only.
+    """
+
+    def __init__(self, network: nn.Module, own: Preprocess, student: Preprocess, size: tuple[int, int] | None) -> None:
+        super().__init__()
+        self.network, self.size = network.eval().requires_grad_(False), size
+        mean, std = torch.tensor(own.mean), torch.tensor(own.std)
+        theirs, spread = torch.tensor(student.mean), torch.tensor(student.std)
+        # (x * spread + theirs - mean) / std
+        self.scale = nn.Buffer((spread / std).view(1, 3, 1, 1))
+        self.shift = nn.Buffer(((theirs - mean) / std).view(1, 3, 1, 1))
+
+    def train(self, mode: bool = True) -> Teacher:
+        return super().train(False)
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Tensor:
+        if self.size and images.shape[-2:] != self.size:
+            images = F.interpolate(images, self.size, mode="bicubic", antialias=True)
+        logits: Tensor = self.network(images * self.scale + self.shift)
+        return logits
+
+
+def make_teacher(recipe: Recipe, student: Preprocess, classes: int) -> Teacher | None:
+    """The recipe's teacher, if it has one: a network of ours or timm's, with its weights.
+
+    Raises:
+        RecipeError: no such network, or one of other classes.
+        fastvit.WeightsError: its weights cannot be read.
+    """
+    if not recipe.teacher:
+        return None
+    network, preprocess, size = _ours(recipe) or _timms(recipe)
+    if network.num_classes != classes:
+        raise RecipeError(
+            f"teacher={recipe.teacher}: knows {network.num_classes} classes, and the data has {classes}; train it on "
+            "the same classes, and give its file with --teacher-weights"
+        )
+    return Teacher(network, preprocess, student, size)
+
+
+def _ours(recipe: Recipe) -> tuple[nn.Module, Preprocess, None] | None:
+    from .. import load, reparameterize
+    from ..weights import catalog
+
+    if recipe.teacher_weights or not (Path(recipe.teacher).exists() or catalog.find(recipe.teacher)):
+        return None
+    network = load(recipe.teacher)
+    return reparameterize(network, inplace=True), network.preprocess, None
+
+
+def _timms(recipe: Recipe) -> tuple[nn.Module, Preprocess, tuple[int, int] | None]:
+    import timm
+
+    file = recipe.teacher_weights
+    if file and not Path(file).is_file():
+        raise RecipeError(f"teacher_weights={file}: no such file")
+    try:
+        classes = {"num_classes": _classes_of(file)} if file else {}
+        network = timm.create_model(recipe.teacher, pretrained=not file, checkpoint_path=file, **classes)
+    except Exception as error:  # of timm's, the hub's and torch's many kinds
+        raise RecipeError(f"teacher={recipe.teacher}: {' '.join(str(error).split())}") from None
+    cfg = network.pretrained_cfg
+    preprocess = replace(Preprocess(), mean=tuple(cfg["mean"]), std=tuple(cfg["std"]))
+    return network, preprocess, tuple(cfg["input_size"][1:]) if cfg.get("fixed_input_size") else None
+
+
+def _classes_of(file: str) -> int:
+    """The number of classes of a checkpoint: the rows of its last weight of two dimensions."""
+    from timm.models import load_state_dict
+
+    state = load_state_dict(file, weights_only=True)
+    heads = [tensor for tensor in state.values() if tensor.ndim == 2]
+    if not heads:
+        raise ValueError(f"{file}: no classifier in it")
+    return int(heads[-1].shape[0])
+
+
+def distillation_loss(recipe: Recipe, logits: Tensor, taught: Tensor) -> Tensor:
+    """Logits (B, classes) of the student and of the teacher -> a scalar.
+
+    Source: hard, arXiv:2012.12877, section 4; soft, arXiv:1503.02531, section 2.
+    """
+    if recipe.distillation == "hard":
+        return F.cross_entropy(logits, taught.argmax(1))
+    apart = F.kl_div(
+        F.log_softmax(logits / recipe.temperature, 1),
+        F.log_softmax(taught.to(logits.dtype) / recipe.temperature, 1),
+        reduction="batchmean",
+        log_target=True,
+    )
+    return apart * recipe.temperature**2

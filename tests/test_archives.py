@@ -1,0 +1,309 @@
+"""Folders, zips and tars: the same pictures to us as to timm, torchvision and whoever wrote them, and nothing else."""
+
+import gc
+import io
+import os
+import pickle
+import random
+import struct
+import tarfile
+import tracemalloc
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy
+import pytest
+from data_sets import CLASSES, add, contents, expected, folder, held, picture, tarred, zipped
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from timm.data import ImageDataset
+from timm.data.readers.reader_image_in_tar import ReaderImageInTar
+from torchvision.datasets import ImageFolder
+
+from fastvit.data import DataError, Source, open_source
+from fastvit.data import members as reading
+from fastvit.data.members import members
+from fastvit.images import ImageError
+
+
+def test_a_folder_holds_what_timm_and_torchvision_find_in_it(tmp_path: Path) -> None:
+    source = open_source(folder(tmp_path, contents(5)))
+    theirs, timms = ImageFolder(tmp_path), ImageDataset(tmp_path)
+    assert source.classes == theirs.classes
+    labels = {source.name(index): int(label) for index, label in enumerate(source.labels)}
+    assert labels == dict(theirs.samples)
+    assert labels.keys() == {path for path, _ in timms.reader.samples}
+    flat = {path: label for path, label in timms.reader.samples if "more" not in path}  # its class is the last folder
+    assert {timms.reader.class_to_idx[source.classes[labels[path]]] for path in flat} == set(flat.values())
+    assert {str(source.content(index)) for index in range(len(source))} == set(labels)
+    for index in range(len(source)):
+        number = [path for path, _ in theirs.samples].index(source.name(index))
+        assert numpy.array_equal(source.read(index), theirs[number][0])
+
+
+@pytest.mark.parametrize("packing", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+@pytest.mark.parametrize("prefix", ["", "./", "wrapped/twice/"])
+def test_a_zip_holds_what_was_written(tmp_path: Path, packing: int, prefix: str) -> None:
+    files = contents()
+    source = open_source(zipped(tmp_path / "data.ZIP", files, packing, prefix))
+    assert source.classes == sorted(CLASSES)
+    assert held(source) == expected(files)
+    assert all(source.read(index).size == (8, 8) for index in range(len(source)))
+
+
+@pytest.mark.parametrize("format", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+@pytest.mark.parametrize("prefix", ["", "./", "wrapped/twice/", "long" * 30 + "/", f"{'long' * 30}/{'name' * 30}/"])
+def test_a_tar_holds_what_was_written(tmp_path: Path, format: int, prefix: str) -> None:
+    if format == tarfile.USTAR_FORMAT and len(prefix) > 155:
+        pytest.skip("longer than this format allows")
+    files = contents()
+    source = open_source(tarred(tmp_path / "data.tar", files, prefix, format=format))
+    assert source.classes == sorted(CLASSES)
+    assert held(source) == expected(files)
+
+
+def test_a_tar_of_classes_is_to_us_what_it_is_to_timm(tmp_path: Path) -> None:
+    files = {
+        name: content for name, content in contents(4).items() if "more" not in name
+    }  # its class is the last folder
+    path = tarred(tmp_path / "data.tar", files)
+    reader = ReaderImageInTar(str(path))
+    source = open_source(path)
+    assert reader.class_name_to_idx == {name: index for index, name in enumerate(source.classes)}
+    theirs = {reader.samples[index][0].name: int(reader.targets[index]) for index in range(len(reader))}
+    assert theirs == {source.name(i).removeprefix(f"{path}/"): int(source.labels[i]) for i in range(len(source))}
+    streams = {reader.samples[index][0].name: reader[index][0].read() for index in range(len(reader))}
+    assert streams == {source.name(i).removeprefix(f"{path}/"): source.content(i) for i in range(len(source))}
+    reader.tar_state.tf.close()
+
+
+def test_a_folder_of_a_tar_for_each_class_is_to_us_what_it_is_to_timm(tmp_path: Path) -> None:
+    names = ("a", "a-b", "c")  # as files they sort otherwise
+    files = contents(3, names)
+    for name in names:
+        inside = {
+            path.removeprefix(f"{name}/"): content for path, content in files.items() if path.split("/")[0] == name
+        }
+        tarred(tmp_path / "val" / f"{name}.tar", inside)
+    reader = ReaderImageInTar(str(tmp_path / "val"), cache_tarfiles=False)
+    source = open_source(tmp_path, "val")
+    assert source.classes == list(names)
+    assert held(source) == expected(files)
+    assert len(reader) == len(source)
+    flat = [sample for sample in reader.samples if "/" not in sample[0].name]  # timm takes folders inside for classes
+    theirs = {f"{tmp_path}/val/{tar}/{info.name}" for info, tar, _ in flat}
+    assert theirs <= {source.name(index) for index in range(len(source))}
+
+
+@pytest.mark.parametrize("suffix", [".zip", ".tar"])
+@pytest.mark.parametrize("prefix", ["", "imagenette/"])
+def test_splits_are_in_one_archive_or_in_an_archive_each_or_in_folders(
+    tmp_path: Path, suffix: str, prefix: str
+) -> None:
+    write = zipped if suffix == ".zip" else tarred
+    parts = {"train": contents(seed=5), "val": contents(seed=6)}
+    for split, files in parts.items():
+        write(tmp_path / f"whole{suffix}", files, prefix=f"{prefix}{split}/")
+        write(tmp_path / f"{split}{suffix}", files, prefix=prefix)
+        folder(tmp_path / "folder" / split, files)
+    for split, files in parts.items():
+        for place in (tmp_path / f"whole{suffix}", tmp_path, tmp_path / "folder"):
+            assert held(open_source(place, split)) == expected(files)
+
+
+def test_what_is_no_picture_of_a_class_is_left_out(tmp_path: Path) -> None:
+    files = contents()
+    others = {
+        "README.md": b"", "preview.png": picture(1), ".git/cat.png": picture(2), "__MACOSX/cat/._0.png": b"Mac",
+        "cat/.hidden.png": picture(3), "cat/labels.csv": b"", "dog/0": picture(4), "../evil.png": picture(5),
+    }  # fmt: skip
+    for path in (zipped(tmp_path / "data.zip", files | others), tarred(tmp_path / "data.tar", files | others)):
+        source = open_source(path)
+        assert source.classes == sorted(CLASSES)
+        assert held(source) == expected(files)
+    del others["__MACOSX/cat/._0.png"], others["../evil.png"]
+    assert held(open_source(folder(tmp_path / "data", files | others))) == expected(files)
+
+
+def test_names_are_only_names_and_links_are_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    secret = tmp_path / "outside" / "secret.png"
+    secret.parent.mkdir()
+    secret.write_bytes(picture(9))
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    monkeypatch.chdir(inside)
+    files = {"cat/../../../up.png": picture(1), f"{tmp_path}/absolute.png": picture(2), "dog/0.png": picture(3)}
+    with tarfile.open(inside / "data.tar", "w") as tar:
+        for name, content in files.items():
+            add(tar, f"x/{name}", content)
+        add(tar, "x/dog/soft.png", type=tarfile.SYMTYPE, linkname=str(secret))
+        add(tar, "x/dog/hard.png", type=tarfile.LNKTYPE, linkname="x/dog/0.png")
+        add(tar, "x/dog/pipe.png", type=tarfile.FIFOTYPE)
+    with zipfile.ZipFile(inside / "data.zip", "w") as archive:
+        for name, content in files.items():
+            archive.writestr(f"x/{name}", content)
+        link = zipfile.ZipInfo("x/dog/soft.png")
+        link.external_attr = 0o120777 << 16
+        archive.writestr(link, str(secret))
+    before = sorted(tmp_path.rglob("*"))
+    for path, links in ((inside / "data.tar", 2), (inside / "data.zip", 1)):
+        source = open_source(path)
+        read, refused = [], []
+        for index in range(len(source)):
+            try:
+                read.append(numpy.asarray(source.read(index)).tobytes())
+            except ImageError as error:
+                refused.append(str(error))
+        assert len(read) == 3 and len(refused) == links
+        assert all("not followed" in line and str(path) in line for line in refused)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_what_would_fill_the_memory_is_a_picture_that_cannot_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "LARGEST", 1000_000)
+    bomb = bytes(50_000_000)
+    lying = bytearray(zipped(tmp_path / "honest.zip", {"a/bomb.png": bomb, "b/0.png": picture(1)}).read_bytes())
+    for start in (22, lying.index(b"PK\1\2") + 24):  # the size when unpacked, before the file and in the directory
+        assert struct.unpack_from("<I", lying, start)[0] == len(bomb)
+        struct.pack_into("<I", lying, start, 1000)
+    (tmp_path / "lying.zip").write_bytes(lying)
+    tarred(tmp_path / "big.tar", {"a/bomb.png": bomb, "b/0.png": picture(1)})
+    for name in ("honest.zip", "lying.zip", "big.tar"):
+        source = open_source(tmp_path / name)
+        tracemalloc.start()
+        with pytest.raises(ImageError, match=r"a/bomb.png: cannot be read .*1000000"):
+            source.read(0)
+        assert tracemalloc.get_traced_memory()[1] < 5_000_000
+        tracemalloc.stop()
+        assert source.read(1).size == (8, 8)
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK])
+def test_a_name_that_would_fill_the_memory_is_an_error(tmp_path: Path, kind: bytes) -> None:
+    header = tarfile.TarInfo("x")
+    header.type, header.size = kind, 6 * 10**9
+    (tmp_path / "data.tar").write_bytes(header.tobuf(tarfile.GNU_FORMAT) + bytes(10240))
+    tracemalloc.start()
+    with pytest.raises(DataError, match="a name of 6000000000 bytes"):
+        open_source(tmp_path / "data.tar")
+    assert tracemalloc.get_traced_memory()[1] < 5_000_000
+    tracemalloc.stop()
+
+
+def test_pictures_that_are_damaged_are_named_and_the_others_read(tmp_path: Path) -> None:
+    files = contents(4)
+    for packing in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        path = zipped(tmp_path / f"{packing}.zip", files, packing)
+        with zipfile.ZipFile(path) as archive:
+            info = archive.getinfo("cat/1.png")
+            middle = info.header_offset + 30 + len("cat/1.png") + info.compress_size // 2
+        content = bytearray(path.read_bytes())
+        content[middle] ^= 0xFF
+        path.write_bytes(content)
+        source = open_source(path)
+        wrong = []
+        for index in range(len(source)):
+            try:
+                source.read(index)
+            except ImageError as error:
+                wrong.append(str(error))
+        assert len(wrong) == 1 and wrong[0].startswith(f"{path}/cat/1.png: cannot be read (damaged")
+
+
+def test_zips_that_were_written_as_a_stream_are_read(tmp_path: Path) -> None:
+    class Stream(io.RawIOBase):  # which cannot go back to write a size before the file
+        def __init__(self) -> None:
+            self.written = bytearray()
+
+        def writable(self) -> bool:
+            return True
+
+        def write(self, content: bytes) -> int:  # type: ignore[override]
+            self.written += content
+            return len(content)
+
+    files, stream = contents(), Stream()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:  # type: ignore[arg-type]
+        for name, content in files.items():
+            archive.writestr(name, content)
+    (tmp_path / "data.zip").write_bytes(b"something before it" + stream.written)
+    assert held(open_source(tmp_path / "data.zip")) == expected(files)
+
+
+@pytest.mark.parametrize("kind", ["folder", "data.zip", "data.tar"])
+def test_a_source_is_read_by_eight_threads_at_once_and_after_a_journey_by_pickle(tmp_path: Path, kind: str) -> None:
+    files = contents(20)
+    path = {"folder": folder, "data.zip": zipped, "data.tar": tarred}[kind](tmp_path / kind, files)
+    source: Source = pickle.loads(pickle.dumps(open_source(path)))
+    order = [index for _ in range(20) for index in range(len(source))]
+    random.Random(0).shuffle(order)
+    alone = {index: numpy.asarray(source.read(index)) for index in range(len(source))}
+    with ThreadPoolExecutor(8) as pool:
+        for index, image in zip(order, pool.map(source.read, order), strict=True):
+            assert numpy.array_equal(image, alone[index])
+
+
+@pytest.mark.parametrize("suffix", [".zip", ".tar"])
+def test_memory_holds_an_index_of_a_hundred_bytes_a_picture(tmp_path: Path, suffix: str) -> None:
+    files = {f"class {i % 10}/ILSVRC2012_val_{i:08}.JPEG": b"content" * 30 for i in range(5000)}
+    path = (zipped if suffix == ".zip" else tarred)(tmp_path / f"data{suffix}", files)
+    open_source(path)
+    tracemalloc.start()
+    source = open_source(path)
+    assert len(source) == 5000
+    gc.collect()
+    assert tracemalloc.get_traced_memory()[0] < 5000 * 100
+    tracemalloc.stop()
+
+
+@settings(max_examples=50)
+@given(cut=st.integers(0, 20_000), flips=st.lists(st.tuples(st.integers(0, 20_000), st.integers(1, 255)), max_size=4))
+def test_damage_is_a_data_error_or_unreadable_pictures_or_none_at_all(
+    tmp_path_factory: pytest.TempPathFactory, cut: int, flips: list[tuple[int, int]]
+) -> None:
+    place = tmp_path_factory.getbasetemp() / "damaged"
+    if not place.exists():
+        place.mkdir()
+        zipped(place / "whole.zip", contents())
+        tarred(place / "whole.tar", contents(), format=tarfile.PAX_FORMAT)
+    for suffix in ("zip", "tar"):
+        content = bytearray((place / f"whole.{suffix}").read_bytes())
+        for position, change in flips:
+            content[position % len(content)] ^= change
+        path = place / f"now.{suffix}"
+        path.write_bytes(content[: len(content) - cut] if cut % 2 else content)
+        try:
+            source = open_source(path)
+        except DataError as error:
+            assert "\n" not in str(error)
+            continue
+        for index in range(len(source)):
+            try:
+                source.read(index)
+            except ImageError as error:
+                assert "\n" not in str(error)
+
+
+@given(
+    names=st.lists(st.text(st.characters(exclude_characters="\0"), min_size=1, max_size=150), min_size=1, max_size=6),
+    format=st.sampled_from([tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]),
+    owner=st.text(max_size=8),
+    time=st.floats(0, 1e9),
+)
+def test_headers_are_read_as_the_standard_library_reads_them(
+    tmp_path_factory: pytest.TempPathFactory, names: list[str], format: int, owner: str, time: float
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "headers.tar"
+    with tarfile.open(path, "w", format=format, errors="surrogatepass") as tar:
+        for index, name in enumerate(names):
+            try:
+                add(tar, name, os.urandom(index * 300), uname=owner, mtime=time if format == tarfile.PAX_FORMAT else 0)
+            except ValueError:  # too long for this format
+                continue
+    with tarfile.open(path) as tar:
+        theirs = [(info.name, info.offset_data, info.size) for info in tar if info.isreg()]
+    ours = [(member.name, member.start, member.size) for member in members(path) if not member.is_folder]
+    assert ours == theirs

@@ -1,0 +1,538 @@
+"""fastvit embed: every picture exactly once, whatever is killed; the files, the features, the neighbours."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy
+import pytest
+import torch
+import typer
+from PIL import Image
+from pyarrow import parquet
+from randomize import randomize
+from small import SMALL
+from timm.data import create_transform
+from typer.testing import CliRunner
+
+import fastvit
+from fastvit.commands import embed
+from fastvit.data import DataError
+from fastvit.embedding import Embeddings, neighbour_accuracy, neighbours, read_embeddings
+from fastvit.embedding.pictures import open_pictures, stored_name
+
+app = typer.Typer()
+app.command()(embed.main)
+NAMES = ["a b.png", "é ü.png", "日本.png", "z.png", "ł.png"]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fastvit_t8 for pictures of 32 x 32, with random parameters and statistics."""
+    return saved(tmp_path_factory.mktemp("model") / "model.safetensors")
+
+
+def saved(path: Path, seed: int = 0) -> Path:
+    network = randomize(fastvit.create_model("fastvit_t8", num_classes=3), seed).eval()
+    network.pretrained_cfg |= {"input_size": (3, 32, 32), "crop_pct": 1.0}
+    fastvit.save(network, path)
+    return path
+
+
+def pictures(folder: Path, names: list[str], seed: int = 0) -> None:
+    draw = numpy.random.default_rng(seed)
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(draw.integers(0, 256, (36, 40, 3), dtype=numpy.uint8)).save(folder / name)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Five cats and five dogs."""
+    pictures(tmp_path / "data", [f"{name}/{each}" for name in ("cat", "dog") for each in NAMES])
+    return tmp_path / "data"
+
+
+def expected(model: Path, paths: list[Path], head: bool = False) -> torch.Tensor:
+    """(N, D) by the unfolded network, one picture at a time, of what timm's transform makes of it."""
+    network = fastvit.load(model)
+    transform = create_transform((3, 32, 32), is_training=False, interpolation="bicubic", crop_pct=1.0)
+    found = []
+    with torch.no_grad():
+        for path in paths:
+            maps = network.forward_features(transform(Image.open(path).convert("RGB"))[None])
+            found.append(network.forward_head(maps, pre_logits=not head)[0])
+    return torch.stack(found)
+
+
+def run(*arguments: object) -> tuple[int, str, str]:
+    result = CliRunner().invoke(app, ["--device=cpu", *(str(argument) for argument in arguments)])
+    return result.exit_code, result.stdout, result.stderr
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "fastvit", "embed", "--device=cpu", *(str(argument) for argument in arguments)]
+
+
+def start(*arguments: object) -> subprocess.Popen[str]:
+    """In a process group of its own, as a terminal's; one that runs in the background would not hear Ctrl-C."""
+    return subprocess.Popen(
+        command(*arguments),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+
+
+def until(condition: Callable[[], object], process: subprocess.Popen[str]) -> None:
+    while process.poll() is None and not condition():
+        time.sleep(0.005)
+
+
+def parts(folder: Path) -> list[Path]:
+    return sorted(folder.glob("part-*.parquet"))
+
+
+def hidden(folder: Path) -> list[Path]:
+    return list(folder.glob(".*"))
+
+
+def children(process: int) -> list[int]:
+    """The processes that embed, of those that it started: multiprocessing has one more that counts resources."""
+    started = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    return [int(each) for each in started if b"spawn_main" in Path(f"/proc/{each}/cmdline").read_bytes()]
+
+
+def check_all(model: Path, folder: Path, paths: list[Path], root: Path) -> None:
+    """Every picture once, with its features."""
+    found = read_embeddings(folder)
+    assert found.names == [path.relative_to(root).as_posix() for path in paths]
+    torch.testing.assert_close(torch.from_numpy(found.features), expected(model, paths), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_every_picture_is_there_exactly_once_after_kills_at_random_moments(
+    model: Path, tmp_path: Path, processes: int
+) -> None:
+    root, folder, draw = tmp_path / "data", tmp_path / "out", random.Random(processes)
+    pictures(root, [f"{index:03}.png" for index in range(150)])
+    arguments = (model, root, folder, "--rows=7", "--batch-size=2", f"--processes={processes}")
+    kills = 0
+    for _ in range(3):
+        process = start(*arguments)
+        wanted = len(parts(folder)) + draw.randint(1, 6)
+        until(lambda wanted=wanted: len(parts(folder)) >= wanted, process)
+        time.sleep(draw.uniform(0, 0.05))
+        kills += process.poll() is None
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        for path in parts(folder):
+            parquet.read_table(path)  # whole
+    assert kills >= 2
+    first = next(number for number in range(22) if not (folder / f"part-{number:07}.parquet").exists())
+    (folder / f".part-{first:07}.99999.parquet").write_text("cut short")  # as a kill while it writes leaves it
+    done = subprocess.run(command(*arguments), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert not hidden(folder)
+    check_all(model, folder, sorted(root.iterdir()), root)
+
+
+def test_two_processes_write_the_bytes_that_one_does(model: Path, data: Path, tmp_path: Path) -> None:
+    assert run(model, data, tmp_path / "one", "--rows=3")[0] == 0
+    done = subprocess.run(
+        command(model, data, tmp_path / "two", "--rows=3", "--processes=2", "--json"), capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["images"] == 10
+    one, two = (parts(tmp_path / name) for name in ("one", "two"))
+    assert len(one) == 4 and [path.read_bytes() for path in one] == [path.read_bytes() for path in two]
+
+
+def test_processes_of_a_launcher_each_write_their_own_files(
+    model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run(model, data, tmp_path / "one", "--rows=3")[0] == 0
+    counts = []
+    for rank in (1, 0):
+        monkeypatch.setenv("RANK", str(rank))
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        code, shown, error = run(model, data, tmp_path / "two", "--rows=3", "--json")
+        assert code == 0, error
+        counts.append(json.loads(shown)["images"])
+        if rank:
+            assert [path.name for path in parts(tmp_path / "two")] == ["part-0000001.parquet", "part-0000003.parquet"]
+    assert counts == [4, 6]
+    one, two = (parts(tmp_path / name) for name in ("one", "two"))
+    assert [path.read_bytes() for path in one] == [path.read_bytes() for path in two]
+    code, _, error = run(model, data, tmp_path / "two", "--rows=3", "--processes=2")
+    assert code == 2 and error.count("\n") == 1 and "started already" in error
+    monkeypatch.setenv("RANK", "2")
+    code, _, error = run(model, data, tmp_path / "two", "--rows=3")
+    assert code == 2 and error.count("\n") == 1 and "RANK=2 WORLD_SIZE=2" in error
+
+
+@pytest.fixture
+def begun(model: Path, tmp_path: Path) -> tuple[subprocess.Popen[str], Path]:
+    """Two processes that have written a file, of very many."""
+    pictures(tmp_path / "many", [f"{index:04}.png" for index in range(900)])
+    process = start(model, tmp_path / "many", tmp_path / "out", "--rows=3", "--batch-size=1", "--processes=2")
+    until(lambda: parts(tmp_path / "out"), process)
+    return process, tmp_path / "out"
+
+
+def test_a_child_that_is_killed_ends_the_command_with_one_line(begun: tuple[subprocess.Popen[str], Path]) -> None:
+    process, folder = begun
+    both = children(process.pid)
+    assert len(both) == 2
+    os.kill(both[0], signal.SIGKILL)
+    shown, error = process.communicate(timeout=60)
+    assert (process.returncode, shown) == (1, "")
+    assert error == f"error: process {both[0]} was killed by signal 9; the same command goes on from there\n"
+    assert not Path(f"/proc/{both[1]}").exists()
+    assert 0 < len(parts(folder)) < 300
+
+
+def test_an_interrupt_ends_all_processes_and_says_how_to_go_on(begun: tuple[subprocess.Popen[str], Path]) -> None:
+    process, folder = begun
+    both = children(process.pid)
+    os.killpg(process.pid, signal.SIGINT)
+    shown, error = process.communicate(timeout=60)
+    assert (process.returncode, shown) == (130, "")
+    kept = 3 * len(parts(folder))
+    assert error == f"interrupted: {kept} pictures are kept; the same command goes on from there\n"
+    assert not any(Path(f"/proc/{each}").exists() for each in both)
+    assert not hidden(folder)
+
+
+def test_children_do_not_outlive_a_command_that_is_killed(begun: tuple[subprocess.Popen[str], Path]) -> None:
+    process, folder = begun
+    both = children(process.pid)
+    process.kill()
+    process.communicate(timeout=60)
+    deadline = time.monotonic() + 60
+    while any(Path(f"/proc/{each}").exists() for each in both) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(Path(f"/proc/{each}").exists() for each in both)
+    assert len(parts(folder)) < 300
+
+
+def test_an_interrupt_of_one_process_leaves_no_thread(
+    model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fastvit.embedding.work.write_part", interrupt)
+    code, _, error = run(model, data, tmp_path / "out")
+    assert code == 130 and error == "interrupted: 0 pictures are kept; the same command goes on from there\n"
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("reading")]
+
+
+def test_the_files_hold_names_labels_and_features(model: Path, data: Path, tmp_path: Path) -> None:
+    code, shown, error = run(model, data, tmp_path / "out", "--rows=4", "--json")
+    assert code == 0, error
+    summary = json.loads(shown)
+    assert {key: summary[key] for key in ("images", "images_before", "files", "width", "unreadable", "output")} == {
+        "images": 10,
+        "images_before": 0,
+        "files": 3,
+        "width": 768,
+        "unreadable": [],
+        "output": "features",
+    }
+    assert summary["images_per_second"] > 0
+    table = parquet.read_table(parts(tmp_path / "out")[1])
+    assert table.column_names == ["name", "label", "embedding"]
+    assert str(table.schema.field("label").type) == "int32"
+    assert str(table.schema.field("embedding").type).startswith("fixed_size_list<") and len(table) == 4
+    assert json.loads(table.schema.metadata[b"fastvit"])["classes"] == ["cat", "dog"]
+    found = read_embeddings(tmp_path / "out")
+    assert found.labels is not None and found.labels.tolist() == [0] * 5 + [1] * 5
+    assert found.classes == ["cat", "dog"]
+    check_all(model, tmp_path / "out", sorted(data.glob("*/*")), data)
+
+
+def test_a_finished_folder_is_left_as_it_is(model: Path, data: Path, tmp_path: Path) -> None:
+    run(model, data, tmp_path / "out", "--rows=4")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
+    code, shown, _ = run(model, data, tmp_path / "out", "--rows=4", "--processes=2")
+    assert code == 0 and "nothing was left to do" in shown
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()} == before
+
+
+def test_something_else_is_refused_in_one_line_that_says_what_differs(model: Path, data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert run(model, data, out, "--rows=4")[0] == 0
+    parts(out)[0].unlink()
+    others: list[tuple[list[object], list[str]]] = [
+        ([saved(tmp_path / "other.safetensors", seed=1), data, out, "--rows=4"], ["weights"]),
+        ([model, data, out, "--rows=5"], ["rows was 4 and is 5"]),
+        ([model, data, out, "--rows=4", "--dtype=float16"], ['dtype was "float32" and is "float16"']),
+        ([model, data, out, "--rows=4", "--normalize"], ["normalize"]),
+        ([model, data, out, "--rows=4", "--outputs=head"], ["output", "width was 768 and is 3"]),
+        ([model, data, out, "--rows=4", "--fast-decoding"], ["fast_decoding"]),
+        ([model, data, out, "--rows=4", "--precision=bfloat16"], ["precision"]),
+    ]
+    for arguments, words in others:
+        code, shown, error = run(*arguments)
+        assert (code, shown, error.count("\n")) == (2, "", 1), error
+        assert all(word in error for word in [*words, "another folder"]), error
+        assert not parts(out)[0].name.endswith("0000000.parquet")
+    pictures(data, ["cat/another.png"])
+    code, _, error = run(model, data, out, "--rows=4")
+    assert code == 2 and "pictures was 10 and is 11" in error and "names" in error
+    (data / "cat/another.png").unlink()
+    (tmp_path / "copy.safetensors").write_bytes(model.read_bytes())  # the same weights under another name
+    assert run(tmp_path / "copy.safetensors", data, out, "--rows=4")[0] == 0
+    assert len(parts(out)) == 3
+
+
+def test_a_full_disk_is_one_line_and_leaves_no_half_file(
+    model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, calls = parquet.write_table, []
+
+    def full(table: object, path: Path, **options: object) -> None:
+        calls.append(path)
+        if len(calls) == 2:
+            path.write_bytes(b"PAR1")
+            raise OSError(28, "No space left on device")
+        write(table, path, **options)
+
+    monkeypatch.setattr(parquet, "write_table", full)
+    code, shown, error = run(model, data, tmp_path / "out", "--rows=4")
+    assert (code, shown, error.count("\n")) == (1, "", 1) and "No space left" in error
+    assert [path.name for path in sorted((tmp_path / "out").iterdir())] == ["embed.json", "part-0000000.parquet"]
+    assert run(model, data, tmp_path / "out", "--rows=4")[0] == 0
+    check_all(model, tmp_path / "out", sorted(data.glob("*/*")), data)
+
+
+def test_pictures_that_cannot_be_read_stop_it_unless_they_may_be_left_out(
+    model: Path, data: Path, tmp_path: Path
+) -> None:
+    whole = (data / "cat" / NAMES[0]).read_bytes()
+    (data / "cat" / "broken.png").write_bytes(whole[: len(whole) // 2])
+    (data / "dog" / "text.jpg").write_text("no picture")
+    out = tmp_path / "out"
+    for allowed in (0, 1):
+        code, shown, error = run(model, data, out, "--rows=4", "--batch-size=2", f"--most-unreadable={allowed}")
+        assert (code, shown, error.count("\n")) == (1, "", 1)
+        assert "broken.png" in error and f"--most-unreadable {allowed + 1}" in error
+    code, shown, error = run(model, data, out, "--rows=4", "--batch-size=2", "--most-unreadable=2")
+    assert code == 0, error
+    assert [("broken.png" in line, "text.jpg" in line) for line in error.splitlines()] == [(True, False), (False, True)]
+    good = [path for path in sorted(data.glob("*/*")) if path.name not in ("broken.png", "text.jpg")]
+    check_all(model, out, good, data)
+    found = read_embeddings(out)
+    assert found.labels is not None and found.labels.tolist() == [0] * 5 + [1] * 5
+    assert [each.name for each in found.unreadable] == ["cat/broken.png", "dog/text.jpg"]
+    assert "not a picture" in found.unreadable[1].reason
+    code, shown, error = run(model, data, out, "--rows=4", "--most-unreadable=2", "--json")
+    summary = json.loads(shown)
+    assert summary["images"] == 10 and [each["name"] for each in summary["unreadable"]] == [
+        "cat/broken.png",
+        "dog/text.jpg",
+    ]
+
+
+def test_a_file_of_unreadable_pictures_alone_has_no_rows(model: Path, tmp_path: Path) -> None:
+    pictures(tmp_path / "data", ["c.png"])
+    for name in "ab":
+        (tmp_path / f"data/{name}.png").write_text("no picture")
+    assert run(model, tmp_path / "data", tmp_path / "out", "--rows=2", "--most-unreadable=2")[0] == 0
+    found = read_embeddings(tmp_path / "out")
+    assert found.names == ["c.png"] and found.features.shape == (1, 768) and found.labels is None
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip", "split", "labelled zip"])
+def test_pictures_are_found_with_and_without_classes(model: Path, tmp_path: Path, kind: str) -> None:
+    root = tmp_path / "data"
+    names = sorted(["in side/b.png", "日 本.png", "é.png"]) if kind != "labelled zip" else ["cat/a.png", "dog/b.png"]
+    pictures(root / "test" if kind == "split" else root, names)
+    data, options = root, ["--split=test"] if kind == "split" else []
+    if "zip" in kind:
+        data = tmp_path / "data.zip"
+        with zipfile.ZipFile(data, "w") as file:
+            for name in reversed(names):
+                file.write(root / name, name)
+            file.writestr("__MACOSX/._x.png", b"")
+    code, _, error = run(model, data, tmp_path / "out", *options)
+    assert code == 0, error
+    top = root / "test" if kind == "split" else root
+    found = read_embeddings(tmp_path / "out")
+    assert sorted(found.names) == names
+    paths = [top / name for name in found.names]
+    torch.testing.assert_close(torch.from_numpy(found.features), expected(model, paths), atol=1e-5, rtol=1e-5)
+    if kind == "labelled zip":
+        assert found.labels is not None and found.labels.tolist() == [0, 1]
+    else:
+        assert found.labels is None and found.classes == []
+        assert parquet.read_schema(parts(tmp_path / "out")[0]).names == ["name", "embedding"]
+
+
+def test_splits_are_not_taken_for_classes(model: Path, tmp_path: Path) -> None:
+    pictures(tmp_path / "data", ["train/cat/a.png", "test/cat/b.png"])
+    code, _, error = run(model, tmp_path / "data", tmp_path / "out")
+    assert code == 2 and error.count("\n") == 1 and "--split" in error
+    assert run(model, tmp_path / "data", tmp_path / "out", "--split=train")[0] == 0
+    assert read_embeddings(tmp_path / "out").names == ["cat/a.png"]
+
+
+def test_a_shard_that_lacks_labels_is_no_unlabelled_archive(tmp_path: Path) -> None:
+    import tarfile
+
+    pictures(tmp_path, ["a.png", "b.png"])
+    (tmp_path / "a.cls").write_text("0")
+    with tarfile.open(tmp_path / "shard.tar", "w") as tar:
+        for name in ("a.png", "a.cls", "b.png"):
+            tar.add(tmp_path / name, name)
+    with pytest.raises(DataError, match="no label"):
+        open_pictures(str(tmp_path / "shard.tar"))
+
+
+def test_names_that_are_no_text_are_kept_apart(tmp_path: Path) -> None:
+    pictures(tmp_path, ["a.png"])
+    for name in (b"\xff.png", b"\xfe.png"):
+        (tmp_path / os.fsdecode(name)).write_bytes((tmp_path / "a.png").read_bytes())
+    source = open_pictures(str(tmp_path))
+    assert sorted(stored_name(source, index) for index in range(3)) == [r"\udcfe.png", r"\udcff.png", "a.png"]
+
+
+def test_wrong_arguments_are_one_line(model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    for arguments, words in (
+        ([tmp_path / "none.safetensors", data, tmp_path / "out"], "no such weights file"),
+        ([model, tmp_path / "none", tmp_path / "out"], "no such file or folder"),
+        ([model, data, tmp_path / "file"], "file"),
+        ([model, data, tmp_path / "out", "--outputs=logit"], "expected --output features or head"),
+        ([model, data, tmp_path / "out", "--dtype=int8"], "float16"),
+        ([model, data, tmp_path / "out", "--precision=int8"], "int8"),
+        ([model, data, tmp_path / "out", "--engine=tensorrt"], "tensorrt"),
+    ):
+        code, shown, error = run(*arguments)
+        assert (code, shown, error.count("\n")) == (2, "", 1) and words in error, (arguments, error)
+    assert not (tmp_path / "out").exists()
+    monkeypatch.setattr("fastvit.embedding.files.find_spec", lambda name: None)
+    code, shown, error = run(model, data, tmp_path / "out")
+    assert (code, shown, error.count("\n")) == (2, "", 1) and 'pip install "fastvit[embed]"' in error
+
+
+def test_parquet_without_a_record_is_not_mixed_with(model: Path, data: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/part-0000000.parquet").write_text("")
+    code, _, error = run(model, data, tmp_path / "out")
+    assert code == 2 and error.count("\n") == 1 and "another folder" in error
+
+
+def test_reading_refuses_what_is_missing_or_damaged(model: Path, data: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"embed\.json: no such file"):
+        read_embeddings(tmp_path)
+    out = tmp_path / "out"
+    run(model, data, out, "--rows=4")
+    content = parts(out)[1].read_bytes()
+    parts(out)[1].write_bytes(content[: len(content) // 2])
+    with pytest.raises(DataError, match=r"part-0000001\.parquet: damaged.*delete it"):
+        read_embeddings(out)
+    assert run(model, data, out, "--rows=4")[0] == 2
+    parts(out)[1].write_bytes(parts(out)[2].read_bytes())
+    with pytest.raises(DataError, match="2 rows, expected 4"):
+        read_embeddings(out)
+    parts(out)[1].unlink()
+    with pytest.raises(DataError, match=r"1 of 3 files are missing: part-0000001\.parquet"):
+        read_embeddings(out)
+
+
+@pytest.mark.parametrize("variant", sorted(SMALL))
+@pytest.mark.parametrize("outputs", ["", "features", "head"])
+def test_the_features_are_the_pooled_ones_or_the_heads(
+    variant: str, outputs: str, tmp_path: Path, small_variants: None
+) -> None:
+    network = randomize(fastvit.create_model(variant, **({} if "mci" in variant else {"num_classes": 3}))).eval()
+    network.pretrained_cfg |= fastvit.CONFIGS["fastvit_t8"].preprocess.to_cfg()
+    network.pretrained_cfg |= {"input_size": (3, 32, 32), "crop_pct": 1.0}
+    fastvit.save(network, tmp_path / "model.safetensors")
+    pictures(tmp_path / "data", NAMES)
+    code, _, error = run(
+        tmp_path / "model.safetensors", tmp_path / "data", tmp_path / "out", *([f"--outputs={outputs}"] * bool(outputs))
+    )
+    assert code == 0, error
+    head = (outputs or ("head" if "mci" in variant else "features")) == "head"
+    found = read_embeddings(tmp_path / "out")
+    wanted = expected(tmp_path / "model.safetensors", [tmp_path / "data" / name for name in found.names], head)
+    assert wanted.shape[1] == (network.num_classes if head else network.num_features)
+    assert found.features.shape == wanted.shape
+    assert (torch.from_numpy(found.features) - wanted).abs().max() <= 1e-5 * wanted.abs().max()
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-3), ("bfloat16", 0.05)])
+def test_half_the_numbers_of_unit_length_by_another_precision(
+    model: Path, data: Path, tmp_path: Path, precision: str, tolerance: float
+) -> None:
+    options = (f"--precision={precision}", "--normalize", "--dtype=float16", "--batch-size=4")
+    code, _, error = run(model, data, tmp_path / "out", *options)
+    assert code == 0, error
+    found = read_embeddings(tmp_path / "out")
+    assert found.features.dtype == numpy.float16
+    wanted = torch.nn.functional.normalize(expected(model, sorted(data.glob("*/*"))))
+    torch.testing.assert_close(torch.from_numpy(found.features).float(), wanted, atol=tolerance, rtol=0)
+
+
+def test_numbers_that_are_none_are_refused(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = saved(tmp_path / "huge.safetensors")
+    network = fastvit.load(model)
+    with torch.no_grad():
+        network.get_classifier().weight.mul_(1e9)
+    fastvit.save(network, model)
+    code, _, error = run(model, data, tmp_path / "out", "--outputs=head", "--dtype=float16")
+    assert code == 2 and error.count("\n") == 1 and "float16" in error
+    assert not (tmp_path / "out").exists()
+
+
+def random_embeddings(seed: int, number: int, classes: int = 3, width: int = 5) -> Embeddings:
+    draw = numpy.random.default_rng(seed)
+    features = draw.normal(size=(number, width)).astype(numpy.float32)
+    labels = draw.integers(classes, size=number).astype(numpy.int32)
+    return Embeddings([str(i) for i in range(number)], labels, features, [str(i) for i in range(classes)], [])
+
+
+@pytest.mark.parametrize("number", [1, 4, 20, 50])
+@pytest.mark.parametrize("blocks", [(1024, 16384), (7, 9)])
+def test_neighbours_vote_as_in_a_plain_loop(
+    number: int, blocks: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(neighbours, "QUERIES", blocks[0])
+    monkeypatch.setattr(neighbours, "KEYS", blocks[1])
+    known, asked = random_embeddings(0, 50), random_embeddings(1, 40)
+    assert known.labels is not None and asked.labels is not None
+    right = 0
+    for query, label in zip(asked.features.astype(float), asked.labels, strict=True):
+        cosines = [key @ query / numpy.linalg.norm(key) / numpy.linalg.norm(query) for key in known.features]
+        votes = [0.0] * 3
+        for index in sorted(range(50), key=lambda index: -cosines[index])[:number]:
+            votes[known.labels[index]] += float(numpy.exp(cosines[index] / 0.07))
+        right += votes.index(max(votes)) == label
+    assert 0 < right < 40
+    assert neighbour_accuracy(known, asked, number) == pytest.approx(100 * right / 40)
+
+
+def test_neighbours_need_labels_of_the_same_classes() -> None:
+    known = random_embeddings(0, 10)
+    for other, number in (
+        (known._replace(labels=None), 1),
+        (known._replace(classes=["a", "b", "c"]), 1),
+        (random_embeddings(0, 10, width=4), 1),
+        (known, 0),
+        (known, 11),
+    ):
+        with pytest.raises(ValueError):
+            neighbour_accuracy(known, other, number)

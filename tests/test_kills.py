@@ -1,0 +1,37 @@
+"""A run that is killed without warning, whenever."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+from pictures import write_pictures
+
+import fastvit
+
+KILLS = 20
+
+
+def test_killed_twenty_times_at_random_moments_a_run_has_the_losses_and_weights_of_one_never_killed(
+    tmp_path: Path,
+) -> None:
+    data = write_pictures(tmp_path / "data", train=10, val=2)
+    command = [sys.executable, str(Path(__file__).with_name("kills.py")), str(data), str(tmp_path), str(KILLS), "0"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=900)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert f"kills {KILLS}" in done.stdout
+    whole, killed = (
+        [json.loads(line) for line in (tmp_path / run / "metrics.jsonl").read_text().splitlines()]
+        for run in ("whole", "killed")
+    )
+    for lines in (whole, killed):
+        for line in lines:
+            line.pop("images_per_second", None)
+    assert killed == whole and len(whole) == 45
+    first, second = (fastvit.load(tmp_path / run / "model.safetensors").state_dict() for run in ("whole", "killed"))
+    assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
+    leftovers = [path.name for path in (tmp_path / "killed").rglob(".*")]
+    assert not leftovers

@@ -1,0 +1,171 @@
+"""torchvision's and Hugging Face's data sets, written as these libraries expect them: no network."""
+
+import pickle
+import struct
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy
+import pyarrow
+import pytest
+from data_sets import CLASSES, contents, folder, picture
+from numpy.typing import NDArray
+from pyarrow import parquet
+from torchvision.datasets import MNIST, QMNIST, FashionMNIST, ImageFolder
+
+from fastvit.data import DataError, Source, check_labels, held_out, open_source, training
+from fastvit.images import ImageError
+
+datasets = pytest.importorskip("datasets")
+
+
+def flat(per_class: int = 3, seed: int = 0) -> dict[str, bytes]:
+    """CLASS/NAME -> a file."""
+    return {
+        f"{name.split('/')[0]}/{name.split('/')[-1]}": file for name, file in contents(per_class, seed=seed).items()
+    }
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    datasets.disable_progress_bars()
+    return tmp_path / "cache"
+
+
+def as_parquet(path: Path, files: dict[str, bytes], **columns: pyarrow.Array) -> None:
+    """Bytes and numbers, as the hub keeps them, without the names of the classes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    images = pyarrow.array([{"bytes": content, "path": None} for content in files.values()])
+    parquet.write_table(pyarrow.table({"image": images, **columns}), path)
+
+
+def numbers(files: dict[str, bytes]) -> list[int]:
+    return [CLASSES.index(name.split("/")[0]) for name in files]
+
+
+@pytest.mark.parametrize("kind", [MNIST, FashionMNIST, QMNIST])
+def test_torchvisions_digits_are_those_in_its_files(tmp_path: Path, kind: type[MNIST]) -> None:
+    random = numpy.random.default_rng(0)
+    raw = tmp_path / kind.__name__ / "raw"
+    raw.mkdir(parents=True)
+    images, labels = {}, {}
+    for split, number in (("train", 40), ("t10k", 30)):
+        images[split] = random.integers(0, 256, (number, 28, 28), dtype=numpy.uint8)
+        labels[split] = random.permutation(number) % 10
+        if kind is QMNIST:
+            name = f"qmnist-{'test' if split == 't10k' else split}"
+            several = numpy.stack([labels[split], *random.integers(0, 99, (7, number))], axis=1).astype(">i4")
+            write_numbers(raw / f"{name}-labels-idx2-int", several, 0xC02)
+        else:
+            name = split
+            write_numbers(raw / f"{name}-labels-idx1-ubyte", labels[split].astype(numpy.uint8), 0x801)
+        write_numbers(raw / f"{name}-images-idx3-ubyte", images[split], 0x803)
+    name = {MNIST: "mnist", FashionMNIST: "fashion_mnist", QMNIST: "qmnist"}[kind]
+    for split, function in (("train", training), ("t10k", held_out)):
+        source = function(f"torch/{name}:{tmp_path}")
+        check_labels(source)
+        assert source.classes == kind.classes
+        assert source.labels.tolist() == labels[split].tolist()
+        for index in range(len(source)):
+            grey = numpy.asarray(source.read(index))
+            assert numpy.array_equal(grey, numpy.repeat(images[split][index][:, :, None], 3, axis=2))
+
+
+def write_numbers(path: Path, values: NDArray[numpy.generic], magic: int) -> None:
+    """The format of MNIST: a magic number, the sizes, the values."""
+    path.write_bytes(struct.pack(f">I{values.ndim}I", magic, *values.shape) + values.tobytes())
+
+
+def test_torchvisions_folder_is_the_folder(tmp_path: Path) -> None:
+    folder(tmp_path / "train", contents())
+    source, theirs = training(f"torch/image_folder:{tmp_path}"), ImageFolder(tmp_path / "train")
+    assert source.classes == theirs.classes
+    assert source.labels.tolist() == theirs.targets
+    assert all(numpy.array_equal(source.read(index), theirs[index][0]) for index in range(len(source)))
+    (tmp_path / "train/cat/1.png").write_bytes(b"text")
+    wrong = next(index for index, (path, _) in enumerate(theirs.samples) if path.endswith("cat/1.png"))
+    with pytest.raises(
+        ImageError, match=rf"^picture {wrong} of torch/image_folder:{tmp_path}, split train: cannot be read"
+    ):
+        source.read(wrong)
+
+
+@pytest.mark.parametrize("layout", ["folder", "parquet"])
+def test_hugging_faces_data_sets_hold_what_was_written(tmp_path: Path, cache: Path, layout: str) -> None:
+    parts = {"train": flat(seed=1), "validation": flat(2, seed=2), "test": flat(4, seed=3)}
+    for split, files in parts.items():
+        if layout == "folder":
+            folder(tmp_path / "data" / split, files)
+        else:
+            as_parquet(tmp_path / f"data/{split}-0.parquet", files, label=pyarrow.array(numbers(files)))
+    name = f"hfds/{tmp_path}/data"
+    sources = {split: open_source(name, split) for split in parts}
+    for split, files in parts.items():
+        source = sources[split]
+        assert source.classes == (sorted(CLASSES) if layout == "folder" else ["0", "1", "2"])
+        found = Counter((int(source.labels[index]), source.content(index)) for index in range(len(source)))
+        assert found == Counter(zip(numbers(files), files.values(), strict=True))
+        assert source.name(0) == f"picture 0 of {name}, split {split}"
+    assert len(training(name)) == len(sources["train"])
+    assert len(held_out(name)) == len(open_source(name, "val")) == len(sources["validation"])
+    source: Source = pickle.loads(pickle.dumps(sources["train"]))
+    with ThreadPoolExecutor(8) as pool:
+        sizes = list(pool.map(lambda index: source.read(index % len(source)).size, range(200)))
+    assert sizes == [(8, 8)] * 200
+
+
+def test_a_test_set_is_held_out_where_there_is_no_other(tmp_path: Path, cache: Path) -> None:
+    for split in ("train", "test"):
+        folder(tmp_path / "data" / split, flat(seed=len(split)))
+    assert held_out(f"hfds/{tmp_path}/data").where.endswith("split test")
+    folder(tmp_path / "less/train", flat())
+    with pytest.raises(DataError, match=r"hfds/.*less, split test: .*test.*train"):
+        held_out(f"hfds/{tmp_path}/less")
+
+
+def test_what_is_wrong_with_hugging_faces_is_one_line(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(name: str) -> str:
+        with pytest.raises(DataError) as error:
+            training(name)
+        assert "\n" not in str(error.value)
+        return str(error.value)
+
+    files = flat()
+    words = pyarrow.array([name.split("/")[0] for name in files])
+    as_parquet(tmp_path / "words/train.parquet", files, label=words)
+    as_parquet(tmp_path / "none/train.parquet", files, fine_label=words)
+    as_parquet(tmp_path / "holes/train.parquet", files, label=pyarrow.array([None, *numbers(files)[1:]]))
+    assert "expected a number in the column label; found: Value('string')" in refused(f"hfds/{tmp_path}/words")
+    assert "expected the columns image and label; found: image, fine_label" in refused(f"hfds/{tmp_path}/none")
+    assert "expected a number in the column label" in refused(f"hfds/{tmp_path}/holes")
+    assert "no such data set on the Hugging Face Hub, nor such a folder" in refused(f"hfds/{tmp_path}/missing")
+    assert "HF_HUB_OFFLINE is set: unset it" in refused("hfds/nobody/nothing")
+    monkeypatch.setitem(__import__("sys").modules, "datasets", None)
+    monkeypatch.delitem(__import__("sys").modules, "timm.data.readers.reader_hfds", raising=False)
+    assert refused("hfds/x").endswith('needs the datasets library; run: pip install "fastvit[train]"')
+
+
+def test_a_row_without_a_picture_is_a_picture_that_cannot_be_read(tmp_path: Path, cache: Path) -> None:
+    images = pyarrow.array([{"bytes": picture(0), "path": None}, None, {"bytes": b"text", "path": None}])
+    (tmp_path / "data").mkdir()
+    parquet.write_table(pyarrow.table({"image": images, "label": [0, 1, 0]}), tmp_path / "data/train.parquet")
+    source = training(f"hfds/{tmp_path}/data")
+    assert source.read(0).size == (8, 8)
+    for index, reason in ((1, "cannot be read"), (2, "not a picture")):
+        with pytest.raises(ImageError, match=rf"^picture {index} of hfds/.*: {reason}"):
+            source.read(index)
+
+
+def test_what_is_wrong_with_torchvisions_is_one_line(tmp_path: Path) -> None:
+    for name, message in (
+        (f"torch/nothing:{tmp_path}", f"torch/nothing:{tmp_path}, split train: Unknown torchvision dataset nothing"),
+        ("torch/cifar10", "torch/cifar10:., split train: Dataset not found or corrupted"),
+        (f"torch/image_folder:{tmp_path}", "Couldn't find any class folder"),
+    ):
+        with pytest.raises(DataError) as error:
+            training(name)
+        assert message in str(error.value) and "\n" not in str(error.value)

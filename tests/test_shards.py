@@ -1,0 +1,254 @@
+"""WebDataset's shards: webdataset writes them and reads them, timm too, and we say the same."""
+
+import json
+import multiprocessing
+import pickle
+import tarfile
+import tracemalloc
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy
+import pytest
+import torch
+import webdataset
+from data_sets import add, closed_at_last, picture, samples, sharded
+from timm.data.readers.reader_wds import ReaderWds
+
+from fastvit.data import DataError, Source, open_source, training
+from fastvit.data.shards import TOGETHER, Shards, expand
+from fastvit.images import ImageError
+
+Found = Counter[tuple[str, bytes, str]]
+
+
+def ours(source: Source) -> Found:
+    """(key, bytes, name of the class) of every picture."""
+    found: Found = Counter()
+    for index in range(len(source)):
+        content = source.content(index)
+        assert isinstance(content, bytes)
+        name = source.name(index).partition(".tar/")[2]
+        assert name.endswith(".jpg")
+        found[name.removesuffix(".jpg"), content, source.classes[source.labels[index]]] += 1
+    return found
+
+
+def theirs(pattern: str) -> Found:
+    """What webdataset itself reads."""
+    return Counter((sample["__key__"], sample["jpg"], sample["cls"].decode()) for sample in read_by_webdataset(pattern))
+
+
+def read_by_webdataset(pattern: str) -> list[dict[str, Any]]:
+    with closed_at_last():
+        return list(webdataset.WebDataset(pattern, shardshuffle=False))
+
+
+@pytest.mark.parametrize("count", [1, 7, 100])
+def test_shards_hold_what_webdataset_reads_from_them(tmp_path: Path, count: int) -> None:
+    pattern = sharded(str(tmp_path / "shards-%03d.tar"), samples(30), count)
+    source = training(pattern)
+    assert source.classes == ["0", "1", "2", "3"]
+    assert ours(source) == theirs(pattern)
+    assert ours(training(str(tmp_path / "shards-*.tar"))) == theirs(pattern)
+    assert ours(training(tmp_path)) == theirs(pattern)
+    assert all(source.read(index).size == (8, 8) for index in range(len(source)))
+
+
+def test_shards_hold_what_timm_reads_from_them(tmp_path: Path) -> None:
+    pattern = sharded(str(tmp_path / "train-%03d.tar"), samples(20), 6)
+    reader = ReaderWds(str(tmp_path), split=Path(pattern).name, num_samples=20)
+    with closed_at_last():
+        timms = Counter((numpy.asarray(image).tobytes(), target) for image, target in reader)
+    source = training(pattern)
+    assert timms == Counter(
+        (numpy.asarray(source.read(index)).tobytes(), int(source.labels[index])) for index in range(len(source))
+    )
+
+
+@pytest.mark.parametrize("data", ["{split}-{000..003}.tar", "{split}-*.tar", "folder", "folder/{split}/*.tar", "one"])
+def test_splits_have_shards_of_their_own(tmp_path: Path, data: str) -> None:
+    read = {"train": samples(16), "val": samples(12)}
+    for split, content in read.items():
+        sharded(str(tmp_path / f"{split}-%03d.tar"), content, 4)
+        sharded(str(tmp_path / "folder" / split / "%03d.tar"), content, 5)
+        sharded(str(tmp_path / "one" / f"{split}.tar%03d"), content, 100)
+        (tmp_path / "one" / f"{split}.tar000").rename(tmp_path / "one" / f"{split}.tar")
+    if ".." in data:
+        sharded(str(tmp_path / "val-%03d.tar"), read["val"] + samples(16)[12:], 4)  # as many shards as of the other
+        read["val"] = samples(16)
+    for split, content in read.items():
+        source = open_source(str(tmp_path / data), split)
+        assert Counter(name for name, _, _ in ours(source).elements()) == Counter(each["__key__"] for each in content)
+
+
+def test_braces_lists_and_joined_patterns_are_those_of_webdataset(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WDS_PLACE", str(tmp_path))
+    for name in ("a", "b", "c", "d"):
+        sharded(
+            str(tmp_path / f"{name}-%03d.tar"),
+            [{**each, "__key__": f"{name}/{each['__key__']}"} for each in samples(4)],
+            2,
+        )
+    for pattern in ("{a,c}-{000..001}.tar", "a-000.tar::d-{000..001}.tar", "{{a,b}-000,c-001}.tar"):
+        whole = "::".join(f"{tmp_path}/{part}" for part in pattern.split("::"))
+        assert ours(training(whole)) == theirs(whole)
+        assert [
+            str(path) for path in expand(f"${{PLACE}}/{pattern.split('::')[0]}")
+        ] == webdataset.shardlists.expand_urls(whole.split("::")[0])
+
+
+def test_classes_are_named_in_a_file_or_in_the_labels_or_numbered(tmp_path: Path) -> None:
+    numbered = sharded(str(tmp_path / "numbered-%03d.tar"), samples(8, 3), 3)
+    assert Shards(numbered).classes == ["0", "1", "2"]
+    assert Shards(numbered, 5).classes == ["0", "1", "2", "3", "4"]
+    names = ["cat", "dog", "über hund"]
+    named = sharded(
+        str(tmp_path / "names" / "%03d.tar"), [{**each, "cls": names[each["cls"]]} for each in samples(8, 3)], 3
+    )
+    assert Shards(named).classes == names
+    assert ours(Shards(named)) == theirs(named)
+    (tmp_path / "names" / "classes.txt").write_text("dog\nbird\nüber hund \ncat\n", encoding="utf-8")
+    assert Shards(named).classes == ["dog", "bird", "über hund", "cat"]
+    assert ours(Shards(named)) == theirs(named)
+    (tmp_path / "classes.txt").write_text("cat\ndog\nüber hund", encoding="utf-8")
+    by_number = Shards(numbered)
+    assert by_number.classes == names
+    assert by_number.labels.tolist() == [each["cls"] for each in samples(8, 3)]
+
+
+def test_a_label_may_be_in_a_record_as_in_timms_own_shards(tmp_path: Path) -> None:
+    content = [{**each, "json": {"label": each.pop("cls"), "caption": "no"}} for each in samples(9)]
+    pattern = sharded(str(tmp_path / "%03d.tar"), content, 4)
+    assert ours(Shards(pattern)) == Counter(
+        (each["__key__"], each["jpg"], str(json.loads(each["json"])["label"])) for each in read_by_webdataset(pattern)
+    )
+    both = sharded(str(tmp_path / "both-%03d.tar"), samples(9, json={"label": 3}), 4)
+    assert ours(Shards(both)) == theirs(both)  # .cls is before it
+    for wrong in (b"{", b"[1]", b'{"label": null}', b'{"label": 1.5}', b'{"other": 1}', b"[" * 100_000, b"\xff"):
+        with tarfile.open(tmp_path / "wrong.tar", "w") as tar:
+            add(tar, "0.jpg", picture(0, "JPEG"))
+            add(tar, "0.json", wrong)
+        with pytest.raises(DataError, match=r'wrong.tar/0: 1 of 1 pictures have no label; .* or a "label" in KEY.json'):
+            Shards(str(tmp_path / "wrong.tar"))
+
+
+def test_masks_captions_and_hidden_files_beside_a_picture_are_none(tmp_path: Path) -> None:
+    more = {"seg.png": picture(5), "txt": "a caption", "json": {"label": 0}, "cls2": 1}
+    pattern = sharded(str(tmp_path / "v1.0-%03d.tar"), samples(6, **more), 4)
+    with tarfile.open(tmp_path / "v1.0-000.tar", "a") as tar:
+        add(tar, "./v2.1/x.jpg", picture(6, "JPEG"))
+        add(tar, "./v2.1/x.CLS", b" 2\n")
+        add(tar, "v2.1", type=tarfile.DIRTYPE)
+        add(tar, "v2.1/._x.jpg", b"Mac")
+    source = Shards(pattern)
+    assert len(source) == 7
+    assert {name for name, _, _ in ours(source)} == {each["__key__"] for each in samples(6)} | {"./v2.1/x"}
+
+
+@pytest.mark.parametrize("number", [1, 15, 16, 17, 40])
+def test_an_order_has_each_picture_once_and_sixteen_shards_open_at_a_time(tmp_path: Path, number: int) -> None:
+    pattern = sharded(str(tmp_path / "%03d.tar"), samples(3 * number), 3)
+    source = Shards(pattern)
+    shard = [source.name(index).partition(".tar/")[0] for index in range(len(source))]
+    orders = [source.order(torch.Generator().manual_seed(seed)).tolist() for seed in (0, 0, 1)]
+    assert orders[0] == orders[1] != orders[2]
+    window = 3 * TOGETHER
+    for order in orders:
+        assert sorted(order) == list(range(3 * number))
+        groups = [{shard[index] for index in order[start : start + window]} for start in range(0, len(order), window)]
+        assert [len(group) for group in groups[:-1]] == [TOGETHER] * (len(groups) - 1)
+        assert sum(map(len, groups)) == number  # no shard comes in two of them
+    first = {tuple(source.order(torch.Generator().manual_seed(seed))[:2].tolist()) for seed in range(20)}
+    assert number == 1 or len({shard[one] for one, _ in first}) > 1
+    assert number == 1 or any(shard[one] != shard[two] for one, two in first)
+
+
+def test_memory_holds_an_index_and_never_the_pictures(tmp_path: Path) -> None:
+    noise = numpy.random.default_rng(0).bytes(100_000)
+    content = [{"__key__": f"{i:08}", "jpg": noise, "cls": i % 10} for i in range(300)]
+    pattern = sharded(str(tmp_path / "%03d.tar"), content, 50)
+    Shards(pattern)
+    tracemalloc.start()
+    source = Shards(pattern)
+    for index in source.order(torch.Generator().manual_seed(0)).tolist():
+        assert source.content(index) == noise
+    held, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2_000_000 < 300 * len(noise)  # 30 million bytes
+    assert held < 300 * 200 + 50_000
+
+
+def _sizes(source: Source, indices: list[int]) -> list[tuple[int, int]]:
+    return [source.read(index).size for index in indices]
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # of Python 3.12 on
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_a_source_that_has_been_read_goes_to_processes_by_fork_and_by_pickle(tmp_path: Path, method: str) -> None:
+    source = Shards(sharded(str(tmp_path / "%03d.tar"), samples(20), 7))
+    source.read(0)
+    assert len(pickle.dumps(source)) < 20 * 200 + 3000
+    with multiprocessing.get_context(method).Pool(1 if method == "spawn" else 3) as pool:
+        results = pool.starmap(_sizes, [(source, list(range(20)))] * 4)
+    assert results == [[(8, 8)] * 20] * 4
+
+
+def test_a_picture_that_is_gone_or_damaged_is_named(tmp_path: Path) -> None:
+    content: list[dict[str, Any]] = samples(6)
+    content[2]["jpg"], content[3]["jpg"], content[4]["jpg"] = b"", b"text", content[4]["jpg"][:300]
+    source = Shards(sharded(str(tmp_path / "%03d.tar"), content, 3))
+    for index, reason in ((2, "the file is empty"), (3, "not a picture"), (4, "cut short")):
+        with pytest.raises(ImageError) as error:
+            source.read(index)
+        assert str(error.value).startswith(f"{tmp_path}/{index // 3:03}.tar/{content[index]['__key__']}.jpg: {reason}")
+    (tmp_path / "001.tar").unlink()
+    with pytest.raises(ImageError, match=r"001.tar/part 2/00005.jpg: cannot be read \(No such file or directory\)"):
+        source.read(5)
+
+
+def test_whatever_is_wrong_with_shards_is_said_before_anything_is_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(pattern: str, **options: Any) -> str:
+        with pytest.raises(DataError) as error:
+            training(str(tmp_path / pattern), **options)
+        assert "\n" not in str(error.value)
+        return str(error.value).replace(f"{tmp_path}/", "")
+
+    pattern = sharded(str(tmp_path / "s-%03d.tar"), samples(12), 3)
+    assert "2 of 6 shards are missing: s-004.tar, s-005.tar" in refused("s-{000..005}.tar")
+    assert "s-{00..03.tar" in refused("s-{00..03.tar") and "1 of 1 shards are missing" in refused("{a}-9.tar")
+    assert refused("no-*.tar").startswith("no-*.tar: 1 of 1 shards are missing: no-*.tar")
+    assert "label '3', expected 0 to 1 or a name in classes.txt; 6 of 12 labels" in refused("s-*.tar", num_classes=2)
+    assert training(pattern, num_classes=2 + 2).classes == ["0", "1", "2", "3"]
+    whole = (tmp_path / "s-001.tar").read_bytes()
+    (tmp_path / "s-001.tar").write_bytes(whole[:3000])
+    assert refused("s-*.tar").startswith("s-001.tar: damaged, or no uncompressed tar (")
+    damaged = bytearray(whole)
+    damaged[damaged.index(b"00004.jpg") - 1] ^= 1  # in the middle: what follows would be lost in silence
+    (tmp_path / "s-001.tar").write_bytes(damaged)
+    assert refused("s-*.tar").startswith("s-001.tar: damaged, or no uncompressed tar (")
+    for name, files, message in (
+        ("lost", {"0.jpg": b"", "0.cls": b"1", "1.jpg": b""}, "lost.tar/1: 1 of 2 pictures have no label"),
+        ("twice", {"0.jpg": b"", "0.png": b"", "0.cls": b"1"}, "twice.tar/0.png: a second picture of the same key"),
+        ("mixed", {"0.jpg": b"", "0.cls": b"1", "1.jpg": b"", "1.cls": b"cat"}, "mixed.tar/1.jpg: label 'cat'"),
+        ("less", {"0.jpg": b"", "0.cls": b"1", "1.jpg": b"", "1.cls": b"-1"}, "less.tar/1.jpg: label '-1', expected 0"),
+        ("empty", {"0.jpg": b"", "0.cls": b" "}, "empty.tar/0: 1 of 1 pictures have no label"),
+        ("huge", {"0.jpg": b"", "0.cls": b"987654321"}, "label 987654321, expected less than 1048576"),
+        ("dots", {"a.0.jpg": b"", "a.0.cls": b"1", "a.cls": b""}, "no pictures in it; expected KEY.jpg and KEY.cls"),
+    ):
+        with tarfile.open(tmp_path / f"{name}.tar", "w") as tar:
+            for member, content in files.items():
+                add(tar, member, content)
+        assert message in refused(f"{name}.tar"), name
+    for far in ("https://host/{0..9}.tar", "s3://bucket/{0..9}.tar", "pipe:cat {0..9}.tar"):
+        with pytest.raises(DataError, match="mount or download the shards first"):
+            training(far)
+    with pytest.raises(DataError, match="NO_SUCH"):
+        training("${NO_SUCH}-{0..9}.tar")
+    monkeypatch.setitem(__import__("sys").modules, "webdataset.shardlists", None)
+    assert refused("s-{000..003}.tar").endswith('shards need webdataset; run: pip install "fastvit[train]"')
