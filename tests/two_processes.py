@@ -9,7 +9,7 @@ from typing import Any
 
 import accelerate
 import torch
-from accelerate.state import AcceleratorState
+from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import FullyShardedDataParallelPlugin
 from small_run import small_run
 
@@ -41,11 +41,13 @@ def whole(run: Run) -> None:
     run.train()
 
 
-def dies(run: Run) -> None:
-    """The second process is lost in the middle."""
+def dies_once(run: Run) -> None:
+    """The second process is lost in the middle, at the first attempt."""
+    mark = run.output / "died"
 
     def report(images: int, loss: float) -> None:
-        if run.updates == 3 and run.processes.index == 1:
+        if run.updates == 3 and run.processes.index == 1 and not mark.exists():
+            mark.touch()
             os.kill(os.getpid(), signal.SIGKILL)
 
     run.train(report)
@@ -68,15 +70,15 @@ def sharded(run: Run) -> None:
 
 def shard_on_processors() -> None:
     """accelerate shards on GPUs only; on CPUs, with torch's gloo, the same code works if it is told to."""
-    prepare = Processes.prepare
+    start = Processes.__init__
 
-    def told(self: Processes, *arguments: Any) -> Any:
+    def told(self: Processes, *arguments: Any) -> None:
+        start(self, *arguments)
+        PartialState._shared_state["distributed_type"] = accelerate.DistributedType.FSDP
         state = AcceleratorState()
-        state.distributed_type = accelerate.DistributedType.FSDP
         state.fsdp_plugin = FullyShardedDataParallelPlugin(fsdp_version=2, auto_wrap_policy="no_wrap")
-        return prepare(self, *arguments)
 
-    Processes.prepare = told  # type: ignore[method-assign]
+    Processes.__init__ = told  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -97,13 +97,18 @@ def embed_in_processes(given: Sequence[Share], started: Callable[[], object], re
     context = multiprocessing.get_context("spawn")  # a fork would not survive torch's threads
     running: dict[Connection, BaseProcess] = {}
     try:
-        for share in given:
-            ours, theirs = context.Pipe(duplex=False)
-            process = context.Process(target=_work, args=(share, theirs), daemon=True)
+        for _ in given:
+            ours, theirs = context.Pipe()
+            process = context.Process(target=_work, args=(theirs,), daemon=True)
             with _interrupts_ignored():
                 process.start()
             theirs.close()
             running[ours] = process
+        for (own, child), share in zip(running.items(), given, strict=True):
+            try:
+                own.send(share)  # here, where Ctrl-C is heard: the names of very many pictures take a while
+            except ConnectionError:
+                raise _lost(child) from None
         begun = False
         while running:
             for connection in wait(list(running)):
@@ -128,10 +133,14 @@ def _received(connection: Connection, process: BaseProcess) -> tuple[str, Any]:
         message: tuple[str, Any] = connection.recv()
         return message
     except (EOFError, OSError):
-        process.join()
-        status = process.exitcode or 0
-        how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
-        raise ProcessError(f"process {process.pid} {how}; the same command goes on from there") from None
+        raise _lost(process) from None
+
+
+def _lost(process: BaseProcess) -> ProcessError:
+    process.join()
+    status = process.exitcode or 0
+    how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
+    return ProcessError(f"process {process.pid} {how}; the same command goes on from there")
 
 
 def _end(processes: Iterable[BaseProcess]) -> None:
@@ -154,9 +163,14 @@ def _interrupts_ignored() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _work(share: Share, connection: Connection) -> None:
+def _work(connection: Connection) -> None:
     """What a process does. One whose starter is gone finds nobody to report to, and ends."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # by way of every `finally`
+    with suppress(EOFError, ConnectionError):
+        _work_on(connection.recv(), connection)
+
+
+def _work_on(share: Share, connection: Connection) -> None:
     torch.set_num_threads(share.threads)
     if share.cores and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, share.cores)
@@ -165,18 +179,14 @@ def _work(share: Share, connection: Connection) -> None:
         connection.send(("done", (number, unreadable)))
 
     try:
-        try:
-            network = FeatureNetwork(share.job)
-            if network.digest != share.record["weights"]:
-                raise ValueError(f"{share.job.model}: has changed since this began; start again")
-            network.prepare(share.threads)
-            connection.send(("ready", None))
-            embed_parts(
-                share.job, network, share.source, share.parts, share.wanted, share.record, share.allowed, report
-            )
-            connection.send(("finished", None))
-        except (ValueError, OSError, EngineError) as error:
-            if not isinstance(error, BrokenPipeError):
-                connection.send(("error", str(error)))
-    except BrokenPipeError:
-        return
+        network = FeatureNetwork(share.job)
+        if network.digest != share.record["weights"]:
+            raise ValueError(f"{share.job.model}: has changed since this began; start again")
+        network.prepare(share.threads)
+        connection.send(("ready", None))
+        embed_parts(share.job, network, share.source, share.parts, share.wanted, share.record, share.allowed, report)
+        connection.send(("finished", None))
+    except ConnectionError:
+        raise
+    except (ValueError, OSError, EngineError) as error:
+        connection.send(("error", str(error)))

@@ -6,6 +6,7 @@ What is asked of all processes here has to be asked by all of them, in the same 
 from __future__ import annotations
 
 import logging
+import os
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
@@ -35,6 +36,12 @@ class Processes:
             raise RecipeError(f"--tracker {tracker} needs {TRACKERS[tracker]}; run: pip install {TRACKERS[tracker]}")
         if precision == "float16" and wanted.type == "cpu":
             raise RecipeError("precision='float16': needs a GPU; expected float32 or bfloat16 on a CPU")
+        if (
+            int(os.environ.get("WORLD_SIZE", "1")) > 1
+            and wanted.type == "cpu"
+            and not torch.distributed.is_initialized()
+        ):
+            torch.distributed.init_process_group("gloo")  # as accelerate does it, it hangs after a restart by torchrun
         AcceleratorState._reset_state()  # another run of this process may have had another precision
         logging.getLogger("accelerate").setLevel(logging.ERROR)
         self.accelerator = accelerate.Accelerator(
@@ -64,7 +71,7 @@ class Processes:
     @property
     def sharded(self) -> bool:
         """Whether each process has a part of each tensor only."""
-        return cast(bool, self.accelerator.distributed_type == accelerate.DistributedType.FSDP)
+        return cast(bool, self.accelerator.is_fsdp2)
 
     def prepare(self, network: FastViT, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, Any]:
         """The network and its optimizer, as they are trained by all processes together."""
@@ -115,8 +122,21 @@ class Processes:
     # The state
 
     def whole(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Tensors, or all processes' shards of them -> the whole tensors on the CPU, as copies."""
-        return {name: _whole(tensor).detach().cpu().clone() for name, tensor in tensors.items()}
+        """Tensors of the main process, or all processes' shards -> the whole tensors on the CPU, as copies.
+
+        The statistics of norms differ between processes, and those of the main one are kept.
+        """
+        return {name: self._whole(tensor.detach()).cpu() for name, tensor in tensors.items()}
+
+    def _whole(self, tensor: Tensor) -> Tensor:
+        from torch.distributed.tensor import DTensor
+
+        if isinstance(tensor, DTensor):
+            return tensor.full_tensor()
+        tensor = tensor.clone(memory_format=torch.contiguous_format)
+        if self.number > 1:
+            torch.distributed.broadcast(tensor, 0)
+        return tensor
 
     def load(self, tensors: dict[str, Tensor], whole: dict[str, Tensor]) -> None:
         """The inverse of `whole`, in place."""
@@ -171,9 +191,3 @@ class Processes:
     def end(self) -> None:
         if self.tracked:
             self.accelerator.end_training()
-
-
-def _whole(tensor: Tensor) -> Tensor:
-    from torch.distributed.tensor import DTensor
-
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor

@@ -129,7 +129,8 @@ class Run:
         network.pretrained_cfg |= {"num_classes": len(classes), "label_names": list(classes), "license": None}
         network.pretrained_cfg["input_size"] = (3, *size)
         self.judge = Judge(network, self.held_out, self.preprocess, self.processes, recipe, self.workers)
-        layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
+        innermost = recipe.channels_last and not self.processes.sharded  # FSDP2 wants its parameters contiguous
+        layout = torch.channels_last if innermost else torch.contiguous_format
         network = network.to(self.device, memory_format=layout)  # type: ignore[call-overload]
         if recipe.precision == "float64":
             network = network.double()
