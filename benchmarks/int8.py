@@ -17,7 +17,7 @@ from results import heading, markdown, page, parsed, surroundings
 from torch import Tensor
 
 import fastvit
-from fastvit.data import Pictures
+from fastvit.data import Pictures, open_source
 from fastvit.graph import onnx_model, openvino_model
 from fastvit.layer_errors import decibels, layer_errors
 from fastvit.openvino_core import core
@@ -154,8 +154,8 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=10**9, help="of the test pictures, so many (default: all)")
     options = parsed(parser)
     model = fastvit.load("fastvit_t8.cifar10")
-    calibration, _ = chosen(Pictures(options.data / "train", model.preprocess), CALIBRATION)
-    images, labels = chosen(Pictures(options.data / "test", model.preprocess), options.pictures)
+    calibration, _ = chosen(Pictures(open_source(options.data, "train"), model.preprocess), CALIBRATION)
+    images, labels = chosen(Pictures(open_source(options.data, "test"), model.preprocess), options.pictures)
     row, noise = ("weights and activations", "runtime"), "signal to noise, dB"
     head = (*row, "top-1, %", "loss", "same class, %", noise)
     text = "\n\n".join(

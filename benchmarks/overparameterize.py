@@ -15,7 +15,6 @@ on after an interruption. At the end the table in benchmarks/README.md is rewrit
 import argparse
 import datetime
 import json
-import random
 import statistics
 import sys
 import time
@@ -23,15 +22,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy
-import timm.optim
-import timm.utils
 import torch
 from readme import write_section
 
 import fastvit
 from fastvit.atomic import replacing
-from fastvit.data import Pictures, batches
+from fastvit.data import training
 from fastvit.model import FastViT
 from fastvit.overparam import overparameterize
 from fastvit.recipe import Recipe
@@ -45,41 +41,18 @@ EVERY_SECONDS = 30  # between two lines of progress
 
 
 class Arm(Run):
-    """A run that starts from one form of the network, on some of the training pictures."""
+    """A run that starts from one form of the network."""
 
-    def __init__(self, form: str, pictures: int, *arguments: Any, **options: Any) -> None:
+    def __init__(self, form: str, *arguments: Any, **options: Any) -> None:
+        self.form = form
         super().__init__(*arguments, **options)
-        self.pictures.items = spread(self.pictures.items, pictures)
-        self.steps = len(self.pictures) // self.recipe.batch_size
-        if not self.steps:
-            raise ValueError(f"{len(self.pictures)} pictures are less than a batch of {self.recipe.batch_size}")
-        model = self.formed(form).train()
-        # The rest is made anew, in the way of `Run`, for a model of other parameters.
-        self.model = model.to(device=self.device, memory_format=torch.channels_last)
-        self.average = timm.utils.ModelEmaV3(self.model, decay=self.recipe.ema_decay, use_warmup=True)
-        self.optimizer = timm.optim.create_optimizer_v2(
-            self.model, self.recipe.optimizer, lr=self.recipe.learning_rate, weight_decay=self.recipe.weight_decay
-        )
-        self.schedule = self.recipe.schedule(self.optimizer, self.steps)
 
-    def formed(self, form: str) -> FastViT:
-        if form == "original":
-            return self.model
-        folded = fastvit.reparameterize(self.model.eval())
-        return folded if form == "folded" else overparameterize(folded, self.calibration())
-
-    def calibration(self) -> torch.Tensor:
-        """Augmented training pictures, the same every time: what the network is going to see."""
-        torch.manual_seed(0), random.seed(0), numpy.random.seed(0)
-        number = min(CALIBRATION, len(self.pictures))
-        images, _ = next(iter(batches(self.pictures, number, workers=0, shuffle_seed=0)))
-        return images
-
-
-def spread(items: list[Any], number: int) -> list[Any]:
-    """So many of the items, evenly spread over the list and so over the classes; 0 means all."""
-    number = min(number, len(items)) or len(items)
-    return [items[index * len(items) // number] for index in range(number)]
+    def _network(self, *, resumed: bool) -> FastViT:
+        original = super()._network(resumed=resumed)
+        if self.form == "original":
+            return original
+        folded = fastvit.reparameterize(original.eval())
+        return folded if self.form == "folded" else overparameterize(folded, self.some_pictures(CALIBRATION))
 
 
 def recipe(options: argparse.Namespace, seed: int) -> Recipe:
@@ -90,6 +63,7 @@ def recipe(options: argparse.Namespace, seed: int) -> Recipe:
         size=options.size,
         crop=1.0,
         epochs=options.epochs,
+        pictures=options.pictures,
         batch_size=options.batch_size,
         learning_rate=options.learning_rate,
         warmup_epochs=options.epochs / 10,
@@ -125,22 +99,24 @@ class Results:
         return self.runs[f"{arm}, seed {seed}"][-1]["top1"]
 
 
-def train_epoch(run: Run, title: str) -> None:
-    """One more epoch, with progress on stderr."""
-    title = f"{title}, epoch {run.epoch + 1}/{run.recipe.epochs}"
+def train(run: Run, title: str) -> None:
+    """All epochs that are not done, with progress on stderr."""
     started = told = time.perf_counter()
-    done, total = 0, run.steps * run.recipe.batch_size
+    images = 0
 
-    def report(images: int, loss: float) -> None:
-        nonlocal done, told
-        done, now = done + images, time.perf_counter()
+    def report(batch: int, loss: float) -> None:
+        nonlocal images, told
+        images, now = images + batch, time.perf_counter()
         if now - told >= EVERY_SECONDS:
             told = now
-            print(f"{title}: {done}/{total}, {done / (now - started):.0f} images/s", file=sys.stderr, flush=True)
+            speed = images / (now - started)
+            print(f"{title}: update {run.updates}/{run.total}, {speed:.0f} images/s", file=sys.stderr, flush=True)
 
-    line = run.train_epoch(report)
-    result = f"loss {line['loss']:.4f}, top-1 {line['top1']:.2f} %, {line['seconds']:.0f} s"
-    print(f"{title}: {result}", file=sys.stderr, flush=True)
+    def epoch_done(line: dict[str, float]) -> None:
+        result = f"loss {line['loss']:.4f}, top-1 {line['top1']:.2f} %"
+        print(f"{title}, epoch {line['epoch']}: {result}", file=sys.stderr, flush=True)
+
+    run.train(report, epoch_done)
 
 
 def table(results: Results, seeds: list[int]) -> str:
@@ -189,8 +165,7 @@ def main() -> None:
 def compare(options: argparse.Namespace) -> None:
     recipes = {seed: recipe(options, seed) for seed in options.seeds}
     settings = {name: value for name, value in asdict(recipes[options.seeds[0]]).items() if name != "seed"}
-    pictures = Pictures(options.data / "train", recipes[options.seeds[0]].transform(0))
-    settings |= {"weights": WEIGHTS.name, "pictures": len(spread(pictures.items, options.pictures))}
+    settings |= {"weights": WEIGHTS.name, "pictures": options.pictures or len(training(options.data))}
     results = Results(options.output, settings)
     for seed in options.seeds:  # all arms of a seed before the next one: stopped early, whole comparisons are there
         for arm in ARMS:
@@ -199,18 +174,8 @@ def compare(options: argparse.Namespace) -> None:
                 print(f"{name}: done, top-1 {results.top1(arm, seed):.2f} %", file=sys.stderr)
                 continue
             folder = options.output.with_suffix(".runs") / f"{arm}-{seed}"
-            run = Arm(
-                arm,
-                options.pictures,
-                recipes[seed],
-                options.data,
-                folder,
-                device=options.device,
-                workers=options.workers,
-            )
-            run.resume()
-            while run.epoch < options.epochs:
-                train_epoch(run, name)
+            run = Arm(arm, recipes[seed], options.data, folder, device=options.device, workers=options.workers)
+            train(run, name)
             results.add(name, run.history)
     text = table(results, options.seeds)
     write_section(options.readme, Path(__file__).name, text)

@@ -15,20 +15,20 @@ from torch.utils.data import DataLoader
 import fastvit
 from fastvit.atomic import replacing
 from fastvit.data import Pictures
-from fastvit.images import read_image
 
 
 def right_by_classifier(pictures: Pictures) -> list[bool] | None:
     """Of each picture whether the encoder's own classifier names it right; None if these are not its classes."""
     model = fastvit.load(ENCODER)
     known = model.pretrained_cfg["label_names"]
-    if not set(pictures.classes) <= set(known):
+    classes = pictures.source.classes
+    if not set(classes) <= set(known):
         return None
     folded, right = fastvit.reparameterize(model), []
     with torch.inference_mode():
         for images, labels in DataLoader(pictures, 100):
             guesses = folded(images).argmax(1)
-            right += [known[guess] == pictures.classes[label] for guess, label in zip(guesses, labels, strict=True)]
+            right += [known[guess] == classes[label] for guess, label in zip(guesses, labels, strict=True)]
     return right
 
 
@@ -39,11 +39,11 @@ def results(run: Run) -> dict[str, Any]:
     def percent(right: list[bool] | None) -> float | None:
         return 100 * sum(right) / len(right) if right else None
 
-    classes, right = run.held_out.classes, run.right("all")
-    of_class: dict[str, list[bool]] = {name: [] for name in classes}
-    for (_, label), value in zip(run.held_out.items, right, strict=True):
-        of_class[classes[label]].append(value)
-    grammar = {text for name in classes for text in captions(name)}
+    held_out, right = run.held_out.source, run.right("all")
+    of_class: dict[str, list[bool]] = {name: [] for name in held_out.classes}
+    for label, value in zip(held_out.labels, right, strict=True):
+        of_class[held_out.classes[label]].append(value)
+    grammar = {text for name in held_out.classes for text in captions(name)}
     return {
         "right": percent(right),
         "right_after_projector": percent(run.right("projector")),
@@ -63,10 +63,10 @@ def draw_samples(run: Run) -> Any:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(12, 8), layout="constrained")
-    answers = list(zip(run.held_out.items, run.captions["all"], run.right("all"), strict=True))
+    answers = list(zip(range(len(run.held_out)), run.captions["all"], run.right("all"), strict=True))
     panels = figure.subplots(4, 6).flat
-    for panel, ((path, _), text, right) in zip(panels, spread(answers, len(panels)), strict=False):
-        panel.imshow(read_image(path))
+    for panel, (index, text, right) in zip(panels, spread(answers, len(panels)), strict=False):
+        panel.imshow(run.held_out.source.read(index))
         panel.set_title(f"{text}\n{'right' if right else 'wrong'}", fontsize=7, color="green" if right else "red")
     for panel in figure.axes:
         panel.axis("off")

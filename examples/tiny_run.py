@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from fastvit.atomic import replacing
-from fastvit.data import Pictures, check_same_classes, held_out_folder
+from fastvit.data import Pictures, Selected, check_same_classes, held_out, training
 from fastvit.recipe import Recipe
 
 STAGES = {  # the highest learning rate of each part that is trained
@@ -75,12 +75,12 @@ class Run:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options, self.last = options, options.out / "last.pt"
-        self.pictures = Pictures(options.data / "train", AUGMENTATION.transform(0))
-        self.held_out = Pictures(held_out_folder(options.data), lambda image: self.encoder.preprocess(image))
-        check_same_classes(self.pictures, self.held_out)
-        self.pictures.items = spread(self.pictures.items, options.images)
-        self.held_out.items = spread(self.held_out.items, options.test_images)
-        classes = self.pictures.classes
+        train, test = training(options.data), held_out(options.data)
+        check_same_classes(train, test)
+        self.pictures = Pictures(Selected.spread(train, options.images), AUGMENTATION.transform(0))
+        test = Selected.spread(test, options.test_images)
+        self.held_out = Pictures(test, lambda image: self.encoder.preprocess(image))
+        classes = train.classes
         self.tokenizer = make_tokenizer(classes)
         self.model = make_model(self.tokenizer, options.seed)
         vlm = self.model.model
@@ -168,7 +168,8 @@ class Run:
 
     def right(self, stage: str) -> list[bool]:
         """Of each held-out picture whether its caption, as written after the stage, was right."""
-        names = [self.held_out.classes[label] for _, label in self.held_out.items]
+        held_out = self.held_out.source
+        names = [held_out.classes[label] for label in held_out.labels]
         return [text in captions(name) for text, name in zip(self.captions[stage], names, strict=True)]
 
     def save(self) -> None:

@@ -71,6 +71,7 @@ class Recipe:
     compile: bool = option(False, "torch.compile the network.")
     gradient_checkpointing: bool = option(False, "Compute blocks twice to save memory.")
     sync_batch_norm: bool = option(False, "Norms take their statistics from the pictures of all processes.")
+    pictures: int = option(0, "Train on so many, evenly over the classes (0: all).")
     num_classes: int = option(0, "Of shards without classes.txt (default: the largest label).")
     most_unreadable: int = option(100, "Pictures that may be skipped since they cannot be read.")
     seed: int = option(0, "Of every random draw.")
@@ -81,7 +82,13 @@ class Recipe:
             if value % 8 or (not 32 <= value <= most and (name == "size" or value)):
                 limit = f"32 to size={self.size}" if name == "start_size" else "32 on"
                 raise RecipeError(f"{name}={value}: expected a multiple of 8 from {limit}")
-        for name, least in (("batch_size", 1), ("accumulate", 1), ("most_unreadable", 0), ("num_classes", 0)):
+        for name, least in (
+            ("batch_size", 1),
+            ("accumulate", 1),
+            ("most_unreadable", 0),
+            ("num_classes", 0),
+            ("pictures", 0),
+        ):
             if getattr(self, name) < least:
                 raise RecipeError(f"{name}={getattr(self, name)}: expected at least {least}")
         if self.precision not in PRECISIONS:

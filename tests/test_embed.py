@@ -117,6 +117,11 @@ def children(process: int) -> list[int]:
     return [int(each) for each in started if b"spawn_main" in Path(f"/proc/{each}/cmdline").read_bytes()]
 
 
+def ignores_interrupts(process: int) -> bool:
+    status = dict(line.split(":", 1) for line in Path(f"/proc/{process}/status").read_text().splitlines())
+    return bool(int(status["SigIgn"], 16) >> (signal.SIGINT - 1) & 1)
+
+
 def check_all(model: Path, folder: Path, paths: list[Path], root: Path) -> None:
     """Every picture once, with its features."""
     found = read_embeddings(folder)
@@ -210,6 +215,7 @@ def test_a_child_that_is_killed_ends_the_command_with_one_line(begun: tuple[subp
 def test_an_interrupt_ends_all_processes_and_says_how_to_go_on(begun: tuple[subprocess.Popen[str], Path]) -> None:
     process, folder = begun
     both = children(process.pid)
+    assert len(both) == 2 and all(ignores_interrupts(each) for each in both)  # else they would say so too, now and then
     os.killpg(process.pid, signal.SIGINT)
     shown, error = process.communicate(timeout=60)
     assert (process.returncode, shown) == (130, "")

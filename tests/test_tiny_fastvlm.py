@@ -13,6 +13,7 @@ from near import assert_near
 from PIL import Image
 
 import fastvit
+from fastvit.data import Pictures, Selected, open_source
 
 sys.path.append(str(Path(__file__).parents[1] / "examples"))
 
@@ -155,11 +156,12 @@ def test_the_encoder_is_the_shipped_one_folded(data: Path, tmp_path: Path) -> No
 
 
 def test_pictures_that_are_measured_with_are_not_trained_on(data: Path, uninterrupted: Run) -> None:
-    assert {path.parts[-3] for path, _ in uninterrupted.pictures.items} == {"train"}
-    assert {path.parts[-3] for path, _ in uninterrupted.held_out.items} == {"test"}
-    assert len(uninterrupted.pictures.items) == 24 and len(uninterrupted.held_out.items) == 12
+    train, held_out = uninterrupted.pictures.source, uninterrupted.held_out.source
+    assert {Path(train.name(index)).parts[-3] for index in range(24)} == {"train"}
+    assert {Path(held_out.name(index)).parts[-3] for index in range(12)} == {"test"}
+    assert len(train) == 24 and len(held_out) == 12
     image, _ = uninterrupted.held_out[0]
-    path, _ = uninterrupted.held_out.items[0]
+    path = held_out.name(0)
     assert torch.equal(image, fastvit.load(ENCODER).preprocess(Image.open(path)))  # nor augmented
 
 
@@ -218,30 +220,27 @@ def test_right_is_a_whole_sentence_of_the_pictures_class_and_nothing_else(uninte
     wrong = ["a photo of a large frog.", "a photo of a frog.", "a photo of an orange.", "A photo of a small frog.", ""]
     wrong += [f"a photo of a small frog{rest}" for rest in ("", ". ...", ". frog")]
     right = ["a photo of a small frog.", "this is a photo of a small frog.", "a small frog, seen in a photo."]
-    frog, run = uninterrupted.held_out.items[4], uninterrupted
-    kept = run.held_out.items, run.captions
-    run.held_out.items, run.captions = [frog] * 11, {key: [*wrong, *right] for key in run.captions}
+    run = uninterrupted
+    kept = run.held_out.source, run.captions
+    run.held_out.source = Selected(kept[0], [4] * 11)  # a frog
+    run.captions = {key: [*wrong, *right] for key in run.captions}
     try:
         assert run.right("all") == [False] * 8 + [True] * 3
         assert results(run)["right"] == pytest.approx(100 * 3 / 11)
     finally:
-        run.held_out.items, run.captions = kept
+        run.held_out.source, run.captions = kept
 
 
 def test_the_encoders_own_classifier_is_asked_about_its_own_classes(tmp_path: Path) -> None:
-    from fastvit.data import Pictures
-
     for name in ("cat", "ship"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "0.jpg").write_bytes(CAT.read_bytes())
     preprocess = fastvit.load(ENCODER).preprocess
-    assert right_by_classifier(Pictures(tmp_path, preprocess)) == [True, False]
+    assert right_by_classifier(Pictures(open_source(tmp_path), preprocess)) == [True, False]
 
 
 def test_a_view_follows_from_the_seed_and_its_position_alone(data: Path) -> None:
-    from fastvit.data import Pictures
-
-    pictures = Pictures(data / "train", AUGMENTATION.transform(0))
+    pictures = Pictures(open_source(data, "train"), AUGMENTATION.transform(0))
     views = Views(pictures, (0, 1), 60)
     first = [views[position] for position in (5, 30, 7)]
     torch.manual_seed(99)

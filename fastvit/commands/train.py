@@ -10,7 +10,7 @@ import time
 import warnings
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -108,9 +108,9 @@ def _with_recipe_options() -> None:
         default = "" if each.default in ("", 0, False) else f" (default: {each.default})"
         switch = [f"--{each.name.replace('_', '-')}/--no-{each.name.replace('_', '-')}"] if kind is bool else []
         hint = Annotated[
-            Optional[kind],
+            kind | None,
             typer.Option(*switch, help=f"{help}{default}.", show_default=False, rich_help_panel="Recipe"),
-        ]  # noqa: UP045
+        ]
         named.append(inspect.Parameter(each.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=hint))
         main.__annotations__[each.name] = hint
     del main.__annotations__["options"]

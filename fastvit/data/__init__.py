@@ -3,7 +3,7 @@
 from .batches import Batch, Draws, Pictures, TrainingPictures, training_batches
 from .checks import check_labels, check_same_classes
 from .opening import HELD_OUT, NOTATION, evaluation, held_out, open_source, training
-from .source import DataError, Source, some
+from .source import DataError, Selected, Source, some
 
 __all__ = [
     "HELD_OUT",
@@ -12,6 +12,7 @@ __all__ = [
     "DataError",
     "Draws",
     "Pictures",
+    "Selected",
     "Source",
     "TrainingPictures",
     "check_labels",

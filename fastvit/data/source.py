@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 
 import numpy
@@ -75,6 +75,29 @@ class Source(ABC):
     def order(self, generator: torch.Generator) -> Tensor:
         """(N) the numbers of all pictures in a random order that is quick to read."""
         return torch.randperm(len(self), generator=generator)
+
+
+class Selected(Source):
+    """Some of the pictures of another source, in this order."""
+
+    def __init__(self, source: Source, indices: Sequence[int]) -> None:
+        self.source, self.indices = source, list(indices)
+        self.where, self.classes, self.labels = source.where, source.classes, source.labels[self.indices]
+
+    @classmethod
+    def spread(cls, source: Source, number: int) -> Selected:
+        """So many, evenly spread over the source and so over its classes; 0 means all."""
+        number = min(number, len(source)) or len(source)
+        return cls(source, [index * len(source) // number for index in range(number)])
+
+    def name(self, index: int) -> str:
+        return self.source.name(self.indices[index])
+
+    def content(self, index: int) -> Content:
+        return self.source.content(self.indices[index])
+
+    def read(self, index: int, before_decoding: Callable[[Image.Image], object] | None = None) -> Image.Image:
+        return self.source.read(self.indices[index], before_decoding)
 
 
 class Names:

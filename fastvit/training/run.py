@@ -23,9 +23,21 @@ from torch import Tensor
 
 from ..atomic import check_writable
 from ..checkpoint import save
-from ..data import Batch, DataError, Draws, Source, TrainingPictures, check_labels, check_same_classes, training_batches
+from ..data import (
+    Batch,
+    DataError,
+    Draws,
+    Selected,
+    Source,
+    TrainingPictures,
+    check_labels,
+    check_same_classes,
+    evaluation,
+    held_out,
+    training,
+    training_batches,
+)
 from ..data.batches import Draw, seed_everything
-from ..data.opening import held_out, training
 from ..model import FastViT
 from ..recipe import Recipe, RecipeError
 from .average import Average
@@ -90,9 +102,11 @@ class Run:
         self.processes = Processes(device, recipe.precision, tracker, output)
         self.device = self.processes.device
         self.source = training(data, num_classes=recipe.num_classes or None)
-        self.held_out = _held_out(data, validation, recipe)
+        self.held_out = _held_out(data, validation, recipe.num_classes or len(self.source.classes))
         check_labels(self.source)
         check_same_classes(self.source, self.held_out)
+        if recipe.pictures:
+            self.source = Selected.spread(self.source, recipe.pictures)
         self.steps = len(self.source) // recipe.batch_size
         self._check_batch(data)
         output.mkdir(parents=True, exist_ok=True)
@@ -122,7 +136,7 @@ class Run:
         found = self.checkpoints.newest()
         if found:
             self._check_same_run(*found)
-        network = starting_network(recipe, len(classes), self._some_pictures, resumed=bool(found))
+        network = self._network(resumed=bool(found))
         size = (recipe.last_size, recipe.last_size)
         self.preprocess = replace(network.preprocess, size=size, crop=recipe.crop, crop_mode="center")
         network.pretrained_cfg |= self.preprocess.to_cfg()
@@ -160,9 +174,13 @@ class Run:
             self.metrics.rewind(self.updates)
         self.metrics.lines = self.processes.same(self.metrics.lines)
 
-    def _some_pictures(self) -> Tensor:
-        """(B, 3, H, W): augmented training pictures, spread over the classes."""
-        number = min(CALIBRATION, len(self.source))
+    def _network(self, *, resumed: bool) -> FastViT:
+        """What the run starts from."""
+        return starting_network(self.recipe, len(self.source.classes), self.some_pictures, resumed=resumed)
+
+    def some_pictures(self, most: int = CALIBRATION) -> Tensor:
+        """(B, 3, H, W): augmented training pictures, spread over the classes, the same every time."""
+        number = min(most, len(self.source))
         pictures = TrainingPictures(self.source, self.recipe.transform, self.recipe.seed)
         chosen = [pictures[Draw(0, index * len(self.source) // number)] for index in range(number)]
         return torch.stack([image for image, _, _ in chosen])
@@ -400,14 +418,5 @@ def check_output(folder: Path) -> None:
     check_writable(there / "model.safetensors")
 
 
-def _held_out(data: str | Path, validation: str, recipe: Recipe) -> Source:
-    if not validation:
-        return held_out(data, num_classes=recipe.num_classes or None)
-    path = Path(validation)
-    try:
-        return held_out(validation, num_classes=recipe.num_classes or None)
-    except DataError:
-        from ..data import open_source
-
-        split = "" if path.exists() or "{" in validation else "validation"
-        return open_source(validation, split, num_classes=recipe.num_classes or None)
+def _held_out(data: str | Path, validation: str, classes: int) -> Source:
+    return evaluation(validation, num_classes=classes) if validation else held_out(data, num_classes=classes)
