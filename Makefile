@@ -31,10 +31,11 @@ bench-all: .venv/installed-test
 ifdef CIFAR10
 	$(BIN)/python benchmarks/int8.py $(CIFAR10)
 	$(BIN)/python benchmarks/datapath.py $(CIFAR10)/test
+	$(BIN)/python benchmarks/embed.py $(CIFAR10)
 	$(BIN)/python benchmarks/overparameterize.py $(CIFAR10) --epochs 1 --pictures 25600 --size 48 --threads 1 --workers 0 \
 		--output benchmarks/results/overparameterize.json
 else
-	@echo "Left out: int8, datapath and overparameterize, which need CIFAR-10: make bench-all CIFAR10=folder"
+	@echo "Left out: int8, datapath, embed and overparameterize, which need CIFAR-10: make bench-all CIFAR10=folder"
 endif
 
 .venv/installed: pyproject.toml

@@ -8,6 +8,7 @@ import os
 import sys
 import time
 import warnings
+from contextlib import nullcontext
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,7 +18,7 @@ import typer
 from fastvit.presets import RECIPES
 from fastvit.recipe import Recipe, RecipeError
 
-from .common import fail
+from .common import fail, working
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -69,17 +70,18 @@ def main(
             if not quiet:
                 warnings.showwarning = lambda message, *_: typer.echo(f"warning: {message}", err=True)
             chosen, data, validation = _chosen(data, validation, config, recipe, options)
-            run = Run(
-                chosen,
-                data,
-                output,
-                validation=validation,
-                device=device,
-                workers=workers,
-                tracker=tracker,
-                save_every=save_every,
-                keep=keep,
-            )
+            with nullcontext() if quiet else working(f"opening {data}"):
+                run = Run(
+                    chosen,
+                    data,
+                    output,
+                    validation=validation,
+                    device=device,
+                    workers=workers,
+                    tracker=tracker,
+                    save_every=save_every,
+                    keep=keep,
+                )
         if run.processes.main:
             write_recipe(output / "recipe.yaml", chosen, data, validation)
         _train(run, Console(highlight=False, soft_wrap=True, quiet=quiet))
@@ -108,7 +110,7 @@ def _with_recipe_options() -> None:
         default = "" if each.default in ("", 0, False) else f" (default: {each.default})"
         switch = [f"--{each.name.replace('_', '-')}/--no-{each.name.replace('_', '-')}"] if kind is bool else []
         hint = Annotated[
-            kind | None,
+            kind | None,  # type: ignore[valid-type]
             typer.Option(*switch, help=f"{help}{default}.", show_default=False, rich_help_panel="Recipe"),
         ]
         named.append(inspect.Parameter(each.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=hint))

@@ -1,0 +1,109 @@
+"""Distillation: what a teacher sees, and what it decides."""
+
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from pictures import write_pictures
+from randomize import randomize
+from safetensors.torch import save_file
+from small_run import small_run
+from torch.nn import functional as F
+
+import fastvit
+from fastvit.preprocess import Preprocess
+from fastvit.recipe import Recipe, RecipeError
+from fastvit.training.teacher import Teacher, distillation_loss, make_teacher
+
+ZERO_TO_ONE = Preprocess(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return write_pictures(tmp_path / "data", train=4, val=2)
+
+
+def timm_teacher(tmp_path: Path, classes: int = 2) -> tuple[torch.nn.Module, str]:
+    network = timm.create_model("test_resnet", num_classes=classes).eval()
+    randomize(network)
+    save_file(network.state_dict(), tmp_path / "teacher.safetensors")
+    return network, str(tmp_path / "teacher.safetensors")
+
+
+def our_teacher(tmp_path: Path) -> tuple[fastvit.FastViT, str]:
+    network = fastvit.create_model("fastvit_t8", num_classes=2).eval()
+    randomize(network)
+    fastvit.save(network, tmp_path / "ours.safetensors")
+    return network, str(tmp_path / "ours.safetensors")
+
+
+def test_a_network_of_timms_is_asked_in_its_own_normalization(tmp_path: Path) -> None:
+    network, file = timm_teacher(tmp_path)
+    recipe = Recipe(teacher="test_resnet", teacher_weights=file)
+    teacher = make_teacher(recipe, ZERO_TO_ONE, 2)
+    assert teacher is not None
+    pixels = torch.rand(3, 3, 64, 64)
+    mean, std = (torch.tensor(network.pretrained_cfg[name]).view(1, 3, 1, 1) for name in ("mean", "std"))
+    with torch.no_grad():
+        expected = network((pixels - mean) / std)
+    assert torch.allclose(teacher(pixels), expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+
+
+def test_a_file_of_ours_is_a_teacher_and_stays_as_it_is(data: Path, tmp_path: Path) -> None:
+    network, file = our_teacher(tmp_path)
+    run = small_run(data, tmp_path / "run", {"teacher": file})
+    run.train()
+    assert run.teacher is not None and not run.teacher.training
+    images = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        expected = network(images)
+    assert (run.teacher(images) - expected).abs().max() < 1e-4 * expected.abs().max()
+
+
+def test_the_loss_is_shared_between_the_labels_and_the_teachers_answer(data: Path, tmp_path: Path) -> None:
+    network, file = our_teacher(tmp_path)
+    changes = {"teacher": file, "distillation_alpha": 0.3, "mixup": 0.0, "cutmix": 0.0, "drop_path": 0.0}
+    run = small_run(data, tmp_path / "run", changes)
+    images, labels = torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 1, 0])
+    loss = run._loss(images, labels)
+    with torch.no_grad():
+        answers = network(images).argmax(1)
+        logits = run.network(images)
+    log = F.log_softmax(logits, 1)
+    of_labels = -(0.9 * log[range(4), labels] + 0.1 * log.mean(1)).mean()
+    of_teacher = -log[range(4), answers].mean()
+    assert answers.tolist() != labels.tolist()
+    assert float(loss) == pytest.approx(float(0.7 * of_labels + 0.3 * of_teacher), rel=1e-4)
+
+
+def test_soft_distillation_is_the_divergence_at_a_temperature() -> None:
+    logits, taught = torch.randn(2, 5, 3).double()
+    recipe = Recipe(teacher="any", distillation="soft", temperature=2.0)
+    p, q = F.softmax(taught / 2, 1), F.softmax(logits / 2, 1)
+    expected = 4 * (p * (p / q).log()).sum(1).mean()
+    assert float(distillation_loss(recipe, logits, taught)) == pytest.approx(float(expected))
+
+
+def test_a_teacher_of_one_size_only_gets_that_size(tmp_path: Path) -> None:
+    seen = []
+
+    class Fixed(torch.nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            seen.append(tuple(images.shape))
+            return images.mean((2, 3))
+
+    Teacher(Fixed(), Preprocess(), Preprocess(), (48, 48))(torch.randn(2, 3, 32, 32))
+    Teacher(Fixed(), Preprocess(), Preprocess(), None)(torch.randn(2, 3, 32, 32))
+    assert seen == [(2, 3, 48, 48), (2, 3, 32, 32)]
+
+
+def test_a_teacher_of_other_classes_or_without_its_file_is_refused(tmp_path: Path) -> None:
+    _, file = timm_teacher(tmp_path, classes=5)
+    for recipe, words in (
+        (Recipe(teacher="test_resnet", teacher_weights=file), "knows 5 classes, and the data has 2"),
+        (Recipe(teacher="test_resnet", teacher_weights="nowhere"), "teacher_weights=nowhere: no such file"),
+        (Recipe(teacher="no_such_net", teacher_weights=file), "teacher=no_such_net"),
+    ):
+        with pytest.raises(RecipeError, match=words):
+            make_teacher(recipe, Preprocess(), 2)
