@@ -74,7 +74,7 @@ def test_the_loss_is_shared_between_the_labels_and_the_teachers_answer(data: Pat
     of_labels = -(0.9 * log[range(4), labels] + 0.1 * log.mean(1)).mean()
     of_teacher = -log[range(4), answers].mean()
     assert answers.tolist() != labels.tolist()
-    assert float(loss) == pytest.approx(float(0.7 * of_labels + 0.3 * of_teacher), rel=1e-4)
+    assert float(loss.detach()) == pytest.approx(float(0.7 * of_labels + 0.3 * of_teacher), rel=1e-4)
 
 
 def test_soft_distillation_is_the_divergence_at_a_temperature() -> None:

@@ -21,7 +21,7 @@ class Average:
     @torch.no_grad()
     def update(self, network: nn.Module, updates: int) -> None:
         """average += (1 - decay) * (network - average), after so many updates; early decays are smaller."""
-        decay = max(0.0, min(self.decay, 1 - (1 + updates) ** -POWER))
+        decay = max(0.0, min(self.decay, 1 - updates**-POWER))
         for name, tensor in network.state_dict().items():
             if tensor.is_floating_point():
                 self.tensors[name].lerp_(tensor, 1 - decay)

@@ -21,12 +21,13 @@ class Teacher(nn.Module):
 
     def __init__(self, network: nn.Module, own: Preprocess, student: Preprocess, size: tuple[int, int] | None) -> None:
         super().__init__()
-        self.network, self.size = network.eval().requires_grad_(False), size
+        self.network, self.size = network.requires_grad_(False), size
         mean, std = torch.tensor(own.mean), torch.tensor(own.std)
         theirs, spread = torch.tensor(student.mean), torch.tensor(student.std)
         # (x * spread + theirs - mean) / std
         self.scale = nn.Buffer((spread / std).view(1, 3, 1, 1))
         self.shift = nn.Buffer(((theirs - mean) / std).view(1, 3, 1, 1))
+        self.eval()
 
     def train(self, mode: bool = True) -> Teacher:
         return super().train(False)
