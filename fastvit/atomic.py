@@ -14,6 +14,12 @@ def check_writable(path: Path) -> None:
         raise ValueError(f"{path}: the folder {path.parent} may not be written to")
 
 
+def remove_leftovers(path: Path) -> None:
+    """Remove what processes that were killed while they wrote `path` have left."""
+    for leftover in path.parent.glob(f".{path.stem}.[0-9]*{path.suffix}"):
+        leftover.unlink(missing_ok=True)
+
+
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
     """Write to the path given; once that is complete and on the disk, it takes the place of `path`.

@@ -32,8 +32,8 @@ def draw(counts: Counts, classes: Sequence[str], path: Path) -> None:
     axes = figure.add_subplot(xlabel="answer", ylabel="folder", title=f"top-1 {counts.top1:.2f} %")
     axes.imshow(shares.numpy(), cmap="Blues", vmin=0, vmax=100)
     if len(classes) <= 100:  # more names would overlap
-        axes.set_xticks(range(len(classes)), classes, rotation=90)
-        axes.set_yticks(range(len(classes)), classes)
+        axes.set_xticks(range(len(classes)), classes, rotation=90, parse_math=False)
+        axes.set_yticks(range(len(classes)), classes, parse_math=False)
     if len(classes) <= 20:
         for row, column in shares.nonzero().tolist():
             share = float(shares[row, column])

@@ -8,13 +8,13 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
-import numpy
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from .confidence import Confidence
 from .data import DataError, Source, evaluation, open_source, some
+from .data.checks import check_range
 from .imagenet import CLASSES, WORDNET, synsets
 from .images import ImageError
 from .preprocess import Preprocess
@@ -55,10 +55,7 @@ def pictures_to_evaluate(data: str, split: str = "", *, num_classes: int | None 
         DataError: as `open_source` does, or a label is out of range, as where a test set's are secret.
     """
     source = open_source(data, split, num_classes=num_classes) if split else evaluation(data, num_classes=num_classes)
-    wrong = numpy.flatnonzero((source.labels < 0) | (source.labels >= len(source.classes)))
-    if len(wrong):
-        name, label = source.name(int(wrong[0])), source.labels[wrong[0]]
-        raise DataError(f"{name}: label {label}, expected 0 to {len(source.classes) - 1}; {len(wrong)} are like that")
+    check_range(source)
     return source
 
 
@@ -125,7 +122,7 @@ class BytePictures(Dataset[Sample]):
     def _check_unreadable(self) -> None:
         if (failed := len(self.unreadable)) > self.most_unreadable:
             prefix = f"{failed} pictures cannot be read, {self.most_unreadable} may: " if self.most_unreadable else ""
-            raise DataError(prefix + self.unreadable[0])
+            raise DataError(f"{prefix}{self.unreadable[0]}; or leave such pictures out with --most-unreadable")
         if failed == len(self):
             raise DataError(f"{self.source.where}: not one of its pictures can be read: {self.unreadable[0]}")
 
@@ -143,7 +140,8 @@ def match_classes(folders: Sequence[str], cfg: Mapping[str, Any]) -> list[int]:
     ImageNet's go by WordNet's number, as in n01440764; folders that are numbers, as ImageNet-V2's, by their value.
     """
     known = cfg.get("label_names")
-    if cfg["num_classes"] == CLASSES and all(WORDNET.fullmatch(folder) for folder in folders):
+    own = known is not None and set(folders) <= set(known)
+    if not own and cfg["num_classes"] == CLASSES and all(WORDNET.fullmatch(folder) for folder in folders):
         known = synsets()
     unknown = [folder for folder in folders if known is None or folder not in known]
     if unknown and (numbers := _as_numbers(folders, cfg["num_classes"])):

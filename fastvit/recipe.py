@@ -18,6 +18,19 @@ GROWTH = 0.7  # the part of the run over which the pictures grow from start_size
 PRECISIONS = ("float32", "bfloat16", "float16", "float64")
 
 
+RANGES = {
+    **dict.fromkeys(("label_smoothing", "random_erasing", "ema_decay", "distillation_alpha", "drop_path"), (0, 1)),
+    **dict.fromkeys(("learning_rate", "min_learning_rate", "warmup_learning_rate", "weight_decay"), (0, 1e3)),
+    **dict.fromkeys(("warmup_epochs", "cooldown_epochs", "clip_gradient", "color_jitter"), (0, 1e6)),
+    **dict.fromkeys(("mixup", "cutmix"), (0, 1e3)),
+    "smallest_area": (1e-6, 1),
+    "crop": (1e-6, 1),
+    "layer_decay": (0, 1),
+    "temperature": (1e-6, 1e6),
+    "seed": (0, 2**63 - 1),
+}  # of numbers, what makes sense
+
+
 class RecipeError(ValueError):
     """An option that cannot work; the message names it."""
 
@@ -91,6 +104,9 @@ class Recipe:
         ):
             if getattr(self, name) < least:
                 raise RecipeError(f"{name}={getattr(self, name)}: expected at least {least}")
+        for name, (low, high) in RANGES.items():
+            if not low <= getattr(self, name) <= high:  # also refuses nan
+                raise RecipeError(f"{name}={getattr(self, name)}: expected {low:g} to {high:g}")
         if self.precision not in PRECISIONS:
             raise RecipeError(
                 f"precision={self.precision!r}: expected {', '.join(PRECISIONS[:-1])} or {PRECISIONS[-1]}"

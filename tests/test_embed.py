@@ -435,7 +435,7 @@ def test_wrong_arguments_are_one_line(model: Path, data: Path, tmp_path: Path, m
         ([tmp_path / "none.safetensors", data, tmp_path / "out"], "no such weights file"),
         ([model, tmp_path / "none", tmp_path / "out"], "no such file or folder"),
         ([model, data, tmp_path / "file"], "file"),
-        ([model, data, tmp_path / "out", "--outputs=logit"], "expected --output features or head"),
+        ([model, data, tmp_path / "out", "--outputs=logit"], "expected --outputs features or head"),
         ([model, data, tmp_path / "out", "--dtype=int8"], "float16"),
         ([model, data, tmp_path / "out", "--precision=int8"], "int8"),
         ([model, data, tmp_path / "out", "--engine=tensorrt"], "tensorrt"),

@@ -24,8 +24,8 @@ def data(tmp_path: Path) -> Path:
     return write_pictures(tmp_path / "data", train=4, val=2)
 
 
-def timm_teacher(tmp_path: Path, classes: int = 2) -> tuple[torch.nn.Module, str]:
-    network = timm.create_model("test_resnet", num_classes=classes).eval()
+def timm_teacher(tmp_path: Path, classes: int = 2, name: str = "test_resnet") -> tuple[torch.nn.Module, str]:
+    network = timm.create_model(name, num_classes=classes).eval()
     randomize(network)
     save_file(network.state_dict(), tmp_path / "teacher.safetensors")
     return network, str(tmp_path / "teacher.safetensors")
@@ -38,12 +38,13 @@ def our_teacher(tmp_path: Path) -> tuple[fastvit.FastViT, str]:
     return network, str(tmp_path / "ours.safetensors")
 
 
-def test_a_network_of_timms_is_asked_in_its_own_normalization(tmp_path: Path) -> None:
-    network, file = timm_teacher(tmp_path)
-    recipe = Recipe(teacher="test_resnet", teacher_weights=file)
+@pytest.mark.parametrize("name", ["test_resnet", "test_convnext", "test_vit"])  # whose classifiers stand elsewhere
+def test_a_network_of_timms_is_asked_in_its_own_normalization(tmp_path: Path, name: str) -> None:
+    network, file = timm_teacher(tmp_path, name=name)
+    recipe = Recipe(teacher=name, teacher_weights=file)
     teacher = make_teacher(recipe, ZERO_TO_ONE, 2)
     assert teacher is not None
-    pixels = torch.rand(3, 3, 64, 64)
+    pixels = torch.rand(3, 3, *network.pretrained_cfg["input_size"][1:])
     mean, std = (torch.tensor(network.pretrained_cfg[name]).view(1, 3, 1, 1) for name in ("mean", "std"))
     with torch.no_grad():
         expected = network((pixels - mean) / std)

@@ -3,6 +3,9 @@
 import json
 import os
 import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +21,11 @@ from typer.testing import CliRunner
 
 import fastvit
 from fastvit.commands.train import main
-from fastvit.data import DataError
+from fastvit.data import DataError, open_source
 from fastvit.recipe import NAMES, Recipe, RecipeError
 from fastvit.training import RECIPES, Run, Stopped
 from fastvit.training.curves import Line, Metrics
+from fastvit.training.files import absolute
 
 app = typer.Typer()
 app.command()(main)
@@ -65,15 +69,17 @@ def same_weights(first: Run, second: Run) -> None:
 # Stopping and going on
 
 
-@pytest.mark.parametrize("stop", [1, 2, 3])
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # of Python 3.12 on, at torch's workers
+@pytest.mark.parametrize(("stop", "workers"), [(1, 0), (2, 0), (3, 1)])
 def test_a_run_stopped_anywhere_and_resumed_ends_with_the_very_weights_of_one_never_stopped(
-    data: Path, tmp_path: Path, stop: int
+    data: Path, tmp_path: Path, stop: int, workers: int
 ) -> None:
-    whole = small_run(data, tmp_path / "whole")
+    """Where workers read the pictures, nothing but the run itself seeds this process."""
+    whole = small_run(data, tmp_path / "whole", workers=workers)
     whole.train()
-    stop_after(small_run(data, tmp_path / "stopped"), stop)
+    stop_after(small_run(data, tmp_path / "stopped", workers=workers), stop)
     torch.manual_seed(99)  # another process starts from anywhere
-    resumed = small_run(data, tmp_path / "stopped")
+    resumed = small_run(data, tmp_path / "stopped", workers=workers)
     assert resumed.updates == stop
     resumed.train()
     assert losses(resumed) == losses(whole) and len(whole.history) == 2
@@ -141,6 +147,23 @@ def test_a_second_interrupt_does_not_wait(data: Path, tmp_path: Path, monkeypatc
     assert result.exit_code == 130 and "goes on from the last checkpoint" in result.output
 
 
+def test_a_signal_to_all_its_processes_ends_a_run_as_one_to_it_does(data: Path, tmp_path: Path) -> None:
+    """As timeout, systemd and cluster schedulers send it; the workers must not die before the state is written."""
+    given = [each for each in arguments(data, tmp_path / "run", epochs=4000) if "workers" not in each]
+    command = [sys.executable, "-m", "fastvit", "train", *given, "--workers=2"]
+    quiet = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    run = subprocess.Popen(command, start_new_session=True, text=True, stderr=subprocess.PIPE, env=quiet)
+    deadline = time.monotonic() + 120
+    while not list((tmp_path / "run").glob("checkpoints/0*.pt")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.killpg(run.pid, signal.SIGTERM)
+    _, said = run.communicate(timeout=60)
+    assert run.returncode == 128 + signal.SIGTERM, said
+    assert said.count("\n") == 1 and "the same command goes on from there" in said
+    newest = max(path.name for path in (tmp_path / "run/checkpoints").iterdir())
+    assert f"stopped after update {int(newest[:9])} of" in said
+
+
 def test_a_finished_run_is_not_trained_further(data: Path, tmp_path: Path) -> None:
     one_epoch = arguments(data, tmp_path / "run", epochs=1, warmup_epochs=0)
     assert CliRunner().invoke(app, one_epoch).exit_code == 0
@@ -148,6 +171,9 @@ def test_a_finished_run_is_not_trained_further(data: Path, tmp_path: Path) -> No
     result = CliRunner().invoke(app, one_epoch)
     assert result.exit_code == 0 and "resumed after update 2 of 2, epoch 1" in result.output
     assert (tmp_path / "run/model.safetensors").read_bytes() == before
+    (tmp_path / "run/metrics.jsonl").unlink()
+    result = CliRunner().invoke(app, one_epoch)
+    assert result.exit_code == 0 and "done before" in result.output
 
 
 # Checkpoints
@@ -207,6 +233,26 @@ def test_checkpoints_that_cannot_be_read_are_one_line(data: Path, tmp_path: Path
     result = CliRunner().invoke(app, arguments(data, tmp_path / "run"))
     assert result.exit_code == 2 and result.output.count("\n") == 1
     assert str(path) in result.output and f"remove {path.parent} to start anew" in result.output
+
+
+@pytest.mark.parametrize("keep", [1, 2])
+def test_what_is_saved_after_a_damaged_checkpoint_takes_its_place(data: Path, tmp_path: Path, keep: int) -> None:
+    run = small_run(data, tmp_path / "run")
+    run.train()
+    newest, _ = run.checkpoints.paths()
+    newest.write_bytes(b"damaged")
+    stop_after(small_run(data, tmp_path / "run", keep=keep), 3)
+    assert small_run(data, tmp_path / "run").updates == 3
+    assert len(run.checkpoints.paths()) == keep and newest not in run.checkpoints.paths()
+
+
+def test_what_a_kill_leaves_half_written_is_removed_by_the_next_run(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "run/checkpoints").mkdir(parents=True)
+    left = [".model.17.safetensors", ".metrics.17.jsonl", ".curves.17.png", ".recipe.17.yaml"]
+    for name in (*left, "checkpoints/.000000002.17.pt", ".mine"):
+        (tmp_path / "run" / name).touch()
+    small_run(data, tmp_path / "run").save()
+    assert [path.name for path in (tmp_path / "run").rglob(".*")] == [".mine"]
 
 
 def test_other_options_than_the_checkpoints_are_named(data: Path, tmp_path: Path) -> None:
@@ -271,8 +317,28 @@ def test_its_recipe_file_repeats_a_run_by_one_command(data: Path, tmp_path: Path
     assert set(said) == {*NAMES, "data", "validation"} and said["weight_decay"] == 0.03
 
 
+def test_a_recipe_file_means_the_same_in_every_folder(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(data.parent)
+    fastvit.save(fastvit.create_model("fastvit_t8", num_classes=2), data.parent / "start.safetensors")
+    first = CliRunner().invoke(app, arguments("data", tmp_path / "first", weights="start.safetensors"))
+    assert first.exit_code == 0, first.output
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    again = CliRunner().invoke(app, ["--config=../first/recipe.yaml", "--output=again", "--device=cpu", "--workers=0"])
+    assert again.exit_code == 0, again.output
+    assert absolute("d/{split}-{0..3}.tar") == str(tmp_path / "elsewhere/d/{split}-{0..3}.tar")
+    assert absolute("torch/cifar10:d") == f"torch/cifar10:{tmp_path}/elsewhere/d"
+    assert [absolute(name) for name in ("hfds/cifar10", "fastvit_t8.cifar10", "")] == [
+        "hfds/cifar10", "fastvit_t8.cifar10", "",
+    ]  # fmt: skip
+
+
 def test_options_go_over_the_file_and_the_file_over_the_preset(data: Path, tmp_path: Path) -> None:
-    (tmp_path / "own.yaml").write_text(f"data: {data}\nepochs: 7\nlayer_decay: 0.7\nsize: 32\n")
+    (tmp_path / "own.yaml").write_text(
+        f"data: {data}\nepochs: 7\nlayer_decay: 0.7\nsize: 32\nmin_learning_rate: 1e-5\n"
+    )
     given = [
         "--recipe=finetune",
         f"--config={tmp_path}/own.yaml",
@@ -285,6 +351,7 @@ def test_options_go_over_the_file_and_the_file_over_the_preset(data: Path, tmp_p
     assert result.exit_code == 0, result.output
     said = yaml.safe_load((tmp_path / "run/recipe.yaml").read_text())
     assert (said["epochs"], said["layer_decay"], said["learning_rate"]) == (1, 0.7, 5e-5)
+    assert said["min_learning_rate"] == 1e-5  # a word to YAML
 
 
 @pytest.mark.parametrize(
@@ -362,6 +429,9 @@ def test_every_preset_is_a_recipe_with_a_source(tmp_path: Path) -> None:
         ({"distillation": "firm"}, "distillation='firm': expected hard or soft"),
         ({"teacher": "resnet17"}, "teacher=resnet17"),
         ({"teacher_weights": "file"}, "teacher_weights without a teacher"),
+        ({"clip_gradient": -1}, "clip_gradient=-1.0: expected 0 to"),
+        ({"smallest_area": "nan"}, "smallest_area=nan: expected"),
+        ({"seed": -1}, "seed=-1: expected 0"),
         ({"recipe": "cake"}, "--recipe cake: expected fastvit_paper, finetune, small_data"),
     ],
 )
@@ -515,6 +585,16 @@ def test_data_errors_name_the_folder_and_what_to_do(tmp_path: Path) -> None:
     assert error(only_train) == f"{only_train}/test/green: no pictures in it; add some or remove the folder"
     Image.new("RGB", (32, 32)).save(only_train / "test/green/0.png")
     assert f"only in {only_train}/train: blue, red; only in {only_train}/test: green;" in error(only_train)
+
+
+def test_held_out_labels_out_of_range_are_told_before_training(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = open_source(data, "val")
+    secret.labels[2] = -1  # as those of a test set whose labels are secret
+    monkeypatch.setattr("fastvit.training.state.held_out", lambda *_, **__: secret)
+    with pytest.raises(DataError, match="label -1, expected 0 to 1; 1 of 4 labels are like that"):
+        small_run(data, tmp_path / "run")
 
 
 def test_held_out_data_may_be_elsewhere(data: Path, tmp_path: Path) -> None:

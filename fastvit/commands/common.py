@@ -22,8 +22,9 @@ def fail(error: Exception, status: int = 2) -> NoReturn:
 def working(what: str) -> Iterator[None]:
     """Say on a terminal's standard error what takes its time."""
     from rich.console import Console
+    from rich.markup import escape
 
-    with Console(stderr=True).status(what):
+    with Console(stderr=True).status(escape(what)):
         yield
 
 

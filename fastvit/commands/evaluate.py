@@ -221,6 +221,9 @@ def _print(summary: dict[str, Any], json: bool) -> None:
 def _print_classes(rows: list[dict[str, Any]]) -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
+
+    from fastvit.images import display_name
 
     counted = [row for row in rows if row["images"]]  # there may be classes without pictures
     shown = rows if len(rows) <= ROWS else sorted(counted, key=lambda row: float(row["top1"]))[:ROWS]
@@ -230,5 +233,5 @@ def _print_classes(rows: list[dict[str, Any]]) -> None:
         column.justify = "right"
     for row in shown:
         top1 = f"{row['top1']:.2f}" if row["images"] else "-"
-        table.add_row(row["name"], str(row["images"]), str(row["right"]), top1)
+        table.add_row(Text(display_name(row["name"])), str(row["images"]), str(row["right"]), top1)
     Console().print(table)

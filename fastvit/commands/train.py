@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from fastvit.training.curves import Line
 
 EVERY_SECONDS = 30  # between two lines of progress where there is no terminal to draw a bar on
+PRESETS = "A preset to start from, which --config and the options below go over. " + " ".join(
+    f"{name}: {preset.about}." for name, preset in RECIPES.items()
+)
 SHOWN = 20  # of the pictures that could not be read
 
 
@@ -41,7 +44,7 @@ def main(
     ] = "",
     output: Annotated[Path, typer.Option(help="The folder that receives everything.")] = Path("runs/train"),
     config: Annotated[Path | None, typer.Option(help="A recipe.yaml to start from: that of a run repeats it.")] = None,
-    recipe: Annotated[str, typer.Option(help="fastvit_paper, finetune or small_data, to start from.")] = "",
+    recipe: Annotated[str, typer.Option(help=PRESETS)] = "",
     validation: Annotated[str, typer.Option(help="Held-out data, if it is not in DATA.")] = "",
     workers: Annotated[int, typer.Option(help="Processes that read pictures, for each that trains.", min=0)] = 2,
     device: Annotated[str, typer.Option(help="cpu, cuda, mps ... (default: the fastest there is).")] = "",
@@ -64,10 +67,13 @@ def main(
 
     run = None
     quiet = json or int(os.environ.get("RANK", "0")) > 0
-    logging.getLogger("fastvit").addHandler(logging.StreamHandler(sys.stderr))
+    said = logging.StreamHandler(sys.stderr)
+    logging.getLogger("fastvit").addHandler(said)
     try:
         with warnings.catch_warnings():
-            if not quiet:
+            if quiet:
+                warnings.simplefilter("ignore")
+            else:
                 warnings.showwarning = lambda message, *_: typer.echo(f"warning: {message}", err=True)
             chosen, data, validation = _chosen(data, validation, config, recipe, options)
             with nullcontext() if quiet else working(f"opening {data}"):
@@ -84,8 +90,11 @@ def main(
                 )
         if run.processes.main:
             write_recipe(output / "recipe.yaml", chosen, data, validation)
-        _train(run, Console(highlight=False, soft_wrap=True, quiet=quiet))
+        _train(run, Console(highlight=False, markup=False, soft_wrap=True, quiet=quiet))
+        run.processes.close()
     except Stopped as stopped:
+        if run:
+            run.processes.close()
         if not quiet:
             typer.echo(f"{stopped} of {run.total if run else 0}; the same command goes on from there", err=True)
         raise typer.Exit(128 + stopped.signal) from None
@@ -94,6 +103,8 @@ def main(
         raise typer.Exit(130) from None
     except (ValueError, OSError) as error:  # of our own messages, of the disk's, or of timm's about an option
         fail(error)
+    finally:
+        logging.getLogger("fastvit").removeHandler(said)
     if json and run.processes.main:
         import json as format_json
 
@@ -163,7 +174,8 @@ def _train(run: Run, console: Console) -> None:
             console.print(f"  {line}")
         if len(run.unreadable) > SHOWN:
             console.print(f"  and {len(run.unreadable) - SHOWN} more")
-    console.print(f"{run.output / 'model.safetensors'}: top-1 {run.history[-1]['top1']:.2f} %")
+    top1 = f"top-1 {run.history[-1]['top1']:.2f} %" if run.history else "done before"
+    console.print(f"{run.output / 'model.safetensors'}: {top1}")
 
 
 class Progress:

@@ -38,7 +38,8 @@ class Archive(Packed):
         self.where = str(archive)
         pictures, folders = _listed(archive)
         depth = _wrapping({parts for parts, _ in pictures})
-        folders = {parts[depth:] for parts in folders}
+        around = pictures[0][0][:depth] if pictures else ()
+        folders = {parts[depth:] for parts in folders if parts[:depth] == around}
         split = _split(archive, splits, folders)
         if split:
             depth += 1

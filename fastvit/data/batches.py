@@ -10,8 +10,9 @@ from __future__ import annotations
 import random
 import signal
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy
 import torch
@@ -22,6 +23,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from ..images import ImageError
 from .source import DataError, Source
 
+Item = TypeVar("Item")
 Transform = Callable[[Image.Image], Tensor]
 
 MOST_IN_A_ROW = 1000  # unreadable pictures, after which something else is wrong
@@ -146,8 +148,18 @@ def training_batches(pictures: TrainingPictures, draws: Draws, *, workers: int, 
 
 
 def ignore_interrupts(worker: int) -> None:
-    """Ctrl-C is for the process that trains, which goes on to the next checkpoint and needs its workers till then."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """A signal to all is for the process that trains, which needs its workers until it has written its state."""
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.SIG_IGN)
+
+
+@contextmanager
+def closing_workers(batches: Iterator[Item]) -> Iterator[Iterator[Item]]:
+    """End a loader's workers with the block: no signal does, and an error may keep its iterator for long."""
+    try:
+        yield batches
+    finally:
+        getattr(batches, "_shutdown_workers", lambda: None)()
 
 
 def _collate(samples: Sequence[tuple[Tensor, int, list[str]]]) -> Batch:

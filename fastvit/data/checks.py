@@ -7,8 +7,8 @@ import numpy
 from .source import DataError, Source, some
 
 
-def check_labels(source: Source) -> None:
-    """A DataError if a label is out of range or a class has no picture."""
+def check_range(source: Source) -> None:
+    """A DataError if a label is out of range, as where a test set's are secret."""
     wrong = numpy.flatnonzero((source.labels < 0) | (source.labels >= len(source.classes)))
     if len(wrong):
         first = int(wrong[0])
@@ -16,6 +16,11 @@ def check_labels(source: Source) -> None:
             f"{source.name(first)}: label {source.labels[first]}, expected 0 to {len(source.classes) - 1}; "
             f"{len(wrong)} of {len(source)} labels are like that"
         )
+
+
+def check_labels(source: Source) -> None:
+    """A DataError if a label is out of range or a class has no picture."""
+    check_range(source)
     counts = numpy.bincount(source.labels, minlength=len(source.classes))
     if empty := [name for name, count in zip(source.classes, counts, strict=True) if not count]:
         raise DataError(

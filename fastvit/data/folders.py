@@ -51,6 +51,20 @@ def is_picture(name: str) -> bool:
 
 def _pictures(folder: Path) -> Iterator[str]:
     """Their paths, from the folder above on."""
-    for parent, _, names in os.walk(folder, followlinks=True):  # data sets are often farms of links
+    for parent, folders, names in os.walk(folder, onerror=_refuse, followlinks=True):  # data sets are farms of links
+        here = os.path.realpath(parent)
+        folders[:] = [name for name in folders if not _is_around(os.path.join(parent, name), here)]
         inside = os.path.relpath(parent, folder.parent)
         yield from (os.path.join(inside, name) for name in names if is_picture(name))
+
+
+def _is_around(folder: str, here: str) -> bool:
+    """Whether it is a link back to a folder that `here` is in: to follow it would have no end."""
+    if not os.path.islink(folder):
+        return False
+    target = os.path.realpath(folder)
+    return os.path.commonpath([target, here]) == target
+
+
+def _refuse(error: OSError) -> None:
+    raise DataError(f"{error.filename}: cannot be read ({error.strerror}); change its permissions or remove it")

@@ -57,14 +57,14 @@ class HuggingFace(Source):
         DataError: the datasets library is missing, or the data set, or its columns "image" and "label".
     """
 
-    def __init__(self, name: str, split: str, cache: Path | None = None) -> None:
+    def __init__(self, name: str, split: str) -> None:
         self.where = f"{name}, split {split}"
         try:
             from timm.data.readers.reader_hfds import ReaderHfds
         except (ImportError, SystemExit):
             raise DataError(f"{name}: {MISSING}") from None
         try:
-            root = str(cache) if cache else None
+            root = None
             self.reader: Any = ReaderHfds(name.partition("/")[2], root, split=SPLITS.get(split, split))
         except Exception as error:  # of the library's many kinds: no such name, split or column, no network
             raise DataError(f"{self.where}: {_reason(error)}") from None

@@ -66,7 +66,9 @@ def _first(data: str | Path, splits: Sequence[str], num_classes: int | None) -> 
     library, _, rest = name.partition("/")
     if library == "torch" and rest:
         dataset, _, root = rest.partition(":")
-        return Torchvision(f"torch/{dataset}", Path(root or "."), splits[0] or "validation", download=bool(root))
+        return Torchvision(
+            f"torch/{dataset}", Path(root or ".").expanduser(), splits[0] or "validation", download=bool(root)
+        )
     if library == "hfds" and rest:
         return _of_hugging_face(name, splits)
     if os.path.isdir(name):

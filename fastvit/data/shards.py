@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -63,6 +64,10 @@ class Shards(Packed):
         self.classes = self._classes(labels, num_classes)
         self.labels = self._numbers(labels)
 
+    @cached_property
+    def root(self) -> str:
+        return os.path.commonpath([path.parent for path in self.archives])
+
     def order(self, generator: torch.Generator) -> Tensor:
         """Shards in a random order, and the pictures of every 16 of them, which are next to each other, in another."""
         shards = torch.randperm(len(self.archives), generator=generator).tolist()
@@ -72,8 +77,13 @@ class Shards(Packed):
 
     def _classes(self, labels: list[str], num_classes: int | None) -> list[str]:
         if self.labels_of.is_file():
-            names = self.labels_of.read_text(encoding="utf-8", errors="replace").split("\n")
-            return [name.strip() for name in names[: len(names) - (not names[-1].strip())]]
+            lines = self.labels_of.read_text(encoding="utf-8-sig", errors="replace").rstrip().split("\n")
+            names = [line.strip() for line in lines]
+            for number, name in enumerate(names):
+                if not name or name in names[:number]:
+                    what = f"{name} is there twice" if name else "is empty"
+                    raise DataError(f"{self.labels_of}: line {number + 1} {what}; expected the name of a class in each")
+            return names
         largest = max(map(_number, set(labels)))
         if largest < 0:
             return sorted(set(labels))

@@ -50,6 +50,11 @@ class Source(ABC):
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def root(self) -> str:
+        """The folder or archive with which the names of its pictures begin."""
+        return self.where
+
     @abstractmethod
     def name(self, index: int) -> str:
         """What a message calls this picture, in one line."""

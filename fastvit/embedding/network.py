@@ -39,7 +39,7 @@ class FeatureNetwork:
     def __init__(self, job: Job) -> None:
         if job.output not in ("", *OUTPUTS) or job.dtype not in DTYPES:
             raise ValueError(
-                f"--output {job.output or OUTPUTS[0]} --dtype {job.dtype}: expected --output {' or '.join(OUTPUTS)}, "
+                f"--outputs {job.output or OUTPUTS[0]} --dtype {job.dtype}: expected --outputs {' or '.join(OUTPUTS)}, "
                 f"and --dtype {' or '.join(DTYPES)}"
             )
         if job.precision == "int8":
@@ -50,7 +50,7 @@ class FeatureNetwork:
         self.digest = weights_digest(self.model)
         self.output = job.output or ("head" if _embeds(self.model) else "features")
         if self.output == "head" and not self.model.num_classes:
-            raise ValueError(f"{job.model}: has no head; leave out --output head, for the pooled features")
+            raise ValueError(f"{job.model}: has no head; leave out --outputs head, for the pooled features")
         if self.output == "features":
             self.model.reset_classifier(0)
         self.width = self.model.num_classes or self.model.head_hidden_size

@@ -9,8 +9,8 @@ from pathlib import Path, PurePosixPath
 import numpy
 
 from ..data import HELD_OUT, DataError, Source, open_source
-from ..data.archives import Member, members
 from ..data.folders import is_picture
+from ..data.members import Member, members
 from ..data.packed import Index, Packed
 from ..data.shards import LABEL, is_shard
 from ..data.source import Names
@@ -65,10 +65,7 @@ def open_pictures(data: str, split: str = "") -> Source:
 
 def stored_name(source: Source, index: int) -> str:
     """A name in the files: that in its folder or archive, so the data may be moved; one line of valid text."""
-    root = source.where
-    if isinstance(source, Packed) and len(source.archives) > 1:
-        root = os.path.commonpath([path.parent for path in source.archives])
-    return source.name(index).removeprefix(display_name(os.path.join(root, "")))
+    return source.name(index).removeprefix(display_name(os.path.join(source.root, "")))
 
 
 def _place(data: Path, split: str) -> tuple[Path, str]:

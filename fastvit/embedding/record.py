@@ -12,11 +12,12 @@ from typing import Any
 from ..atomic import replacing
 from ..data import DataError, Source
 from .job import Job
-from .network import FeatureNetwork
+from .network import DTYPES, FeatureNetwork
 from .pictures import stored_name
 
 NAME = "embed.json"
-INFORMATIVE = ("model",)  # the digest of the weights counts, not what they are called
+KINDS = {"pictures": int, "rows": int, "width": int, "dtype": str, "classes": list}
+INFORMATIVE = ("model", "data")  # digests count, not what weights and pictures are called or where they lie
 
 
 def record_of(job: Job, network: FeatureNetwork, source: Source) -> dict[str, Any]:
@@ -75,8 +76,10 @@ def read_record(folder: Path) -> dict[str, Any]:
         raise DataError(f"{path}: no such file; expected a folder that fastvit embed made") from None
     except (ValueError, OSError) as error:
         raise DataError(f"{path}: cannot be read ({error}); use another folder") from None
-    if not isinstance(record, dict) or not {"pictures", "rows", "width", "dtype", "classes"} <= record.keys():
+    if not isinstance(record, dict) or not all(isinstance(record.get(key), kind) for key, kind in KINDS.items()):
         raise DataError(f"{path}: not written by fastvit embed; use another folder")
+    if record["rows"] < 1 or record["width"] < 1 or record["dtype"] not in DTYPES:
+        raise DataError(f"{path}: damaged; use another folder")
     return record
 
 

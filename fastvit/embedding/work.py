@@ -59,7 +59,7 @@ def embed_parts(
                 unreadable = [Unreadable(stored_name(source, i), read) for i, read in batch if isinstance(read, str)]
                 lost += unreadable
                 skipped += unreadable
-                check_unreadable(lost, allowed)
+                check_unreadable(lost, allowed, job.most_unreadable - allowed)
                 if pixels:
                     features[len(rows) : len(rows) + len(pixels)] = network(list(pixels.values()))
                     rows += pixels
@@ -69,11 +69,13 @@ def embed_parts(
             write_part(parts.path(part), names, labels, features[: len(rows)], skipped, record)
 
 
-def check_unreadable(lost: Sequence[Unreadable], allowed: int) -> None:
-    """Raises DataError: more than allowed."""
+def check_unreadable(lost: Sequence[Unreadable], allowed: int, before: int = 0) -> None:
+    """Raises DataError: more than allowed, besides so many that an earlier run left out."""
     if len(lost) > allowed:
         reasons = some([each.reason for each in lost], 1)
-        raise DataError(f"{reasons}; repair it, or leave such pictures out with --most-unreadable {len(lost)} or more")
+        raise DataError(
+            f"{reasons}; repair it, or leave such pictures out with --most-unreadable {before + len(lost)} or more"
+        )
 
 
 def _batches(

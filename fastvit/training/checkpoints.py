@@ -37,8 +37,12 @@ class Checkpoints:
             try:
                 torch.save(state, temporary)
             except RuntimeError as error:  # torch says so of a full disk
-                raise OSError(f"{path}: cannot be written ({str(error).splitlines()[0]})") from None
-        for old in self.paths()[self.keep :]:
+                raise OSError(f"{path}: cannot be written, is the disk full? ({str(error).splitlines()[0]})") from None
+        later: list[Path] = []
+        kept: list[Path] = []
+        for each in self.paths():
+            (later if each.name > path.name else kept).append(each)
+        for old in (*later, *kept[self.keep :]):  # later ones were damaged: the run went on from before them
             old.unlink(missing_ok=True)
         return path
 

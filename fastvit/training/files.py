@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,26 @@ from ..atomic import replacing
 from ..recipe import NAMES, Recipe, RecipeError
 
 DATA = ("data", "validation")  # what stands beside the recipe
+PATHS = (*DATA, "weights", "teacher", "teacher_weights")
 
 
 def write_recipe(path: Path, recipe: Recipe, data: str, validation: str) -> None:
-    text = yaml.safe_dump({"data": data, "validation": validation, **asdict(recipe)}, sort_keys=False)
+    lines = {"data": data, "validation": validation, **asdict(recipe)}
+    lines |= {name: absolute(str(lines[name])) for name in PATHS}
+    text = yaml.safe_dump(lines, sort_keys=False)
     with replacing(path) as temporary:
-        temporary.write_text(f"# fastvit train --config {path.name} --output FOLDER repeats this run.\n{text}")
+        temporary.write_text(
+            f"# fastvit train --config {path.name} --output FOLDER repeats this run, in as many processes.\n{text}"
+        )
+
+
+def absolute(name: str) -> str:
+    """What is a path, or a pattern of paths, from the root on, so that it means the same in every folder."""
+    library, separator, folder = name.partition(":")
+    if name.startswith("torch/") and separator:
+        return f"{library}:{os.path.abspath(os.path.expanduser(folder))}"
+    pattern = "{" in name and "://" not in name
+    return os.path.abspath(name) if name and (pattern or os.path.exists(name)) else name
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
@@ -38,7 +53,17 @@ def read_recipe(path: Path) -> dict[str, Any]:
         raise RecipeError(f"{path}: no options of fastvit train: {', '.join(unknown)}")
     for name, value in given.items():
         kind = type(getattr(Recipe, name)) if name in NAMES else str
+        if kind is float and isinstance(value, str) and _is_number(value):
+            given[name] = value = float(value)  # to YAML, 1e-3 is a word
         accepted = (int, float) if kind is float else kind
         if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
             raise RecipeError(f"{path}: {name} is {value!r}, expected a {kind.__name__}")
     return given
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 from ..data import Source
-from ..data.batches import ignore_interrupts
+from ..data.batches import closing_workers, ignore_interrupts
 from ..evaluation import predictions
 from ..images import ImageError
 from ..model import FastViT
@@ -53,9 +53,11 @@ class Judge:
         batches: Iterable[Readable] = DataLoader(
             self.pictures, share, num_workers=self.workers, collate_fn=_readable, worker_init_fn=ignore_interrupts
         )
-        for logits, labels in predictions(folded, _noting(batches, lines), device):
-            best = logits.topk(min(5, logits.shape[1])).indices == labels[:, None]
-            counts += torch.tensor([best[:, 0].sum(), best.sum(), F.cross_entropy(logits, labels, reduction="sum")])
+        with closing_workers(iter(batches)) as read:
+            for logits, labels in predictions(folded, _noting(read, lines), device):
+                best = logits.topk(min(5, logits.shape[1])).indices == labels[:, None]
+                loss = F.cross_entropy(logits, labels, reduction="sum")
+                counts += torch.tensor([best[:, 0].sum(), best.sum(), loss])
         unreadable(lines)
         right, among_five, loss = self.processes.sum(counts).tolist()
         return {

@@ -29,7 +29,11 @@ class Processes:
     """index: of this process; number: of all; main: whether it is the one that writes."""
 
     def __init__(self, device: str, precision: str, tracker: str, output: Path) -> None:
+        if torch.cuda.is_available() and (rank := os.environ.get("LOCAL_RANK")):
+            torch.cuda.set_device(int(rank))  # before anything is tried on it: each process on its own
         wanted = choose_device(device)
+        if wanted.type == "cuda" and wanted.index is not None:
+            torch.cuda.set_device(wanted)  # accelerate says cuda and means this one
         if tracker and tracker not in TRACKERS:
             raise RecipeError(f"--tracker {tracker}: expected {' or '.join(TRACKERS)}")
         if tracker and not find_spec(TRACKERS[tracker]):
@@ -50,6 +54,7 @@ class Processes:
             log_with=tracker or None,
             project_dir=str(output),
         )
+        self.accelerator.gradient_accumulation_steps = 1  # the run itself divides by the parts it takes
         self.tracked = bool(tracker)
         if wanted.index is not None and self.number == 1:
             self.device = wanted
@@ -189,5 +194,10 @@ class Processes:
             self.accelerator.log({name: value for name, value in line.items() if name != "update"}, step=update)
 
     def end(self) -> None:
-        if self.tracked:
-            self.accelerator.end_training()
+        for tracker in self.accelerator.trackers:
+            tracker.finish()
+
+    def close(self) -> None:
+        """Take leave of the others; nothing can be asked of them any more."""
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()

@@ -24,7 +24,7 @@ from ..data import (
     TrainingPictures,
     training_batches,
 )
-from ..data.batches import seed_everything
+from ..data.batches import closing_workers, seed_everything
 from ..recipe import RecipeError
 from .curves import Line, can_draw, draw
 from .signals import StopSignals
@@ -58,8 +58,13 @@ class Run(State):
         """
         self._saved = self._told = time.perf_counter()
         self.processes.start_tracking(asdict(self.recipe))
-        with StopSignals() as signals:
-            batches = self._batches()
+        try:
+            self._train(report, epoch_done)
+        finally:
+            self.processes.end()
+
+    def _train(self, report: Report | None, epoch_done: Callable[[Line], None] | None) -> None:
+        with StopSignals() as signals, closing_workers(self._batches()) as batches:
             while self.updates < self.total:
                 loss = self._update(batches)
                 self.updates += 1
@@ -71,7 +76,6 @@ class Run(State):
                 elif self.updates % LINE_EVERY == 0 and self._due():
                     self.save()
                 self._stop_if_told(signals)
-        self.processes.end()
 
     def _batches(self) -> Iterator[Batch]:
         recipe, processes = self.recipe, self.processes
@@ -124,7 +128,7 @@ class Run(State):
         loss: Tensor = self.loss(logits, targets)
         if self.teacher:
             with self.processes.accelerator.autocast():
-                taught = self.teacher(images)
+                taught = self.teacher(images.float())
             share = recipe.distillation_alpha
             loss = (1 - share) * loss + share * distillation_loss(recipe, logits, taught)
         return loss

@@ -11,7 +11,7 @@ import timm.optim
 import torch
 from torch import Tensor
 
-from ..atomic import check_writable
+from ..atomic import check_writable, remove_leftovers
 from ..checkpoint import save
 from ..data import (
     DataError,
@@ -19,6 +19,7 @@ from ..data import (
     Source,
     TrainingPictures,
     check_labels,
+    check_range,
     check_same_classes,
     evaluation,
     held_out,
@@ -36,6 +37,7 @@ from .start import starting_network
 from .synchronized import synchronize
 from .teacher import make_teacher
 
+WRITTEN = ("model.safetensors", "metrics.jsonl", "curves.png", "recipe.yaml")
 CALIBRATION = 64  # training pictures from which the norms of folded weights take their statistics
 
 
@@ -77,6 +79,7 @@ class State:
         self.source = training(data, num_classes=recipe.num_classes or None)
         self.held_out = _held_out(data, validation, recipe.num_classes or len(self.source.classes))
         check_labels(self.source)
+        check_range(self.held_out)
         check_same_classes(self.source, self.held_out)
         if recipe.pictures:
             self.source = Selected.spread(self.source, recipe.pictures)
@@ -109,6 +112,10 @@ class State:
         found = self.checkpoints.newest()
         if found:
             self._check_same_run(*found)
+        if self.processes.any(self.updates != self.processes.same(self.updates)):
+            raise RecipeError(
+                f"{self.output}: not the same for all processes; expected a folder that all machines share"
+            )
         network = self._network(resumed=bool(found))
         size = (recipe.last_size, recipe.last_size)
         self.preprocess = replace(network.preprocess, size=size, crop=recipe.crop, crop_mode="center")
@@ -144,6 +151,8 @@ class State:
         if found:
             self._restore(found[1])
         if self.processes.main:
+            for name in WRITTEN:
+                remove_leftovers(self.output / name)
             self.metrics.rewind(self.updates)
         self.metrics.lines = self.processes.same(self.metrics.lines)
 

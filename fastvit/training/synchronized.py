@@ -46,6 +46,8 @@ class SynchronizedNorm(nn.BatchNorm2d):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return super().forward(x)
+        if x.dtype in (torch.float16, torch.bfloat16):
+            return self.forward(x.float()).to(x.dtype)  # sums of many pictures need more digits
         axes, number = (0, 2, 3), x.numel() // x.shape[1] * torch.distributed.get_world_size()
         mean = _sum(x.sum(axes)) / number
         centred = x - mean.view(1, -1, 1, 1)

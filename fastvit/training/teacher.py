@@ -75,7 +75,7 @@ def _timms(recipe: Recipe) -> tuple[nn.Module, Preprocess, tuple[int, int] | Non
     if file and not Path(file).is_file():
         raise RecipeError(f"teacher_weights={file}: no such file")
     try:
-        classes = {"num_classes": _classes_of(file)} if file else {}
+        classes = {"num_classes": _classes_of(recipe.teacher, file)} if file else {}
         network = timm.create_model(recipe.teacher, pretrained=not file, checkpoint_path=file, **classes)
     except Exception as error:  # of timm's, the hub's and torch's many kinds
         raise RecipeError(f"teacher={recipe.teacher}: {' '.join(str(error).split())}") from None
@@ -84,15 +84,17 @@ def _timms(recipe: Recipe) -> tuple[nn.Module, Preprocess, tuple[int, int] | Non
     return network, preprocess, tuple(cfg["input_size"][1:]) if cfg.get("fixed_input_size") else None
 
 
-def _classes_of(file: str) -> int:
-    """The number of classes of a checkpoint: the rows of its last weight of two dimensions."""
-    from timm.models import load_state_dict
+def _classes_of(name: str, file: str) -> int:
+    """The number of classes of a checkpoint of timm's network: the rows of its classifier."""
+    from timm.models import get_pretrained_cfg, load_state_dict
 
-    state = load_state_dict(file, weights_only=True)
-    heads = [tensor for tensor in state.values() if tensor.ndim == 2]
-    if not heads:
-        raise ValueError(f"{file}: no classifier in it")
-    return int(heads[-1].shape[0])
+    cfg = get_pretrained_cfg(name)
+    classifier = cfg.classifier if cfg else None
+    classifier = classifier[0] if isinstance(classifier, tuple) else classifier
+    head = load_state_dict(file, weights_only=True).get(f"{classifier}.weight")
+    if head is None:
+        raise ValueError(f"{file}: has no {classifier}.weight; expected weights of {name} with a classifier")
+    return int(head.shape[0])
 
 
 def distillation_loss(recipe: Recipe, logits: Tensor, taught: Tensor) -> Tensor:
