@@ -162,7 +162,7 @@ def test_labels_that_are_secret_are_an_error(data: Path, monkeypatch: pytest.Mon
     source = open_source(data / "val")
     source.labels[2:4] = -1
     monkeypatch.setattr(evaluation, "evaluation", lambda *arguments, **options: source)
-    with pytest.raises(DataError, match=r"cat/2.png: label -1, expected 0 to 2; 2 are like that"):
+    with pytest.raises(DataError, match=r"cat/2.png: label -1, expected 0 to 2; 2 of 8 labels are like that"):
         pictures_to_evaluate(str(data / "val"))
 
 
@@ -363,6 +363,21 @@ def test_the_confusion_matrix_becomes_a_picture(model: Path, data: Path, tmp_pat
         assert min(picture.size) > 300
 
 
+def test_names_of_classes_are_shown_as_they_are(tmp_path: Path) -> None:
+    """They mean nothing to what draws tables and pictures."""
+    pytest.importorskip("matplotlib")
+    names = ["$a_$", "[red]cat", "b$\\frac$", "[dog]"]
+    for name in names:
+        (tmp_path / "data" / name).mkdir(parents=True)
+        Image.new("RGB", (32, 32)).save(tmp_path / "data" / name / "0.png")
+    network = fastvit.create_model("fastvit_t8", num_classes=4)
+    network.pretrained_cfg |= {"input_size": (3, 32, 32), "label_names": names}
+    fastvit.save(network.eval(), tmp_path / "model.safetensors")
+    code, output = run(tmp_path / "model.safetensors", tmp_path / "data", f"--confusion={tmp_path / 'confusion.png'}")
+    assert code == 0, output
+    assert all(name.replace("\\", "") in output.replace("\\", "") for name in names), output
+
+
 def test_without_matplotlib_it_says_what_to_install(model: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(confusion, "find_spec", lambda name: None)
     code, output = run(model, data, "--confusion=x.png")
@@ -401,6 +416,8 @@ def test_imagenets_folders_are_matched_by_their_number() -> None:
     ]  # goldfish, the second, and toilet tissue, the last
     with pytest.raises(DataError, match="n99999999"):
         match_classes(["n99999999"], cfg)
+    own = [f"n{number:08}" for number in range(1000)]  # a thousand others, which the network calls by their numbers
+    assert match_classes(own[5:8], cfg | {"label_names": own}) == [5, 6, 7]
 
 
 def test_a_network_without_names_counts_folders_in_alphabetical_order() -> None:

@@ -217,3 +217,23 @@ def test_the_notation_names_every_kind_there_is() -> None:
     ):
         assert kind in NOTATION
     assert all(len(line) <= 120 for line in NOTATION.splitlines())
+
+
+def test_folders_beside_the_pictures_of_an_archive_are_no_classes(tmp_path: Path) -> None:
+    path = zipped(tmp_path / "data.zip", contents(), prefix="data/")
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("docs/text/readme.txt", "hello")
+    assert open_source(path).classes == sorted(CLASSES)
+
+
+def test_a_link_back_to_a_folder_around_it_is_not_followed_and_others_are(tmp_path: Path) -> None:
+    files = folder(tmp_path / "data", contents())
+    here = open_source(files)
+    (tmp_path / "data/cat/self").symlink_to(".")
+    (tmp_path / "data/cat/all").symlink_to(tmp_path / "data")
+    (tmp_path / "data/dog/more").symlink_to(tmp_path / "data/cat")
+    linked = open_source(files)
+    cats, dogs, more = (int((linked.labels == label).sum()) for label in range(3))
+    assert len({linked.name(index) for index in range(len(linked))}) == len(linked)
+    assert cats == int((here.labels == 0).sum()) and more == int((here.labels == 2).sum())
+    assert dogs == int((here.labels == 1).sum()) + cats

@@ -252,3 +252,24 @@ def test_whatever_is_wrong_with_shards_is_said_before_anything_is_trained(
         training("${NO_SUCH}-{0..9}.tar")
     monkeypatch.setitem(__import__("sys").modules, "webdataset.shardlists", None)
     assert refused("s-{000..003}.tar").endswith('shards need webdataset; run: pip install "fastvit[train]"')
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("cat\n\ndog\n", "line 2 is empty"),
+        ("cat\ndog\ncat\n", "line 3 cat is there twice"),
+        ("\n\n", "line 1 is empty"),
+    ],
+)
+def test_a_list_of_classes_with_gaps_or_twins_is_an_error(tmp_path: Path, text: str, words: str) -> None:
+    pattern = sharded(str(tmp_path / "%03d.tar"), samples(4, 2), 2)
+    (tmp_path / "classes.txt").write_text(text)
+    with pytest.raises(DataError, match=words):
+        Shards(pattern)
+
+
+def test_empty_lines_at_the_end_of_a_list_of_classes_and_a_mark_at_its_start_are_no_classes(tmp_path: Path) -> None:
+    pattern = sharded(str(tmp_path / "%03d.tar"), samples(4, 2), 2)
+    (tmp_path / "classes.txt").write_text("cat\ndog\n\n\n", encoding="utf-8-sig")
+    assert Shards(pattern).classes == ["cat", "dog"]
