@@ -120,6 +120,8 @@ class StridedPointwise(nn.Conv2d):
     """
 
     def forward(self, x: Tensor) -> Tensor:
+        if torch.compiler.is_exporting():  # whose reasoning about sizes is lost in the slices; it needs no gradient
+            return super().forward(x)
         return F.conv2d(x[..., :: self.stride[0], :: self.stride[1]], self.weight, self.bias, groups=self.groups)
 
 

@@ -22,11 +22,11 @@ class Average:
     def update(self, network: nn.Module, updates: int) -> None:
         """average += (1 - decay) * (network - average), after so many updates; early decays are smaller."""
         decay = max(0.0, min(self.decay, 1 - updates**-POWER))
-        theirs = network.state_dict()
-        floats = [name for name, tensor in self.tensors.items() if tensor.is_floating_point()]
-        torch._foreach_lerp_([self.tensors[name] for name in floats], [theirs[name] for name in floats], 1 - decay)
-        for name in self.tensors.keys() - floats:
-            self.tensors[name].copy_(theirs[name])
+        for name, tensor in network.state_dict().items():
+            if tensor.is_floating_point():
+                self.tensors[name].lerp_(tensor, 1 - decay)
+            else:
+                self.tensors[name].copy_(tensor)
 
     def load(self, tensors: dict[str, Tensor]) -> None:
         for name, tensor in self.tensors.items():
