@@ -7,15 +7,12 @@ ImageNet-Sketch, and by the numbers of the classes in ImageNet-V2.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-import numpy
 import torch
-from PIL import Image
 from torch import Tensor
 
-from .data import DataError, Source
-from .data.source import Content
+from .data import DataError, Selected, Source
 
 CLASSES = 1000
 WORDNET = re.compile(r"n\d{8}")
@@ -38,7 +35,7 @@ def real_labels() -> list[list[int]]:
     return list(RealLabelsImagenet([""] * PICTURES).real_labels.values())  # in the files' order
 
 
-class Real(Source):
+class Real(Selected):
     """Those of ImageNet's validation pictures that have real labels: every class that is to be seen, and no other.
 
     Attributes:
@@ -52,24 +49,14 @@ class Real(Source):
     """
 
     def __init__(self, source: Source) -> None:
-        self.source, self.where, self.classes = source, f"{source.where} with real labels", source.classes
         known = real_labels()
         found = [(index, known[_number(source.name(index)) - 1]) for index in range(len(source))]
-        self.indices = [index for index, answers in found if answers]
+        super().__init__(source, [index for index, answers in found if answers])
+        self.where = f"{source.where} with real labels"
         self.answers = [answers for _, answers in found if answers]
         self.skipped = len(source) - len(self.indices)
         if not self.indices:
             raise DataError(f"{source.where}: not one of its {len(source)} pictures has real labels")
-        self.labels = numpy.asarray(source.labels)[self.indices]
-
-    def name(self, index: int) -> str:
-        return self.source.name(self.indices[index])
-
-    def content(self, index: int) -> Content:
-        return self.source.content(self.indices[index])
-
-    def read(self, index: int, before_decoding: Callable[[Image.Image], object] | None = None) -> Image.Image:
-        return self.source.read(self.indices[index], before_decoding)
 
     def right(self, numbers: Sequence[int]) -> Tensor:
         """Numbers of B pictures -> (B, 1000): which answers are right."""

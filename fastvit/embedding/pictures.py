@@ -8,16 +8,15 @@ from pathlib import Path, PurePosixPath
 
 import numpy
 
-from ..data import HELD_OUT, DataError, Source, open_source
+from ..data import DataError, Source, open_source
+from ..data.archives import SPLITS
 from ..data.folders import is_picture
 from ..data.members import Member, members
+from ..data.opening import ARCHIVES
 from ..data.packed import Index, Packed
 from ..data.shards import LABEL, is_shard
 from ..data.source import Names
 from ..images import display_name, find_images
-
-ARCHIVES = (".zip", ".tar")
-SPLITS = {"train", *HELD_OUT}
 
 
 class Loose(Source):
@@ -58,7 +57,7 @@ def open_pictures(data: str, split: str = "") -> Source:
     if place.is_file() and (loose := _loose_in_archive(place, rest)):
         return Packets(place, loose)
     source = open_source(data, split)
-    if not split and SPLITS.issuperset(source.classes):
+    if not split and set(SPLITS).issuperset(source.classes):
         raise DataError(f"{data}: its folders are splits ({', '.join(source.classes)}), not classes; add --split NAME")
     return source
 

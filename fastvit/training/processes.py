@@ -22,7 +22,7 @@ from ..model import FastViT
 from ..recipe import RecipeError
 
 MIXED = {"float32": "no", "float64": "no", "bfloat16": "bf16", "float16": "fp16"}
-TRACKERS = {"tensorboard": "tensorboard", "wandb": "wandb"}  # and the package each needs
+TRACKERS = ("tensorboard", "wandb")  # called like the packages they need
 
 
 class Processes:
@@ -36,16 +36,10 @@ class Processes:
             torch.cuda.set_device(wanted)  # accelerate says cuda and means this one
         if tracker and tracker not in TRACKERS:
             raise RecipeError(f"--tracker {tracker}: expected {' or '.join(TRACKERS)}")
-        if tracker and not find_spec(TRACKERS[tracker]):
-            raise RecipeError(f"--tracker {tracker} needs {TRACKERS[tracker]}; run: pip install {TRACKERS[tracker]}")
+        if tracker and not find_spec(tracker):
+            raise RecipeError(f"--tracker {tracker} is not installed; run: pip install {tracker}")
         if precision == "float16" and wanted.type == "cpu":
             raise RecipeError("precision='float16': needs a GPU; expected float32 or bfloat16 on a CPU")
-        if (
-            int(os.environ.get("WORLD_SIZE", "1")) > 1
-            and wanted.type == "cpu"
-            and not torch.distributed.is_initialized()
-        ):
-            torch.distributed.init_process_group("gloo")  # as accelerate does it, it hangs after a restart by torchrun
         AcceleratorState._reset_state()  # another run of this process may have had another precision
         logging.getLogger("accelerate").setLevel(logging.ERROR)
         self.accelerator = accelerate.Accelerator(
