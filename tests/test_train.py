@@ -16,11 +16,12 @@ import yaml
 from pictures import write_pictures
 from PIL import Image
 from randomize import randomize
+from rich.console import Console
 from small_run import arguments, small_run
 from typer.testing import CliRunner
 
 import fastvit
-from fastvit.commands.train import main
+from fastvit.commands.train import Progress, main
 from fastvit.data import DataError, open_source
 from fastvit.recipe import NAMES, Recipe, RecipeError
 from fastvit.training import RECIPES, Run, Stopped
@@ -636,3 +637,21 @@ def test_metrics_after_the_checkpoint_are_taken_back(tmp_path: Path) -> None:
         == [10, 20]
         == [json.loads(line)["update"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     )
+
+
+def test_the_speed_and_the_time_left_are_those_without_the_first_update(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = small_run(data, tmp_path / "run", changes={"epochs": 50})
+    clock = iter([0.0, 60.0, 61.0, 63.0])  # of the start and of three updates
+    monkeypatch.setattr("fastvit.commands.train.time.perf_counter", lambda: next(clock))
+    notes = []
+    with Progress(Console(quiet=True), run) as progress:
+        for updates in (1, 2, 3):
+            run.updates = updates
+            progress.advance(run.recipe.batch_size, 1.0)
+            notes.append(progress.bar.tasks[0].fields["note"])
+    assert notes[0] == "loss 1.000"
+    images, left = run.recipe.batch_size, run.total - 2
+    assert notes[1] == f"loss 1.000  {images} images/s  {left // 60} min {left % 60:02d} s left"
+    assert f"{images / 1.02:.0f} images/s" in notes[2]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import math
 import os
 import sys
 import time
@@ -189,7 +190,7 @@ class Progress:
         silent = not console.is_terminal or console.quiet
         self.bar = Progress(*columns, console=console, transient=True, disable=silent)
         self.task = self.bar.add_task("", total=self.images, note="")
-        self.loss, self.speed = float("nan"), 0.0
+        self.loss, self.seconds = float("nan"), float("nan")
 
     def __enter__(self) -> Progress:
         self.started = self.told = self.last = time.perf_counter()
@@ -211,18 +212,26 @@ class Progress:
     def advance(self, images: int, loss: float) -> None:
         """Count images; the loss and the speed shown are running averages of about the last fifty updates."""
         now = time.perf_counter()
-        speed, self.last = images / (now - self.last), now
-        self.speed = speed if not self.speed else 1 / (0.98 / self.speed + 0.02 / speed)
-        self.loss = loss if self.loss != self.loss else 0.98 * self.loss + 0.02 * loss
+        if not math.isnan(self.loss):  # the first update, which also starts workers and chooses kernels, tells no speed
+            self.seconds = _running(self.seconds, now - self.last)
+        self.last = now
+        self.loss = _running(self.loss, loss)
         run = self.run
         done = (run.updates - 1) % run.steps + 1
         title = f"epoch {(run.updates - 1) // run.steps + 1}/{run.recipe.epochs}"
-        left = (run.total - run.updates) * images / self.speed
-        note = f"loss {self.loss:.3f}  {self.speed:.0f} images/s  {_duration(left)} left"
+        note = f"loss {self.loss:.3f}"
+        if not math.isnan(self.seconds):
+            left = (run.total - run.updates) * self.seconds
+            note += f"  {images / self.seconds:.0f} images/s  {_duration(left)} left"
         self.bar.update(self.task, completed=done * images, description=title, note=note)
         if not self.console.is_terminal and not self.console.quiet and now - self.told >= EVERY_SECONDS:
             self.told = now
             print(f"{title}  {done * images}/{self.images}  {note}", flush=True)
+
+
+def _running(average: float, value: float) -> float:
+    """Of the last fifty values or so; before the first it is NaN."""
+    return value if math.isnan(average) else 0.98 * average + 0.02 * value
 
 
 def _duration(seconds: float) -> str:
