@@ -27,7 +27,3 @@ class Average:
                 self.tensors[name].lerp_(tensor, 1 - decay)
             else:
                 self.tensors[name].copy_(tensor)
-
-    def load(self, tensors: dict[str, Tensor]) -> None:
-        for name, tensor in self.tensors.items():
-            tensor.copy_(tensors[name])
