@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 POWER = 2 / 3  # of the warm-up, as in timm.utils.ModelEmaV3
 
