@@ -534,7 +534,7 @@ def test_the_averaged_network_is_evaluated_as_it_is_kept(data: Path, tmp_path: P
     run = small_run(data, tmp_path / "run")
     network = fastvit.create_model("fastvit_t8", num_classes=2).eval()
     randomize(network)
-    run.average.load(network.state_dict())
+    run.processes.load(run.average.tensors, network.state_dict())
     images = torch.stack([run.preprocess(run.held_out.read(index)) for index in range(len(run.held_out))])
     labels = torch.tensor(run.held_out.labels)
     with torch.no_grad():
