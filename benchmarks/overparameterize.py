@@ -56,7 +56,7 @@ class Arm(Run):
 
 
 def recipe(options: argparse.Namespace, seed: int) -> Recipe:
-    """As the shipped weights were trained at the end (weights/README.md), but for AdamW."""
+    """As in the second run of the shipped weights (weights/README.md), but for AdamW."""
     return Recipe(
         model="fastvit_t8",
         weights=str(WEIGHTS),
