@@ -73,9 +73,8 @@ class TrainingPictures(Dataset[tuple[Tensor, int, list[str]]]):
     def __getitem__(self, draw: Draw) -> tuple[Tensor, int, list[str]]:
         unreadable: list[str] = []
         for offset in range(min(len(self.source), MOST_IN_A_ROW)):
-            index = (draw.index + offset) % len(
-                self.source
-            )  # the place of one that cannot be read is taken by the next
+            # the place of one that cannot be read is taken by the next
+            index = (draw.index + offset) % len(self.source)
             try:
                 image = self.source.read(index)
             except ImageError as error:
