@@ -14,6 +14,7 @@ on after an interruption. At the end the table in benchmarks/README.md is rewrit
 
 import argparse
 import datetime
+import hashlib
 import json
 import statistics
 import sys
@@ -56,7 +57,7 @@ class Arm(Run):
 
 
 def recipe(options: argparse.Namespace, seed: int) -> Recipe:
-    """As in the second run of the shipped weights (weights/README.md), but for AdamW."""
+    """Crops and RandAugment are those of the shipped weights (weights/README.md)."""
     return Recipe(
         model="fastvit_t8",
         weights=str(WEIGHTS),
@@ -165,7 +166,10 @@ def main() -> None:
 def compare(options: argparse.Namespace) -> None:
     recipes = {seed: recipe(options, seed) for seed in options.seeds}
     settings = {name: value for name, value in asdict(recipes[options.seeds[0]]).items() if name != "seed"}
-    settings |= {"weights": WEIGHTS.name, "pictures": options.pictures or len(training(options.data))}
+    settings |= {
+        "weights": hashlib.sha256(WEIGHTS.read_bytes()).hexdigest(),
+        "pictures": options.pictures or len(training(options.data)),
+    }
     results = Results(options.output, settings)
     for seed in options.seeds:  # all arms of a seed before the next one: stopped early, whole comparisons are there
         for arm in ARMS:

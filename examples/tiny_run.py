@@ -25,7 +25,7 @@ STAGES = {  # the highest learning rate of each part that is trained
     "projector": {"projector": 2e-3},
     "all": {"language_model": 4e-5, "projector": 4e-5, "encoder": 4e-5},
 }
-AUGMENTATION = Recipe(  # that of the encoder's own training (weights/README.md)
+AUGMENTATION = Recipe(  # that of the encoder's second run (weights/README.md)
     size=64, smallest_area=0.4, auto_augment="rand-m9-n1-mstd0.5-mmax9-inc1", random_erasing=0.25, mixup=0.0, cutmix=0.0
 )
 Report = Callable[..., None]  # title, done, total, loss

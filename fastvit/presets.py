@@ -56,7 +56,7 @@ RECIPES = {
     ),
     "small_data": Preset(
         about="some thousand to some ten thousand small pictures from random weights, such as CIFAR-10",
-        source="crops, RandAugment, sizes and average of weights/README.md, with cutmix (arXiv:1905.04899)",
+        source="crops, RandAugment and sizes of weights/README.md, with cutmix (arXiv:1905.04899)",
         options={
             "size": 64,
             "start_size": 48,

@@ -1,6 +1,7 @@
 """Batches: every picture once in an epoch, the same whoever reads them, and what cannot be read is said."""
 
 import multiprocessing
+import random
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,7 +29,7 @@ from fastvit.data import (
     training_batches,
 )
 from fastvit.data import batches as module
-from fastvit.data.batches import Draw
+from fastvit.data.batches import Draw, closing_workers, seed_everything
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # of Python 3.12 on, at torch's workers
 
@@ -69,7 +70,9 @@ def source(tmp_path: Path) -> Source:
 def loaded(source: Source, workers: int, pictures: TrainingPictures | None = None, **options: int) -> list[Batch]:
     options = {"batch_size": 4, "epochs": 2, "seed": 3} | options
     pictures = pictures or TrainingPictures(source, Noisy, options["seed"])
-    return list(training_batches(pictures, Draws(source, **options), workers=workers))  # type: ignore[arg-type]
+    loader = training_batches(pictures, Draws(source, **options), workers=workers)  # type: ignore[arg-type]
+    with closing_workers(iter(loader)) as batches:
+        return list(batches)
 
 
 def same(first: list[Batch], second: list[Batch]) -> bool:
@@ -164,6 +167,26 @@ def test_the_tensors_are_the_transforms_of_the_pictures(source: Source) -> None:
             assert (noise - noise[:, :1, :1]).abs().max() < 0.01
             assert noise.min() >= 10_000 * draw.epoch - 0.01 and noise.max() < 10_000 * draw.epoch + 112
             assert int(label) == source.labels[draw.index]
+
+
+def test_a_picture_seeds_torch_random_and_numpy_and_no_device(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.manual_seed_all", lambda seed: pytest.fail("slower than to read a picture"))
+    drawn = []
+    pictures = TrainingPictures(source, lambda epoch: lambda image: torch.rand(()), seed=3)
+    for other in (1, 2):
+        torch.default_generator.manual_seed(other)
+        random.seed(other)
+        numpy.random.seed(other)
+        image, _, _ = pictures[Draw(0, 1)]
+        drawn.append((image.item(), random.random(), numpy.random.rand()))
+    assert drawn[0] == drawn[1]
+
+
+def test_before_an_update_devices_are_seeded_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds: list[int] = []
+    monkeypatch.setattr("torch.cuda.manual_seed_all", seeds.append)
+    seed_everything(1, 2)
+    assert seeds == [torch.initial_seed()]
 
 
 def test_what_is_drawn_differs_between_pictures_and_epochs(source: Source) -> None:

@@ -147,3 +147,9 @@ def test_the_table_of_checkpoints_is_the_catalogue() -> None:
         )
     lines = (ROOT / "weights" / "README.md").read_text().splitlines()
     assert [line for line in lines if line.startswith("| `fast")] == expected
+
+
+def test_the_accuracy_of_the_weights_that_ship_is_the_catalogues_wherever_it_stands() -> None:
+    accuracy = CHECKPOINTS["fastvit_t8.cifar10"].accuracy
+    for name, lines in (("weights/README.md", 3), ("CHANGELOG.md", 1)):  # folded, unfolded and of the last run
+        assert (ROOT / name).read_text().count(f" {accuracy:.2f} ") == lines + (name == "weights/README.md"), name

@@ -6,7 +6,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,7 +23,7 @@ from small_run import arguments, small_run
 from typer.testing import CliRunner
 
 import fastvit
-from fastvit.commands.train import Progress, main
+from fastvit.commands.train import Progress, RunningMean, main
 from fastvit.data import DataError, open_source
 from fastvit.recipe import NAMES, Recipe, RecipeError
 from fastvit.training import RECIPES, Run, Stopped
@@ -392,7 +394,9 @@ def test_a_tracker_gets_every_line(data: Path, tmp_path: Path) -> None:
     read = accumulator.EventAccumulator(str(events)).Reload()
     lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     assert [event.step for event in read.Scalars("top1")] == [2, 4, 6, 8, 10, 12]
-    assert [event.value for event in read.Scalars("loss")] == pytest.approx([line["loss"] for line in lines])
+    for name, of_epochs in (("loss", False), ("epoch_loss", True)):
+        expected = [line["loss"] for line in lines if ("top1" in line) == of_epochs]
+        assert [event.value for event in read.Scalars(name)] == pytest.approx(expected)
 
 
 def test_an_unknown_tracker_or_one_that_is_not_installed_is_one_line(data: Path, tmp_path: Path) -> None:
@@ -553,6 +557,50 @@ def test_a_loss_that_is_not_finite_ends_the_run(data: Path, tmp_path: Path) -> N
     assert not run.checkpoints.paths()
 
 
+def test_no_weights_are_kept_of_an_epoch_whose_loss_was_not_finite(data: Path, tmp_path: Path) -> None:
+    run = small_run(data, tmp_path / "run")
+    run.updates = run.steps
+    run._sums[1] = float("nan")  # on a device nobody looked at the last losses
+    with pytest.raises(RecipeError, match=f"the loss is nan at update {run.steps - 1}"):
+        run._end_epoch()
+    assert not run.checkpoints.paths() and not (tmp_path / "run/model.safetensors").exists()
+
+
+def test_the_speed_counts_the_updates_since_a_resume_and_no_time_of_saving(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = write_pictures(tmp_path / "data", train=6, val=2)  # 3 updates, so that the tenth ends no epoch
+    stop_after(small_run(data, tmp_path / "run", {"epochs": 8}), 7)
+    run = small_run(data, tmp_path / "run", {"epochs": 8})
+    clock = 0.0
+
+    def taking(seconds: float, work: Callable[..., Any]) -> Callable[..., Any]:
+        def slowly(*arguments: Any) -> Any:
+            nonlocal clock
+            clock += seconds
+            return work(*arguments)
+
+        return slowly
+
+    monkeypatch.setattr("fastvit.training.run.time", SimpleNamespace(perf_counter=lambda: clock))
+    monkeypatch.setattr(run, "_update", taking(1, run._update))
+    monkeypatch.setattr(run, "save", taking(100, run.save))
+    monkeypatch.setattr(run, "_due", lambda: True)
+    run.train()
+    speeds = {line["update"]: line["images_per_second"] for line in run.metrics.lines if "top1" not in line}
+    assert speeds == {10: run.recipe.batch_size, 20: run.recipe.batch_size}
+
+
+def test_a_checkpoint_has_what_no_process_could_read(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = small_run(data, tmp_path / "run")
+    run.unreadable = {"mine": None}
+    monkeypatch.setattr(run.processes, "gathered", lambda lines: [*lines, "another's"])
+    run.save()
+    assert list(small_run(data, tmp_path / "run").unreadable) == ["mine", "another's"]
+
+
 def test_pictures_grow_from_the_start_size_to_the_size_and_end_with_the_final_size() -> None:
     recipe = Recipe(size=64, start_size=32, epochs=20, final_size=96, final_epochs=2)
     sizes = [recipe.size_at(epoch) for epoch in range(20)]
@@ -654,4 +702,22 @@ def test_the_speed_and_the_time_left_are_those_without_the_first_update(
     assert notes[0] == "loss 1.000"
     images, left = run.recipe.batch_size, run.total - 2
     assert notes[1] == f"loss 1.000  {images} images/s  {left // 60} min {left % 60:02d} s left"
-    assert f"{images / 1.02:.0f} images/s" in notes[2]
+    assert f"{images / 1.5:.0f} images/s" in notes[2]  # the mean of one and two seconds
+
+
+def test_a_loss_that_is_not_known_yet_is_not_shown(data: Path, tmp_path: Path) -> None:
+    run = small_run(data, tmp_path / "run")
+    run.updates = 1
+    with Progress(Console(quiet=True), run) as progress:
+        for loss, note in ((float("nan"), []), (2.0, ["loss 2.000"]), (3.0, ["loss 2.500"])):
+            progress.advance(run.recipe.batch_size, loss)
+            assert [part for part in progress.bar.tasks[0].fields["note"].split("  ") if "loss" in part] == note
+
+
+def test_of_many_values_the_last_fifty_count() -> None:
+    mean = RunningMean()
+    for value in range(50):
+        mean.add(value)
+    assert mean.mean == pytest.approx(24.5)
+    mean.add(124.5)
+    assert mean.mean == pytest.approx(26.5)

@@ -190,7 +190,7 @@ class Progress:
         silent = not console.is_terminal or console.quiet
         self.bar = Progress(*columns, console=console, transient=True, disable=silent)
         self.task = self.bar.add_task("", total=self.images, note="")
-        self.loss, self.seconds = float("nan"), float("nan")
+        self.updates, self.loss, self.seconds = 0, RunningMean(), RunningMean()
 
     def __enter__(self) -> Progress:
         self.started = self.told = self.last = time.perf_counter()
@@ -210,28 +210,36 @@ class Progress:
         return self.started - before
 
     def advance(self, images: int, loss: float) -> None:
-        """Count images; the loss and the speed shown are running averages of about the last fifty updates."""
+        """Count images; the loss and the speed shown are of about the last fifty updates. NaN is a loss not known."""
         now = time.perf_counter()
-        if not math.isnan(self.loss):  # the first update, which also starts workers and chooses kernels, tells no speed
-            self.seconds = _running(self.seconds, now - self.last)
-        self.last = now
-        self.loss = _running(self.loss, loss)
+        if self.updates:  # the first one, which also starts workers and chooses kernels, tells no speed
+            self.seconds.add(now - self.last)
+        self.last, self.updates = now, self.updates + 1
+        if not math.isnan(loss):
+            self.loss.add(loss)
         run = self.run
         done = (run.updates - 1) % run.steps + 1
         title = f"epoch {(run.updates - 1) // run.steps + 1}/{run.recipe.epochs}"
-        note = f"loss {self.loss:.3f}"
-        if not math.isnan(self.seconds):
-            left = (run.total - run.updates) * self.seconds
-            note += f"  {images / self.seconds:.0f} images/s  {_duration(left)} left"
+        notes = [f"loss {self.loss.mean:.3f}"] if self.loss.count else []
+        if self.seconds.count:
+            left = (run.total - run.updates) * self.seconds.mean
+            notes += [f"{images / self.seconds.mean:.0f} images/s", f"{_duration(left)} left"]
+        note = "  ".join(notes)
         self.bar.update(self.task, completed=done * images, description=title, note=note)
         if not self.console.is_terminal and not self.console.quiet and now - self.told >= EVERY_SECONDS:
             self.told = now
             print(f"{title}  {done * images}/{self.images}  {note}", flush=True)
 
 
-def _running(average: float, value: float) -> float:
-    """Of the last fifty values or so; before the first it is NaN."""
-    return value if math.isnan(average) else 0.98 * average + 0.02 * value
+class RunningMean:
+    """Of all values while there are few, afterwards of about the last fifty."""
+
+    def __init__(self) -> None:
+        self.count, self.mean = 0, 0.0
+
+    def add(self, value: float) -> None:
+        self.count += 1
+        self.mean += (value - self.mean) / min(self.count, 50)
 
 
 def _duration(seconds: float) -> str:

@@ -180,7 +180,7 @@ def seed_draws(*numbers: int) -> None:
 def seed_everything(*numbers: int) -> None:
     """The same, and of torch on the devices."""
     seed_draws(*numbers)
-    torch.manual_seed(torch.default_generator.initial_seed())
+    torch.manual_seed(_mixed(*numbers))
 
 
 def _mixed(*numbers: int) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from functools import partial
 
@@ -50,6 +50,8 @@ class Run(State):
     def train(self, report: Report | None = None, epoch_done: Callable[[Line], None] | None = None) -> None:
         """All that is not done yet; `report` gets (images, loss) after each update, `epoch_done` each epoch's line.
 
+        On a device the loss is that of the last line of metrics.jsonl, and NaN before the first.
+
         Raises:
             Stopped: by a signal; the state is saved.
             RecipeError: the loss is no number any more.
@@ -57,6 +59,7 @@ class Run(State):
             OSError: the disk is full.
         """
         self._saved = self._told = time.perf_counter()
+        self._told_updates = self.updates
         self.processes.start_tracking(asdict(self.recipe))
         try:
             self._train(report, epoch_done)
@@ -74,7 +77,8 @@ class Run(State):
                     if epoch_done:
                         epoch_done(line)
                 elif self.updates % LINE_EVERY == 0 and self._due():
-                    self.save()
+                    with self._not_counted():
+                        self.save()
                 self._stop_if_told(signals)
 
     def _batches(self) -> Iterator[Batch]:
@@ -135,8 +139,9 @@ class Run(State):
 
     def _note(self, loss: Tensor, report: Report | None) -> None:
         """Count a loss; every few updates, write a line with their mean."""
-        if self.device.type == "cpu":
-            self._last_loss = loss.item()
+        on_cpu = self.device.type == "cpu"
+        if on_cpu:
+            self._look_at(loss.item())
         else:  # a look at it would wait for the device
             self._sums = self._sums.to(self.device, torch.float32)
         self._sums += loss.to(self._sums)
@@ -145,21 +150,23 @@ class Run(State):
             self._sums[0] = 0
             self.metrics.add(line, write=self.processes.main)
             self.processes.track(line, self.updates)
-            if self.device.type != "cpu":
-                self._last_loss = line["loss"]
-        if not math.isfinite(self._last_loss):
-            raise RecipeError(
-                f"the loss is {self._last_loss} at update {self.updates - 1}; try a lower --learning-rate or "
-                "--clip-gradient 1"
-            )
+            if not on_cpu:
+                self._look_at(line["loss"])
         if report:
             report(self.recipe.batch_size, self._last_loss)
 
-    _last_loss = 0.0  # on a device, the last line's
+    def _look_at(self, loss: float) -> None:
+        if not math.isfinite(loss):
+            raise RecipeError(
+                f"the loss is {loss} at update {self.updates - 1}; try a lower --learning-rate or --clip-gradient 1"
+            )
+        self._last_loss = loss
+
+    _last_loss = math.nan  # nobody looked yet
 
     def _line(self, loss: float) -> Line:
-        now, images = time.perf_counter(), LINE_EVERY * self.recipe.batch_size
-        seconds, self._told = now - self._told, now
+        now, images = time.perf_counter(), (self.updates - self._told_updates) * self.recipe.batch_size
+        seconds, self._told, self._told_updates = now - self._told, now, self.updates
         return {
             "update": self.updates,
             "epoch": round(self.updates / self.steps, 4),
@@ -167,6 +174,13 @@ class Run(State):
             "learning_rate": self.optimizer.param_groups[-1]["lr"],
             "images_per_second": round(images / seconds, 1),
         }
+
+    @contextmanager
+    def _not_counted(self) -> Iterator[None]:
+        """What is done meanwhile is no part of the images per second."""
+        started = time.perf_counter()
+        yield
+        self._told += time.perf_counter() - started
 
     def _count_unreadable(self, lines: list[str]) -> None:
         self.unreadable |= dict.fromkeys(lines)
@@ -177,7 +191,12 @@ class Run(State):
             )
 
     def _end_epoch(self) -> Line:
-        started = time.perf_counter()
+        loss = self.processes.mean(self._sums)[1].item() / self.steps
+        self._look_at(loss)  # before anything is written over weights that are better
+        with self._not_counted():
+            return self._finished_epoch(loss)
+
+    def _finished_epoch(self, loss: float) -> Line:
         held_out = self.evaluate()
         self.unreadable = dict.fromkeys(self.processes.gathered(list(self.unreadable)))
         self._count_unreadable([])
@@ -186,7 +205,7 @@ class Run(State):
             "update": self.updates,
             "size": self.recipe.size_at(self.epoch - 1),
             "learning_rate": self.optimizer.param_groups[-1]["lr"],
-            "loss": self.processes.mean(self._sums)[1].item() / self.steps,
+            "loss": loss,
             **held_out,
             "unreadable": len(self.unreadable),
         }
@@ -194,9 +213,9 @@ class Run(State):
         self.metrics.add(line, write=self.processes.main)
         if self.processes.main and can_draw():
             draw(self.metrics.lines, self.output / "curves.png", f"top-1 {line['top1']:.2f} %")
-        self.processes.track(line, self.updates)
+        # a tracker's "loss" is that of ten updates, and it may have one value for an update
+        self.processes.track({"epoch_loss" if name == "loss" else name: line[name] for name in line}, self.updates)
         self.save()
-        self._told += time.perf_counter() - started  # it is no part of the training's images per second
         return line
 
     def evaluate(self) -> Line:

@@ -189,13 +189,14 @@ class State:
     def save(self) -> None:
         """The averaged weights, and after them the state: each file is whole at every moment."""
         average = self.processes.whole(self.average.tensors)
+        unreadable = dict.fromkeys(self.processes.gathered(list(self.unreadable)))
         state = {
             "updates": self.updates,
             "recipe": asdict(self.recipe),
             "classes": self.source.classes,
             "pictures": len(self.source),
             "sums": self.processes.mean(self._sums).cpu(),
-            "unreadable": list(self.unreadable),
+            "unreadable": list(unreadable),
             "average": average,
             **self.processes.state(self.network, self.optimizer),
         }
