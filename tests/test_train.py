@@ -1,6 +1,7 @@
 """fastvit train: runs that stop and go on, what they leave behind, and what they refuse."""
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -703,6 +704,16 @@ def test_the_speed_and_the_time_left_are_those_without_the_first_update(
     images, left = run.recipe.batch_size, run.total - 2
     assert notes[1] == f"loss 1.000  {images} images/s  {left // 60} min {left % 60:02d} s left"
     assert f"{images / 1.5:.0f} images/s" in notes[2]  # the mean of one and two seconds
+
+
+def test_a_loss_at_which_nobody_looked_yet_is_not_known(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = small_run(data, tmp_path / "run")
+    monkeypatch.setattr(run, "_look_at", lambda loss: None)  # as on a device, where it would wait
+    losses: list[float] = []
+    run.train(lambda images, loss: losses.append(loss))
+    assert len(losses) == run.total and all(map(math.isnan, losses))
 
 
 def test_a_loss_that_is_not_known_yet_is_not_shown(data: Path, tmp_path: Path) -> None:
