@@ -164,6 +164,12 @@ class Run(State):
 
     _last_loss = math.nan  # nobody looked yet
 
+    def _loss_of_epoch(self) -> float:
+        """The mean so far, looked at before anything is written over weights that are better."""
+        loss = self.processes.mean(self._sums)[1].item() / ((self.updates - 1) % self.steps + 1)
+        self._look_at(loss)
+        return loss
+
     def _line(self, loss: float) -> Line:
         now, images = time.perf_counter(), (self.updates - self._told_updates) * self.recipe.batch_size
         seconds, self._told, self._told_updates = now - self._told, now, self.updates
@@ -191,8 +197,7 @@ class Run(State):
             )
 
     def _end_epoch(self) -> Line:
-        loss = self.processes.mean(self._sums)[1].item() / self.steps
-        self._look_at(loss)  # before anything is written over weights that are better
+        loss = self._loss_of_epoch()
         with self._not_counted():
             return self._finished_epoch(loss)
 
@@ -232,5 +237,6 @@ class Run(State):
         told = self.processes.most(int(signals.received or 0))
         if told and self.updates < self.total:
             if self.updates % self.steps:
+                self._loss_of_epoch()
                 self.save()
             raise Stopped(told, self.updates)
