@@ -24,7 +24,7 @@ from small_run import arguments, small_run
 from typer.testing import CliRunner
 
 import fastvit
-from fastvit.commands.train import Progress, RunningMean, main
+from fastvit.commands.train import Progress, main
 from fastvit.data import DataError, open_source
 from fastvit.recipe import NAMES, Recipe, RecipeError
 from fastvit.training import RECIPES, Run, Stopped
@@ -730,10 +730,12 @@ def test_a_loss_that_is_not_known_yet_is_not_shown(data: Path, tmp_path: Path) -
             assert [part for part in progress.bar.tasks[0].fields["note"].split("  ") if "loss" in part] == note
 
 
-def test_of_many_values_the_last_fifty_count() -> None:
-    mean = RunningMean()
-    for value in range(50):
-        mean.add(value)
-    assert mean.mean == pytest.approx(24.5)
-    mean.add(124.5)
-    assert mean.mean == pytest.approx(26.5)
+def test_the_loss_shown_is_the_mean_of_the_last_fifty(data: Path, tmp_path: Path) -> None:
+    run = small_run(data, tmp_path / "run")
+    run.updates = 1
+    with Progress(Console(quiet=True), run) as progress:
+        for loss in range(50):
+            progress.advance(run.recipe.batch_size, loss)
+        assert progress.bar.tasks[0].fields["note"].startswith("loss 24.500  ")
+        progress.advance(run.recipe.batch_size, 100)
+        assert progress.bar.tasks[0].fields["note"].startswith("loss 26.500  ")

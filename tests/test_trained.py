@@ -58,11 +58,27 @@ def test_a_cat_is_a_cat_folded_or_not(trained: fastvit.FastViT) -> None:
             assert CLASSES[model(image).argmax()] == "cat"
 
 
-@pytest.mark.cifar10
-@pytest.mark.skipif("CIFAR10" not in os.environ, reason="CIFAR10 names no folder of the pictures")
-def test_its_accuracy_is_the_catalogues() -> None:
+@pytest.fixture(scope="module")
+def accuracy() -> float:
     """Of the 10,000 test pictures, in %, by `fastvit evaluate`."""
     result = CliRunner().invoke(app, ["evaluate", "fastvit_t8.cifar10", os.environ["CIFAR10"], "--json"])
-    assert result.exit_code == 0, result.output
+    if result.exit_code:
+        raise RuntimeError(result.output)
+    return float(json.loads(result.stdout)["top1"])
+
+
+without_pictures = pytest.mark.skipif("CIFAR10" not in os.environ, reason="CIFAR10 names no folder of the pictures")
+
+
+@pytest.mark.cifar10
+@without_pictures
+def test_its_accuracy_is_the_catalogues(accuracy: float) -> None:
     checkpoint = catalog.find("fastvit_t8.cifar10")
-    assert checkpoint and json.loads(result.stdout)["top1"] == pytest.approx(checkpoint.accuracy, abs=0.05)
+    assert checkpoint and accuracy == pytest.approx(checkpoint.accuracy, abs=0.05)
+
+
+@pytest.mark.cifar10
+@without_pictures
+@pytest.mark.xfail(strict=True, raises=AssertionError, reason="the aim of weights/README.md, which says how far it is")
+def test_it_names_94_of_100_test_pictures(accuracy: float) -> None:
+    assert accuracy >= 94

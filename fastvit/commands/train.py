@@ -9,9 +9,11 @@ import os
 import sys
 import time
 import warnings
+from collections import deque
 from contextlib import nullcontext
 from dataclasses import fields
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from fastvit.training import Run
     from fastvit.training.curves import Line
 
+RECENT = 50  # updates that the loss and the speed shown are of
 EVERY_SECONDS = 30  # between two lines of progress where there is no terminal to draw a bar on
 PRESETS = "A preset to start from, which --config and the options below go over. " + " ".join(
     f"{name}: {preset.about}." for name, preset in RECIPES.items()
@@ -190,7 +193,9 @@ class Progress:
         silent = not console.is_terminal or console.quiet
         self.bar = Progress(*columns, console=console, transient=True, disable=silent)
         self.task = self.bar.add_task("", total=self.images, note="")
-        self.updates, self.loss, self.seconds = 0, RunningMean(), RunningMean()
+        self.updates = 0
+        self.losses: deque[float] = deque(maxlen=RECENT)
+        self.seconds: deque[float] = deque(maxlen=RECENT)
 
     def __enter__(self) -> Progress:
         self.started = self.told = self.last = time.perf_counter()
@@ -210,36 +215,26 @@ class Progress:
         return self.started - before
 
     def advance(self, images: int, loss: float) -> None:
-        """Count images; the loss and the speed shown are of about the last fifty updates. NaN is a loss not known."""
+        """Count images; the loss and the speed shown are those of the recent updates. NaN is a loss not known."""
         now = time.perf_counter()
         if self.updates:  # the first one, which also starts workers and chooses kernels, tells no speed
-            self.seconds.add(now - self.last)
+            self.seconds.append(now - self.last)
         self.last, self.updates = now, self.updates + 1
         if not math.isnan(loss):
-            self.loss.add(loss)
+            self.losses.append(loss)
         run = self.run
         done = (run.updates - 1) % run.steps + 1
         title = f"epoch {(run.updates - 1) // run.steps + 1}/{run.recipe.epochs}"
-        notes = [f"loss {self.loss.mean:.3f}"] if self.loss.count else []
-        if self.seconds.count:
-            left = (run.total - run.updates) * self.seconds.mean
-            notes += [f"{images / self.seconds.mean:.0f} images/s", f"{_duration(left)} left"]
+        notes = [f"loss {fmean(self.losses):.3f}"] if self.losses else []
+        if self.seconds:
+            seconds = fmean(self.seconds)
+            left = (run.total - run.updates) * seconds
+            notes += [f"{images / seconds:.0f} images/s", f"{_duration(left)} left"]
         note = "  ".join(notes)
         self.bar.update(self.task, completed=done * images, description=title, note=note)
         if not self.console.is_terminal and not self.console.quiet and now - self.told >= EVERY_SECONDS:
             self.told = now
             print(f"{title}  {done * images}/{self.images}  {note}", flush=True)
-
-
-class RunningMean:
-    """Of all values while there are few, afterwards of about the last fifty."""
-
-    def __init__(self) -> None:
-        self.count, self.mean = 0, 0.0
-
-    def add(self, value: float) -> None:
-        self.count += 1
-        self.mean += (value - self.mean) / min(self.count, 50)
 
 
 def _duration(seconds: float) -> str:

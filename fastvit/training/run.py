@@ -60,6 +60,7 @@ class Run(State):
         """
         self._saved = self._told = time.perf_counter()
         self._told_updates = self.updates
+        self._last_loss = math.nan  # nobody looked yet
         self.processes.start_tracking(asdict(self.recipe))
         try:
             self._train(report, epoch_done)
@@ -162,8 +163,6 @@ class Run(State):
             )
         self._last_loss = loss
 
-    _last_loss = math.nan  # nobody looked yet
-
     def _loss_of_epoch(self) -> float:
         """The mean so far, looked at before anything is written over weights that are better."""
         loss = self.processes.mean(self._sums)[1].item() / ((self.updates - 1) % self.steps + 1)
@@ -237,6 +236,6 @@ class Run(State):
         told = self.processes.most(int(signals.received or 0))
         if told and self.updates < self.total:
             if self.updates % self.steps:
-                self._loss_of_epoch()
+                self._loss_of_epoch()  # is looked at
                 self.save()
             raise Stopped(told, self.updates)
