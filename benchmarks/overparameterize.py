@@ -27,12 +27,12 @@ import torch
 from readme import write_section
 
 import fastvit
-from fastvit.atomic import replacing
 from fastvit.data import training
 from fastvit.model import FastViT
 from fastvit.overparam import overparameterize
 from fastvit.recipe import Recipe
 from fastvit.training import Run
+from fastvit.utils.atomic import replacing
 
 HERE = Path(__file__).parent
 WEIGHTS = HERE.parent / "weights" / "fastvit_t8.cifar10.safetensors"

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fastvit.atomic import replacing
+from fastvit.utils.atomic import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axis import Axis

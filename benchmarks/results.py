@@ -11,10 +11,10 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from fastvit.atomic import check_writable
 from fastvit.benchmark import Quartiles, Race, Way, quartiles, race, ratio
 from fastvit.benchmark.ratios import LIBRARIES, difference, installed, processor
 from fastvit.reading import cores
+from fastvit.utils.atomic import check_writable
 
 HERE = Path(__file__).parent
 

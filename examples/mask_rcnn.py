@@ -31,7 +31,7 @@ from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 import fastvit
-from fastvit.atomic import replacing
+from fastvit.utils.atomic import replacing
 
 TRAINED_ON, HELD_OUT = 0, 1  # seeds of pictures
 SURE = 0.5  # a detection's score that counts

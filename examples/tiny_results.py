@@ -13,8 +13,8 @@ from tiny_run import Run, spread
 from torch.utils.data import DataLoader
 
 import fastvit
-from fastvit.atomic import replacing
 from fastvit.data import Pictures
+from fastvit.utils.atomic import replacing
 
 
 def right_by_classifier(pictures: Pictures) -> list[bool] | None:

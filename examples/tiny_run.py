@@ -16,9 +16,9 @@ from tiny_model import describe, make_model
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from fastvit.atomic import replacing
 from fastvit.data import Pictures, Selected, check_same_classes, held_out, training
 from fastvit.recipe import Recipe
+from fastvit.utils.atomic import replacing
 
 STAGES = {  # the highest learning rate of each part that is trained
     "words": {"language_model": 2e-3},

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from .atomic import check_writable, replacing
 from .evaluation import Counts
+from .utils.atomic import check_writable, replacing
 
 
 def check_target(path: Path) -> None:

@@ -7,8 +7,8 @@ os.environ["OMP_NUM_THREADS"] = "1"  # of the programs that tests start; one tes
 
 import pytest
 import torch
+from helpers.small import SMALL
 from hypothesis import settings
-from small import SMALL
 
 from fastvit import CONFIGS
 

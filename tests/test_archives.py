@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy
 import pytest
-from data_sets import CLASSES, add, contents, expected, folder, held, picture, tarred, zipped
+from helpers.data_sets import CLASSES, add, contents, expected, folder, held, picture, tarred, zipped
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from timm.data import ImageDataset

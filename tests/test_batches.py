@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy
 import pytest
 import torch
-from data_sets import contents, folder, picture, samples, sharded
+from helpers.data_sets import contents, folder, picture, samples, sharded
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image

@@ -23,10 +23,10 @@ import numpy
 import pytest
 import timm
 import torch
-from near import assert_near
+from helpers.near import assert_near
+from helpers.raced import FILLED, broken, dying, exhausted, hanging, surroundings, tired, waiting
+from helpers.small import SMALL, small, timms
 from PIL import Image
-from raced import FILLED, broken, dying, exhausted, hanging, surroundings, tired, waiting
-from small import SMALL, small, timms
 from typer.testing import CliRunner
 
 from fastvit import benchmark, reparameterize

@@ -14,10 +14,10 @@ import safetensors
 import safetensors.torch
 import timm
 import torch
-from near import assert_near
-from randomize import randomize
-from small import SMALL, equal, timms_small
-from timm_names import from_timm
+from helpers.near import assert_near
+from helpers.randomize import randomize
+from helpers.small import SMALL, equal, timms_small
+from helpers.timm_names import from_timm
 from torch import Tensor
 
 import fastvit

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from small import equal, small
+from helpers.small import equal, small
 
 from fastvit import CONFIGS, Config, FastViT, reparameterize
 from fastvit.complexity import multiply_adds

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import timm
 import torch
-from small import timms
+from helpers.small import timms
 
 from fastvit import CONFIGS, Config, FastViT
 

@@ -8,10 +8,10 @@ import pytest
 import safetensors.torch
 import torch
 from click.testing import Result
-from near import assert_near
+from helpers.near import assert_near
+from helpers.randomize import randomize
+from helpers.small import equal, timms_small
 from PIL import Image
-from randomize import randomize
-from small import equal, timms_small
 from typer.testing import CliRunner
 
 from fastvit import FastViT, create_model, form_of, load, overparameterize, reparameterize, save

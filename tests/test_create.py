@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import timm
 import torch
-from near import assert_near
-from small import SMALL, equal, timms_small
-from timm_names import timm_name
+from helpers.near import assert_near
+from helpers.small import SMALL, equal, timms_small
+from helpers.timm_names import timm_name
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode

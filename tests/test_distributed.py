@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from pictures import write_pictures
+from helpers.pictures import write_pictures
 
 import fastvit
 

@@ -16,10 +16,10 @@ import numpy
 import pytest
 import torch
 import typer
+from helpers.randomize import randomize
+from helpers.small import SMALL
 from PIL import Image
 from pyarrow import parquet
-from randomize import randomize
-from small import SMALL
 from timm.data import create_transform
 from typer.testing import CliRunner
 
@@ -587,7 +587,7 @@ def test_data_that_were_moved_are_the_same(model: Path, data: Path, tmp_path: Pa
 
 @pytest.mark.parametrize("count", [2, 100])  # shards of it: five, and one
 def test_names_in_shards_begin_with_the_shard_however_many_there_are(tmp_path: Path, count: int) -> None:
-    from data_sets import samples, sharded
+    from helpers.data_sets import samples, sharded
 
     source = open_pictures(sharded(str(tmp_path / "s-%03d.tar"), samples(10), count))
     assert stored_name(source, 0).startswith("s-000.tar/part ")

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 import torch
-from near import assert_near
-from small import SMALL, small
+from helpers.near import assert_near
+from helpers.small import SMALL, small
 from torch import Tensor, nn
 
 from fastvit import create_model, engine, reparameterize

@@ -12,12 +12,12 @@ import numpy
 import pytest
 import torch
 import typer
+from helpers.randomize import randomize
+from helpers.timm_validation import timms_network, timms_numbers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from randomize import randomize
 from timm.data import create_transform
-from timm_validation import timms_network, timms_numbers
 from typer.testing import CliRunner
 
 import fastvit

@@ -14,10 +14,10 @@ import numpy
 import pytest
 import torch
 from click.testing import Result
-from near import assert_near
+from helpers.near import assert_near
+from helpers.randomize import randomize
+from helpers.small import SMALL, small
 from PIL import Image
-from randomize import randomize
-from small import SMALL, small
 from timm.models._features import FeatureGetterNet
 from torch import Tensor, nn
 from typer.testing import CliRunner
@@ -26,10 +26,10 @@ import fastvit.export
 from fastvit import CONFIGS, Config, FastViT, create_model, reparameterize, save
 from fastvit.commands import app
 from fastvit.export import ExportError, Report, coreml, export, mil, subject
-from fastvit.export.staging import staged
 from fastvit.graph import as_onnx, as_openvino, traced
 from fastvit.lowering import lower
 from fastvit.openvino_core import core
+from fastvit.utils.staging import staged
 
 SUFFIXES = (".pt2", ".onnx", ".xml", ".mlpackage")
 TINY = replace(CONFIGS["fastvit_t8"], depths=(1, 1, 1, 1), width=8)

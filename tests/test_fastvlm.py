@@ -14,11 +14,11 @@ from typing import Any
 import numpy
 import pytest
 import torch
-from hub_server import Hub
-from near import assert_near
+from helpers.hub_server import Hub
+from helpers.near import assert_near
+from helpers.randomize import randomize
+from helpers.small import SMALL, small
 from PIL import Image
-from randomize import randomize
-from small import SMALL, small
 from torch import Tensor, nn
 from torch.nn import functional as F
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
-from randomize import randomize
-from small import equal
+from helpers.randomize import randomize
+from helpers.small import equal
 from torch import Tensor, nn
 
 from fastvit import FastViT, WeightsError, create_model, load, save

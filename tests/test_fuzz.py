@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 import torch
-from fuzz import KINDS, TURNS, VARIANT, Corpus, corpus, inputs, judge, outlines, safetensors
-from hostile import (
+from helpers.fuzz import KINDS, TURNS, VARIANT, Corpus, corpus, inputs, judge, outlines, safetensors
+from helpers.hostile import (
     DICTIONARY,
     REBUILD,
     archive,

@@ -13,7 +13,7 @@ from typing import Any
 
 import huggingface_hub
 import pytest
-from hub_server import LARGE, Hub
+from helpers.hub_server import LARGE, Hub
 from huggingface_hub import constants
 
 from fastvit import WeightsError

@@ -9,10 +9,10 @@ import numpy
 import pytest
 import torch
 import typer
+from helpers.randomize import randomize
+from helpers.timm_validation import timms_loader, timms_network, timms_numbers
 from PIL import Image
-from randomize import randomize
 from timm.data import ImageNetInfo, RealLabelsImagenet
-from timm_validation import timms_loader, timms_network, timms_numbers
 from typer.testing import CliRunner
 
 import fastvit

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import torch
-from pictures import write_pictures
+from helpers.pictures import write_pictures
 
 import fastvit
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy
 import pyarrow
 import pytest
-from data_sets import CLASSES, contents, folder, picture
+from helpers.data_sets import CLASSES, contents, folder, picture
 from numpy.typing import NDArray
 from pyarrow import parquet
 from torchvision.datasets import MNIST, QMNIST, FashionMNIST, ImageFolder

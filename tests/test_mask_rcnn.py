@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 import torch
-from near import assert_near
+from helpers.near import assert_near
+from helpers.randomize import randomize
+from helpers.small import SMALL
 from PIL import Image
-from randomize import randomize
-from small import SMALL
 from torch import nn
 
 import fastvit

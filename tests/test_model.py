@@ -9,13 +9,13 @@ from dataclasses import replace
 import pytest
 import timm
 import torch
+from helpers.near import assert_near
+from helpers.randomize import randomize
+from helpers.small import SMALL, small, timms, timms_small
+from helpers.timm_names import from_timm, timm_name
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from near import assert_near
-from randomize import randomize
-from small import SMALL, small, timms, timms_small
 from timm.models._features import FeatureGetterNet
-from timm_names import from_timm, timm_name
 from torch import Tensor, nn
 from torch.nn import functional as F
 

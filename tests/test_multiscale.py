@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.near import assert_near
+from helpers.randomize import randomize
+from helpers.small import SMALL, small, timms_small
+from helpers.timm_names import from_timm
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from near import assert_near
-from randomize import randomize
-from small import SMALL, small, timms_small
-from timm_names import from_timm
 from torch import Tensor, nn
 
 import fastvit

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 
-import mutations
 import pytest
 import torch
-from small import timms_small
+from helpers import mutations
+from helpers.small import timms_small
 from test_reparam import (
     ALL_CASES,
     FIVE_STAGES,

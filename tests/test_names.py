@@ -5,8 +5,8 @@ import functools
 import pytest
 import timm
 import torch
-from goldens import GOLDENS, golden
-from small import timms
+from helpers.goldens import GOLDENS, golden
+from helpers.small import timms
 
 from fastvit import CONFIGS, FastViT
 from fastvit.forms import Form, form_of, outline

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy
 import pytest
-from data_sets import CLASSES, contents, expected, folder, held, picture, samples, sharded, tarred, zipped
+from helpers.data_sets import CLASSES, contents, expected, folder, held, picture, samples, sharded, tarred, zipped
 
 from fastvit.data import (
     NOTATION,

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 import torch
-from near import assert_near
-from randomize import randomize
-from small import SMALL, equal
-from small import small as small_as_published
+from helpers.near import assert_near
+from helpers.randomize import randomize
+from helpers.small import SMALL, equal
+from helpers.small import small as small_as_published
 from torch import Tensor, nn
 from torch.nn import functional as F
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
-from hub_server import Hub
-from near import assert_near
-from randomize import randomize
-from small import equal, timms_small
+from helpers.hub_server import Hub
+from helpers.near import assert_near
+from helpers.randomize import randomize
+from helpers.small import equal, timms_small
 from torch import Tensor, nn
 
 import fastvit

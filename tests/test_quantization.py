@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from near import assert_near
-from randomize import randomize
-from small import SMALL, small
+from helpers.near import assert_near
+from helpers.randomize import randomize
+from helpers.small import SMALL, small
 from torch import Tensor, nn
 
 from fastvit import FastViT, create_model, reparameterize

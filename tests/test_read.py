@@ -18,10 +18,10 @@ import pytest
 import safetensors.torch
 import timm
 import torch
-from goldens import GOLDENS, formula_state, golden, input_images, statistics
-from near import assert_near
-from randomize import randomize
-from small import SMALL, equal, timms_small
+from helpers.goldens import GOLDENS, formula_state, golden, input_images, statistics
+from helpers.near import assert_near
+from helpers.randomize import randomize
+from helpers.small import SMALL, equal, timms_small
 from torch import Tensor, nn
 
 import fastvit

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from pictures import write_pictures
-from small_run import small_run
+from helpers.pictures import write_pictures
+from helpers.small_run import small_run
 
 from fastvit.recipe import Recipe
 from fastvit.training import Run

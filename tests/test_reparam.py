@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 import timm
 import torch
-from randomize import randomize
-from small import SMALL
+from helpers.randomize import randomize
+from helpers.small import SMALL
+from helpers.timm_names import from_timm
 from timm.layers import freeze_batch_norm_2d
-from timm_names import from_timm
 from torch import Tensor, nn
 
 from fastvit import CONFIGS, Config, FastViT, reparameterize

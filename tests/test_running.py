@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from small import small
+from helpers.small import small
 
 from fastvit.commands.running import device_for, runner
 from fastvit.reparam import foldables

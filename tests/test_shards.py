@@ -13,7 +13,7 @@ import numpy
 import pytest
 import torch
 import webdataset
-from data_sets import add, closed_at_last, picture, samples, sharded
+from helpers.data_sets import add, closed_at_last, picture, samples, sharded
 from timm.data.readers.reader_wds import ReaderWds
 
 from fastvit.data import DataError, Source, open_source, training

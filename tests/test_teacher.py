@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import timm
 import torch
-from pictures import write_pictures
-from randomize import randomize
+from helpers.pictures import write_pictures
+from helpers.randomize import randomize
+from helpers.small_run import small_run
 from safetensors.torch import save_file
-from small_run import small_run
 from torch.nn import functional as F
 
 import fastvit

@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 import timm
 import torch
-from near import assert_near
-from randomize import randomize
-from small import SMALL, equal, small, timms, timms_small
+from helpers.near import assert_near
+from helpers.randomize import randomize
+from helpers.small import SMALL, equal, small, timms, timms_small
+from helpers.timm_names import timm_name
 from timm.data import create_transform, resolve_model_data_config
 from timm.models import group_parameters, load_checkpoint, model_parameters, resume_checkpoint
 from timm.models._features import (
@@ -26,7 +27,6 @@ from timm.models._features import (
 )
 from timm.optim import create_optimizer_v2
 from timm.utils import CheckpointSaver, ModelEmaV3, freeze, reparameterize_model, unfreeze
-from timm_names import timm_name
 from torch import Tensor, nn
 from torch.nn import functional as F
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy
 import pytest
 import torch
-from near import assert_near
+from helpers.near import assert_near
 from PIL import Image
 
 import fastvit

@@ -16,11 +16,11 @@ import pytest
 import torch
 import typer
 import yaml
-from pictures import write_pictures
+from helpers.pictures import write_pictures
+from helpers.randomize import randomize
+from helpers.small_run import arguments, small_run
 from PIL import Image
-from randomize import randomize
 from rich.console import Console
-from small_run import arguments, small_run
 from typer.testing import CliRunner
 
 import fastvit

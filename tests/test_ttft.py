@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import timm
 import torch
-from near import assert_near
+from helpers.near import assert_near
+from helpers.small import SMALL, timms
 from PIL import Image
-from small import SMALL, timms
 
 import fastvit
 from fastvit.benchmark import Race, Way, racing

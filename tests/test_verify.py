@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from mutations import MUTATIONS
+from helpers.mutations import MUTATIONS
 from test_reparam import FIVE_STAGES, FOUR_STAGES, empty, noise, random_model, snapshot
 from torch import Tensor, nn
 

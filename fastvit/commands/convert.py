@@ -53,8 +53,8 @@ def main(
     import torch
 
     from fastvit import load
-    from fastvit.atomic import check_writable
     from fastvit.checkpoint import check_target, from_weights, save
+    from fastvit.utils.atomic import check_writable
     from fastvit.weights.read import read
 
     try:

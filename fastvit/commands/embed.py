@@ -165,12 +165,12 @@ class Run:
 
 def _prepared(job: Job, processes: int) -> Run:
     """Whatever can be wrong is found here, before any work is done."""
-    from fastvit.atomic import check_writable
     from fastvit.embedding.files import Parts, check_pyarrow
     from fastvit.embedding.network import FeatureNetwork
     from fastvit.embedding.pictures import open_pictures
     from fastvit.embedding.processes import device_of, launched
     from fastvit.embedding.record import NAME, agree, record_of
+    from fastvit.utils.atomic import check_writable
 
     check_pyarrow()
     process, started, local = launched()

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import numpy
 from numpy.typing import NDArray
 
-from ..atomic import replacing
 from ..data import DataError, some
+from ..utils.atomic import replacing
 from .record import read_record
 
 RECORD, UNREADABLE = b"fastvit", b"fastvit.unreadable"  # in the schema's metadata, both JSON

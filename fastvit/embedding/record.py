@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..atomic import replacing
 from ..data import DataError, Source
+from ..utils.atomic import replacing
 from .job import Job
 from .network import DTYPES, FeatureNetwork
 from .pictures import stored_name

@@ -25,8 +25,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..atomic import replacing
 from ..reading import cores
+from ..utils.atomic import replacing
 from .parity import Wanted
 
 LOG = logging.getLogger("fastvit")

@@ -15,14 +15,14 @@ from typing import Any
 import torch
 from timm.models._features import FeatureGetterNet
 
-from ..atomic import check_writable
 from ..engines.parity import TOLERANCE, compared, largest, one_line
 from ..graph import check_size
 from ..model import FastViT
 from ..multiscale import MultiScaleEncoder
+from ..utils.atomic import check_writable
+from ..utils.staging import staged
 from ..verify import Error
 from . import coreml, executorch, onnx, openvino, torch_export
-from .staging import staged
 from .subject import DTYPES, ExportError, Format, Opened, Subject
 
 __all__ = ["FORMATS", "Check", "ExportError", "Report", "check_target", "export"]

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from ..atomic import replacing
 from ..recipe import RecipeError
+from ..utils.atomic import replacing
 
 LOG = logging.getLogger("fastvit")
 SUFFIX = ".pt"

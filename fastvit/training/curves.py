@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from ..atomic import replacing
+from ..utils.atomic import replacing
 
 Line = dict[str, float]
 

@@ -11,7 +11,6 @@ import timm.optim
 import torch
 from torch import Tensor
 
-from ..atomic import check_writable, remove_leftovers
 from ..checkpoint import save
 from ..data import (
     DataError,
@@ -28,6 +27,7 @@ from ..data import (
 from ..data.batches import Draw
 from ..model import FastViT
 from ..recipe import Recipe, RecipeError
+from ..utils.atomic import check_writable, remove_leftovers
 from .average import Average
 from .checkpoints import Checkpoints
 from .curves import Line, Metrics

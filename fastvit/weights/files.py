@@ -8,7 +8,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from ..atomic import replacing
+from ..utils.atomic import replacing
 from .pickles import Pickled
 from .tensors import DamagedError, Tensors, WeightsError, line
 

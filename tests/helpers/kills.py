@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import torch
-from small_run import small_run
+from helpers.small_run import small_run
 
 CHANGES = {"epochs": 30, "warmup_epochs": 2.0}
 

@@ -32,7 +32,7 @@ from random import Random
 from typing import Any
 
 import torch
-from hostile import GLOBALS, NAMES, NUMBERS, OPCODES, TEXTS, archive, integer, odd_tensors, text
+from helpers.hostile import GLOBALS, NAMES, NUMBERS, OPCODES, TEXTS, archive, integer, odd_tensors, text
 
 import fastvit
 from fastvit.weights import read

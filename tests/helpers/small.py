@@ -5,7 +5,7 @@ from typing import Any
 
 import timm
 import torch
-from randomize import randomize
+from helpers.randomize import randomize
 from torch import nn
 
 from fastvit import CONFIGS, FastViT

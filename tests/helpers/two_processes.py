@@ -11,7 +11,7 @@ import accelerate
 import torch
 from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import FullyShardedDataParallelPlugin
-from small_run import small_run
+from helpers.small_run import small_run
 
 from fastvit.training import Run
 from fastvit.training.processes import Processes
