@@ -20,7 +20,7 @@ from towers import Tower
 
 from fastvit import Preprocess
 from fastvit.benchmark.ways import network, timm_twin
-from fastvit.images import read_image
+from fastvit.images.io import read_image
 
 PARTS = ("image", "encoder", "projector", "prefill", "decode")
 PHOTOGRAPH = (2048, 1536)  # width and height of the JPEG

@@ -13,7 +13,7 @@ from typing import Any
 
 from fastvit.benchmark import Quartiles, Race, Way, quartiles, race, ratio
 from fastvit.benchmark.ratios import LIBRARIES, difference, installed, processor
-from fastvit.reading import cores
+from fastvit.images.prefetch import cores
 from fastvit.utils.atomic import check_writable
 
 HERE = Path(__file__).parent

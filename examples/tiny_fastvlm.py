@@ -38,7 +38,7 @@ from tiny_model import describe
 from tiny_results import write
 from tiny_run import STAGES, Run
 
-from fastvit.images import read_image
+from fastvit.images.io import read_image
 
 QUICK = {"steps": (150, 40, 20), "batch_size": 32, "test_images": 100}
 

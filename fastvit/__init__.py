@@ -5,10 +5,10 @@ from .config import CONFIGS, Config
 from .create import create_model, list_models
 from .engines import engine
 from .forms import form_of
+from .images.preprocess import Preprocess
 from .model import FastViT
 from .multiscale import MultiScaleEncoder
 from .overparam import overparameterize
-from .preprocess import Preprocess
 from .registry import register_timm
 from .reparam import reparameterize
 from .verify import verify

@@ -16,9 +16,9 @@ from .confidence import Confidence
 from .data import DataError, Source, evaluation, open_source, some
 from .data.checks import check_range
 from .imagenet import CLASSES, WORDNET, synsets
-from .images import ImageError
-from .preprocess import Preprocess
-from .reading import ahead, cores, in_room
+from .images.io import ImageError
+from .images.prefetch import ahead, cores, in_room
+from .images.preprocess import Preprocess
 
 Sample = tuple[Tensor, int] | str  # or why it cannot be read
 Samples = tuple[Tensor, Tensor, list[str]]

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.fx.experimental import _config
 
+from .images.preprocess import SMALLEST
 from .lowering import lower
 from .model import FastViT
 from .multiscale import MultiScaleEncoder
-from .preprocess import SMALLEST
 from .telemetry import silence
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from .config import Config
+from .images.preprocess import Preprocess
 from .layers import ConvBlock, SqueezeExcite, Stage, Stem
-from .preprocess import Preprocess
 from .reparam import RepConv, reset_small
 
 # Pooling (B, C, H, W) -> (B, C), or (B, 2C) for the last.

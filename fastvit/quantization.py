@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from .graph import quietly
+from .images.preprocess import SMALLEST
 from .lowering import lower
-from .preprocess import SMALLEST
 from .telemetry import silence
 
 if TYPE_CHECKING:

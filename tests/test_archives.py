@@ -24,7 +24,7 @@ from torchvision.datasets import ImageFolder
 from fastvit.data import DataError, Source, open_source
 from fastvit.data import members as reading
 from fastvit.data.members import members
-from fastvit.images import ImageError
+from fastvit.images.io import ImageError
 
 
 def test_a_folder_holds_what_timm_and_torchvision_find_in_it(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ from fastvit.benchmark.racing import FEWEST, WayError, Worker, _replies
 from fastvit.benchmark.ratios import difference, machine, processor
 from fastvit.commands import app
 from fastvit.complexity import multiply_adds
-from fastvit.reading import cores
+from fastvit.images.prefetch import cores
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 

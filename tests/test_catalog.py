@@ -8,7 +8,7 @@ import safetensors
 import timm
 
 from fastvit import CONFIGS
-from fastvit.preprocess import Preprocess
+from fastvit.images.preprocess import Preprocess
 from fastvit.weights.catalog import CHECKPOINTS, Checkpoint, bundled, cfg, find, label_names
 
 ROWS = list(CHECKPOINTS.values())

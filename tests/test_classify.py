@@ -23,10 +23,11 @@ from timm.data import create_transform
 from typer.testing import CliRunner, Result
 
 import fastvit
-from fastvit import cards, comparison
+from fastvit import comparison
 from fastvit.commands import classify
 from fastvit.commands.answers import Answer
 from fastvit.engines import EngineError
+from fastvit.images import cards
 
 REPARAMETERIZE = fastvit.reparameterize
 LOAD_ONCE = functools.cache(fastvit.load)  # making the network takes longer than the rest
@@ -157,8 +158,8 @@ def test_of_a_million_files_two_batches_are_read_at_most(
         if printed == 10:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("fastvit.reading.cores", lambda: 2)
-    monkeypatch.setattr("fastvit.images.find_images", lambda arguments: [str(picture)] * 1_000_000)
+    monkeypatch.setattr("fastvit.images.prefetch.cores", lambda: 2)
+    monkeypatch.setattr("fastvit.images.io.find_images", lambda arguments: [str(picture)] * 1_000_000)
     monkeypatch.setattr(classify, "_read", counting)
     monkeypatch.setattr(classify, "show", count)
     assert run("x", "--batch-size", 4).exit_code == 130

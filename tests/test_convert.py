@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from fastvit import FastViT, create_model, form_of, load, overparameterize, reparameterize, save
 from fastvit.commands import app
-from fastvit.images import read_image as read
+from fastvit.images.io import read_image as read
 
 pytestmark = pytest.mark.usefixtures("small_variants")
 CAT = Path(__file__).parents[1] / "weights" / "cat.jpg"
@@ -94,7 +94,9 @@ def test_pictures_are_taken_from_all_folders(
         for index in range(20):
             (tmp_path / "pictures" / folder / f"{index}.jpg").write_bytes(CAT.read_bytes())
     seen = []
-    monkeypatch.setattr("fastvit.images.read_image", lambda name: (seen.append(Path(name).parent.name), read(CAT))[1])
+    monkeypatch.setattr(
+        "fastvit.images.io.read_image", lambda name: (seen.append(Path(name).parent.name), read(CAT))[1]
+    )
     save(reparameterize(model), file)
     converted(file, tmp_path / "out.safetensors", "--unfold", "--images", tmp_path / "pictures")
     assert len(seen) == 16 and seen.count("a") == seen.count("b")
@@ -106,7 +108,7 @@ def test_other_channels_convert(tmp_path: Path) -> None:
 
 
 def test_all_the_pictures_calibrate(model: FastViT, file: Path, tmp_path: Path) -> None:
-    from fastvit.images import read_image
+    from fastvit.images.io import read_image
 
     save(reparameterize(model), file)
     (tmp_path / "pictures").mkdir()

@@ -15,7 +15,7 @@ from pyarrow import parquet
 from torchvision.datasets import MNIST, QMNIST, FashionMNIST, ImageFolder
 
 from fastvit.data import DataError, Source, check_labels, held_out, open_source, training
-from fastvit.images import ImageError
+from fastvit.images.io import ImageError
 
 datasets = pytest.importorskip("datasets")
 

@@ -18,7 +18,7 @@ from timm.data.readers.reader_wds import ReaderWds
 
 from fastvit.data import DataError, Source, open_source, training
 from fastvit.data.shards import TOGETHER, Shards, expand
-from fastvit.images import ImageError
+from fastvit.images.io import ImageError
 
 Found = Counter[tuple[str, bytes, str]]
 

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch.nn import functional as F
 
 import fastvit
-from fastvit.preprocess import Preprocess
+from fastvit.images.preprocess import Preprocess
 from fastvit.recipe import Recipe, RecipeError
 from fastvit.training.teacher import Teacher, distillation_loss, make_teacher
 

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 import fastvit
 from fastvit.commands import app
-from fastvit.images import read_image
+from fastvit.images.io import read_image
 from fastvit.moments import USUAL
 from fastvit.reparam import ConvNorm, ScaledConv
 from fastvit.weights import catalog

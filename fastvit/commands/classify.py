@@ -21,7 +21,7 @@ from .running import DeviceName, EngineName, FastDecoding, Precision, check_unfo
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from fastvit.preprocess import Preprocess
+    from fastvit.images.preprocess import Preprocess
 
 MOST_CARDS = 100  # in one picture; of a million nobody wants a sheet
 QUIET_SECONDS = 2.0  # before progress is shown
@@ -52,9 +52,9 @@ def main(
 
     A picture that cannot be read is reported on standard error, and the others go on; the exit status is then 1.
     """
-    from fastvit.cards import check_target
     from fastvit.engines import EngineError
-    from fastvit.images import find_images
+    from fastvit.images.cards import check_target
+    from fastvit.images.io import find_images
 
     try:
         if save:
@@ -139,8 +139,8 @@ def _answers(
     names: Sequence[str], read: Callable[[str], Read], classifier: Classifier, batch_size: int, top: int
 ) -> Generator[Answer, None, None]:
     """Batch by batch, while threads read the next one."""
-    from fastvit.images import display_name
-    from fastvit.reading import ahead, cores
+    from fastvit.images.io import display_name
+    from fastvit.images.prefetch import ahead, cores
 
     with closing(ahead(_tasks(names, read), max(batch_size, cores()))) as results:
         while batch := list(islice(results, batch_size)):
@@ -155,7 +155,7 @@ def _answers(
 
 
 def _tasks(names: Sequence[str], read: Callable[[str], Read]) -> Iterator[Callable[[], Read]]:
-    from fastvit.images import STANDARD_INPUT
+    from fastvit.images.io import STANDARD_INPUT
 
     for name in names:
         if name == STANDARD_INPUT:  # here and now: a thread that waits for it could not be interrupted
@@ -167,9 +167,9 @@ def _tasks(names: Sequence[str], read: Callable[[str], Read]) -> Iterator[Callab
 
 def _read(name: str, preprocess: Preprocess, fast: bool, save: Path | None) -> Read:
     """Only a small picture and the pixels that the network sees are kept of a file."""
-    from fastvit.cards import fitted
-    from fastvit.images import STANDARD_INPUT, ImageError, display_name
-    from fastvit.reading import decoded
+    from fastvit.images.cards import fitted
+    from fastvit.images.io import STANDARD_INPUT, ImageError, display_name
+    from fastvit.images.prefetch import decoded
 
     try:
         piped = name == STANDARD_INPUT

@@ -110,7 +110,7 @@ def _formed(model: FastViT, names: Names, fold: bool, unfold: bool, images: list
 def _pictures(model: FastViT, images: list[str]) -> Tensor:
     import torch
 
-    from fastvit.images import find_images, read_image
+    from fastvit.images.io import find_images, read_image
 
     height, width = model.preprocess.size
     found = find_images(images)

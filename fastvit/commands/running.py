@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from fastvit import FastViT
-    from fastvit.preprocess import Preprocess
+    from fastvit.images.preprocess import Preprocess
 
 DeviceName = Annotated[str, typer.Option("--device", help="cpu, cuda, mps ... (default: the fastest there is).")]
 EngineName = Annotated[
@@ -105,7 +105,7 @@ def calibration_images(folder: Path, preprocess: Preprocess) -> Tensor:
     """(N, 3, H, W): some hundreds of the pictures in a folder, evenly chosen over its classes; of large ones fewer."""
     import torch
 
-    from fastvit.images import find_images, read_image
+    from fastvit.images.io import find_images, read_image
     from fastvit.quantization import FEWEST
 
     found = find_images([str(folder)])

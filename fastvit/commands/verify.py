@@ -51,7 +51,7 @@ def _pictures(subject: FastViT, images: list[Path]) -> Tensor:
     import torch
 
     from fastvit import Preprocess
-    from fastvit.images import read_image
+    from fastvit.images.io import read_image
 
     preprocess = Preprocess.from_cfg(subject.pretrained_cfg)
     return torch.stack([preprocess(read_image(image)) for image in images])

@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from ..images import ImageError
+from ..images.io import ImageError
 from .source import DataError, Source
 
 Item = TypeVar("Item")

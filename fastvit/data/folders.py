@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy
 
-from ..images import SUFFIXES, display_name
+from ..images.io import SUFFIXES, display_name
 from .source import DataError, Names, Source
 
 

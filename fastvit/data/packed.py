@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy
 
-from ..images import display_name
+from ..images.io import display_name
 from .members import Member, read_member
 from .source import Names, Source
 

@@ -16,7 +16,7 @@ import numpy
 import torch
 from torch import Tensor
 
-from ..images import SUFFIXES, display_name
+from ..images.io import SUFFIXES, display_name
 from .members import Member, members
 from .packed import Index, Packed
 from .source import DataError, Labels, one_line, some

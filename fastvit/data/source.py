@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from ..images import ImageError, display_name, read_image, to_rgb
+from ..images.io import ImageError, display_name, read_image, to_rgb
 
 Content = Path | bytes | Image.Image
 Labels = NDArray[numpy.int64]

@@ -16,7 +16,7 @@ from ..data.opening import ARCHIVES
 from ..data.packed import Index, Packed
 from ..data.shards import LABEL, is_shard
 from ..data.source import Names
-from ..images import display_name, find_images
+from ..images.io import display_name, find_images
 
 
 class Loose(Source):

@@ -12,9 +12,9 @@ import numpy
 from torch import Tensor
 
 from ..data import DataError, Source, some
-from ..images import ImageError
-from ..preprocess import Preprocess
-from ..reading import ahead, cores, in_room
+from ..images.io import ImageError
+from ..images.prefetch import ahead, cores, in_room
+from ..images.preprocess import Preprocess
 from .files import Parts, Unreadable, write_part
 from .job import Job
 from .network import FeatureNetwork

@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..reading import cores
+from ..images.prefetch import cores
 from ..utils.atomic import replacing
 from .parity import Wanted
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..graph import first_convolution
-from ..preprocess import SMALLEST
+from ..images.preprocess import SMALLEST
 from ..verify import Error, without_cudnn
 
 Outputs = Tensor | list[Tensor]

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from ..graph import quietly
-from ..preprocess import SMALLEST
+from ..images.preprocess import SMALLEST
 from . import mil
 from .subject import Format, Opened, Subject
 

@@ -14,10 +14,10 @@ from timm.models._features import FeatureGetterNet
 from torch import Tensor, nn
 
 from ..graph import AXES, TRACED, example, first_convolution, output_names, traced
+from ..images.preprocess import SMALLEST, Preprocess
 from ..lowering import lower
 from ..model import FastViT
 from ..multiscale import MultiScaleEncoder
-from ..preprocess import SMALLEST, Preprocess
 from ..reparam import reparameterize
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16}

@@ -13,9 +13,9 @@ from torch.utils.data import DataLoader, Dataset
 from ..data import Source
 from ..data.batches import closing_workers, ignore_interrupts
 from ..evaluation import predictions
-from ..images import ImageError
+from ..images.io import ImageError
+from ..images.preprocess import Preprocess
 from ..model import FastViT
-from ..preprocess import Preprocess
 from ..recipe import Recipe
 from ..reparam import reparameterize
 from .curves import Line

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..preprocess import Preprocess
+from ..images.preprocess import Preprocess
 from ..recipe import Recipe, RecipeError
 
 

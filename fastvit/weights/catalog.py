@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import CONFIGS
-from ..preprocess import Preprocess
+from ..images.preprocess import Preprocess
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

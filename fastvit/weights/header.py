@@ -5,8 +5,8 @@ from typing import Any
 
 from ..config import CONFIGS
 from ..forms import Form
+from ..images.preprocess import Preprocess
 from ..model import POOLS, FastViT
-from ..preprocess import Preprocess
 from .recognise import Recognised
 from .tensors import Tensors, WeightsError, line
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from .utils.atomic import check_writable, replacing
+from ..utils.atomic import check_writable, replacing
 
 Color = tuple[int, int, int]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from .images import MAX_PIXELS, to_rgb
+from .io import MAX_PIXELS, to_rgb
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,7 +32,7 @@ class Preprocess:
     middle of a black square as wide as its longer edge, and that is resized to `size`, which is then square, and
     `crop` 1. Equal, to the last bit, to LLaVA's `image_aspect_ratio="pad"` for a mean of 0, but for pictures more than
     11,585 pixels long (`_bordered` says why). LLaVA and timm give the border the mean's colour, and timm resizes before
-    it pads. Modes other than RGB are converted as `fastvit.images.to_rgb` does.
+    it pads. Modes other than RGB are converted as `fastvit.images.io.to_rgb` does.
 
     Raises:
         ValueError: a value out of its range, quoted with its name and what was expected.

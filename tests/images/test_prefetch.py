@@ -17,9 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from fastvit import Preprocess, reading
-from fastvit.images import ImageError, read_image
-from fastvit.reading import Room, ahead, decoded
+from fastvit import Preprocess
+from fastvit.images import prefetch as reading
+from fastvit.images.io import ImageError, read_image
+from fastvit.images.prefetch import Room, ahead, decoded
 
 SOON = 20  # seconds, that only a failing test waits
 

@@ -13,7 +13,7 @@ import numpy
 import pytest
 from PIL import Image, ImageFile
 
-from fastvit.images import MAX_PIXELS, ImageError, find_images, read_image, to_rgb
+from fastvit.images.io import MAX_PIXELS, ImageError, find_images, read_image, to_rgb
 
 RED, WHITE = (255, 0, 0), (255, 255, 255)
 EXIF_ORIENTATION = 0x0112

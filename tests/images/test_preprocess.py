@@ -15,7 +15,7 @@ from PIL import Image
 from timm.data import create_transform
 
 from fastvit import CONFIGS, FastViT
-from fastvit.preprocess import ELONGATED, Preprocess
+from fastvit.images.preprocess import ELONGATED, Preprocess
 
 
 def noise(height: int, width: int, mode: str = "RGB") -> Image.Image:
@@ -152,7 +152,7 @@ def test_a_square_picture_has_no_border() -> None:
 def test_a_border_too_large_to_make_is_resized_to_the_same(
     height: int, width: int, interpolation: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fastvit.preprocess.MAX_PIXELS", 0)
+    monkeypatch.setattr("fastvit.images.preprocess.MAX_PIXELS", 0)
     landscape = noise(height, width)
     smooth = noise(max(2, height // 30), width // 30).resize((width, height), Image.Resampling.BILINEAR)
     portrait = smooth.transpose(Image.Transpose.ROTATE_90)
@@ -340,7 +340,7 @@ def test_the_module_imports_no_torch() -> None:
     root = Path(__file__).parents[1]
     code = (
         "import sys, types; package = types.ModuleType('fastvit'); package.__path__ = ['fastvit'];"
-        "sys.modules['fastvit'] = package; import fastvit.preprocess;"
+        "sys.modules['fastvit'] = package; import fastvit.images.preprocess;"
         "assert not {'torch', 'torchvision', 'numpy', 'timm'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=root, check=True)

@@ -13,7 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
-from .images import MAX_PIXELS, Source, read_image, without_warnings
+from .io import MAX_PIXELS, Source, read_image, without_warnings
 
 if TYPE_CHECKING:
     from PIL import Image
