@@ -17,7 +17,7 @@ from readme import write_picture, write_section
 from results import Results, arguments, left_out, markdown, parsed, verdict
 
 from fastvit.benchmark import Way, ways
-from fastvit.forms import outline
+from fastvit.models.forms import outline
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

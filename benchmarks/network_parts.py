@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from fastvit.benchmark import ways
 from fastvit.graph import example, openvino_model
 from fastvit.lowering import lower
-from fastvit.model import FastViT
+from fastvit.models.fastvit import FastViT
 from fastvit.openvino_core import core
 
 PASSES = 10  # profiled

@@ -28,8 +28,8 @@ from readme import write_section
 
 import fastvit
 from fastvit.data import training
-from fastvit.model import FastViT
-from fastvit.overparam import overparameterize
+from fastvit.models.fastvit import FastViT
+from fastvit.models.overparam import overparameterize
 from fastvit.recipe import Recipe
 from fastvit.training import Run
 from fastvit.utils.atomic import replacing

@@ -1,16 +1,16 @@
 """FastViT, MobileCLIP's MCi and FastViTHD: vision encoders that train with many branches and run with one."""
 
 from .checkpoint import load, save
-from .config import CONFIGS, Config
 from .create import create_model, list_models
 from .engines import engine
-from .forms import form_of
 from .images.preprocess import Preprocess
-from .model import FastViT
-from .multiscale import MultiScaleEncoder
-from .overparam import overparameterize
+from .models.config import CONFIGS, Config
+from .models.fastvit import FastViT
+from .models.forms import form_of
+from .models.multiscale import MultiScaleEncoder
+from .models.overparam import overparameterize
+from .models.reparam import reparameterize
 from .registry import register_timm
-from .reparam import reparameterize
 from .verify import verify
 from .weights.tensors import WeightsError
 

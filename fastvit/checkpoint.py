@@ -7,11 +7,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from .config import CONFIGS
-from .forms import KINDS, Form, form_of, outline
-from .model import FastViT, Head
-from .overparam import with_norms
-from .reparam import fold_children, reparameterize
+from .models.config import CONFIGS
+from .models.fastvit import FastViT, Head
+from .models.forms import KINDS, Form, form_of, outline
+from .models.overparam import with_norms
+from .models.reparam import fold_children, reparameterize
 from .weights import files, header
 from .weights import names as naming
 from .weights.read import Source, Weights, read

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from .checkpoint import fill
-from .config import CONFIGS
-from .model import FastViT, reset_parameters, stage_indices
-from .reparam import Foldable
+from .models.config import CONFIGS
+from .models.fastvit import FastViT, reset_parameters, stage_indices
+from .models.reparam import Foldable
 from .weights import catalog
 from .weights.read import nearest, read
 

@@ -18,8 +18,8 @@ from torch.fx.experimental import _config
 
 from .images.preprocess import SMALLEST
 from .lowering import lower
-from .model import FastViT
-from .multiscale import MultiScaleEncoder
+from .models.fastvit import FastViT
+from .models.multiscale import MultiScaleEncoder
 from .telemetry import silence
 
 if TYPE_CHECKING:

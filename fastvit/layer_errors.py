@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from .graph import first_convolution
-from .layers import SqueezeExcite
+from .models.layers import SqueezeExcite
+from .models.reparam import reparameterize
 from .quantization import batches, check_images
-from .reparam import reparameterize
 
 ENOUGH = 20.0  # dB at the output: a tenth of its magnitude is noise
 Layer = nn.Conv2d | nn.Linear

@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import nn
 
-from .config import CONFIGS
 from .create import create_model
-from .model import own_cfg
+from .models.config import CONFIGS
+from .models.fastvit import own_cfg
 
 __all__: list[str] = []  # timm adds the names that it takes from this module
 default_cfgs: dict[str, Any] = {}  # where timm looks for a model's preprocessing

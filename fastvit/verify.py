@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .affine import exact_device
 from .create import create_model
-from .forms import form_of
-from .model import FastViT
-from .reparam import Foldable, foldables, reparameterize
+from .models.affine import exact_device
+from .models.fastvit import FastViT
+from .models.forms import form_of
+from .models.reparam import Foldable, foldables, reparameterize
 
 # Largest relative error that counts as equal. Half precision is reported and not judged: there the unfolded model
 # rounds more often than the folded one and is the less exact of the two.

@@ -35,8 +35,8 @@ from fastvit.benchmark.memory import peak
 from fastvit.benchmark.racing import FEWEST, WayError, Worker, _replies
 from fastvit.benchmark.ratios import difference, machine, processor
 from fastvit.commands import app
-from fastvit.complexity import multiply_adds
 from fastvit.images.prefetch import cores
+from fastvit.models.flops import multiply_adds
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 

@@ -22,8 +22,8 @@ from torch import Tensor
 
 import fastvit
 from fastvit import FastViT, WeightsError, create_model, form_of, load, reparameterize, save
-from fastvit.forms import Form, outline
-from fastvit.reparam import foldables
+from fastvit.models.forms import Form, outline
+from fastvit.models.reparam import foldables
 from fastvit.weights import catalog
 
 pytestmark = pytest.mark.usefixtures("small_variants")

@@ -9,9 +9,9 @@ import pytest
 from typer.testing import CliRunner
 
 import fastvit
-from fastvit.affine import Affine
 from fastvit.commands import app
-from fastvit.reparam import PositionEncoding
+from fastvit.models.affine import Affine
+from fastvit.models.reparam import PositionEncoding
 
 PHOTOGRAPH = str(Path(__file__).parents[1] / "weights" / "cat.jpg")
 

@@ -16,7 +16,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fastvit import CONFIGS, FastViT, create_model, list_models, reparameterize
-from fastvit.reparam import foldables
+from fastvit.models.reparam import foldables
 
 pytestmark = pytest.mark.usefixtures("small_variants")
 

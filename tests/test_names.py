@@ -9,7 +9,7 @@ from helpers.goldens import GOLDENS, golden
 from helpers.small import timms
 
 from fastvit import CONFIGS, FastViT
-from fastvit.forms import Form, form_of, outline
+from fastvit.models.forms import Form, form_of, outline
 from fastvit.weights.names import NAMINGS, names, translate
 
 Schema = dict[str, tuple[int, ...]]

@@ -28,7 +28,7 @@ from fastvit import (
     overparameterize,
     save,
 )
-from fastvit.forms import outline
+from fastvit.models.forms import outline
 from fastvit.weights import hub as client
 from fastvit.weights.catalog import CHECKPOINTS
 from fastvit.weights.names import names

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from fastvit import FastViT, create_model, reparameterize
 from fastvit.graph import onnx_model, openvino_model
 from fastvit.layer_errors import LayerError, LayerErrors, decibels, layer_errors, round_input, round_weight
-from fastvit.layers import SqueezeExcite
+from fastvit.models.layers import SqueezeExcite
 from fastvit.openvino_core import core
 from fastvit.quantization import quantize_onnx, quantize_openvino, quietly_nncf
 from fastvit.telemetry import silence

@@ -37,7 +37,7 @@ from fastvit import (
     reparameterize,
     save,
 )
-from fastvit.forms import Form, outline
+from fastvit.models.forms import Form, outline
 from fastvit.weights.names import NAMINGS, names
 from fastvit.weights.recognise import recognise
 from fastvit.weights.tensors import InMemory

@@ -5,7 +5,7 @@ import torch
 from helpers.small import small
 
 from fastvit.commands.running import device_for, runner
-from fastvit.reparam import foldables
+from fastvit.models.reparam import foldables
 
 
 def test_engines_of_the_processor_take_it_even_where_there_is_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -470,7 +470,7 @@ def test_it_starts_from_a_files_weights_folded_or_not(data: Path, tmp_path: Path
     with torch.no_grad():
         given, expected = run.network.eval()(images), start(images)
     assert (given - expected).abs().max() < 1e-4 * expected.abs().max()
-    assert len(fastvit.reparam.foldables(run.network)) == len(fastvit.reparam.foldables(start))
+    assert len(fastvit.models.reparam.foldables(run.network)) == len(fastvit.models.reparam.foldables(start))
     run.network.train()
     stop_after(run, 2)
     (tmp_path / "start.safetensors").unlink()
@@ -547,7 +547,7 @@ def test_the_averaged_network_is_evaluated_as_it_is_kept(data: Path, tmp_path: P
     line = run.evaluate()
     assert line["top1"] == 100 * int((logits.argmax(1) == labels).sum()) / len(labels)
     assert line["held_out_loss"] == pytest.approx(float(torch.nn.functional.cross_entropy(logits, labels)), rel=1e-4)
-    assert fastvit.reparam.foldables(run.judge.network)
+    assert fastvit.models.reparam.foldables(run.judge.network)
 
 
 def test_a_loss_that_is_not_finite_ends_the_run(data: Path, tmp_path: Path) -> None:

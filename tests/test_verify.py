@@ -8,12 +8,12 @@ from dataclasses import replace
 import pytest
 import torch
 from helpers.mutations import MUTATIONS
-from test_reparam import FIVE_STAGES, FOUR_STAGES, empty, noise, random_model, snapshot
+from models.test_reparam import FIVE_STAGES, FOUR_STAGES, empty, noise, random_model, snapshot
 from torch import Tensor, nn
 
 import fastvit
 from fastvit import CONFIGS, create_model, reparameterize, verify
-from fastvit.reparam import foldables
+from fastvit.models.reparam import foldables
 from fastvit.verify import Error, Report, Row
 
 IMAGES = noise(3, 3, 64, 96, dtype=torch.float32)

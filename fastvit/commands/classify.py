@@ -90,7 +90,7 @@ class Classifier:
     ) -> None:
         import fastvit
         from fastvit.comparison import Comparison
-        from fastvit.reparam import foldables
+        from fastvit.models.reparam import foldables
 
         unfolded = network(model)
         self.preprocess = fastvit.Preprocess.from_cfg(unfolded.pretrained_cfg)

@@ -92,8 +92,8 @@ def _formed(model: FastViT, names: Names, fold: bool, unfold: bool, images: list
     import copy
 
     from fastvit import form_of, overparameterize, reparameterize
-    from fastvit.forms import KINDS
-    from fastvit.reparam import fold_children
+    from fastvit.models.forms import KINDS
+    from fastvit.models.reparam import fold_children
 
     if unfold:
         return overparameterize(model, _pictures(model, images) if images else None)

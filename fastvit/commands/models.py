@@ -55,8 +55,8 @@ def main(
 
 def _network(name: str) -> dict[str, Any]:
     from fastvit import CONFIGS, list_models, reparameterize
-    from fastvit.complexity import multiply_adds
-    from fastvit.forms import outline
+    from fastvit.models.flops import multiply_adds
+    from fastvit.models.forms import outline
 
     config = CONFIGS[name]
     model = outline(config)

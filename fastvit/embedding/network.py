@@ -14,8 +14,8 @@ from torch.nn import functional as F
 
 from .. import checkpoint
 from ..engines import engine
-from ..model import FastViT
-from ..reparam import reparameterize
+from ..models.fastvit import FastViT
+from ..models.reparam import reparameterize
 from .job import Job
 
 OUTPUTS = ("features", "head")

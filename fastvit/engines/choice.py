@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ..graph import check_size, example, first_convolution
-from ..model import FastViT
+from ..models.fastvit import FastViT
 from . import cache
 from .parity import TOLERANCE, Engine, EngineError, Run, Wanted, one_line
 

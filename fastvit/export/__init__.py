@@ -17,8 +17,8 @@ from timm.models._features import FeatureGetterNet
 
 from ..engines.parity import TOLERANCE, compared, largest, one_line
 from ..graph import check_size
-from ..model import FastViT
-from ..multiscale import MultiScaleEncoder
+from ..models.fastvit import FastViT
+from ..models.multiscale import MultiScaleEncoder
 from ..utils.atomic import check_writable
 from ..utils.staging import staged
 from ..verify import Error

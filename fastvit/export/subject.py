@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from ..graph import AXES, TRACED, example, first_convolution, output_names, traced
 from ..images.preprocess import SMALLEST, Preprocess
 from ..lowering import lower
-from ..model import FastViT
-from ..multiscale import MultiScaleEncoder
-from ..reparam import reparameterize
+from ..models.fastvit import FastViT
+from ..models.multiscale import MultiScaleEncoder
+from ..models.reparam import reparameterize
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16}
 

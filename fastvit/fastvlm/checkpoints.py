@@ -17,9 +17,9 @@ from transformers import (
 )
 
 from ..checkpoint import from_weights
-from ..model import FastViT
-from ..multiscale import MultiScaleEncoder
-from ..reparam import reparameterize
+from ..models.fastvit import FastViT
+from ..models.multiscale import MultiScaleEncoder
+from ..models.reparam import reparameterize
 from ..weights.files import open_path
 from ..weights.read import read
 from ..weights.tensors import Tensors, WeightsError, line

@@ -15,11 +15,11 @@ from transformers import (
 )
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from ..config import CONFIGS, Config
-from ..forms import KINDS, Form, form_of
-from ..model import FastViT, reset_parameters
-from ..multiscale import MultiScaleEncoder
-from ..reparam import fold_children
+from ..models.config import CONFIGS, Config
+from ..models.fastvit import FastViT, reset_parameters
+from ..models.forms import KINDS, Form, form_of
+from ..models.multiscale import MultiScaleEncoder
+from ..models.reparam import fold_children
 
 Encoder = FastViT | MultiScaleEncoder
 

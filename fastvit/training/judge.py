@@ -15,9 +15,9 @@ from ..data.batches import closing_workers, ignore_interrupts
 from ..evaluation import predictions
 from ..images.io import ImageError
 from ..images.preprocess import Preprocess
-from ..model import FastViT
+from ..models.fastvit import FastViT
+from ..models.reparam import reparameterize
 from ..recipe import Recipe
-from ..reparam import reparameterize
 from .curves import Line
 from .processes import Processes
 

@@ -18,7 +18,7 @@ from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
 from ..evaluation import choose_device
-from ..model import FastViT
+from ..models.fastvit import FastViT
 from ..recipe import RecipeError
 
 MIXED = {"float32": "no", "float64": "no", "bfloat16": "bf16", "float16": "fp16"}

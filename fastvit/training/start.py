@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from ..checkpoint import load
-from ..config import CONFIGS
 from ..create import create_model
-from ..forms import form_of
-from ..model import FastViT
-from ..overparam import overparameterize
+from ..models.config import CONFIGS
+from ..models.fastvit import FastViT
+from ..models.forms import form_of
+from ..models.overparam import overparameterize
 from ..recipe import Recipe
 
 

@@ -25,7 +25,7 @@ from ..data import (
     training,
 )
 from ..data.batches import Draw
-from ..model import FastViT
+from ..models.fastvit import FastViT
 from ..recipe import Recipe, RecipeError
 from ..utils.atomic import check_writable, remove_leftovers
 from .average import Average

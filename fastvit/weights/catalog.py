@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..config import CONFIGS
 from ..images.preprocess import Preprocess
+from ..models.config import CONFIGS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,10 +3,10 @@
 import json
 from typing import Any
 
-from ..config import CONFIGS
-from ..forms import Form
 from ..images.preprocess import Preprocess
-from ..model import POOLS, FastViT
+from ..models.config import CONFIGS
+from ..models.fastvit import POOLS, FastViT
+from ..models.forms import Form
 from .recognise import Recognised
 from .tensors import Tensors, WeightsError, line
 

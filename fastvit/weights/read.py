@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..config import CONFIGS
-from ..forms import Form, outline
-from ..model import FastViT, own_cfg
+from ..models.config import CONFIGS
+from ..models.fastvit import FastViT, own_cfg
+from ..models.forms import Form, outline
 from . import catalog, header, hub
 from .files import PICKLES, open_path
 from .names import NAMINGS, PROJECTION, names

@@ -4,8 +4,8 @@ import re
 from collections import defaultdict
 from dataclasses import dataclass
 
-from ..config import CONFIGS, Config
-from ..forms import Form
+from ..models.config import CONFIGS, Config
+from ..models.forms import Form
 from .names import NAMINGS, PROJECTION
 from .tensors import Tensors, WeightsError
 

@@ -118,7 +118,7 @@ MUTATIONS = [Mutation(function, *row) for function, rows in _TABLE.items() for r
 
 
 def main() -> None:
-    from test_mutations import CHECKS, catches, obvious
+    from models.test_mutations import CHECKS, catches, obvious
 
     print(f"{'':40s} " + " ".join(f"{check.__name__:>13s}" for check in (obvious, *CHECKS)))
     for mutation in MUTATIONS:

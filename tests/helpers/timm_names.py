@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from fastvit.model import FastViT
+from fastvit.models.fastvit import FastViT
 from fastvit.weights.names import timm, translate
 
 

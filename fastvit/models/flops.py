@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from .images.preprocess import SMALLEST
-from .model import FastViT
+from ..images.preprocess import SMALLEST
+from .fastvit import FastViT
 
 
 def multiply_adds(model: FastViT, size: tuple[int, int]) -> int:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from .config import Config
-from .model import FastViT
+from .fastvit import FastViT
 from .reparam import BRANCHED, Foldable, fold_children, foldables
 
 Form = Literal["unfolded", "partial", "folded"]

@@ -112,8 +112,8 @@ spec = importlib.util.find_spec("fastvit")
 package = types.ModuleType("fastvit")  # without __init__, which imports the network
 package.__path__ = list(spec.submodule_search_locations)
 sys.modules["fastvit"] = package
-import fastvit.config
-print("torch" in sys.modules, len(fastvit.config.CONFIGS))
+import fastvit.models.config
+print("torch" in sys.modules, len(fastvit.models.config.CONFIGS))
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.split() == ["False", "13"], result.stderr

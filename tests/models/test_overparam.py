@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fastvit import CONFIGS, FastViT, create_model, reparameterize
-from fastvit.overparam import overparameterize, with_norms
-from fastvit.reparam import (
+from fastvit.models.overparam import overparameterize, with_norms
+from fastvit.models.reparam import (
     ConvNorm,
     Foldable,
     NormLinear,

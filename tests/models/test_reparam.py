@@ -21,8 +21,8 @@ from timm.layers import freeze_batch_norm_2d
 from torch import Tensor, nn
 
 from fastvit import CONFIGS, Config, FastViT, reparameterize
-from fastvit.affine import ScaleShift
-from fastvit.reparam import (
+from fastvit.models.affine import ScaleShift
+from fastvit.models.reparam import (
     ConvNorm,
     Foldable,
     NormLinear,

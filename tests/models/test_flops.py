@@ -8,7 +8,7 @@ import torch
 from helpers.small import equal, small
 
 from fastvit import CONFIGS, Config, FastViT, reparameterize
-from fastvit.complexity import multiply_adds
+from fastvit.models.flops import multiply_adds
 
 # Billions at 256 x 256, unfolded and folded: results/model_metadata-in1k.csv and the benchmarks of timm. Of the MCi
 # there is only the folded network's.

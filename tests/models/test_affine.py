@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fastvit.affine import Affine, ScaleShift, scale_and_shift
+from fastvit.models.affine import Affine, ScaleShift, scale_and_shift
 
 TOLERANCE = 1e-11
 

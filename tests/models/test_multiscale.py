@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 import fastvit
 from fastvit import CONFIGS
-from fastvit.forms import outline
-from fastvit.multiscale import CellPool, MultiScaleEncoder
+from fastvit.models.forms import outline
+from fastvit.models.multiscale import CellPool, MultiScaleEncoder
 
 
 @pytest.mark.parametrize("name", SMALL)

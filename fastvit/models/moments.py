@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .affine import Affine
-from .model import FastViT
+from .fastvit import FastViT
 
 EPS = 1e-5  # of nn.BatchNorm2d
 USUAL = 0.1  # root mean square of weights before a norm or a layer scale: about that of the trained weights that ship

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .affine import Affine, scale_and_shift
+from .fastvit import FastViT
 from .forms import outline
-from .model import FastViT
 from .moments import EPS, Moments, Neutral, measured, pink_noise
 from .reparam import (
     ConvNorm,

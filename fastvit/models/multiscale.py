@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .images.preprocess import Preprocess
-from .model import FastViT, stage_indices
+from ..images.preprocess import Preprocess
+from .fastvit import FastViT, stage_indices
 from .reparam import reset_small
 
 POOLS = ("depthwise", "average")

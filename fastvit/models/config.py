@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from .images.preprocess import Preprocess
+from ..images.preprocess import Preprocess
 
 _imagenet = Preprocess()
 

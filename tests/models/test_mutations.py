@@ -6,7 +6,7 @@ import pytest
 import torch
 from helpers import mutations
 from helpers.small import timms_small
-from test_reparam import (
+from models.test_reparam import (
     ALL_CASES,
     FIVE_STAGES,
     FOUR_STAGES,

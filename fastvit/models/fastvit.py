@@ -10,8 +10,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from ..images.preprocess import Preprocess
 from .config import Config
-from .images.preprocess import Preprocess
 from .layers import ConvBlock, SqueezeExcite, Stage, Stem
 from .reparam import RepConv, reset_small
 

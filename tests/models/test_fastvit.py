@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fastvit import CONFIGS, FastViT, reparameterize
-from fastvit.layers import Attention, AttentionBlock, DropPath, RepMixerBlock, Stage
+from fastvit.models.layers import Attention, AttentionBlock, DropPath, RepMixerBlock, Stage
 
 UNEVEN = (70, 99)  # neither a square nor a multiple of anything
 
