@@ -1,8 +1,8 @@
 """Labelled pictures from folders, archives, shards and libraries, one interface for all of them: `Source`."""
 
-from .batches import Batch, Draws, Pictures, TrainingPictures, training_batches
 from .checks import check_labels, check_range, check_same_classes
-from .opening import HELD_OUT, NOTATION, evaluation, held_out, open_source, training
+from .loader import Batch, Draws, Pictures, TrainingPictures, training_batches
+from .resolve import HELD_OUT, NOTATION, evaluation, held_out, open_source, training
 from .source import DataError, Selected, Source, some
 
 __all__ = [

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy
 
+from .archive_index import Member, members
 from .folders import is_picture
-from .members import Member, members
 from .packed import Index, Packed
 from .source import DataError, either, some
 

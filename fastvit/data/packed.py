@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy
 
 from ..images.io import display_name
-from .members import Member, read_member
+from .archive_index import Member, read_member
 from .source import Names, Source
 
 

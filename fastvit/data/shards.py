@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..images.io import SUFFIXES, display_name
-from .members import Member, members
+from .archive_index import Member, members
 from .packed import Index, Packed
 from .source import DataError, Labels, one_line, some
 

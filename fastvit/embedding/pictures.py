@@ -9,11 +9,11 @@ from pathlib import Path, PurePosixPath
 import numpy
 
 from ..data import DataError, Source, open_source
+from ..data.archive_index import Member, members
 from ..data.archives import SPLITS
 from ..data.folders import is_picture
-from ..data.members import Member, members
-from ..data.opening import ARCHIVES
 from ..data.packed import Index, Packed
+from ..data.resolve import ARCHIVES
 from ..data.shards import LABEL, is_shard
 from ..data.source import Names
 from ..images.io import display_name, find_images

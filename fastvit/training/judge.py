@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 from ..data import Source
-from ..data.batches import closing_workers, ignore_interrupts
+from ..data.loader import closing_workers, ignore_interrupts
 from ..evaluation import predictions
 from ..images.io import ImageError
 from ..images.preprocess import Preprocess

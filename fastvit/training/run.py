@@ -1,7 +1,7 @@
 """A run: its state, and one update after the other.
 
 The place in a run is the number of complete updates, and every random draw follows from it and the seed: the order of
-the pictures and their augmentation (fastvit.data.batches), mixup, drop path. So a run that was killed and started again
+the pictures and their augmentation (fastvit.data.loader), mixup, drop path. So a run that was killed and started again
 from a checkpoint ends with the same weights as one that was never interrupted, on a CPU bit for bit.
 """
 
@@ -24,7 +24,7 @@ from ..data import (
     TrainingPictures,
     training_batches,
 )
-from ..data.batches import closing_workers, seed_everything
+from ..data.loader import closing_workers, seed_everything
 from ..recipe import RecipeError
 from .curves import Line, can_draw, draw
 from .signals import StopSignals

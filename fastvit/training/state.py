@@ -24,7 +24,7 @@ from ..data import (
     held_out,
     training,
 )
-from ..data.batches import Draw
+from ..data.loader import Draw
 from ..models.fastvit import FastViT
 from ..recipe import Recipe, RecipeError
 from ..utils.atomic import check_writable, remove_leftovers
@@ -46,7 +46,7 @@ class State:
 
     Args:
         recipe: what is done.
-        data, validation: what `fastvit.data.opening` takes; without `validation`, data/val or data/test.
+        data, validation: what `fastvit.data.resolve` takes; without `validation`, data/val or data/test.
         output: the folder that receives everything.
         device: "cpu", "cuda", ...; "" is the fastest.
         workers: processes that read pictures, for each process that trains.

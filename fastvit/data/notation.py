@@ -1,4 +1,4 @@
-"""What may be given as data, for every command that reads labelled pictures; it is read by `fastvit.data.opening`."""
+"""What may be given as data, for every command that reads labelled pictures; it is read by `fastvit.data.resolve`."""
 
 NOTATION = """
   FOLDER                          SPLIT/CLASS/*.jpg, in whatever folders inside CLASS; or CLASS/*.jpg without splits

@@ -6,11 +6,11 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..notation import NOTATION
+from .archive_index import COMPRESSED
 from .archives import HELD_OUT, SPLITS, Archive, ClassArchives
 from .folders import Folder
 from .libraries import HuggingFace, Torchvision
-from .members import COMPRESSED
+from .notation import NOTATION
 from .shards import Shards, expand, is_shard
 from .source import DataError, Source, either, some
 

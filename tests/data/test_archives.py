@@ -22,8 +22,8 @@ from timm.data.readers.reader_image_in_tar import ReaderImageInTar
 from torchvision.datasets import ImageFolder
 
 from fastvit.data import DataError, Source, open_source
-from fastvit.data import members as reading
-from fastvit.data.members import members
+from fastvit.data import archive_index as reading
+from fastvit.data.archive_index import members
 from fastvit.images.io import ImageError
 
 

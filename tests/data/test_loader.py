@@ -28,8 +28,8 @@ from fastvit.data import (
     training,
     training_batches,
 )
-from fastvit.data import batches as module
-from fastvit.data.batches import Draw, closing_workers, seed_everything
+from fastvit.data import loader as module
+from fastvit.data.loader import Draw, closing_workers, seed_everything
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # of Python 3.12 on, at torch's workers
 
