@@ -12,8 +12,8 @@ from .models.fastvit import FastViT, Head
 from .models.forms import KINDS, Form, form_of, outline
 from .models.overparam import with_norms
 from .models.reparam import fold_children, reparameterize
-from .weights import files, header
-from .weights import names as naming
+from .weights import formats as files
+from .weights import header, naming
 from .weights.read import Source, Weights, read
 from .weights.tensors import WeightsError
 

@@ -76,7 +76,7 @@ def timm_twin(model: FastViT) -> nn.Module:
     """timm's network with `model`'s weights."""
     import timm
 
-    from fastvit.weights.names import renamed
+    from fastvit.weights.naming import renamed
 
     variant = model.pretrained_cfg["architecture"]
     name = "fastvit_mci3" if variant == "fastvithd" else variant  # what timm calls it

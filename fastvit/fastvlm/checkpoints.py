@@ -20,7 +20,7 @@ from ..checkpoint import from_weights
 from ..models.fastvit import FastViT
 from ..models.multiscale import MultiScaleEncoder
 from ..models.reparam import reparameterize
-from ..weights.files import open_path
+from ..weights.formats import open_path
 from ..weights.read import read
 from ..weights.tensors import Tensors, WeightsError, line
 from .folders import folder_of, read_json

@@ -7,7 +7,7 @@ from ..images.preprocess import Preprocess
 from ..models.config import CONFIGS
 from ..models.fastvit import POOLS, FastViT
 from ..models.forms import Form
-from .recognise import Recognised
+from .detect import Recognised
 from .tensors import Tensors, WeightsError, line
 
 LARGEST = 16384  # pixels, high or wide

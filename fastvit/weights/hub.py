@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from .catalog import Checkpoint
-from .files import is_plain
+from .formats import is_plain
 from .tensors import WeightsError, line
 
 _INDEX = ".index.json"

@@ -14,9 +14,9 @@ from ..models.config import CONFIGS
 from ..models.fastvit import FastViT, own_cfg
 from ..models.forms import Form, outline
 from . import catalog, header, hub
-from .files import PICKLES, open_path
-from .names import NAMINGS, PROJECTION, names
-from .recognise import Recognised, recognise
+from .detect import Recognised, recognise
+from .formats import PICKLES, open_path
+from .naming import NAMINGS, PROJECTION, names
 from .tensors import DamagedError, InMemory, Tensors, WeightsError
 
 Source = str | Path | Mapping[str, Any]

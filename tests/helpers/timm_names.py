@@ -3,7 +3,7 @@
 from torch import nn
 
 from fastvit.models.fastvit import FastViT
-from fastvit.weights.names import timm, translate
+from fastvit.weights.naming import timm, translate
 
 
 def timm_name(model: FastViT, name: str) -> str:

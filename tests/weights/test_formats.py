@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from fastvit import FastViT, WeightsError, create_model, load, save
 from fastvit.weights import tensors
-from fastvit.weights.files import is_plain, open_path
+from fastvit.weights.formats import is_plain, open_path
 from fastvit.weights.tensors import InMemory
 
 pytestmark = pytest.mark.usefixtures("small_variants")

@@ -10,7 +10,7 @@ from helpers.small import timms
 
 from fastvit import CONFIGS, FastViT
 from fastvit.models.forms import Form, form_of, outline
-from fastvit.weights.names import NAMINGS, names, translate
+from fastvit.weights.naming import NAMINGS, names, translate
 
 Schema = dict[str, tuple[int, ...]]
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ..models.config import CONFIGS, Config
 from ..models.forms import Form
-from .names import NAMINGS, PROJECTION
+from .naming import NAMINGS, PROJECTION
 from .tensors import Tensors, WeightsError
 
 

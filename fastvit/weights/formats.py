@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..utils.atomic import replacing
-from .pickles import Pickled
+from .safe_pickle import Pickled
 from .tensors import DamagedError, Tensors, WeightsError, line
 
 LONGEST = 5_000_000  # bytes of an index; those of language models have some 100,000

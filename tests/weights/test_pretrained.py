@@ -31,7 +31,7 @@ from fastvit import (
 from fastvit.models.forms import outline
 from fastvit.weights import hub as client
 from fastvit.weights.catalog import CHECKPOINTS
-from fastvit.weights.names import names
+from fastvit.weights.naming import names
 
 pytestmark = pytest.mark.usefixtures("small_variants")
 NAME = "fastvit_sa12.apple_in1k"

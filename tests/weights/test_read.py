@@ -38,8 +38,8 @@ from fastvit import (
     save,
 )
 from fastvit.models.forms import Form, outline
-from fastvit.weights.names import NAMINGS, names
-from fastvit.weights.recognise import recognise
+from fastvit.weights.detect import recognise
+from fastvit.weights.naming import NAMINGS, names
 from fastvit.weights.tensors import InMemory
 
 State = dict[str, Tensor]
