@@ -76,9 +76,10 @@ def child(in_turn: bool, report: Path, arguments: list[str]) -> None:
 def clock_steps(report: Path) -> None:
     import atexit
 
-    from fastvit import Preprocess, evaluation
+    from fastvit import Preprocess
     from fastvit.commands import classify, evaluate
     from fastvit.data import source
+    from fastvit.evaluation import validation as evaluation
     from fastvit.images import prefetch as reading
 
     seconds = dict.fromkeys(STEPS, 0.0)

@@ -21,10 +21,11 @@ from timm.data import create_transform
 from typer.testing import CliRunner
 
 import fastvit
-from fastvit import confusion, evaluation
 from fastvit.commands import evaluate, running
 from fastvit.data import DataError, open_source
-from fastvit.evaluation import BytePictures, Counts, choose_device, match_classes, pictures_to_evaluate
+from fastvit.evaluation import confusion
+from fastvit.evaluation import validation as evaluation
+from fastvit.evaluation.validation import BytePictures, Counts, choose_device, match_classes, pictures_to_evaluate
 from fastvit.quantization import FEWEST
 
 app = typer.Typer()

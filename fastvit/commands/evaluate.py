@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from fastvit.evaluation import BytePictures, Counts
+    from fastvit.evaluation.validation import BytePictures, Counts
 
 ROWS = 50  # of the table; of more classes the worst are shown
 
@@ -92,10 +92,10 @@ def main(
     """
     import torch
 
-    from fastvit import confusion as picture
     from fastvit.engines import EngineError
-    from fastvit.evaluation import BytePictures, Counts, match_classes, pictures_to_evaluate
-    from fastvit.imagenet import Real
+    from fastvit.evaluation import confusion as picture
+    from fastvit.evaluation.imagenet import Real
+    from fastvit.evaluation.validation import BytePictures, Counts, match_classes, pictures_to_evaluate
 
     try:
         if confusion:
@@ -131,7 +131,7 @@ def main(
 
 def _check_real(model: str, classes: int, among: bool | None) -> None:
     """A ValueError if real labels say nothing about such a network."""
-    from fastvit.imagenet import CLASSES
+    from fastvit.evaluation.imagenet import CLASSES
 
     if classes != CLASSES:
         raise ValueError(f"--real: {model} has {classes} classes; expected ImageNet's {CLASSES}")
@@ -152,8 +152,8 @@ def _count(
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from fastvit.evaluation import predictions
-    from fastvit.imagenet import Real
+    from fastvit.evaluation.imagenet import Real
+    from fastvit.evaluation.validation import predictions
 
     source, labels = pictures.source, torch.as_tensor(pictures.source.labels)
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"), TimeRemainingColumn())
@@ -174,7 +174,7 @@ def _count(
 
 
 def _summary(pictures: BytePictures, counts: Counts, classes: int, seconds: float) -> dict[str, Any]:
-    from fastvit.imagenet import Real
+    from fastvit.evaluation.imagenet import Real
 
     source, images, rights = pictures.source, counts.total.tolist(), counts.right.tolist()
     return {

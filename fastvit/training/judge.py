@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..data import Source
 from ..data.loader import closing_workers, ignore_interrupts
-from ..evaluation import predictions
+from ..evaluation.validation import predictions
 from ..images.io import ImageError
 from ..images.preprocess import Preprocess
 from ..models.fastvit import FastViT

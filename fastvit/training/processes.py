@@ -17,7 +17,7 @@ import torch.distributed
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
-from ..evaluation import choose_device
+from ..evaluation.validation import choose_device
 from ..models.fastvit import FastViT
 from ..recipe import RecipeError
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .data import DataError, Selected, Source
+from ..data import DataError, Selected, Source
 
 CLASSES = 1000
 WORDNET = re.compile(r"n\d{8}")

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from .evaluation import Counts
-from .utils.atomic import check_writable, replacing
+from ..utils.atomic import check_writable, replacing
+from .validation import Counts
 
 
 def check_target(path: Path) -> None:

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastvit.confidence import Confidence
+from fastvit.evaluation.calibration import Confidence
 
 
 def added(logits: numpy.ndarray, right: numpy.ndarray, bins: int = 15, together: int = 7) -> Confidence:

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from .confidence import Confidence
-from .data import DataError, Source, evaluation, open_source, some
-from .data.checks import check_range
+from ..data import DataError, Source, evaluation, open_source, some
+from ..data.checks import check_range
+from ..images.io import ImageError
+from ..images.prefetch import ahead, cores, in_room
+from ..images.preprocess import Preprocess
+from .calibration import Confidence
 from .imagenet import CLASSES, WORDNET, synsets
-from .images.io import ImageError
-from .images.prefetch import ahead, cores, in_room
-from .images.preprocess import Preprocess
 
 Sample = tuple[Tensor, int] | str  # or why it cannot be read
 Samples = tuple[Tensor, Tensor, list[str]]

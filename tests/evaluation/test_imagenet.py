@@ -18,8 +18,8 @@ from typer.testing import CliRunner
 import fastvit
 from fastvit.commands import evaluate
 from fastvit.data import DataError, open_source
-from fastvit.evaluation import match_classes
-from fastvit.imagenet import Real, real_labels
+from fastvit.evaluation.imagenet import Real, real_labels
+from fastvit.evaluation.validation import match_classes
 
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # by timm's reader
 

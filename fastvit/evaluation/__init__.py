@@ -1,0 +1,1 @@
+"""A model and labelled images -> how often, and how surely, it is right."""
