@@ -30,8 +30,8 @@ import fastvit
 from fastvit.data import training
 from fastvit.models.fastvit import FastViT
 from fastvit.models.overparam import overparameterize
-from fastvit.recipe import Recipe
 from fastvit.training import Run
+from fastvit.training.recipe import Recipe
 from fastvit.utils.atomic import replacing
 
 HERE = Path(__file__).parent

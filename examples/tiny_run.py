@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from fastvit.data import Pictures, Selected, check_same_classes, held_out, training
-from fastvit.recipe import Recipe
+from fastvit.training.recipe import Recipe
 from fastvit.utils.atomic import replacing
 
 STAGES = {  # the highest learning rate of each part that is trained

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fastvit.presets import RECIPES
-from fastvit.recipe import Recipe, RecipeError
+from fastvit.training.presets import RECIPES
+from fastvit.training.recipe import Recipe, RecipeError
 
 from .common import fail, working
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from fastvit.training import Run
-    from fastvit.training.curves import Line
+    from fastvit.training.metrics import Line
 
 RECENT = 50  # updates that the loss and the speed shown are of
 EVERY_SECONDS = 30  # between two lines of progress where there is no terminal to draw a bar on
@@ -67,7 +67,7 @@ def main(
     from rich.console import Console
 
     from fastvit.training import Run, Stopped
-    from fastvit.training.files import write_recipe
+    from fastvit.training.recipe_file import write_recipe
 
     run = None
     quiet = json or int(os.environ.get("RANK", "0")) > 0
@@ -138,7 +138,7 @@ def _chosen(
     data: str, validation: str, config: Path | None, recipe: str, options: dict[str, Any]
 ) -> tuple[Recipe, str, str]:
     """The recipe, and what it is for: the preset's options, over them the file's, over them those that were given."""
-    from fastvit.training.files import read_recipe
+    from fastvit.training.recipe_file import read_recipe
 
     if recipe and recipe not in RECIPES:
         raise RecipeError(f"--recipe {recipe}: expected {', '.join(RECIPES)}")

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from ..recipe import RecipeError
 from ..utils.atomic import replacing
+from .recipe import RecipeError
 
 LOG = logging.getLogger("fastvit")
 SUFFIX = ".pt"

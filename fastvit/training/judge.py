@@ -17,9 +17,9 @@ from ..images.io import ImageError
 from ..images.preprocess import Preprocess
 from ..models.fastvit import FastViT
 from ..models.reparam import reparameterize
-from ..recipe import Recipe
-from .curves import Line
-from .processes import Processes
+from .distributed import Processes
+from .metrics import Line
+from .recipe import Recipe
 
 
 class Judge:

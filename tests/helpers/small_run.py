@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from fastvit.recipe import Recipe
 from fastvit.training import Run
+from fastvit.training.recipe import Recipe
 
 TINY: dict[str, Any] = {
     "size": 32, "epochs": 2, "batch_size": 4, "warmup_epochs": 1.0, "crop": 1.0, "auto_augment": "rand-m5-n2-mstd0.5",

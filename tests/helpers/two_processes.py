@@ -14,7 +14,7 @@ from accelerate.utils import FullyShardedDataParallelPlugin
 from helpers.small_run import small_run
 
 from fastvit.training import Run
-from fastvit.training.processes import Processes
+from fastvit.training.distributed import Processes
 
 # Nothing is drawn in one process that is not drawn in the other, and norms see the pictures of both.
 EXACT: dict[str, Any] = {

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..images.preprocess import Preprocess
-from ..recipe import Recipe, RecipeError
+from .recipe import Recipe, RecipeError
 
 
 class Teacher(nn.Module):

@@ -15,7 +15,7 @@ from ..models.config import CONFIGS
 from ..models.fastvit import FastViT
 from ..models.forms import form_of
 from ..models.overparam import overparameterize
-from ..recipe import Recipe
+from .recipe import Recipe
 
 
 def starting_network(recipe: Recipe, classes: int, images: Callable[[], Tensor], *, resumed: bool) -> FastViT:

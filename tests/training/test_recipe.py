@@ -9,8 +9,8 @@ import torch
 from helpers.pictures import write_pictures
 from helpers.small_run import small_run
 
-from fastvit.recipe import Recipe
 from fastvit.training import Run
+from fastvit.training.recipe import Recipe
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -150,7 +150,7 @@ def test_it_trains_on_so_many_pictures_evenly_over_the_classes(data: Path, tmp_p
 
 def test_the_papers_recipe_is_the_papers() -> None:
     """Section 4.1 and the commands of its README: 300 epochs and ten more, 1e-3 for 1,024 pictures."""
-    from fastvit.presets import RECIPES
+    from fastvit.training.presets import RECIPES
 
     recipe = Recipe(**RECIPES["fastvit_paper"].options)
     assert (recipe.epochs - recipe.cooldown_epochs, recipe.learning_rate, recipe.batch_size) == (300, 1e-3, 1024)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:  # the command line lists the fields, and is to be quick
     import torch
     from torch import nn
 
-    from .images.preprocess import Preprocess
+    from ..images.preprocess import Preprocess
 
 GROWTH = 0.7  # the part of the run over which the pictures grow from start_size to size
 PRECISIONS = ("float32", "bfloat16", "float16", "float64")
@@ -151,7 +151,7 @@ class Recipe:
         """The random crops, flips and colours of training, by timm; `preprocess` says the mean and deviation."""
         import timm.data
 
-        from .images.preprocess import Preprocess
+        from ..images.preprocess import Preprocess
 
         preprocess = preprocess or Preprocess(size=(self.size, self.size))
         return timm.data.create_transform(

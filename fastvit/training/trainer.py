@@ -17,19 +17,13 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from ..data import (
-    Batch,
-    DataError,
-    Draws,
-    TrainingPictures,
-    training_batches,
-)
+from ..data import Batch, DataError, Draws, TrainingPictures, training_batches
 from ..data.loader import closing_workers, seed_everything
-from ..recipe import RecipeError
-from .curves import Line, can_draw, draw
+from .build import State
+from .distillation import distillation_loss
+from .metrics import Line, can_draw, draw
+from .recipe import RecipeError
 from .signals import StopSignals
-from .state import State
-from .teacher import distillation_loss
 
 LINE_EVERY = 10  # updates: between two lines of metrics.jsonl, and two looks at whether to stop or save
 

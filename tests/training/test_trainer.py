@@ -26,10 +26,10 @@ from typer.testing import CliRunner
 import fastvit
 from fastvit.commands.train import Progress, main
 from fastvit.data import DataError, open_source
-from fastvit.recipe import NAMES, Recipe, RecipeError
 from fastvit.training import RECIPES, Run, Stopped
-from fastvit.training.curves import Line, Metrics
-from fastvit.training.files import absolute
+from fastvit.training.metrics import Line, Metrics
+from fastvit.training.recipe import NAMES, Recipe, RecipeError
+from fastvit.training.recipe_file import absolute
 
 app = typer.Typer()
 app.command()(main)
@@ -496,7 +496,7 @@ def test_a_name_with_a_tag_is_fine_tuned_with_its_own_mean_and_deviation(
     """MobileCLIP's encoders take pictures from 0 to 1; ImageNet's mean would be wrong for them."""
     network = fastvit.create_model("fastvit_mci0").eval()
     asked: list[str] = []
-    monkeypatch.setattr("fastvit.training.start.load", lambda name: asked.append(name) or network)
+    monkeypatch.setattr("fastvit.training.initial_weights.load", lambda name: asked.append(name) or network)
     with pytest.warns(UserWarning, match="its classifier is of 512 classes; started a new one of 2"):
         run = small_run(data, tmp_path / "run", {"model": "fastvit_mci0.apple_mclip"})
     assert asked == ["fastvit_mci0.apple_mclip"]
@@ -588,7 +588,7 @@ def test_the_speed_counts_the_updates_since_a_resume_and_no_time_of_saving(
 
         return slowly
 
-    monkeypatch.setattr("fastvit.training.run.time", SimpleNamespace(perf_counter=lambda: clock))
+    monkeypatch.setattr("fastvit.training.trainer.time", SimpleNamespace(perf_counter=lambda: clock))
     monkeypatch.setattr(run, "_update", taking(1, run._update))
     monkeypatch.setattr(run, "save", taking(100, run.save))
     monkeypatch.setattr(run, "_due", lambda: True)
@@ -647,7 +647,7 @@ def test_held_out_labels_out_of_range_are_told_before_training(
 ) -> None:
     secret = open_source(data, "val")
     secret.labels[2] = -1  # as those of a test set whose labels are secret
-    monkeypatch.setattr("fastvit.training.state.held_out", lambda *_, **__: secret)
+    monkeypatch.setattr("fastvit.training.build.held_out", lambda *_, **__: secret)
     with pytest.raises(DataError, match="label -1, expected 0 to 1; 1 of 4 labels are like that"):
         small_run(data, tmp_path / "run")
 

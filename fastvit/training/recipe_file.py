@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
-from ..recipe import NAMES, Recipe, RecipeError
 from ..utils.atomic import replacing
+from .recipe import NAMES, Recipe, RecipeError
 
 DATA = ("data", "validation")  # what stands beside the recipe
 PATHS = (*DATA, "weights", "teacher", "teacher_weights")

@@ -26,16 +26,16 @@ from ..data import (
 )
 from ..data.loader import Draw
 from ..models.fastvit import FastViT
-from ..recipe import Recipe, RecipeError
 from ..utils.atomic import check_writable, remove_leftovers
-from .average import Average
 from .checkpoints import Checkpoints
-from .curves import Line, Metrics
+from .distillation import make_teacher
+from .distributed import Processes
+from .ema import Average
+from .initial_weights import starting_network
 from .judge import Judge
-from .processes import Processes
-from .start import starting_network
+from .metrics import Line, Metrics
+from .recipe import Recipe, RecipeError
 from .synchronized import synchronize
-from .teacher import make_teacher
 
 WRITTEN = ("model.safetensors", "metrics.jsonl", "curves.png", "recipe.yaml")
 CALIBRATION = 64  # training pictures from which the norms of folded weights take their statistics

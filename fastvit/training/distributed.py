@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ..evaluation.validation import choose_device
 from ..models.fastvit import FastViT
-from ..recipe import RecipeError
+from .recipe import RecipeError
 
 MIXED = {"float32": "no", "float64": "no", "bfloat16": "bf16", "float16": "fp16"}
 TRACKERS = ("tensorboard", "wandb")  # called like the packages they need
