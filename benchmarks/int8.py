@@ -3,7 +3,7 @@
     python benchmarks/int8.py cifar10                    all test pictures; rewrites its tables in benchmarks/README.md
     python benchmarks/int8.py cifar10 --pictures 2000    an even choice of them, printed only
 
-Each row but the last has one setting more than the one before; the last is `fastvit.quantization`, which has them all.
+Each row but the last has one setting more than the one before; the last is `fastvit.deploy.quantize`, which has them all.
 Of the network at random every branch counts and channels differ widely, as they may after folding; it has no accuracy.
 """
 
@@ -18,10 +18,10 @@ from torch import Tensor
 
 import fastvit
 from fastvit.data import Pictures, open_source
-from fastvit.graph import onnx_model, openvino_model
-from fastvit.layer_errors import decibels, layer_errors
-from fastvit.openvino_core import core
-from fastvit.quantization import quantize_onnx, quantize_openvino, quietly_nncf
+from fastvit.deploy.graph import onnx_model, openvino_model
+from fastvit.deploy.openvino_runtime import core
+from fastvit.deploy.quantize import quantize_onnx, quantize_openvino, quietly_nncf
+from fastvit.deploy.sensitivity import decibels, layer_errors
 
 CALIBRATION = 300  # training pictures
 WORST = 12  # layers to be shown

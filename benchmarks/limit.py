@@ -19,8 +19,8 @@ from readme import write_picture, write_section
 from results import Line, Results, arguments, left_out, markdown, parsed, verdict
 
 from fastvit.benchmark import Quartiles, Way, ways
-from fastvit.openvino_core import core
-from fastvit.telemetry import silence
+from fastvit.deploy.openvino_runtime import core
+from fastvit.deploy.telemetry import silence
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -12,10 +12,10 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from fastvit.benchmark import ways
-from fastvit.graph import example, openvino_model
-from fastvit.lowering import lower
+from fastvit.deploy.graph import example, openvino_model
+from fastvit.deploy.lowering import lower
+from fastvit.deploy.openvino_runtime import core
 from fastvit.models.fastvit import FastViT
-from fastvit.openvino_core import core
 
 PASSES = 10  # profiled
 OPERATION = re.compile(r"(convolution|linear)(?:_(\d+))?/")  # how torch.export numbers them

@@ -300,7 +300,7 @@ def test_folded_ways_run_folded_networks(monkeypatch: pytest.MonkeyPatch, small_
 
 
 def test_the_engines_are_those_that_are_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fastvit.engines.choice.available", lambda: {"torch": "", "openvino": "needs openvino"})
+    monkeypatch.setattr("fastvit.deploy.engines.select.available", lambda: {"torch": "", "openvino": "needs openvino"})
     assert ways.engines() == ([("torch", "float32"), ("torch", "bfloat16")], {"openvino": "needs openvino"})
     assert ways.engines(("openvino",)) == ([], {"openvino": "needs openvino"})
     with pytest.raises(ValueError, match="--engine tensorrt: expected one of torch, openvino"):
@@ -382,7 +382,7 @@ def test_bench_says_in_one_line_what_it_cannot_do(monkeypatch: pytest.MonkeyPatc
     ):
         status, shown, error = bench(*arguments)
         assert (status, shown, error.count("\n")) == (2, "", 1) and words in error, error
-    monkeypatch.setattr("fastvit.engines.choice.available", lambda: {"openvino": "needs openvino"})
+    monkeypatch.setattr("fastvit.deploy.engines.select.available", lambda: {"openvino": "needs openvino"})
     assert bench("--engine", "openvino")[2] == "error: openvino: needs openvino\n"
     assert bench("--size", "31")[0] == 2
 

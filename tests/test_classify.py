@@ -26,7 +26,7 @@ import fastvit
 from fastvit import comparison
 from fastvit.commands import classify
 from fastvit.commands.answers import Answer
-from fastvit.engines import EngineError
+from fastvit.deploy.engines import EngineError
 from fastvit.images import cards
 
 REPARAMETERIZE = fastvit.reparameterize

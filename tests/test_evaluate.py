@@ -23,10 +23,10 @@ from typer.testing import CliRunner
 import fastvit
 from fastvit.commands import evaluate, running
 from fastvit.data import DataError, open_source
+from fastvit.deploy.quantize import FEWEST
 from fastvit.evaluation import confusion
 from fastvit.evaluation import validation as evaluation
 from fastvit.evaluation.validation import BytePictures, Counts, choose_device, match_classes, pictures_to_evaluate
-from fastvit.quantization import FEWEST
 
 app = typer.Typer()
 app.command()(evaluate.main)

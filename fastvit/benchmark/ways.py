@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from ..openvino_core import core
-from ..telemetry import silence
+from ..deploy.openvino_runtime import core
+from ..deploy.telemetry import silence
 from .racing import Way
 
 if TYPE_CHECKING:
@@ -100,12 +100,12 @@ def _eager(subject: Subject, folded: bool) -> Run:
 
 
 def _engine(subject: Subject, engine: str, precision: str) -> Run:
-    import fastvit.engines
+    import fastvit.deploy.engines
 
     model = network(subject.source)
     pixels = images(subject, model.in_chans)
     many = Subject(subject.source, subject.size, batch=CALIBRATION)
-    made = fastvit.engines.engine(
+    made = fastvit.deploy.engines.engine(
         model,
         engine,
         precision=precision,
@@ -154,7 +154,7 @@ def _onnxruntime(model: nn.Module, pixels: Tensor, threads: int) -> Run:
     import onnxruntime
     import torch
 
-    from ..graph import quietly
+    from ..deploy.graph import quietly
 
     with tempfile.TemporaryDirectory() as folder, quietly():
         file = os.path.join(folder, "model.onnx")
@@ -211,7 +211,7 @@ def engines(names: tuple[str, ...] = ()) -> tuple[list[tuple[str, str]], dict[st
     Raises:
         ValueError: a name that no engine has.
     """
-    from fastvit.engines.choice import available, precisions
+    from fastvit.deploy.engines.select import available, precisions
 
     reasons = available()
     if unknown := [name for name in names if name not in reasons]:

@@ -52,7 +52,7 @@ def main(
 
     A picture that cannot be read is reported on standard error, and the others go on; the exit status is then 1.
     """
-    from fastvit.engines import EngineError
+    from fastvit.deploy.engines import EngineError
     from fastvit.images.cards import check_target
     from fastvit.images.io import find_images
 

@@ -57,9 +57,9 @@ def main(
     Killed at any time, the same command goes on, with any number of processes, and each picture is there exactly once.
     torchrun and accelerate launch start it on several machines; each process then speaks for its own files.
     """
+    from fastvit.deploy.engines import EngineError
     from fastvit.embedding.job import Job
     from fastvit.embedding.processes import ProcessError
-    from fastvit.engines import EngineError
 
     run = None
     try:

@@ -92,7 +92,7 @@ def main(
     """
     import torch
 
-    from fastvit.engines import EngineError
+    from fastvit.deploy.engines import EngineError
     from fastvit.evaluation import confusion as picture
     from fastvit.evaluation.imagenet import Real
     from fastvit.evaluation.validation import BytePictures, Counts, match_classes, pictures_to_evaluate

@@ -13,7 +13,7 @@ import typer
 from .common import fail, network, working
 
 if TYPE_CHECKING:
-    from fastvit.export import Report
+    from fastvit.deploy.exporters import Report
 
 
 class Dtype(str, Enum):
@@ -61,7 +61,7 @@ def main(
     fastvithd, gets random weights.
     """
     from fastvit import list_models
-    from fastvit.export import ExportError, check_target, export
+    from fastvit.deploy.exporters import ExportError, check_target, export
     from fastvit.verify import LAYER_SCALE, random_network
 
     random = model in list_models() and not Path(model).exists()

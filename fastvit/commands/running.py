@@ -76,7 +76,7 @@ def runner(
 
     Raises:
         ValueError: options that do not go together.
-        fastvit.engines.EngineError: an engine that is not installed, or has no such precision.
+        fastvit.deploy.engines.EngineError: an engine that is not installed, or has no such precision.
     """
     import torch
 
@@ -105,8 +105,8 @@ def calibration_images(folder: Path, preprocess: Preprocess) -> Tensor:
     """(N, 3, H, W): some hundreds of the pictures in a folder, evenly chosen over its classes; of large ones fewer."""
     import torch
 
+    from fastvit.deploy.quantize import FEWEST
     from fastvit.images.io import find_images, read_image
-    from fastvit.quantization import FEWEST
 
     found = find_images([str(folder)])
     height, width = preprocess.size

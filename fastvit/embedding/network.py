@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .. import checkpoint
-from ..engines import engine
+from ..deploy.engines import engine
 from ..models.fastvit import FastViT
 from ..models.reparam import reparameterize
 from .job import Job
@@ -60,7 +60,7 @@ class FeatureNetwork:
         """The engine that "auto" means here, and why.
 
         Raises:
-            fastvit.engines.EngineError: none runs in this precision.
+            fastvit.deploy.engines.EngineError: none runs in this precision.
         """
         chosen = engine(self.model.to(self.job.device), "auto", precision=self.job.precision)
         return chosen.name, chosen.chosen
@@ -70,7 +70,7 @@ class FeatureNetwork:
 
         Raises:
             ValueError: what comes out is not finite.
-            fastvit.engines.EngineError: an engine that is not installed, has no such precision, or differs.
+            fastvit.deploy.engines.EngineError: an engine that is not installed, has no such precision, or differs.
         """
         model = self.model.to(self.job.device)
         if (self.job.engine, self.job.precision) == PLAIN:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from ..data import Source
-from ..engines import EngineError
+from ..deploy.engines import EngineError
 from .files import Parts, Unreadable
 from .job import Job
 from .network import FeatureNetwork

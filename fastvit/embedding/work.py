@@ -39,7 +39,7 @@ def embed_parts(
     Raises:
         DataError: more than `allowed` pictures cannot be read; the file they would be in is not written.
         OSError: of the disk.
-        ValueError, fastvit.engines.EngineError: of the network.
+        ValueError, fastvit.deploy.engines.EngineError: of the network.
     """
     tasks = (
         partial(_read, source, index, network.preprocess, job.fast_decoding)

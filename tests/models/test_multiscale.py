@@ -146,7 +146,7 @@ def test_it_folds(name: str, pool: str) -> None:
 
 @pytest.mark.parametrize("suffix", [".onnx", ".pt2", ".xml", ".mlpackage"])
 def test_it_is_exported_for_any_size(suffix: str, tmp_path: Path) -> None:
-    from fastvit.export import export
+    from fastvit.deploy.exporters import export
 
     multi = randomize(MultiScaleEncoder(small("fastvithd"), width=9)).eval()
     report = export(multi, tmp_path / f"multi{suffix}", dtype="float32")

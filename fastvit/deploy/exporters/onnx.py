@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ..graph import as_onnx
-from .subject import Format, Opened, Subject
+from .deployed import Format, Opened, Subject
 
 
 def _write(subject: Subject, path: Path) -> None:

@@ -8,10 +8,10 @@ from typing import Any
 
 from torch import Tensor
 
+from ...images.preprocess import SMALLEST
 from ..graph import quietly
-from ..images.preprocess import SMALLEST
-from . import mil
-from .subject import Format, Opened, Subject
+from . import mil_interpreter as mil
+from .deployed import Format, Opened, Subject
 
 LARGEST = 2048  # pixels high and wide; CoreML wants to be told
 

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from ..graph import as_openvino
-from ..openvino_core import core
+from ..openvino_runtime import core
 from ..telemetry import silence
-from .subject import Format, Opened, Subject
+from .deployed import Format, Opened, Subject
 
 
 def _write(subject: Subject, path: Path) -> None:

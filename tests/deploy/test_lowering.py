@@ -9,7 +9,7 @@ from helpers.small import SMALL, small
 from torch import Tensor, nn
 
 from fastvit import FastViT, create_model
-from fastvit.lowering import Alternating, lower
+from fastvit.deploy.lowering import Alternating, lower
 
 
 def outputs(model: nn.Module, images: Tensor) -> list[Tensor]:

@@ -13,12 +13,12 @@ import torch
 from timm.models._features import FeatureGetterNet
 from torch import Tensor, nn
 
+from ...images.preprocess import SMALLEST, Preprocess
+from ...models.fastvit import FastViT
+from ...models.multiscale import MultiScaleEncoder
+from ...models.reparam import reparameterize
 from ..graph import AXES, TRACED, example, first_convolution, output_names, traced
-from ..images.preprocess import SMALLEST, Preprocess
 from ..lowering import lower
-from ..models.fastvit import FastViT
-from ..models.multiscale import MultiScaleEncoder
-from ..models.reparam import reparameterize
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16}
 
@@ -176,7 +176,7 @@ def _input(preprocess: Preprocess | None) -> str:
 
 def _metadata(model: FastViT) -> dict[str, str]:
     """What every format holds, as strings."""
-    from .. import __version__
+    from ... import __version__
 
     cfg = model.pretrained_cfg | {"num_classes": model.num_classes}
     return {

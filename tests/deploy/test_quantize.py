@@ -21,12 +21,12 @@ from helpers.small import SMALL, small
 from torch import Tensor, nn
 
 from fastvit import FastViT, create_model, reparameterize
-from fastvit.graph import onnx_model, openvino_model
-from fastvit.layer_errors import LayerError, LayerErrors, decibels, layer_errors, round_input, round_weight
+from fastvit.deploy.graph import onnx_model, openvino_model
+from fastvit.deploy.openvino_runtime import core
+from fastvit.deploy.quantize import quantize_onnx, quantize_openvino, quietly_nncf
+from fastvit.deploy.sensitivity import LayerError, LayerErrors, decibels, layer_errors, round_input, round_weight
+from fastvit.deploy.telemetry import silence
 from fastvit.models.layers import SqueezeExcite
-from fastvit.openvino_core import core
-from fastvit.quantization import quantize_onnx, quantize_openvino, quietly_nncf
-from fastvit.telemetry import silence
 
 silence()
 
@@ -239,7 +239,7 @@ def test_the_same_images_give_the_same_network_and_the_argument_is_untouched(run
 
 @torch.no_grad()
 def test_a_range_holds_the_values_of_all_the_images_and_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fastvit.quantization.PIXELS", 5 * 48 * 40)
+    monkeypatch.setattr("fastvit.deploy.quantize.PIXELS", 5 * 48 * 40)
     images = IMAGES.clone()
     images[-1, 0, 5, 5] = 40.0  # of which any average or quantile would know nothing
     graph = quantize_openvino(converted("openvino", "fastvit_t8"), images)
@@ -302,7 +302,7 @@ def refuse(*arguments, **named):
 urllib.request.urlopen = refuse
 import torch
 from fastvit import engine
-from fastvit.export import export
+from fastvit.deploy.exporters import export
 from small import small
 if sys.argv[2] == "export":  # the first to import openvino
     export(small("fastvit_t8"), sys.argv[1], input_size=(32, 32))
@@ -396,7 +396,7 @@ def test_a_layers_noise_is_what_its_rounding_does_to_the_output() -> None:
 
 def test_many_images_are_looked_at_part_by_part_with_the_same_result(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = report("fastvit_t8")
-    monkeypatch.setattr("fastvit.quantization.PIXELS", 5 * 48 * 40)
+    monkeypatch.setattr("fastvit.deploy.quantize.PIXELS", 5 * 48 * 40)
     parts = layer_errors(lively("fastvit_t8"), IMAGES)
     for a, b in zip(whole.layers, parts.layers, strict=True):
         assert (a.alone, a.so_far) == pytest.approx((b.alone, b.so_far), rel=0.1)

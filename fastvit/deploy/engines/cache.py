@@ -25,9 +25,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..images.prefetch import cores
-from ..utils.atomic import replacing
-from .parity import Wanted
+from ...images.prefetch import cores
+from ...utils.atomic import replacing
+from .engine import Wanted
 
 LOG = logging.getLogger("fastvit")
 MOST_BYTES = 8 * 2**30  # of converted networks; those not used for the longest time go first

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..graph import example, first_convolution
 from ..lowering import lower
-from .parity import Run, Wanted
+from .engine import Run, Wanted
 
 PRECISIONS = ("float32", "bfloat16", "float16")
 

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.fx.experimental import _config
 
-from .images.preprocess import SMALLEST
+from ..images.preprocess import SMALLEST
+from ..models.fastvit import FastViT
+from ..models.multiscale import MultiScaleEncoder
 from .lowering import lower
-from .models.fastvit import FastViT
-from .models.multiscale import MultiScaleEncoder
 from .telemetry import silence
 
 if TYPE_CHECKING:

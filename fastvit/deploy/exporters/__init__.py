@@ -15,15 +15,15 @@ from typing import Any
 import torch
 from timm.models._features import FeatureGetterNet
 
-from ..engines.parity import TOLERANCE, compared, largest, one_line
+from ...models.fastvit import FastViT
+from ...models.multiscale import MultiScaleEncoder
+from ...utils.atomic import check_writable
+from ...utils.staging import staged
+from ...verify import Error
+from ..engines.engine import TOLERANCE, compared, largest, one_line
 from ..graph import check_size
-from ..models.fastvit import FastViT
-from ..models.multiscale import MultiScaleEncoder
-from ..utils.atomic import check_writable
-from ..utils.staging import staged
-from ..verify import Error
 from . import coreml, executorch, onnx, openvino, torch_export
-from .subject import DTYPES, ExportError, Format, Opened, Subject
+from .deployed import DTYPES, ExportError, Format, Opened, Subject
 
 __all__ = ["FORMATS", "Check", "ExportError", "Report", "check_target", "export"]
 

@@ -22,19 +22,21 @@ from timm.models._features import FeatureGetterNet
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
-import fastvit.export
+import fastvit.deploy.exporters
 from fastvit import CONFIGS, Config, FastViT, create_model, reparameterize, save
 from fastvit.commands import app
-from fastvit.export import ExportError, Report, coreml, export, mil, subject
-from fastvit.graph import as_onnx, as_openvino, traced
-from fastvit.lowering import lower
-from fastvit.openvino_core import core
+from fastvit.deploy.exporters import ExportError, Report, coreml, export
+from fastvit.deploy.exporters import deployed as subject
+from fastvit.deploy.exporters import mil_interpreter as mil
+from fastvit.deploy.graph import as_onnx, as_openvino, traced
+from fastvit.deploy.lowering import lower
+from fastvit.deploy.openvino_runtime import core
 from fastvit.utils.staging import staged
 
 SUFFIXES = (".pt2", ".onnx", ".xml", ".mlpackage")
 TINY = replace(CONFIGS["fastvit_t8"], depths=(1, 1, 1, 1), width=8)
 WITH_ATTENTION = replace(CONFIGS["fastvit_mci0"], depths=(1, 1, 1, 1), width=8, preprocess=TINY.preprocess)
-WITH_EXECUTORCH = pytest.mark.skipif(not fastvit.export.find_spec("executorch"), reason="needs executorch")
+WITH_EXECUTORCH = pytest.mark.skipif(not fastvit.deploy.exporters.find_spec("executorch"), reason="needs executorch")
 CAT = Path(__file__).parents[1] / "weights" / "cat.jpg"
 
 
@@ -637,7 +639,7 @@ def test_networks_that_cannot_be_exported(tmp_path: Path) -> None:
 def test_a_missing_package_is_one_line(
     suffix: str, package: str, extra: str, model: FastViT, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fastvit.export, "find_spec", lambda name: None if name == package else True)
+    monkeypatch.setattr(fastvit.deploy.exporters, "find_spec", lambda name: None if name == package else True)
     with pytest.raises(ValueError, match=rf'{suffix} needs {package}; run: pip install "fastvit\[{extra}\]"'):
         export(model, tmp_path / f"network{suffix}")
 
@@ -836,7 +838,7 @@ def test_what_the_command_cannot_do_is_one_line_and_status_2(
 
 def test_importing_it_brings_in_nothing_heavy() -> None:
     heavy = ("onnx", "onnxruntime", "openvino", "coremltools", "executorch")
-    code = f"import sys, fastvit.export; assert not set({heavy}) & set(sys.modules), set({heavy}) & set(sys.modules)"
+    code = f"import sys, fastvit.deploy.exporters; assert not set({heavy}) & set(sys.modules), set({heavy}) & set(sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, stdin=subprocess.DEVNULL, check=False)
     assert (done.returncode, done.stdout) == (0, b""), done.stderr
 

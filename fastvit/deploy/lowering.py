@@ -10,7 +10,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from .models.reparam import reparameterize
+from ..models.reparam import reparameterize
 
 
 class Alternating(nn.Module):

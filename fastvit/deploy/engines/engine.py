@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ...images.preprocess import SMALLEST
+from ...verify import Error, without_cudnn
 from ..graph import first_convolution
-from ..images.preprocess import SMALLEST
-from ..verify import Error, without_cudnn
 
 Outputs = Tensor | list[Tensor]
 Run = Callable[[Tensor], list[Tensor]]

@@ -16,10 +16,10 @@ from os import environ
 import torch
 from torch import Tensor, nn
 
+from ...models.fastvit import FastViT
 from ..graph import check_size, example, first_convolution
-from ..models.fastvit import FastViT
 from . import cache
-from .parity import TOLERANCE, Engine, EngineError, Run, Wanted, one_line
+from .engine import TOLERANCE, Engine, EngineError, Run, Wanted, one_line
 
 LOG = logging.getLogger("fastvit")
 SECONDS = 2.0  # that "auto" measures each candidate for, once it is ready

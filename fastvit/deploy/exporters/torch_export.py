@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..graph import quietly
-from .subject import Format, Opened, Subject, listed
+from .deployed import Format, Opened, Subject, listed
 
 METADATA = "fastvit.json"  # the name under which extra_files has it
 

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from ..graph import openvino_model
-from ..openvino_core import core
+from ..openvino_runtime import core
 from ..telemetry import silence
 from . import cache
-from .parity import EngineError, Run, Wanted
+from .engine import EngineError, Run, Wanted
 
 PRECISIONS = ("float32", "bfloat16", "float16", "int8")
 HINTS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
@@ -61,7 +61,7 @@ def _convert(model: nn.Module, wanted: Wanted, path: Path) -> None:
 
     graph = openvino_model(model)
     if wanted.precision == "int8":
-        from ..quantization import quantize_openvino
+        from ..quantize import quantize_openvino
 
         assert wanted.calibration is not None  # which `engine` sees to
         graph = quantize_openvino(graph, wanted.calibration, keep=wanted.keep, model=model)

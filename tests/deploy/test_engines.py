@@ -17,9 +17,11 @@ from helpers.small import SMALL, small
 from torch import Tensor, nn
 
 from fastvit import create_model, engine, reparameterize
-from fastvit.engines import Engine, EngineError, available, cache, choice, parity
-from fastvit.graph import openvino_model
-from fastvit.lowering import Alternating
+from fastvit.deploy.engines import Engine, EngineError, available, cache
+from fastvit.deploy.engines import engine as parity
+from fastvit.deploy.engines import select as choice
+from fastvit.deploy.graph import openvino_model
+from fastvit.deploy.lowering import Alternating
 
 RUNTIMES = ("torch", "onnxruntime", "openvino")
 RELATIVE = {"float32": 1e-5, "bfloat16": 4e-2, "float16": 4e-3}
@@ -191,8 +193,8 @@ def test_its_answers_can_be_learned_from() -> None:
 def test_a_wrong_conversion_is_refused_at_the_first_call_and_ever_after(
     runtime: str, monkeypatch: pytest.MonkeyPatch, empty_cache: Path
 ) -> None:
-    from fastvit import graph
-    from fastvit.engines import pytorch
+    from fastvit.deploy import graph
+    from fastvit.deploy.engines import pytorch
 
     def wrong(model: nn.Module) -> nn.Module:
         lowered = lower(model)
@@ -220,7 +222,7 @@ def test_alternating_convolutions_in_the_wrong_order_are_seen(monkeypatch: pytes
 
 def replaced(monkeypatch: pytest.MonkeyPatch, run: parity.Run) -> None:
     """The torch engine answers as `run` does."""
-    from fastvit.engines import pytorch
+    from fastvit.deploy.engines import pytorch
 
     monkeypatch.setattr(pytorch, "build", lambda model, wanted: run)
 
@@ -318,7 +320,7 @@ def test_it_keeps_what_it_compares_with_no_longer_than_it_must() -> None:
 
 @pytest.mark.parametrize("when", ["build", "call"])
 def test_what_a_library_raises_is_one_line(when: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from fastvit.engines import pytorch
+    from fastvit.deploy.engines import pytorch
 
     def fails(*_: Any) -> Any:
         raise RuntimeError("several\n  lines")
@@ -464,7 +466,7 @@ def test_auto_keeps_only_what_agrees(empty_cache: Path, monkeypatch: pytest.Monk
     def broken(model: nn.Module, wanted: parity.Wanted) -> parity.Run:
         return lambda images: [torch.zeros(len(images), 1000)]
 
-    from fastvit.engines import onnxruntime, openvino
+    from fastvit.deploy.engines import onnxruntime, openvino
 
     monkeypatch.setattr(choice, "SECONDS", 0.0)
     monkeypatch.setattr(openvino, "build", broken)
@@ -480,7 +482,7 @@ def test_auto_keeps_only_what_agrees(empty_cache: Path, monkeypatch: pytest.Monk
 def test_auto_measures_anew_where_what_it_remembers_no_longer_agrees_or_runs(
     broken: Any, empty_cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from fastvit.engines import openvino
+    from fastvit.deploy.engines import openvino
 
     monkeypatch.setattr(choice, "SECONDS", 0.0)
     monkeypatch.setattr(choice, "CANDIDATES", ("torch", "openvino"))
@@ -517,7 +519,7 @@ def test_a_conversion_is_kept_and_a_damaged_one_made_anew(
 ) -> None:
     import importlib
 
-    module = importlib.import_module(f"fastvit.engines.{runtime}")
+    module = importlib.import_module(f"fastvit.deploy.engines.{runtime}")
     made, convert = [], module._convert
 
     def once(model: nn.Module, wanted: parity.Wanted, path: Path) -> None:
@@ -681,7 +683,7 @@ for shape in ((1, 3, 64, 64), (2, 3, 40, 72)):
 def test_threads_that_come_first_share_one_core(monkeypatch: pytest.MonkeyPatch) -> None:
     import openvino
 
-    from fastvit import openvino_core
+    from fastvit.deploy import openvino_runtime as openvino_core
 
     monkeypatch.setattr(openvino_core, "_made", [])
     monkeypatch.setattr(openvino, "Core", lambda: time.sleep(0.2) or made.append(object()) or made[-1])

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..models.layers import SqueezeExcite
+from ..models.reparam import reparameterize
 from .graph import first_convolution
-from .models.layers import SqueezeExcite
-from .models.reparam import reparameterize
-from .quantization import batches, check_images
+from .quantize import batches, check_images
 
 ENOUGH = 20.0  # dB at the output: a tenth of its magnitude is noise
 Layer = nn.Conv2d | nn.Linear

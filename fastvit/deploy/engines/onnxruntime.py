@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..graph import onnx_model
 from . import cache
-from .parity import Run, Wanted
+from .engine import Run, Wanted
 
 PRECISIONS = ("float32", "int8")  # its CPU kernels of bfloat16 and float16 are few, and slower
 
@@ -37,7 +37,7 @@ def _convert(model: nn.Module, wanted: Wanted, path: Path) -> None:
 
     graph = onnx_model(model)
     if wanted.precision == "int8":
-        from ..quantization import quantize_onnx
+        from ..quantize import quantize_onnx
 
         assert wanted.calibration is not None  # which `engine` sees to
         graph = quantize_onnx(graph, wanted.calibration, keep=wanted.keep, model=model)

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from ..images.preprocess import SMALLEST
 from .graph import quietly
-from .images.preprocess import SMALLEST
 from .lowering import lower
 from .telemetry import silence
 

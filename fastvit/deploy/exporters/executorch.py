@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..graph import quietly
-from .subject import Format, Opened, Subject
+from .deployed import Format, Opened, Subject
 
 METADATA = "fastvit_metadata"  # a method beside "forward", which takes nothing and gives JSON
 
