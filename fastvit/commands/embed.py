@@ -15,9 +15,9 @@ from .running import PLAIN, DeviceName, EngineName, FastDecoding, device_for
 
 if TYPE_CHECKING:
     from fastvit.data import Source
-    from fastvit.embedding.files import Parts, Unreadable
-    from fastvit.embedding.job import Job
-    from fastvit.embedding.network import FeatureNetwork
+    from fastvit.embedding.config import Job
+    from fastvit.embedding.extractor import FeatureNetwork
+    from fastvit.embedding.parquet import Parts, Unreadable
 
 EVERY_SECONDS = 30  # between two lines of progress where there is no terminal to draw a bar on
 SHOWN = 20  # pictures that could not be read
@@ -58,8 +58,8 @@ def main(
     torchrun and accelerate launch start it on several machines; each process then speaks for its own files.
     """
     from fastvit.deploy.engines import EngineError
-    from fastvit.embedding.job import Job
-    from fastvit.embedding.processes import ProcessError
+    from fastvit.embedding.config import Job
+    from fastvit.embedding.launch import ProcessError
 
     run = None
     try:
@@ -109,8 +109,8 @@ class Run:
 
     def embed(self) -> tuple[float, int]:
         """The seconds that it took from the first read on, and the pictures."""
-        from fastvit.embedding.processes import embed_in_processes, shares
-        from fastvit.embedding.work import check_unreadable, embed_parts
+        from fastvit.embedding.launch import embed_in_processes, shares
+        from fastvit.embedding.worker import check_unreadable, embed_parts
 
         wanted = [part for part in self.own() if part not in self.before]
         lost = [each for skipped in self.before.values() for each in skipped]
@@ -165,11 +165,11 @@ class Run:
 
 def _prepared(job: Job, processes: int) -> Run:
     """Whatever can be wrong is found here, before any work is done."""
-    from fastvit.embedding.files import Parts, check_pyarrow
-    from fastvit.embedding.network import FeatureNetwork
-    from fastvit.embedding.pictures import open_pictures
-    from fastvit.embedding.processes import device_of, launched
-    from fastvit.embedding.record import NAME, agree, record_of
+    from fastvit.embedding.extractor import FeatureNetwork
+    from fastvit.embedding.launch import device_of, launched
+    from fastvit.embedding.manifest import NAME, agree, record_of
+    from fastvit.embedding.parquet import Parts, check_pyarrow
+    from fastvit.embedding.unlabelled import open_pictures
     from fastvit.utils.atomic import check_writable
 
     check_pyarrow()
@@ -230,7 +230,7 @@ class Progress:
 
     def advance(self, number: int, unreadable: list[Unreadable]) -> None:
         """Raises DataError: more cannot be read than is allowed."""
-        from fastvit.embedding.work import check_unreadable
+        from fastvit.embedding.worker import check_unreadable
 
         self.lost += unreadable
         check_unreadable(self.lost, self.allowed)

@@ -26,12 +26,13 @@ from typer.testing import CliRunner
 import fastvit
 from fastvit.commands import embed
 from fastvit.data import DataError
-from fastvit.embedding import Embeddings, neighbour_accuracy, neighbours, read_embeddings
-from fastvit.embedding.files import Parts
-from fastvit.embedding.job import Job
-from fastvit.embedding.network import FeatureNetwork
-from fastvit.embedding.pictures import open_pictures, stored_name
-from fastvit.embedding.work import embed_parts
+from fastvit.embedding import Embeddings, neighbour_accuracy, read_embeddings
+from fastvit.embedding import knn as neighbours
+from fastvit.embedding.config import Job
+from fastvit.embedding.extractor import FeatureNetwork
+from fastvit.embedding.parquet import Parts
+from fastvit.embedding.unlabelled import open_pictures, stored_name
+from fastvit.embedding.worker import embed_parts
 
 app = typer.Typer()
 app.command()(embed.main)
@@ -251,7 +252,7 @@ def test_an_interrupt_of_one_process_leaves_no_thread(
     def interrupt(*arguments: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("fastvit.embedding.work.write_part", interrupt)
+    monkeypatch.setattr("fastvit.embedding.worker.write_part", interrupt)
     code, _, error = run(model, data, tmp_path / "out")
     assert code == 130 and error == "interrupted: 0 pictures are kept; the same command goes on from there\n"
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("reading")]
@@ -451,7 +452,7 @@ def test_wrong_arguments_are_one_line(model: Path, data: Path, tmp_path: Path, m
         code, shown, error = run(*arguments)
         assert (code, shown, error.count("\n")) == (2, "", 1) and words in error, (arguments, error)
     assert not (tmp_path / "out").exists()
-    monkeypatch.setattr("fastvit.embedding.files.find_spec", lambda name: None)
+    monkeypatch.setattr("fastvit.embedding.parquet.find_spec", lambda name: None)
     code, shown, error = run(model, data, tmp_path / "out")
     assert (code, shown, error.count("\n")) == (2, "", 1) and 'pip install "fastvit[embed]"' in error
 

@@ -11,9 +11,9 @@ from typing import Any
 
 from ..data import DataError, Source
 from ..utils.atomic import replacing
-from .job import Job
-from .network import DTYPES, FeatureNetwork
-from .pictures import stored_name
+from .config import Job
+from .extractor import DTYPES, FeatureNetwork
+from .unlabelled import stored_name
 
 NAME = "embed.json"
 KINDS = {"pictures": int, "rows": int, "width": int, "dtype": str, "classes": list}

@@ -15,10 +15,10 @@ from ..data import DataError, Source, some
 from ..images.io import ImageError
 from ..images.prefetch import ahead, cores, in_room
 from ..images.preprocess import Preprocess
-from .files import Parts, Unreadable, write_part
-from .job import Job
-from .network import FeatureNetwork
-from .pictures import stored_name
+from .config import Job
+from .extractor import FeatureNetwork
+from .parquet import Parts, Unreadable, write_part
+from .unlabelled import stored_name
 
 Report = Callable[[int, list[Unreadable]], object]
 """Told of pictures that are done, and of those that could not be read."""

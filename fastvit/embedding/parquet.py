@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..data import DataError, some
 from ..utils.atomic import replacing
-from .record import read_record
+from .manifest import read_record
 
 RECORD, UNREADABLE = b"fastvit", b"fastvit.unreadable"  # in the schema's metadata, both JSON
 

@@ -17,10 +17,10 @@ import torch
 
 from ..data import Source
 from ..deploy.engines import EngineError
-from .files import Parts, Unreadable
-from .job import Job
-from .network import FeatureNetwork
-from .work import Report, embed_parts
+from .config import Job
+from .extractor import FeatureNetwork
+from .parquet import Parts, Unreadable
+from .worker import Report, embed_parts
 
 PATIENCE = 10  # seconds for a process to end when it is asked to
 

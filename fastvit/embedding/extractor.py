@@ -16,7 +16,7 @@ from .. import checkpoint
 from ..deploy.engines import engine
 from ..models.fastvit import FastViT
 from ..models.reparam import reparameterize
-from .job import Job
+from .config import Job
 
 OUTPUTS = ("features", "head")
 DTYPES = ("float32", "float16")
