@@ -18,8 +18,8 @@ except PackageNotFoundError:
 if not found.split(".")[0].isdecimal() or int(found.split(".")[0]) < 5:
     raise ImportError(f'fastvit.fastvlm needs transformers 5, found {found}; run: pip install "fastvit[vlm]"')
 
-from .checkpoints import load
 from .processor import Processor
+from .reading import load
 from .tower import Tower, TowerConfig, join, register
 
 __all__ = ["Processor", "Tower", "TowerConfig", "join", "load", "register"]

@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, BatchFeature, FastVlmForConditionalGeneration, PreTrainedTokenizerBase
 
 from ..weights.tensors import WeightsError, line
-from .folders import folder_of
+from .repository import folder_of
 
 # ChatML, as Qwen2 and the published FastVLMs were trained (ml-fastvlm, llava/conversation.py, "qwen_2").
 CHAT = (

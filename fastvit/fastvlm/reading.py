@@ -23,7 +23,7 @@ from ..models.reparam import reparameterize
 from ..weights.formats import open_path
 from ..weights.read import read
 from ..weights.tensors import Tensors, WeightsError, line
-from .folders import folder_of, read_json
+from .repository import folder_of, read_json
 from .tower import Tower, TowerConfig, check_image_token, join, register
 
 IMAGE_TOKEN = 151646  # the first that Qwen2's tokenizer leaves free; the conversions for transformers took it, too

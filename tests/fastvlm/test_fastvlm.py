@@ -229,7 +229,7 @@ def test_the_generation_config_of_the_checkpoint_is_kept(llava: Path) -> None:
 
 def test_the_image_token_is_the_checkpoints_or_qwen2s_first_free_one(llava: Path, converted: Path) -> None:
     from fastvit import fastvlm
-    from fastvit.fastvlm.checkpoints import _image_token
+    from fastvit.fastvlm.reading import _image_token
 
     assert fastvlm.load(converted).config.image_token_id == IMAGE
     with pytest.raises(WeightsError, match=r"config.json: says no image_token_id, and its vocabulary of 120 has no"):
