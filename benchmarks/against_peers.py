@@ -19,7 +19,8 @@ from peers import FASTVIT, PEERS, Published
 from readme import plain_numbers, write_picture, write_section
 from results import Line, Results, arguments, left_out, markdown, parsed
 
-from fastvit.benchmark import Way, ways
+from fastvit.bench import Way
+from fastvit.bench import backends as ways
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -16,7 +16,8 @@ from heats import Heats, heats, room_for
 from readme import write_picture, write_section
 from results import Results, arguments, left_out, markdown, parsed, verdict
 
-from fastvit.benchmark import Way, ways
+from fastvit.bench import Way
+from fastvit.bench import backends as ways
 from fastvit.models.forms import outline
 
 if TYPE_CHECKING:

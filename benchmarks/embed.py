@@ -21,7 +21,7 @@ from pathlib import Path
 from readme import write_section
 from results import heading, markdown, page, parsed, surroundings
 
-from fastvit.benchmark import quartiles, ratio
+from fastvit.bench import quartiles, ratio
 from fastvit.embedding import neighbour_accuracy, read_embeddings
 
 MODEL = "fastvit_t8.cifar10"

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from towers import Tower
 
 from fastvit import Preprocess
-from fastvit.benchmark.ways import network, timm_twin
+from fastvit.bench.backends import network, timm_twin
 from fastvit.images.io import read_image
 
 PARTS = ("image", "encoder", "projector", "prefill", "decode")

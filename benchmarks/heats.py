@@ -7,7 +7,7 @@ from pathlib import Path
 
 from results import Line, Results
 
-from fastvit.benchmark import Quartiles, Way
+from fastvit.bench import Quartiles, Way
 
 LIBRARIES = 0.35e9  # bytes of a process before it holds a network
 COPIES = 3  # of the weights, while a way is prepared

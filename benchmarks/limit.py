@@ -18,7 +18,8 @@ from network_parts import Part, parts
 from readme import write_picture, write_section
 from results import Line, Results, arguments, left_out, markdown, parsed, verdict
 
-from fastvit.benchmark import Quartiles, Way, ways
+from fastvit.bench import Quartiles, Way
+from fastvit.bench import backends as ways
 from fastvit.deploy.openvino_runtime import core
 from fastvit.deploy.telemetry import silence
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from fastvit.benchmark import ways
+from fastvit.bench import backends as ways
 from fastvit.deploy.graph import example, openvino_model
 from fastvit.deploy.lowering import lower
 from fastvit.deploy.openvino_runtime import core

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from readme import plain_numbers, write_picture, write_section
 from results import Line, Results, arguments, left_out, markdown, parsed
 
-from fastvit.benchmark import ways
+from fastvit.bench import backends as ways
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

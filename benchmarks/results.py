@@ -11,8 +11,8 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from fastvit.benchmark import Quartiles, Race, Way, quartiles, race, ratio
-from fastvit.benchmark.ratios import LIBRARIES, difference, installed, processor
+from fastvit.bench import Quartiles, Race, Way, quartiles, race, ratio
+from fastvit.bench.stats import LIBRARIES, difference, installed, processor
 from fastvit.images.prefetch import cores
 from fastvit.utils.atomic import check_writable
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from readme import write_section
 from results import HERE, heading, markdown, page, parsed, surroundings, verdict
 
-from fastvit.benchmark import quartiles, ratio
+from fastvit.bench import quartiles, ratio
 
 TURNS = 21
 FORWARD = """

@@ -30,7 +30,7 @@ from readme import plain_numbers, write_picture, write_section
 from results import Line, Results, arguments, left_out, markdown, parsed
 from towers import BESIDE, CONVNEXT, EAGER, FASTVITHD, OPENVINO, SIGLIP, TWIN, VIT, Point, Tower, entered
 
-from fastvit.benchmark import Quartiles, Way, quartiles, ratio
+from fastvit.bench import Quartiles, Way, quartiles, ratio
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

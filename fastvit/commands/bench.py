@@ -11,7 +11,7 @@ import typer
 from .common import fail
 
 if TYPE_CHECKING:
-    from fastvit.benchmark import Race, Way
+    from fastvit.bench import Race, Way
 
 
 def main(
@@ -36,7 +36,8 @@ def main(
     from rich.console import Console
 
     from fastvit import form_of
-    from fastvit.benchmark import race, ways
+    from fastvit.bench import backends as ways
+    from fastvit.bench import race
 
     try:
         usable, reasons = ways.engines(tuple(engine or ()))
@@ -62,8 +63,8 @@ def main(
 
 
 def _report(result: Race, plain: Way, subject: Any) -> dict[str, Any]:
-    from fastvit.benchmark import quartiles, ratio
-    from fastvit.benchmark.ratios import difference, machine
+    from fastvit.bench import quartiles, ratio
+    from fastvit.bench.stats import difference, machine
 
     rows = []
     for name, seconds in result.seconds.items():

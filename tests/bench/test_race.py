@@ -29,11 +29,14 @@ from helpers.small import SMALL, small, timms
 from PIL import Image
 from typer.testing import CliRunner
 
-from fastvit import benchmark, reparameterize
-from fastvit.benchmark import Quartiles, Race, Way, quartiles, race, racing, ratio, ways
-from fastvit.benchmark.memory import peak
-from fastvit.benchmark.racing import FEWEST, WayError, Worker, _replies
-from fastvit.benchmark.ratios import difference, machine, processor
+from fastvit import bench as benchmark
+from fastvit import reparameterize
+from fastvit.bench import Quartiles, Race, Way, quartiles, race, ratio
+from fastvit.bench import backends as ways
+from fastvit.bench import race as racing
+from fastvit.bench.memory import peak
+from fastvit.bench.race import FEWEST, WayError, Worker, _replies
+from fastvit.bench.stats import difference, machine, processor
 from fastvit.commands import app
 from fastvit.images.prefetch import cores
 from fastvit.models.flops import multiply_adds
@@ -191,7 +194,7 @@ def test_a_handler_of_sigint_that_is_not_pythons_is_left_alone(monkeypatch: pyte
 
 
 def test_killing_the_driver_ends_a_process_at_work_and_leaves_no_files(tmp_path: Path) -> None:
-    program = "import raced; from fastvit.benchmark import *; race([Way('', raced.at_work)], threads=1, seconds=0)"
+    program = "import raced; from fastvit.bench import *; race([Way('', raced.at_work)], threads=1, seconds=0)"
     environment = os.environ | {"TMPDIR": str(tmp_path), "PYTHONPATH": str(Path(__file__).parent)}
     with subprocess.Popen([sys.executable, "-c", program], env=environment, cwd=tmp_path) as driver:
         working = tmp_path / "working"
@@ -340,7 +343,7 @@ def faked(monkeypatch: pytest.MonkeyPatch) -> list[Way]:
                 result.drop(way.name, "no compiler: [see] the manual")
         return result
 
-    monkeypatch.setattr("fastvit.benchmark.race", fake)
+    monkeypatch.setattr("fastvit.bench.race", fake)
     monkeypatch.setattr(results_module, "race", fake)
     return entered
 
@@ -364,7 +367,7 @@ def test_bench_takes_any_name_and_any_answer(faked: list[Way], monkeypatch: pyte
         result.answers["torch"] = [math.nan, math.nan]
         return result
 
-    monkeypatch.setattr("fastvit.benchmark.race", fake)
+    monkeypatch.setattr("fastvit.bench.race", fake)
     monkeypatch.setattr(ways, "network", lambda source: small("fastvit_t8"))
     name = "[/a] :cat:.safetensors"
     _, shown, _ = bench(name, "--engine", "torch")

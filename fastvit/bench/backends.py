@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from ..deploy.openvino_runtime import core
 from ..deploy.telemetry import silence
-from .racing import Way
+from .race import Way
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

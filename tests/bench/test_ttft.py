@@ -16,8 +16,9 @@ from helpers.small import SMALL, timms
 from PIL import Image
 
 import fastvit
-from fastvit.benchmark import Race, Way, racing
-from fastvit.benchmark.racing import FEWEST, _replies
+from fastvit.bench import Race, Way
+from fastvit.bench import race as racing
+from fastvit.bench.race import FEWEST, _replies
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 
@@ -212,7 +213,7 @@ class Counted:
 
 
 def turns(warm: bool, monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr("fastvit.benchmark.racing.TURN", 0.0)  # one pass a turn
+    monkeypatch.setattr("fastvit.bench.race.TURN", 0.0)  # one pass a turn
     replies = _replies(pickle.dumps(Way("way", Counted, warm=warm)), 1)
     next(replies)
     replies.send(True)
