@@ -10,8 +10,8 @@ from .models.forms import form_of
 from .models.multiscale import MultiScaleEncoder
 from .models.overparam import overparameterize
 from .models.reparam import reparameterize
-from .registry import register_timm
-from .verify import verify
+from .timm_registry import register_timm
+from .verification import verify
 from .weights.tensors import WeightsError
 
 __version__ = "0.1.0"

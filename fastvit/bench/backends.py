@@ -65,7 +65,7 @@ def network(source: str) -> FastViT:
         fastvit.WeightsError: the source is neither, or damaged.
     """
     from fastvit import list_models, load
-    from fastvit.verify import LAYER_SCALE, random_network
+    from fastvit.verification import LAYER_SCALE, random_network
 
     if source in list_models() and not Path(source).exists():
         return random_network(source, layer_scale=LAYER_SCALE)

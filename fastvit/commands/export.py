@@ -62,7 +62,7 @@ def main(
     """
     from fastvit import list_models
     from fastvit.deploy.exporters import ExportError, check_target, export
-    from fastvit.verify import LAYER_SCALE, random_network
+    from fastvit.verification import LAYER_SCALE, random_network
 
     random = model in list_models() and not Path(model).exists()
     try:

@@ -28,7 +28,7 @@ def main(
     values these would hide most mistakes.
     """
     from fastvit import list_models, verify
-    from fastvit.verify import random_network
+    from fastvit.verification import random_network
 
     random = model in list_models() and not Path(model).exists()
     try:

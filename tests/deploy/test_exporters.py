@@ -844,7 +844,7 @@ def test_importing_it_brings_in_nothing_heavy() -> None:
 
 
 def test_random_weights_are_such_that_float16_holds() -> None:
-    from fastvit.verify import LAYER_SCALE, random_network
+    from fastvit.verification import LAYER_SCALE, random_network
 
     network = reparameterize(random_network("fastvit_mci0", layer_scale=LAYER_SCALE))
     rounded = create_model("fastvit_mci0", reparameterized=True).eval()

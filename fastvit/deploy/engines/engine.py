@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ...images.preprocess import SMALLEST
-from ...verify import Error, without_cudnn
+from ...verification import Error, without_cudnn
 from ..graph import first_convolution
 
 Outputs = Tensor | list[Tensor]

@@ -19,7 +19,7 @@ from ...models.fastvit import FastViT
 from ...models.multiscale import MultiScaleEncoder
 from ...utils.atomic import check_writable
 from ...utils.staging import staged
-from ...verify import Error
+from ...verification import Error
 from ..engines.engine import TOLERANCE, compared, largest, one_line
 from ..graph import check_size
 from . import coreml, executorch, onnx, openvino, torch_export

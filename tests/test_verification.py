@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import fastvit
 from fastvit import CONFIGS, create_model, reparameterize, verify
 from fastvit.models.reparam import foldables
-from fastvit.verify import Error, Report, Row
+from fastvit.verification import Error, Report, Row
 
 IMAGES = noise(3, 3, 64, 96, dtype=torch.float32)
 
