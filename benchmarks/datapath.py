@@ -66,7 +66,7 @@ def make_network(path: Path) -> None:
 
 def child(in_turn: bool, report: Path, arguments: list[str]) -> None:
     """`fastvit ARGUMENTS`; in turn, and with clocks that are written to `report`."""
-    from fastvit import commands
+    from fastvit import cli as commands
 
     if in_turn:
         clock_steps(report)
@@ -77,7 +77,7 @@ def clock_steps(report: Path) -> None:
     import atexit
 
     from fastvit import Preprocess
-    from fastvit.commands import classify, evaluate
+    from fastvit.cli import classify, evaluate
     from fastvit.data import source
     from fastvit.evaluation import validation as evaluation
     from fastvit.images import prefetch as reading

@@ -1,5 +1,5 @@
 """python -m fastvit"""
 
-from .commands import app
+from .cli import app
 
 app()

@@ -110,7 +110,7 @@ def test_the_readmes_table_is_what_fastvit_models_prints() -> None:
 
     from typer.testing import CliRunner
 
-    from fastvit.commands import app
+    from fastvit.cli import app
 
     rows = [json.loads(line) for line in CliRunner().invoke(app, ["models", "--json"]).stdout.splitlines()]
     expected = [
@@ -125,7 +125,7 @@ def test_the_readmes_table_is_what_fastvit_models_prints() -> None:
 def test_the_readmes_commands_exist_with_their_options() -> None:
     from typer.testing import CliRunner
 
-    from fastvit.commands import app
+    from fastvit.cli import app
 
     commands = re.findall(r"^fastvit (\w+)(.*(?:\\\n.*)*)", "\n".join(blocks("bash")), re.MULTILINE)
     assert {name for name, _ in commands} == {name.name for name in app.registered_commands}

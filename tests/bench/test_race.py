@@ -37,7 +37,7 @@ from fastvit.bench import race as racing
 from fastvit.bench.memory import peak
 from fastvit.bench.race import FEWEST, WayError, Worker, _replies
 from fastvit.bench.stats import difference, machine, processor
-from fastvit.commands import app
+from fastvit.cli import app
 from fastvit.images.prefetch import cores
 from fastvit.models.flops import multiply_adds
 

@@ -24,7 +24,7 @@ from typer.testing import CliRunner
 
 import fastvit.deploy.exporters
 from fastvit import CONFIGS, Config, FastViT, create_model, reparameterize, save
-from fastvit.commands import app
+from fastvit.cli import app
 from fastvit.deploy.exporters import ExportError, Report, coreml, export
 from fastvit.deploy.exporters import deployed as subject
 from fastvit.deploy.exporters import mil_interpreter as mil

@@ -24,7 +24,7 @@ from timm.data import create_transform
 from typer.testing import CliRunner
 
 import fastvit
-from fastvit.commands import embed
+from fastvit.cli import embed
 from fastvit.data import DataError
 from fastvit.embedding import Embeddings, neighbour_accuracy, read_embeddings
 from fastvit.embedding import knn as neighbours

@@ -16,7 +16,7 @@ from timm.data import ImageNetInfo, RealLabelsImagenet
 from typer.testing import CliRunner
 
 import fastvit
-from fastvit.commands import evaluate
+from fastvit.cli import evaluate
 from fastvit.data import DataError, open_source
 from fastvit.evaluation.imagenet import Real, real_labels
 from fastvit.evaluation.validation import match_classes

@@ -9,7 +9,7 @@ import torch
 from typer.testing import CliRunner
 
 import fastvit
-from fastvit.commands import app
+from fastvit.cli import app
 from fastvit.images.io import read_image
 from fastvit.models.moments import USUAL
 from fastvit.models.reparam import ConvNorm, ScaledConv

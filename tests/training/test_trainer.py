@@ -24,7 +24,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 import fastvit
-from fastvit.commands.train import Progress, main
+from fastvit.cli.train import Progress, main
 from fastvit.data import DataError, open_source
 from fastvit.training import RECIPES, Run, Stopped
 from fastvit.training.metrics import Line, Metrics
@@ -698,7 +698,7 @@ def test_the_speed_and_the_time_left_are_those_without_the_first_update(
 ) -> None:
     run = small_run(data, tmp_path / "run", changes={"epochs": 50})
     clock = iter([0.0, 60.0, 61.0, 63.0])  # of the start and of three updates
-    monkeypatch.setattr("fastvit.commands.train.time.perf_counter", lambda: next(clock))
+    monkeypatch.setattr("fastvit.cli.train.time.perf_counter", lambda: next(clock))
     notes = []
     with Progress(Console(quiet=True), run) as progress:
         for updates in (1, 2, 3):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .common import fail
+from .output import fail
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -21,7 +21,7 @@ import typer
 from fastvit.training.presets import RECIPES
 from fastvit.training.recipe import Recipe, RecipeError
 
-from .common import fail, working
+from .output import fail, working
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .answers import Answer, draw, show, show_comparison
-from .common import fail, network
-from .running import DeviceName, EngineName, FastDecoding, Precision, check_unfolded, device_for, runner
+from .options import DeviceName, EngineName, FastDecoding, Precision, check_unfolded, device_for, runner
+from .output import fail, network
+from .predictions import Answer, draw, show, show_comparison
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -89,7 +89,7 @@ class Classifier:
         self, model: str, device: str, engine: str, precision: str, reparameterized: bool, compare: bool
     ) -> None:
         import fastvit
-        from fastvit.comparison import Comparison
+        from fastvit.cli.compare import Comparison
         from fastvit.models.reparam import foldables
 
         unfolded = network(model)
@@ -118,7 +118,7 @@ class Classifier:
     def __call__(self, pixels: list[Tensor], top: int) -> list[list[tuple[str, float]]]:
         import torch
 
-        from fastvit.comparison import probabilities_of
+        from fastvit.cli.compare import probabilities_of
 
         if not pixels:
             return []

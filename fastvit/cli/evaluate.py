@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .common import fail, network, working
-from .running import PLAIN, DeviceName, EngineName, FastDecoding, Precision, calibration_images, device_for, runner
+from .options import PLAIN, DeviceName, EngineName, FastDecoding, Precision, calibration_images, device_for, runner
+from .output import fail, network, working
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from .common import fail
+from .output import fail
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .common import working
+from .output import working
 
 if TYPE_CHECKING:
     import torch

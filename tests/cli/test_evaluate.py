@@ -21,7 +21,8 @@ from timm.data import create_transform
 from typer.testing import CliRunner
 
 import fastvit
-from fastvit.commands import evaluate, running
+from fastvit.cli import evaluate
+from fastvit.cli import options as running
 from fastvit.data import DataError, open_source
 from fastvit.deploy.quantize import FEWEST
 from fastvit.evaluation import confusion

@@ -15,7 +15,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from fastvit import FastViT, create_model, form_of, load, overparameterize, reparameterize, save
-from fastvit.commands import app
+from fastvit.cli import app
 from fastvit.images.io import read_image as read
 
 pytestmark = pytest.mark.usefixtures("small_variants")
@@ -86,7 +86,7 @@ def test_pictures_calibrate_the_branches(model: FastViT, file: Path, tmp_path: P
 def test_pictures_are_taken_from_all_folders(
     model: FastViT, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from fastvit.commands import convert
+    from fastvit.cli import convert
 
     monkeypatch.setattr(convert, "CALIBRATION", 0)  # the least: sixteen
     for folder in "ab":

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .common import fail
+from .output import fail
 
 if TYPE_CHECKING:
     from fastvit.bench import Race, Way

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .common import fail, network, working
+from .output import fail, network, working
 
 if TYPE_CHECKING:
     from fastvit.deploy.exporters import Report

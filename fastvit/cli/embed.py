@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .common import fail, working
-from .running import PLAIN, DeviceName, EngineName, FastDecoding, device_for
+from .options import PLAIN, DeviceName, EngineName, FastDecoding, device_for
+from .output import fail, working
 
 if TYPE_CHECKING:
     from fastvit.data import Source

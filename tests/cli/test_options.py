@@ -4,7 +4,7 @@ import pytest
 import torch
 from helpers.small import small
 
-from fastvit.commands.running import device_for, runner
+from fastvit.cli.options import device_for, runner
 from fastvit.models.reparam import foldables
 
 

@@ -23,9 +23,9 @@ from timm.data import create_transform
 from typer.testing import CliRunner, Result
 
 import fastvit
-from fastvit import comparison
-from fastvit.commands import classify
-from fastvit.commands.answers import Answer
+from fastvit.cli import classify
+from fastvit.cli import compare as comparison
+from fastvit.cli.predictions import Answer
 from fastvit.deploy.engines import EngineError
 from fastvit.images import cards
 
@@ -505,7 +505,7 @@ def test_save_does_not_replace_what_it_read(run: Callable[..., Result], tmp_path
 
 
 def shell(weights: Path, *arguments: object, before: str = "pass") -> list[str]:
-    code = f"import typer; from fastvit.commands import classify; {before}; typer.run(classify.main)"
+    code = f"import typer; from fastvit.cli import classify; {before}; typer.run(classify.main)"
     return [sys.executable, "-W", "error", "-c", code, *map(str, arguments), "--model", str(weights), "--device", "cpu"]
 
 

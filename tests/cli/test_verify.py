@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 import fastvit
-from fastvit.commands import app
+from fastvit.cli import app
 from fastvit.models.affine import Affine
 from fastvit.models.reparam import PositionEncoding
 
@@ -59,7 +59,7 @@ def test_verify_exits_with_1_when_folding_is_wrong(monkeypatch: pytest.MonkeyPat
 
 
 def test_help_needs_neither_torch_nor_timm() -> None:
-    code = "import sys\nfrom fastvit.commands import app\nassert 'timm' not in sys.modules"
+    code = "import sys\nfrom fastvit.cli import app\nassert 'timm' not in sys.modules"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

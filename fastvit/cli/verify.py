@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .common import fail, network
+from .output import fail, network
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -9,8 +9,8 @@ from typer.testing import CliRunner
 
 import fastvit
 from fastvit import CONFIGS
-from fastvit.commands import app
-from fastvit.commands import models as command
+from fastvit.cli import app
+from fastvit.cli import models as command
 from fastvit.weights.catalog import CHECKPOINTS
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .common import fail, working
+from .output import fail, working
 
 if TYPE_CHECKING:
     from torch import Tensor
