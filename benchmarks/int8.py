@@ -3,7 +3,7 @@
     python benchmarks/int8.py cifar10                    all test pictures; rewrites its tables in benchmarks/README.md
     python benchmarks/int8.py cifar10 --pictures 2000    an even choice of them, printed only
 
-Each row but the last has one setting more than the one before; the last is `fastvit.deploy.quantize`, which has them all.
+Each row but the last has one setting more than the one before; the last is what `deploy.quantize` does, which has all.
 Of the network at random every branch counts and channels differ widely, as they may after folding; it has no accuracy.
 """
 

@@ -2,7 +2,7 @@
 
 from .checkpoint import load, save
 from .create import create_model, list_models
-from .deploy.engines import engine
+from .deploy.engines.select import engine
 from .images.preprocess import Preprocess
 from .models.config import CONFIGS, Config
 from .models.fastvit import FastViT

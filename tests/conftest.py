@@ -4,6 +4,7 @@ import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["OMP_NUM_THREADS"] = "1"  # of the programs that tests start; one test runs on each core
+os.environ["PYTHONPATH"] = os.path.dirname(__file__)  # where these programs find `helpers`
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from fastvit import CONFIGS
 
 torch.set_num_threads(1)
 
-pytest_plugins = ["hub_server"]
+pytest_plugins = ["helpers.hub_server"]
 
 settings.register_profile("fastvit", deadline=None, derandomize=True)
 settings.load_profile("fastvit")

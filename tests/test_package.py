@@ -7,11 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers.paths import ROOT
 
 import fastvit
 from fastvit.weights.catalog import CHECKPOINTS
-
-ROOT = Path(__file__).parents[1]
 
 
 def test_the_public_names_are_exactly_these() -> None:

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+from helpers.paths import ROOT
 
 
 def test_a_wheel_installed_outside_the_checkout_classifies(tmp_path: Path) -> None:

@@ -100,12 +100,12 @@ def _eager(subject: Subject, folded: bool) -> Run:
 
 
 def _engine(subject: Subject, engine: str, precision: str) -> Run:
-    import fastvit.deploy.engines
+    import fastvit
 
     model = network(subject.source)
     pixels = images(subject, model.in_chans)
     many = Subject(subject.source, subject.size, batch=CALIBRATION)
-    made = fastvit.deploy.engines.engine(
+    made = fastvit.engine(
         model,
         engine,
         precision=precision,

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .. import checkpoint
-from ..deploy.engines import engine
+from ..deploy.engines.select import engine
 from ..models.fastvit import FastViT
 from ..models.reparam import reparameterize
 from .config import Job

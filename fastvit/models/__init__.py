@@ -1,1 +1,1 @@
-"""The model, in reading order: config, affine, reparam, layers, fastvit; then multiscale, forms, overparam, moments, flops."""
+"""The model: config, affine, reparam, layers, fastvit; then multiscale, forms, overparam, moments, flops."""

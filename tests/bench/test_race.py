@@ -19,14 +19,28 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import IO, Any
 
+import against_peers
+import against_timm
+import fold
+import heats as heats_module
+import limit
+import network_parts
 import numpy
+import peers
 import pytest
+import readme
+import resolution
+import results as results_module
+import startup
 import timm
 import torch
+from heats import Heats, heats
 from helpers.near import assert_near
+from helpers.paths import TESTS
 from helpers.raced import FILLED, broken, dying, exhausted, hanging, surroundings, tired, waiting
 from helpers.small import SMALL, small, timms
 from PIL import Image
+from results import Line, Results, verdict
 from typer.testing import CliRunner
 
 from fastvit import bench as benchmark
@@ -40,22 +54,6 @@ from fastvit.bench.stats import difference, machine, processor
 from fastvit.cli import app
 from fastvit.images.prefetch import cores
 from fastvit.models.flops import multiply_adds
-
-sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
-
-import against_peers
-import against_timm
-import fold
-import heats as heats_module
-import limit
-import network_parts
-import peers
-import readme
-import resolution
-import results as results_module
-import startup
-from heats import Heats, heats
-from results import Line, Results, verdict
 
 Run = Callable[[], Any]
 
@@ -195,7 +193,7 @@ def test_a_handler_of_sigint_that_is_not_pythons_is_left_alone(monkeypatch: pyte
 
 def test_killing_the_driver_ends_a_process_at_work_and_leaves_no_files(tmp_path: Path) -> None:
     program = "import raced; from fastvit.bench import *; race([Way('', raced.at_work)], threads=1, seconds=0)"
-    environment = os.environ | {"TMPDIR": str(tmp_path), "PYTHONPATH": str(Path(__file__).parent)}
+    environment = os.environ | {"TMPDIR": str(tmp_path), "PYTHONPATH": str(TESTS)}
     with subprocess.Popen([sys.executable, "-c", program], env=environment, cwd=tmp_path) as driver:
         working = tmp_path / "working"
         while not (working.exists() and working.read_text()):

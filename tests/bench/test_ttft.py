@@ -8,28 +8,25 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import first_token
 import pytest
+import readme
+import results as results_module
 import timm
 import torch
+import ttft
+from first_token import PARTS, FirstToken
 from helpers.near import assert_near
 from helpers.small import SMALL, timms
 from PIL import Image
+from results import Line, Results
+from towers import BESIDE, CONVNEXT, EAGER, FASTVITHD, OPENVINO, PUBLISHED, SIGLIP, TWIN, VIT, Point, Tower, entered
+from ttft import Times
 
 import fastvit
 from fastvit.bench import Race, Way
 from fastvit.bench import race as racing
 from fastvit.bench.race import FEWEST, _replies
-
-sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
-
-import first_token
-import readme
-import results as results_module
-import ttft
-from first_token import PARTS, FirstToken
-from results import Line, Results
-from towers import BESIDE, CONVNEXT, EAGER, FASTVITHD, OPENVINO, PUBLISHED, SIGLIP, TWIN, VIT, Point, Tower, entered
-from ttft import Times
 
 LANGUAGE = {
     "hidden_size": 32,

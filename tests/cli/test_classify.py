@@ -18,6 +18,7 @@ import numpy
 import pytest
 import torch
 import typer
+from helpers.paths import PHOTOGRAPH, ROOT
 from PIL import Image
 from timm.data import create_transform
 from typer.testing import CliRunner, Result
@@ -32,7 +33,6 @@ from fastvit.images import cards
 REPARAMETERIZE = fastvit.reparameterize
 LOAD_ONCE = functools.cache(fastvit.load)  # making the network takes longer than the rest
 LABELS = ("airplane", "[red]automobile[/red]", "bird", "猫")
-CAT = Path(__file__).parents[1] / "weights" / "cat.jpg"
 app = typer.Typer()
 app.command()(classify.main)
 
@@ -512,7 +512,7 @@ def shell(weights: Path, *arguments: object, before: str = "pass") -> list[str]:
 ENVIRONMENT = {
     **os.environ,
     "OMP_NUM_THREADS": "1",
-    "PYTHONPATH": str(Path(__file__).parents[1]),
+    "PYTHONPATH": str(ROOT),
 }
 
 
@@ -521,8 +521,8 @@ def test_standard_output_is_pure_json_the_exit_status_tells_and_nothing_heavy_is
 ) -> None:
     heavy = {"timm", "torchvision", "openvino", "onnx", "onnxruntime", "matplotlib", "huggingface_hub"}
     say = f"import atexit, sys; atexit.register(lambda: print({heavy} & set(sys.modules), file=sys.stderr))"
-    command = shell(weights, CAT, "missing.png", "-", "--json", before=say)
-    found = subprocess.run(command, input=CAT.read_bytes(), capture_output=True, env=ENVIRONMENT, cwd=tmp_path)
+    command = shell(weights, PHOTOGRAPH, "missing.png", "-", "--json", before=say)
+    found = subprocess.run(command, input=PHOTOGRAPH.read_bytes(), capture_output=True, env=ENVIRONMENT, cwd=tmp_path)
     cat, missing, piped = map(json.loads, found.stdout.splitlines())
     assert found.returncode == 1 and found.stderr.decode().splitlines() == [f"error: {missing['error']}", "set()"]
     assert cat["predictions"] == piped["predictions"]

@@ -9,6 +9,7 @@ import safetensors.torch
 import torch
 from click.testing import Result
 from helpers.near import assert_near
+from helpers.paths import PHOTOGRAPH
 from helpers.randomize import randomize
 from helpers.small import equal, timms_small
 from PIL import Image
@@ -19,7 +20,6 @@ from fastvit.cli import app
 from fastvit.images.io import read_image as read
 
 pytestmark = pytest.mark.usefixtures("small_variants")
-CAT = Path(__file__).parents[1] / "weights" / "cat.jpg"
 
 
 def run(*arguments: str | Path) -> Result:
@@ -78,8 +78,8 @@ def test_folding_for_others_keeps_the_norms_that_their_form_has(model: FastViT, 
 
 def test_pictures_calibrate_the_branches(model: FastViT, file: Path, tmp_path: Path) -> None:
     save(reparameterize(model), file)
-    converted(file, tmp_path / "out.safetensors", "--unfold", "--images", CAT)
-    images = model.preprocess(read(CAT))[None]
+    converted(file, tmp_path / "out.safetensors", "--unfold", "--images", PHOTOGRAPH)
+    images = model.preprocess(read(PHOTOGRAPH))[None]
     assert equal(load(tmp_path / "out.safetensors"), overparameterize(reparameterize(model), images))
 
 
@@ -92,10 +92,10 @@ def test_pictures_are_taken_from_all_folders(
     for folder in "ab":
         (tmp_path / "pictures" / folder).mkdir(parents=True)
         for index in range(20):
-            (tmp_path / "pictures" / folder / f"{index}.jpg").write_bytes(CAT.read_bytes())
+            (tmp_path / "pictures" / folder / f"{index}.jpg").write_bytes(PHOTOGRAPH.read_bytes())
     seen = []
     monkeypatch.setattr(
-        "fastvit.images.io.read_image", lambda name: (seen.append(Path(name).parent.name), read(CAT))[1]
+        "fastvit.images.io.read_image", lambda name: (seen.append(Path(name).parent.name), read(PHOTOGRAPH))[1]
     )
     save(reparameterize(model), file)
     converted(file, tmp_path / "out.safetensors", "--unfold", "--images", tmp_path / "pictures")
@@ -113,7 +113,7 @@ def test_all_the_pictures_calibrate(model: FastViT, file: Path, tmp_path: Path) 
     save(reparameterize(model), file)
     (tmp_path / "pictures").mkdir()
     for name, turn in (("a", Image.Transpose.ROTATE_90), ("b", Image.Transpose.ROTATE_180)):
-        read_image(CAT).transpose(turn).save(tmp_path / "pictures" / f"{name}.png")
+        read_image(PHOTOGRAPH).transpose(turn).save(tmp_path / "pictures" / f"{name}.png")
     converted(file, tmp_path / "out.safetensors", "--unfold", "--images", tmp_path / "pictures")
     images = torch.stack([model.preprocess(read_image(tmp_path / "pictures" / name)) for name in ("a.png", "b.png")])
     assert equal(load(tmp_path / "out.safetensors"), overparameterize(reparameterize(model), images))
@@ -160,10 +160,10 @@ def test_the_report_says_what_was_recognised(tmp_path: Path) -> None:
         (["{file}", "out.pt"], "out.pt: in our own names only .safetensors is written"),
         (["{file}", "nowhere/out.safetensors"], "there is no folder nowhere"),
         (["{file}", "out.safetensors", "--fold", "--unfold"], "--fold and --unfold at once"),
-        (["{file}", "out.safetensors", "--images", str(CAT)], "--images without --unfold"),
+        (["{file}", "out.safetensors", "--images", str(PHOTOGRAPH)], "--images without --unfold"),
         (["{file}", "out.safetensors", "--variant", "resnet"], "variant is 'resnet', expected one of"),
         (["{file}", "out.safetensors", "--unfold", "--images", "{file}"], "mci0.safetensors"),
-        ([str(CAT), "out.safetensors"], "neither a safetensors file nor one of torch.save"),
+        ([str(PHOTOGRAPH), "out.safetensors"], "neither a safetensors file nor one of torch.save"),
     ],
 )
 def test_what_cannot_be_done_is_one_line_and_status_2(

@@ -6,14 +6,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers.paths import PHOTOGRAPH
 from typer.testing import CliRunner
 
 import fastvit
 from fastvit.cli import app
 from fastvit.models.affine import Affine
 from fastvit.models.reparam import PositionEncoding
-
-PHOTOGRAPH = str(Path(__file__).parents[1] / "weights" / "cat.jpg")
 
 
 def run(*arguments: str) -> tuple[int, str, str]:
@@ -22,7 +21,7 @@ def run(*arguments: str) -> tuple[int, str, str]:
 
 
 def test_verify_proves_the_bundled_weights_on_a_photograph() -> None:
-    status, shown, error = run("verify", "--image", PHOTOGRAPH, "--json")
+    status, shown, error = run("verify", "--image", str(PHOTOGRAPH), "--json")
     report = json.loads(shown)
     assert status == 0, error
     assert report["exact"] and report["top1_agreement"] == 1 and report["images"] == [1, 3, 64, 64]
@@ -30,7 +29,7 @@ def test_verify_proves_the_bundled_weights_on_a_photograph() -> None:
 
 
 def test_verify_draws_random_weights_for_a_network_that_has_none_and_says_so() -> None:
-    status, shown, _ = run("verify", "fastvit_t12", "--image", PHOTOGRAPH)
+    status, shown, _ = run("verify", "fastvit_t12", "--image", str(PHOTOGRAPH))
     assert status == 0
     assert "exact: folded and unfolded agree" in shown and "random" in shown.splitlines()[-1]
     assert max(map(len, shown.splitlines())) <= 80
@@ -54,7 +53,7 @@ def test_verify_says_in_one_line_what_it_cannot_use(tmp_path: Path) -> None:
 
 def test_verify_exits_with_1_when_folding_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(PositionEncoding, "affine", lambda self: Affine.of(self.conv))  # without its skip
-    status, shown, _ = run("verify", "fastvit_sa12", "--image", PHOTOGRAPH)
+    status, shown, _ = run("verify", "fastvit_sa12", "--image", str(PHOTOGRAPH))
     assert status == 1 and "NOT exact" in shown
 
 

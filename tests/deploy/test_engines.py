@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from helpers.near import assert_near
+from helpers.paths import TESTS
 from helpers.small import SMALL, small
 from torch import Tensor, nn
 
@@ -664,8 +665,7 @@ def test_torch_compile_agrees_at_two_sizes(kept: Path) -> None:
         pytest.skip(reason)
     code = """
 import sys, torch
-sys.path.insert(0, sys.argv[1])
-from small import small
+from helpers.small import small
 import fastvit
 model = small("fastvit_t8")
 model.prune_intermediate_layers((1,))  # each further stage would take the compiler as long again
@@ -675,7 +675,7 @@ for shape in ((1, 3, 64, 64), (2, 3, 40, 72)):
     images = torch.randn(shape)
     print(float((run(images) - model(images)).abs().max() / model(images).abs().max()))
 """
-    arguments = [sys.executable, "-c", code, str(Path(__file__).parent)]
+    arguments = [sys.executable, "-c", code, str(TESTS)]
     ran = subprocess.run(arguments, capture_output=True, text=True, check=True)
     assert len(ran.stdout.split()) == 2 and all(float(error) < 1e-5 for error in ran.stdout.split())
 
@@ -698,7 +698,7 @@ def test_a_signal_after_engines_are_gone_is_heard(kept: Path) -> None:
     code = """
 import os, signal, torch
 from fastvit import engine
-from small import small
+from helpers.small import small
 first, second = engine(small("fastvit_t8"), "openvino"), engine(small("fastvit_sa12"), "openvino")
 first(torch.randn(1, 3, 32, 32)), second(torch.randn(1, 3, 32, 32))
 del first
@@ -708,7 +708,5 @@ signal.signal(signal.SIGUSR1, lambda *_: heard.append("heard"))
 os.kill(os.getpid(), signal.SIGUSR1)
 print(*heard)
 """
-    ran = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parent, check=True
-    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=TESTS, check=True)
     assert ran.stdout == "heard\n"

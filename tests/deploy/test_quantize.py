@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.near import assert_near
+from helpers.paths import TESTS
 from helpers.randomize import randomize
 from helpers.small import SMALL, small
 from torch import Tensor, nn
@@ -303,7 +304,7 @@ urllib.request.urlopen = refuse
 import torch
 from fastvit import engine
 from fastvit.deploy.exporters import export
-from small import small
+from helpers.small import small
 if sys.argv[2] == "export":  # the first to import openvino
     export(small("fastvit_t8"), sys.argv[1], input_size=(32, 32))
 else:
@@ -319,7 +320,7 @@ for running in list(thread._threads_queues): running.join(5)
 @pytest.mark.parametrize("first", ["export", "engine"])
 def test_nothing_is_printed_reported_or_written_to_the_home_folder(first: str, tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if name not in ("CI", "NNCF_CI", "NNCF_DEV")}
-    environment |= {"HOME": str(tmp_path), "PYTHONPATH": str(Path(__file__).parent)}
+    environment |= {"HOME": str(tmp_path), "PYTHONPATH": str(TESTS)}
     environment |= {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONWARNINGS": "ignore"}
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, str(tmp_path / "t8.xml"), first],

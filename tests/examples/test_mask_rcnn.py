@@ -2,26 +2,22 @@
 
 import json
 import math
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import mask_rcnn
 import pytest
 import torch
 from helpers.near import assert_near
 from helpers.randomize import randomize
 from helpers.small import SMALL
+from mask_rcnn import HELD_OUT, TRAINED_ON, Pyramid, batches, detect, detector, largest_difference, matched, update
 from PIL import Image
+from shapes import SHAPES, Drawings, boxes
 from torch import nn
 
 import fastvit
-
-sys.path.append(str(Path(__file__).parents[1] / "examples"))
-
-import mask_rcnn
-from mask_rcnn import HELD_OUT, TRAINED_ON, Pyramid, batches, detect, detector, largest_difference, matched, update
-from shapes import SHAPES, Drawings, boxes
 
 LEVELS = {"fastvit_t8": 4, "fastvit_sa12": 4, "fastvit_mci0": 4, "fastvithd": 5}
 

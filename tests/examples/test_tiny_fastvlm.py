@@ -2,30 +2,26 @@
 
 import importlib.util
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy
 import pytest
-import torch
-from helpers.near import assert_near
-from PIL import Image
-
-import fastvit
-from fastvit.data import Pictures, Selected, open_source
-
-sys.path.append(str(Path(__file__).parents[1] / "examples"))
-
 import tiny_fastvlm
 import tiny_results
+import torch
+from helpers.near import assert_near
+from helpers.paths import PHOTOGRAPH
+from PIL import Image
 from tiny_captions import END, IGNORED, Sentences, captions, make_tokenizer
 from tiny_fastvlm import parse
 from tiny_model import ENCODER, describe
 from tiny_results import results, right_by_classifier
 from tiny_run import AUGMENTATION, STAGES, Run, Views
 
-CAT = Path(__file__).parents[1] / "weights" / "cat.jpg"
+import fastvit
+from fastvit.data import Pictures, Selected, open_source
+
 # The one with a size of its own, "a small frog", one with "an", and one of two words.
 COLOURS = {"Orange": (220, 130, 20), "frog": (40, 180, 40), "polar_bear": (235, 235, 245)}
 CAPTION = "--test-images=12", "--threads=1", "--workers=0"
@@ -234,7 +230,7 @@ def test_right_is_a_whole_sentence_of_the_pictures_class_and_nothing_else(uninte
 def test_the_encoders_own_classifier_is_asked_about_its_own_classes(tmp_path: Path) -> None:
     for name in ("cat", "ship"):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "0.jpg").write_bytes(CAT.read_bytes())
+        (tmp_path / name / "0.jpg").write_bytes(PHOTOGRAPH.read_bytes())
     preprocess = fastvit.load(ENCODER).preprocess
     assert right_by_classifier(Pictures(open_source(tmp_path), preprocess)) == [True, False]
 

@@ -16,6 +16,7 @@ import pytest
 import torch
 from helpers.hub_server import Hub
 from helpers.near import assert_near
+from helpers.paths import ROOT
 from helpers.randomize import randomize
 from helpers.small import SMALL, small
 from PIL import Image
@@ -780,7 +781,7 @@ def test_a_batch_is_padded_on_the_left_and_answers_are_what_is_new(converted: Pa
 def test_the_readmes_conversation_runs(
     converted: Path, tokenizer: Any, hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    root = Path(__file__).parents[1]
+    root = ROOT
     lively(chatting(converted)).save_pretrained(tmp_path / "saved")
     tokenizer.save_pretrained(tmp_path / "saved")
     row = CHECKPOINTS["fastvithd.apple_fastvlm_0.5b"]

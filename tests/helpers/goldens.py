@@ -7,14 +7,14 @@ import gzip
 import json
 import math
 import zlib
-from pathlib import Path
 from typing import Any
 
 import numpy
 import torch
+from helpers.paths import TESTS
 from torch import Tensor
 
-DATA = Path(__file__).parent / "data"
+DATA = TESTS / "goldens"
 GOLDENS = {  # file -> variant, form
     "apple_fastvit_t8": ("fastvit_t8", "unfolded"),
     "apple_fastvit_t8_fused": ("fastvit_t8", "partial"),

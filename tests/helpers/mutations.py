@@ -14,7 +14,7 @@ import pytest
 
 @dataclass(frozen=True)
 class Mutation:
-    function: str  # module.function or module.Class.method, in fastvit
+    function: str  # module.function or module.Class.method, in fastvit.models
     name: str
     old: str
     new: str
@@ -23,7 +23,7 @@ class Mutation:
     def plant(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Compile the function anew, where it stands, with the words exchanged."""
         module_name, *classes, name = self.function.split(".")
-        module = importlib.import_module(f"fastvit.{module_name}")
+        module = importlib.import_module(f"fastvit.models.{module_name}")
         owner: Any = getattr(module, classes[0]) if classes else module
         source = textwrap.dedent(inspect.getsource(inspect.getattr_static(owner, name)))
         if source.count(self.old) != 1:

@@ -4,11 +4,11 @@ import dataclasses
 import math
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy
 import pytest
 import torch
+from helpers.paths import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -337,7 +337,7 @@ def test_it_is_frozen_and_hashable() -> None:
 
 def test_the_module_imports_no_torch() -> None:
     """Its own file alone: the package around it does import torch."""
-    root = Path(__file__).parents[1]
+    root = ROOT
     code = (
         "import sys, types; package = types.ModuleType('fastvit'); package.__path__ = ['fastvit'];"
         "sys.modules['fastvit'] = package; import fastvit.images.preprocess;"

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.paths import TESTS
 from helpers.pictures import write_pictures
 
 import fastvit
 
-SCRIPT = Path(__file__).with_name("two_processes.py")
+SCRIPT = TESTS / "helpers" / "two_processes.py"
 
 
 def start(

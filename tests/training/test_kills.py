@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import torch
+from helpers.paths import TESTS
 from helpers.pictures import write_pictures
 
 import fastvit
@@ -18,7 +19,7 @@ def test_killed_twenty_times_at_random_moments_a_run_has_the_losses_and_weights_
     tmp_path: Path,
 ) -> None:
     data = write_pictures(tmp_path / "data", train=10, val=2)
-    command = [sys.executable, str(Path(__file__).with_name("kills.py")), str(data), str(tmp_path), str(KILLS), "0"]
+    command = [sys.executable, str(TESTS / "helpers" / "kills.py"), str(data), str(tmp_path), str(KILLS), "0"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=900)
     assert done.returncode == 0, done.stderr[-3000:]

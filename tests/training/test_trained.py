@@ -2,10 +2,10 @@
 
 import json
 import os
-from pathlib import Path
 
 import pytest
 import torch
+from helpers.paths import PHOTOGRAPH
 from typer.testing import CliRunner
 
 import fastvit
@@ -16,7 +16,6 @@ from fastvit.models.reparam import ConvNorm, ScaledConv
 from fastvit.weights import catalog
 
 FILE = catalog.bundled("fastvit_t8.cifar10")
-PHOTOGRAPH = Path(__file__).parents[1] / "weights" / "cat.jpg"
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 
 

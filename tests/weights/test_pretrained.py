@@ -11,6 +11,7 @@ import safetensors.torch
 import torch
 from helpers.hub_server import Hub
 from helpers.near import assert_near
+from helpers.paths import ROOT
 from helpers.randomize import randomize
 from helpers.small import equal, timms_small
 from torch import Tensor, nn
@@ -36,7 +37,7 @@ from fastvit.weights.naming import names
 pytestmark = pytest.mark.usefixtures("small_variants")
 NAME = "fastvit_sa12.apple_in1k"
 TOWER = "fastvithd.apple_fastvlm_7b"
-README = Path(__file__).parents[1] / "README.md"
+README = ROOT / "README.md"
 
 
 @pytest.fixture(autouse=True)

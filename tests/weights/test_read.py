@@ -20,6 +20,7 @@ import timm
 import torch
 from helpers.goldens import GOLDENS, formula_state, golden, input_images, statistics
 from helpers.near import assert_near
+from helpers.paths import TESTS
 from helpers.randomize import randomize
 from helpers.small import SMALL, equal, timms_small
 from torch import Tensor, nn
@@ -361,16 +362,13 @@ def test_of_a_language_model_only_the_vision_tower_is_read(tower: FastViT, tmp_p
     index.write_text(json.dumps({"weight_map": weight_map}))
     script = """
 import resource, sys, fastvit
-sys.path.insert(0, sys.argv[2])
-from small import SMALL
+from helpers.small import SMALL
 fastvit.CONFIGS.update(SMALL)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 fastvit.load(sys.argv[1], variant="fastvithd")
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
-    done = subprocess.run(
-        [sys.executable, "-c", script, str(tmp_path), str(Path(__file__).parent)], capture_output=True, text=True
-    )
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path), str(TESTS)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) * 1024 < BIG / 30
 
