@@ -114,7 +114,7 @@ def accuracy(model: fastvit.FastViT, calibration: Tensor, images: Tensor, labels
 
 def at_random(calibration: Tensor, images: Tensor) -> list[list[str]]:
     """The signal to noise of a network whose channels differ widely."""
-    from fastvit.verification import randomize
+    from fastvit.testing import randomize
 
     model, generator = fastvit.create_model("fastvit_t8", num_classes=10), torch.Generator().manual_seed(0)
     randomize(model, generator)

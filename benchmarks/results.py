@@ -13,8 +13,8 @@ from typing import Any
 
 from fastvit.bench import Quartiles, Race, Way, quartiles, race, ratio
 from fastvit.bench.stats import LIBRARIES, difference, installed, processor
-from fastvit.images.prefetch import cores
 from fastvit.utils.atomic import check_writable
+from fastvit.utils.devices import cores
 
 HERE = Path(__file__).parent
 

@@ -1,8 +1,7 @@
 """Proof by measurement that a model and its folded form compute the same."""
 
 import copy
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from math import isfinite
 from typing import Any
@@ -10,30 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .create import create_model
 from .models.affine import exact_device
 from .models.fastvit import FastViT
 from .models.forms import form_of
 from .models.reparam import Foldable, foldables, reparameterize
+from .utils.numerics import Error, without_cudnn
 
 # Largest relative error that counts as equal. Half precision is reported and not judged: there the unfolded model
 # rounds more often than the folded one and is the less exact of the two.
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
-LAYER_SCALE = 0.05  # of random networks in half precision: with 1, blocks add up until its rounding changes the answer
-
-
-@dataclass(frozen=True, slots=True)
-class Error:
-    """The largest difference of two outputs, and its ratio to the largest magnitude of the first."""
-
-    absolute: float
-    relative: float
-
-    @classmethod
-    def between(cls, expected: Tensor, given: Tensor) -> "Error":
-        expected, given = expected.cpu().double(), given.cpu().double()
-        absolute = (expected - given).abs().max().item()
-        return cls(absolute, absolute / max(expected.abs().max().item(), torch.finfo(torch.float64).tiny))
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,16 +138,6 @@ def verify(model: FastViT, images: Tensor | None = None) -> Report:
     )
 
 
-@contextmanager
-def without_cudnn() -> Iterator[None]:
-    """On a GPU it would round float32 to TF32's ten bits, whatever is set for matrix products."""
-    enabled, torch.backends.cudnn.enabled = torch.backends.cudnn.enabled, False
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.enabled = enabled
-
-
 @torch.no_grad()
 @without_cudnn()
 def _compare(model: FastViT, images: Tensor) -> tuple[dict[str, Error], Error, Tensor, Tensor, FastViT]:
@@ -188,34 +162,6 @@ def _comparing(name: str, errors: dict[str, Error], handles: list[Any]) -> Calla
         errors[name] = Error.between(output, block.fuse()(*inputs))
 
     return hook
-
-
-def random_network(variant: str, seed: int = 0, layer_scale: float = 1.0) -> FastViT:
-    """A network for which there are no weights, in eval mode, with what `randomize` draws; always the same.
-
-    A small `layer_scale`, as trained ones are, keeps half precision's rounding from growing block by block.
-    """
-    model = create_model(variant).eval()
-    assert isinstance(model, FastViT)  # which it is without features_only
-    randomize(model, torch.Generator().manual_seed(seed))
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if name.endswith(".scale"):
-                parameter.mul_(layer_scale)
-    return model
-
-
-@torch.no_grad()
-def randomize(model: nn.Module, generator: torch.Generator | None = None) -> None:
-    """Draw every parameter and running statistic anew, in place, far from the values that hide mistakes."""
-    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-        kind = name.rpartition(".")[2]
-        if kind in ("running_var", "scale") or (kind == "weight" and tensor.ndim == 1):
-            tensor.uniform_(0.5, 1.5, generator=generator)
-        elif kind in ("running_mean", "bias"):
-            tensor.normal_(0, 0.1, generator=generator)
-        elif kind == "weight":
-            tensor.normal_(0, tensor[0].numel() ** -0.5, generator=generator)
 
 
 def _exact(model: FastViT) -> FastViT:

@@ -15,7 +15,6 @@ import safetensors.torch
 import timm
 import torch
 from helpers.near import assert_near
-from helpers.randomize import randomize
 from helpers.small import SMALL, equal, timms_small
 from helpers.timm_names import from_timm
 from torch import Tensor
@@ -24,6 +23,7 @@ import fastvit
 from fastvit import FastViT, WeightsError, create_model, form_of, load, reparameterize, save
 from fastvit.models.forms import Form, outline
 from fastvit.models.reparam import foldables
+from fastvit.testing import randomize
 from fastvit.weights import catalog
 
 pytestmark = pytest.mark.usefixtures("small_variants")

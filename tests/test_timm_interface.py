@@ -14,7 +14,6 @@ import pytest
 import timm
 import torch
 from helpers.near import assert_near
-from helpers.randomize import randomize
 from helpers.small import SMALL, equal, small, timms, timms_small
 from helpers.timm_names import timm_name
 from timm.data import create_transform, resolve_model_data_config
@@ -31,6 +30,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fastvit import CONFIGS, FastViT, create_model, reparameterize
+from fastvit.testing import randomize
 
 IMAGES = (2, 3, 70, 99)
 

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 import fastvit
 from fastvit import CONFIGS, create_model, reparameterize, verify
 from fastvit.models.reparam import foldables
-from fastvit.verification import Error, Report, Row
+from fastvit.utils.numerics import Error
+from fastvit.verification import Report, Row
 
 IMAGES = noise(3, 3, 64, 96, dtype=torch.float32)
 

@@ -65,10 +65,10 @@ def network(source: str) -> FastViT:
         fastvit.WeightsError: the source is neither, or damaged.
     """
     from fastvit import list_models, load
-    from fastvit.verification import LAYER_SCALE, random_network
+    from fastvit.testing import LAYER_SCALE, random_model
 
     if source in list_models() and not Path(source).exists():
-        return random_network(source, layer_scale=LAYER_SCALE)
+        return random_model(source, layer_scale=LAYER_SCALE)
     return load(source)
 
 

@@ -8,7 +8,7 @@ from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 from typing import NamedTuple
 
-from ..images.prefetch import cores as usable_cores
+from ..utils.devices import cores as usable_cores
 
 LIBRARIES = ("torch", "timm", "openvino", "onnxruntime", "nncf")
 

@@ -139,8 +139,9 @@ def _answers(
     names: Sequence[str], read: Callable[[str], Read], classifier: Classifier, batch_size: int, top: int
 ) -> Generator[Answer, None, None]:
     """Batch by batch, while threads read the next one."""
-    from fastvit.images.io import display_name
-    from fastvit.images.prefetch import ahead, cores
+    from fastvit.images.prefetch import ahead
+    from fastvit.utils.devices import cores
+    from fastvit.utils.text import display_name
 
     with closing(ahead(_tasks(names, read), max(batch_size, cores()))) as results:
         while batch := list(islice(results, batch_size)):
@@ -155,7 +156,7 @@ def _answers(
 
 
 def _tasks(names: Sequence[str], read: Callable[[str], Read]) -> Iterator[Callable[[], Read]]:
-    from fastvit.images.io import STANDARD_INPUT
+    from fastvit.utils.text import STANDARD_INPUT
 
     for name in names:
         if name == STANDARD_INPUT:  # here and now: a thread that waits for it could not be interrupted
@@ -168,8 +169,9 @@ def _tasks(names: Sequence[str], read: Callable[[str], Read]) -> Iterator[Callab
 def _read(name: str, preprocess: Preprocess, fast: bool, save: Path | None) -> Read:
     """Only a small picture and the pixels that the network sees are kept of a file."""
     from fastvit.images.cards import fitted
-    from fastvit.images.io import STANDARD_INPUT, ImageError, display_name
+    from fastvit.images.io import ImageError
     from fastvit.images.prefetch import decoded
+    from fastvit.utils.text import STANDARD_INPUT, display_name
 
     try:
         piped = name == STANDARD_INPUT

@@ -140,7 +140,8 @@ class Run:
 
     def summary(self, seconds: float, embedded: int) -> dict[str, Any]:
         """Counted once more in the files themselves. A DataError, if one is not there."""
-        from fastvit.data import DataError, some
+        from fastvit.data import DataError
+        from fastvit.utils.text import some
 
         finished = self.parts.finished()
         if missing := [self.parts.path(part).name for part in self.own() if part not in finished]:

@@ -223,7 +223,7 @@ def _print_classes(rows: list[dict[str, Any]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from fastvit.images.io import display_name
+    from fastvit.utils.text import display_name
 
     counted = [row for row in rows if row["images"]]  # there may be classes without pictures
     shown = rows if len(rows) <= ROWS else sorted(counted, key=lambda row: float(row["top1"]))[:ROWS]

@@ -62,14 +62,14 @@ def main(
     """
     from fastvit import list_models
     from fastvit.deploy.exporters import ExportError, check_target, export
-    from fastvit.verification import LAYER_SCALE, random_network
+    from fastvit.testing import LAYER_SCALE, random_model
 
     random = model in list_models() and not Path(model).exists()
     try:
         size = _size(input_size)
         check_target(out)
         with working(f"reading {model}"):
-            subject = random_network(model, layer_scale=LAYER_SCALE) if random else network(model)
+            subject = random_model(model, layer_scale=LAYER_SCALE) if random else network(model)
         if features and subject.num_classes:
             subject.reset_classifier(0)
         with working(f"writing {out}"):

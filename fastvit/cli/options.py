@@ -44,7 +44,7 @@ MOST_NUMBERS = 2**27  # in all of them: half a gigabyte
 
 def device_for(name: str, engine: str) -> torch.device:
     """The device of that name, or the fastest one that the engine runs on; a ValueError if there is none."""
-    from fastvit.evaluation.validation import choose_device
+    from fastvit.utils.devices import choose_device
 
     device = choose_device(name or ("cpu" if engine in PROCESSOR_ONLY else ""))
     if engine in PROCESSOR_ONLY and device.type != "cpu":

@@ -33,7 +33,7 @@ def show(answer: Answer, json: bool) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from fastvit.images.io import display_name
+    from fastvit.utils.text import display_name
 
     if answer.error:
         typer.echo(f"error: {answer.error}", err=True)
@@ -83,7 +83,7 @@ def _echo(*what: RenderableType) -> None:
 def draw(answers: list[Answer], save: Path) -> None:
     """The pictures with their classes; if the file cannot be written, that is the end, with status 1."""
     from fastvit.images.cards import Card, sheet, write
-    from fastvit.images.io import display_name
+    from fastvit.utils.text import display_name
 
     cards = [
         Card(name=display_name(os.path.basename(answer.name)), picture=answer.picture, predictions=answer.predictions)

@@ -28,11 +28,11 @@ def main(
     values these would hide most mistakes.
     """
     from fastvit import list_models, verify
-    from fastvit.verification import random_network
+    from fastvit.testing import random_model
 
     random = model in list_models() and not Path(model).exists()
     try:
-        subject = random_network(model, seed) if random else network(model)
+        subject = random_model(model, seed) if random else network(model)
         report = verify(subject, _pictures(subject, images) if images else None)
     except (ValueError, OSError) as error:
         fail(error)

@@ -3,7 +3,7 @@
 from .checks import check_labels, check_range, check_same_classes
 from .loader import Batch, Draws, Pictures, TrainingPictures, training_batches
 from .resolve import HELD_OUT, NOTATION, evaluation, held_out, open_source, training
-from .source import DataError, Selected, Source, some
+from .source import DataError, Selected, Source
 
 __all__ = [
     "HELD_OUT",
@@ -21,7 +21,6 @@ __all__ = [
     "evaluation",
     "held_out",
     "open_source",
-    "some",
     "training",
     "training_batches",
 ]

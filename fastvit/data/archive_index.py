@@ -15,7 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from .source import DataError, one_line
+from ..utils.text import one_line
+from .source import DataError
 
 LARGEST = 2**30  # bytes of one file
 UNREAD = -1  # the size of links, which are not followed, and of files with holes

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import numpy
 
+from ..utils.text import either, some
 from .archive_index import Member, members
 from .folders import is_picture
 from .packed import Index, Packed
-from .source import DataError, either, some
+from .source import DataError
 
 __all__ = ["Archive", "ClassArchives", "Member", "members"]
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy
 
-from .source import DataError, Source, some
+from ..utils.text import some
+from .source import DataError, Source
 
 
 def check_range(source: Source) -> None:

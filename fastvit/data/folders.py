@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy
 
-from ..images.io import SUFFIXES, display_name
+from ..images.io import SUFFIXES
+from ..utils.text import display_name
 from .source import DataError, Names, Source
 
 

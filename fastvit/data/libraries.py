@@ -8,7 +8,8 @@ from typing import Any
 import numpy
 from PIL import Image
 
-from .source import Content, DataError, Labels, Source, one_line
+from ..utils.text import one_line
+from .source import Content, DataError, Labels, Source
 
 LABELS = ("targets", "_labels", "labels", "_targets", "y")  # torchvision's data sets have it under one of these
 SPLITS = {"val": "validation"}  # as Hugging Face calls it

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy
 
-from ..images.io import display_name
+from ..utils.text import display_name
 from .archive_index import Member, read_member
 from .source import Names, Source
 

@@ -6,13 +6,14 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..utils.text import either, some
 from .archive_index import COMPRESSED
 from .archives import HELD_OUT, SPLITS, Archive, ClassArchives
 from .folders import Folder
 from .libraries import HuggingFace, Torchvision
 from .notation import NOTATION
 from .shards import Shards, expand, is_shard
-from .source import DataError, Source, either, some
+from .source import DataError, Source
 
 __all__ = ["HELD_OUT", "NOTATION", "evaluation", "held_out", "open_source", "training"]
 

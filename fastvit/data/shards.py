@@ -16,10 +16,11 @@ import numpy
 import torch
 from torch import Tensor
 
-from ..images.io import SUFFIXES, display_name
+from ..images.io import SUFFIXES
+from ..utils.text import display_name, one_line, some
 from .archive_index import Member, members
 from .packed import Index, Packed
-from .source import DataError, Labels, one_line, some
+from .source import DataError, Labels
 
 LABEL = ".cls"
 RECORD = ".json"  # whose "label" it is where there is no .cls

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from ..images.io import ImageError, display_name, read_image, to_rgb
+from ..images.io import ImageError, read_image, to_rgb
 
 Content = Path | bytes | Image.Image
 Labels = NDArray[numpy.int64]
@@ -118,20 +118,3 @@ class Names:
 
     def __getitem__(self, index: int) -> str:
         return os.fsdecode(self._text[self._ends[index] : self._ends[index + 1]])
-
-
-def one_line(text: object) -> str:
-    """An error of a library, or a name, as something that prints as one line."""
-    return display_name(" ".join(str(text).split()))
-
-
-def some(names: Collection[str], most: int = 5) -> str:
-    """The first few names and how many more there are."""
-    rest = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(map(display_name, list(names)[:most])) + rest or "none"
-
-
-def either(names: Iterable[str]) -> str:
-    """a, b or c; without those that are empty."""
-    named = [name for name in names if name]
-    return " or ".join(filter(None, (", ".join(named[:-1]), *named[-1:])))

@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 import numpy
 from numpy.typing import NDArray
 
-from ..data import DataError, some
+from ..data import DataError
 from ..utils.atomic import replacing
+from ..utils.text import some
 from .manifest import read_record
 
 RECORD, UNREADABLE = b"fastvit", b"fastvit.unreadable"  # in the schema's metadata, both JSON

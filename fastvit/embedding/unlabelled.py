@@ -16,7 +16,8 @@ from ..data.packed import Index, Packed
 from ..data.resolve import ARCHIVES
 from ..data.shards import LABEL, is_shard
 from ..data.source import Names
-from ..images.io import display_name, find_images
+from ..images.io import find_images
+from ..utils.text import display_name
 
 
 class Loose(Source):

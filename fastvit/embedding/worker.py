@@ -11,10 +11,12 @@ from typing import Any
 import numpy
 from torch import Tensor
 
-from ..data import DataError, Source, some
+from ..data import DataError, Source
 from ..images.io import ImageError
-from ..images.prefetch import ahead, cores, in_room
+from ..images.prefetch import ahead, in_room
 from ..images.preprocess import Preprocess
+from ..utils.devices import cores
+from ..utils.text import some
 from .config import Job
 from .extractor import FeatureNetwork
 from .parquet import Parts, Unreadable, write_part

@@ -12,28 +12,19 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from ..data import DataError, Source, evaluation, open_source, some
+from ..data import DataError, Source, evaluation, open_source
 from ..data.checks import check_range
 from ..images.io import ImageError
-from ..images.prefetch import ahead, cores, in_room
+from ..images.prefetch import ahead, in_room
 from ..images.preprocess import Preprocess
+from ..utils.devices import cores
+from ..utils.text import some
 from .calibration import Confidence
 from .imagenet import CLASSES, WORDNET, synsets
 
 Sample = tuple[Tensor, int] | str  # or why it cannot be read
 Samples = tuple[Tensor, Tensor, list[str]]
 Batches = Generator[tuple[Tensor, Tensor], None, None]
-
-
-def choose_device(name: str = "") -> torch.device:
-    """The device of that name, or the fastest one; a ValueError if it is not there."""
-    if not name:
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        torch.empty(1, device=name)
-    except (RuntimeError, AssertionError) as error:  # a torch built without CUDA asserts
-        raise ValueError(f"--device {name}: {str(error).splitlines()[0]}; --device cpu always works") from None
-    return torch.device(name)
 
 
 @torch.inference_mode()

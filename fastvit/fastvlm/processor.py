@@ -9,7 +9,8 @@ from PIL import Image
 from torch import Tensor
 from transformers import AutoTokenizer, BatchFeature, FastVlmForConditionalGeneration, PreTrainedTokenizerBase
 
-from ..weights.tensors import WeightsError, line
+from ..utils.text import one_line as line
+from ..weights.tensors import WeightsError
 from .repository import folder_of
 
 # ChatML, as Qwen2 and the published FastVLMs were trained (ml-fastvlm, llava/conversation.py, "qwen_2").

@@ -20,9 +20,10 @@ from ..checkpoint import from_weights
 from ..models.fastvit import FastViT
 from ..models.multiscale import MultiScaleEncoder
 from ..models.reparam import reparameterize
+from ..utils.text import one_line as line
 from ..weights.formats import open_path
 from ..weights.read import read
-from ..weights.tensors import Tensors, WeightsError, line
+from ..weights.tensors import Tensors, WeightsError
 from .repository import folder_of, read_json
 from .tower import Tower, TowerConfig, check_image_token, join, register
 

@@ -5,8 +5,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ..utils.text import one_line as line
 from ..weights import catalog, hub
-from ..weights.tensors import WeightsError, line
+from ..weights.tensors import WeightsError
 
 TOKENIZER = (
     "tokenizer.json",

@@ -13,6 +13,8 @@ from typing import BinaryIO
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from ..utils.text import STANDARD_INPUT, display_name
+
 # Only what Pillow decodes in this process: its EPS reader starts Ghostscript, which runs the program in the file.
 FORMATS = {
     "AVIF": ".avif .avifs",
@@ -29,7 +31,6 @@ FORMATS = {
 }
 SUFFIXES = frozenset(suffix for suffixes in FORMATS.values() for suffix in suffixes.split())
 MAX_PIXELS = 2**27  # 134 million, above the largest cameras; as RGB half a gigabyte
-STANDARD_INPUT = "-"
 
 Source = str | os.PathLike[str] | bytes | BinaryIO
 
@@ -120,14 +121,6 @@ def find_images(arguments: Sequence[str]) -> list[str]:
         for name in _names(argument):
             unique.setdefault(name if name == STANDARD_INPUT else os.path.abspath(name), name)
     return list(unique.values())
-
-
-def display_name(source: str | os.PathLike[str]) -> str:
-    """A name that prints as one line everywhere: line breaks, control codes and undecodable bytes are escaped."""
-    if source == STANDARD_INPUT:
-        return "standard input"
-    name = os.fspath(source)
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in name)
 
 
 def _opened(source: Source) -> BinaryIO:

@@ -5,7 +5,6 @@ Pillow lets go of Python's lock while it decodes and resizes, and torch while it
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -13,6 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
+from ..utils.devices import cores
 from .io import MAX_PIXELS, Source, read_image, without_warnings
 
 if TYPE_CHECKING:
@@ -96,8 +96,3 @@ def ahead(tasks: Iterable[Callable[[], Result]], most: int) -> Generator[Result,
                 yield pending.popleft().result()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
-
-
-def cores() -> int:
-    """Of the processor, those that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -17,8 +17,8 @@ import torch.distributed
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
-from ..evaluation.validation import choose_device
 from ..models.fastvit import FastViT
+from ..utils.devices import choose_device
 from .recipe import RecipeError
 
 MIXED = {"float32": "no", "float64": "no", "bfloat16": "bf16", "float16": "fp16"}

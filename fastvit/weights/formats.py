@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from ..utils.atomic import replacing
+from ..utils.text import one_line as line
 from .safe_pickle import Pickled
-from .tensors import DamagedError, Tensors, WeightsError, line
+from .tensors import DamagedError, Tensors, WeightsError
 
 LONGEST = 5_000_000  # bytes of an index; those of language models have some 100,000
 

@@ -7,8 +7,9 @@ from ..images.preprocess import Preprocess
 from ..models.config import CONFIGS
 from ..models.fastvit import POOLS, FastViT
 from ..models.forms import Form
+from ..utils.text import one_line as line
 from .detect import Recognised
-from .tensors import Tensors, WeightsError, line
+from .tensors import Tensors, WeightsError
 
 LARGEST = 16384  # pixels, high or wide
 LONGEST = 5_000_000  # characters; 20,000 names of classes have a million

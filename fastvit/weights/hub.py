@@ -10,9 +10,10 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Protocol
 
+from ..utils.text import one_line as line
 from .catalog import Checkpoint
 from .formats import is_plain
-from .tensors import WeightsError, line
+from .tensors import WeightsError
 
 _INDEX = ".index.json"
 _TOWER = "vision_tower"  # in the names of the tensors that belong to a FastVLM's encoder

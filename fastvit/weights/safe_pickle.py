@@ -18,7 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .tensors import DamagedError, Tensors, WeightsError, line, unwrapped
+from ..utils.text import one_line as line
+from .tensors import DamagedError, Tensors, WeightsError, unwrapped
 
 LONGEST = 1_000_000  # opcodes; mci4 with its optimizer has some 100,000
 DTYPES = {

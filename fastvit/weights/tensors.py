@@ -76,8 +76,3 @@ def unwrapped(state: Mapping[Any, Any]) -> Mapping[Any, Any]:
             break
         state = inner[0]
     return state
-
-
-def line(error: BaseException) -> str:
-    """An error's message, as one line."""
-    return " ".join(str(error).split()) or type(error).__name__

@@ -52,8 +52,8 @@ from fastvit.bench.memory import peak
 from fastvit.bench.race import FEWEST, WayError, Worker, _replies
 from fastvit.bench.stats import difference, machine, processor
 from fastvit.cli import app
-from fastvit.images.prefetch import cores
 from fastvit.models.flops import multiply_adds
+from fastvit.utils.devices import cores
 
 Run = Callable[[], Any]
 

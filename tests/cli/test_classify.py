@@ -158,7 +158,7 @@ def test_of_a_million_files_two_batches_are_read_at_most(
         if printed == 10:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("fastvit.images.prefetch.cores", lambda: 2)
+    monkeypatch.setattr("fastvit.utils.devices.cores", lambda: 2)
     monkeypatch.setattr("fastvit.images.io.find_images", lambda arguments: [str(picture)] * 1_000_000)
     monkeypatch.setattr(classify, "_read", counting)
     monkeypatch.setattr(classify, "show", count)

@@ -10,7 +10,6 @@ import torch
 from click.testing import Result
 from helpers.near import assert_near
 from helpers.paths import PHOTOGRAPH
-from helpers.randomize import randomize
 from helpers.small import equal, timms_small
 from PIL import Image
 from typer.testing import CliRunner
@@ -18,6 +17,7 @@ from typer.testing import CliRunner
 from fastvit import FastViT, create_model, form_of, load, overparameterize, reparameterize, save
 from fastvit.cli import app
 from fastvit.images.io import read_image as read
+from fastvit.testing import randomize
 
 pytestmark = pytest.mark.usefixtures("small_variants")
 

@@ -12,7 +12,6 @@ import numpy
 import pytest
 import torch
 import typer
-from helpers.randomize import randomize
 from helpers.timm_validation import timms_network, timms_numbers
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -27,7 +26,9 @@ from fastvit.data import DataError, open_source
 from fastvit.deploy.quantize import FEWEST
 from fastvit.evaluation import confusion
 from fastvit.evaluation import validation as evaluation
-from fastvit.evaluation.validation import BytePictures, Counts, choose_device, match_classes, pictures_to_evaluate
+from fastvit.evaluation.validation import BytePictures, Counts, match_classes, pictures_to_evaluate
+from fastvit.testing import randomize
+from fastvit.utils.devices import choose_device
 
 app = typer.Typer()
 app.command()(evaluate.main)

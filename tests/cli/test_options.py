@@ -9,7 +9,7 @@ from fastvit.models.reparam import foldables
 
 
 def test_engines_of_the_processor_take_it_even_where_there_is_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fastvit.evaluation.validation.choose_device", lambda name: torch.device(name or "cuda"))
+    monkeypatch.setattr("fastvit.utils.devices.choose_device", lambda name: torch.device(name or "cuda"))
     assert device_for("", "openvino").type == device_for("", "onnxruntime").type == "cpu"
     assert device_for("", "torch").type == device_for("", "compile").type == device_for("", "auto").type == "cuda"
     with pytest.raises(ValueError, match=r"^--device cuda: --engine openvino runs on the processor; give --device cpu"):

@@ -16,7 +16,6 @@ import torch
 from click.testing import Result
 from helpers.near import assert_near
 from helpers.paths import PHOTOGRAPH
-from helpers.randomize import randomize
 from helpers.small import SMALL, small
 from PIL import Image
 from timm.models._features import FeatureGetterNet
@@ -32,6 +31,7 @@ from fastvit.deploy.exporters import mil_interpreter as mil
 from fastvit.deploy.graph import as_onnx, as_openvino, traced
 from fastvit.deploy.lowering import lower
 from fastvit.deploy.openvino_runtime import core
+from fastvit.testing import randomize
 from fastvit.utils.staging import staged
 
 SUFFIXES = (".pt2", ".onnx", ".xml", ".mlpackage")
@@ -844,9 +844,9 @@ def test_importing_it_brings_in_nothing_heavy() -> None:
 
 
 def test_random_weights_are_such_that_float16_holds() -> None:
-    from fastvit.verification import LAYER_SCALE, random_network
+    from fastvit.testing import LAYER_SCALE, random_model
 
-    network = reparameterize(random_network("fastvit_mci0", layer_scale=LAYER_SCALE))
+    network = reparameterize(random_model("fastvit_mci0", layer_scale=LAYER_SCALE))
     rounded = create_model("fastvit_mci0", reparameterized=True).eval()
     rounded.load_state_dict({name: tensor.half().float() for name, tensor in network.state_dict().items()})
     images = torch.randn(1, 3, 64, 96)

@@ -17,7 +17,6 @@ import pytest
 import torch
 from helpers.near import assert_near
 from helpers.paths import TESTS
-from helpers.randomize import randomize
 from helpers.small import SMALL, small
 from torch import Tensor, nn
 
@@ -28,6 +27,7 @@ from fastvit.deploy.quantize import quantize_onnx, quantize_openvino, quietly_nn
 from fastvit.deploy.sensitivity import LayerError, LayerErrors, decibels, layer_errors, round_input, round_weight
 from fastvit.deploy.telemetry import silence
 from fastvit.models.layers import SqueezeExcite
+from fastvit.testing import randomize
 
 silence()
 

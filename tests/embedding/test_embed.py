@@ -16,7 +16,6 @@ import numpy
 import pytest
 import torch
 import typer
-from helpers.randomize import randomize
 from helpers.small import SMALL
 from PIL import Image
 from pyarrow import parquet
@@ -33,6 +32,7 @@ from fastvit.embedding.extractor import FeatureNetwork
 from fastvit.embedding.parquet import Parts
 from fastvit.embedding.unlabelled import open_pictures, stored_name
 from fastvit.embedding.worker import embed_parts
+from fastvit.testing import randomize
 
 app = typer.Typer()
 app.command()(embed.main)

@@ -9,7 +9,6 @@ import numpy
 import pytest
 import torch
 import typer
-from helpers.randomize import randomize
 from helpers.timm_validation import timms_loader, timms_network, timms_numbers
 from PIL import Image
 from timm.data import ImageNetInfo, RealLabelsImagenet
@@ -20,6 +19,7 @@ from fastvit.cli import evaluate
 from fastvit.data import DataError, open_source
 from fastvit.evaluation.imagenet import Real, real_labels
 from fastvit.evaluation.validation import match_classes
+from fastvit.testing import randomize
 
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # by timm's reader
 

@@ -10,7 +10,6 @@ import mask_rcnn
 import pytest
 import torch
 from helpers.near import assert_near
-from helpers.randomize import randomize
 from helpers.small import SMALL
 from mask_rcnn import HELD_OUT, TRAINED_ON, Pyramid, batches, detect, detector, largest_difference, matched, update
 from PIL import Image
@@ -18,6 +17,7 @@ from shapes import SHAPES, Drawings, boxes
 from torch import nn
 
 import fastvit
+from fastvit.testing import randomize
 
 LEVELS = {"fastvit_t8": 4, "fastvit_sa12": 4, "fastvit_mci0": 4, "fastvithd": 5}
 

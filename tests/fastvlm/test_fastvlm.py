@@ -17,7 +17,6 @@ import torch
 from helpers.hub_server import Hub
 from helpers.near import assert_near
 from helpers.paths import ROOT
-from helpers.randomize import randomize
 from helpers.small import SMALL, small
 from PIL import Image
 from torch import Tensor, nn
@@ -25,6 +24,7 @@ from torch.nn import functional as F
 
 import fastvit
 from fastvit import MultiScaleEncoder, WeightsError, form_of
+from fastvit.testing import randomize
 from fastvit.weights.catalog import CHECKPOINTS
 
 pytestmark = pytest.mark.usefixtures("small_variants")

@@ -5,10 +5,10 @@ from typing import Any
 
 import timm
 import torch
-from helpers.randomize import randomize
 from torch import nn
 
 from fastvit import CONFIGS, FastViT
+from fastvit.testing import randomize
 
 SMALL = {
     "fastvit_t8": replace(CONFIGS["fastvit_t8"], depths=(1, 1, 2, 1), width=8),

@@ -10,7 +10,6 @@ import pytest
 import timm
 import torch
 from helpers.near import assert_near
-from helpers.randomize import randomize
 from helpers.small import SMALL, small, timms, timms_small
 from helpers.timm_names import from_timm, timm_name
 from hypothesis import example, given, settings
@@ -21,6 +20,7 @@ from torch.nn import functional as F
 
 from fastvit import CONFIGS, FastViT, reparameterize
 from fastvit.models.layers import Attention, AttentionBlock, DropPath, RepMixerBlock, Stage
+from fastvit.testing import randomize
 
 UNEVEN = (70, 99)  # neither a square nor a multiple of anything
 

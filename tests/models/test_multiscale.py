@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.near import assert_near
-from helpers.randomize import randomize
 from helpers.small import SMALL, small, timms_small
 from helpers.timm_names import from_timm
 from hypothesis import given, settings
@@ -17,6 +16,7 @@ import fastvit
 from fastvit import CONFIGS
 from fastvit.models.forms import outline
 from fastvit.models.multiscale import CellPool, MultiScaleEncoder
+from fastvit.testing import randomize
 
 
 @pytest.mark.parametrize("name", SMALL)

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 import torch
 from helpers.near import assert_near
-from helpers.randomize import randomize
 from helpers.small import SMALL, equal
 from helpers.small import small as small_as_published
 from torch import Tensor, nn
@@ -32,6 +31,7 @@ from fastvit.models.reparam import (
     SkipNorm,
     foldables,
 )
+from fastvit.testing import randomize
 
 Form = Callable[[FastViT], FastViT]
 fold = bound(reparameterize, inplace=True)

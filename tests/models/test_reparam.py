@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 import timm
 import torch
-from helpers.randomize import randomize
 from helpers.small import SMALL
 from helpers.timm_names import from_timm
 from timm.layers import freeze_batch_norm_2d
@@ -34,6 +33,7 @@ from fastvit.models.reparam import (
     SkipNorm,
     foldables,
 )
+from fastvit.testing import randomize
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 

@@ -6,13 +6,13 @@ import pytest
 import timm
 import torch
 from helpers.pictures import write_pictures
-from helpers.randomize import randomize
 from helpers.small_run import small_run
 from safetensors.torch import save_file
 from torch.nn import functional as F
 
 import fastvit
 from fastvit.images.preprocess import Preprocess
+from fastvit.testing import randomize
 from fastvit.training.distillation import Teacher, distillation_loss, make_teacher
 from fastvit.training.recipe import Recipe, RecipeError
 

@@ -17,7 +17,6 @@ import torch
 import typer
 import yaml
 from helpers.pictures import write_pictures
-from helpers.randomize import randomize
 from helpers.small_run import arguments, small_run
 from PIL import Image
 from rich.console import Console
@@ -26,6 +25,7 @@ from typer.testing import CliRunner
 import fastvit
 from fastvit.cli.train import Progress, main
 from fastvit.data import DataError, open_source
+from fastvit.testing import randomize
 from fastvit.training import RECIPES, Run, Stopped
 from fastvit.training.metrics import Line, Metrics
 from fastvit.training.recipe import NAMES, Recipe, RecipeError

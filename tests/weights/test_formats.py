@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
-from helpers.randomize import randomize
 from helpers.small import equal
 from torch import Tensor, nn
 
 from fastvit import FastViT, WeightsError, create_model, load, save
+from fastvit.testing import randomize
 from fastvit.weights import tensors
 from fastvit.weights.formats import is_plain, open_path
 from fastvit.weights.tensors import InMemory

@@ -12,7 +12,6 @@ import torch
 from helpers.hub_server import Hub
 from helpers.near import assert_near
 from helpers.paths import ROOT
-from helpers.randomize import randomize
 from helpers.small import equal, timms_small
 from torch import Tensor, nn
 
@@ -30,6 +29,7 @@ from fastvit import (
     save,
 )
 from fastvit.models.forms import outline
+from fastvit.testing import randomize
 from fastvit.weights import hub as client
 from fastvit.weights.catalog import CHECKPOINTS
 from fastvit.weights.naming import names

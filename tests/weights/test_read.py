@@ -21,7 +21,6 @@ import torch
 from helpers.goldens import GOLDENS, formula_state, golden, input_images, statistics
 from helpers.near import assert_near
 from helpers.paths import TESTS
-from helpers.randomize import randomize
 from helpers.small import SMALL, equal, timms_small
 from torch import Tensor, nn
 
@@ -39,6 +38,7 @@ from fastvit import (
     save,
 )
 from fastvit.models.forms import Form, outline
+from fastvit.testing import randomize
 from fastvit.weights.detect import recognise
 from fastvit.weights.naming import NAMINGS, names
 from fastvit.weights.tensors import InMemory

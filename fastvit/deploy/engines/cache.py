@@ -25,8 +25,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...images.prefetch import cores
 from ...utils.atomic import replacing
+from ...utils.devices import cores
 from .engine import Wanted
 
 LOG = logging.getLogger("fastvit")

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
 import threading
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from ...images.preprocess import SMALLEST
-from ...verification import Error, without_cudnn
+from ...utils.numerics import Error, compared, largest, without_cudnn
 from ..graph import first_convolution
 
 Outputs = Tensor | list[Tensor]
@@ -122,24 +121,12 @@ class Engine:
         except (EngineError, MemoryError):
             raise
         except Exception as error:
-            raise EngineError(one_line(self.name, error)) from error
+            raise EngineError(failure(self.name, error)) from error
 
 
-def one_line(name: str, error: Exception) -> str:
+def failure(name: str, error: Exception) -> str:
     """What an engine's library raised."""
     return f"{name} failed: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
-
-
-def compared(expected: Sequence[Tensor], given: Sequence[Tensor]) -> Error:
-    """The worst difference of all outputs; infinite where they are not as many, or of other shapes."""
-    if [output.shape for output in expected] != [output.shape for output in given]:
-        return Error(math.inf, math.inf)
-    return largest([Error.between(*pair) for pair in zip(expected, given, strict=True)])
-
-
-def largest(errors: list[Error]) -> Error:
-    """The worst; NaN is the worst of all."""
-    return max(errors, key=lambda error: float("inf") if error.relative != error.relative else error.relative)
 
 
 def _plain(images: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ...models.fastvit import FastViT
 from ..graph import check_size, example, first_convolution
 from . import cache
-from .engine import TOLERANCE, Engine, EngineError, Run, Wanted, one_line
+from .engine import TOLERANCE, Engine, EngineError, Run, Wanted, failure
 
 LOG = logging.getLogger("fastvit")
 SECONDS = 2.0  # that "auto" measures each candidate for, once it is ready
@@ -123,7 +123,7 @@ def _built(model: nn.Module, name: str, wanted: Wanted) -> Engine:
     except ModuleNotFoundError as error:
         raise EngineError(f"{name}: {error}") from error
     except Exception as error:
-        raise EngineError(one_line(name, error)) from error
+        raise EngineError(failure(name, error)) from error
     return Engine(name, wanted, run, model)
 
 

@@ -18,9 +18,9 @@ from timm.models._features import FeatureGetterNet
 from ...models.fastvit import FastViT
 from ...models.multiscale import MultiScaleEncoder
 from ...utils.atomic import check_writable
+from ...utils.numerics import Error, compared, largest
 from ...utils.staging import staged
-from ...verification import Error
-from ..engines.engine import TOLERANCE, compared, largest, one_line
+from ..engines.engine import TOLERANCE, failure
 from ..graph import check_size
 from . import coreml, executorch, onnx, openvino, torch_export
 from .deployed import DTYPES, ExportError, Format, Opened, Subject
@@ -149,7 +149,7 @@ def _written(subject: Subject, format: Format, path: Path) -> tuple[Opened, tupl
     except (OSError, MemoryError):
         raise
     except Exception as error:  # of a library whose errors are of any kind
-        raise ExportError(f"{path.name}: {one_line(format.name, error)}") from error
+        raise ExportError(f"{path.name}: {failure(format.name, error)}") from error
     worst = largest([check.error for check in checks])
     if not worst.relative <= TOLERANCE[subject.dtype]:  # also refuses NaN
         raise ExportError(

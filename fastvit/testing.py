@@ -1,0 +1,73 @@
+"""Models with random parameters, for tests and measurements: at their initial values they would hide most mistakes."""
+
+from __future__ import annotations
+
+from typing import TypeVar, cast
+
+import torch
+from torch import nn
+
+from .create import create_model
+from .models.affine import ScaleShift
+from .models.fastvit import FastViT
+
+Module = TypeVar("Module", bound=nn.Module)
+NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, ScaleShift)
+LAYER_SCALE = 0.05  # for half precision: with 1, blocks add up until its rounding changes the result
+
+
+@torch.no_grad()
+def randomize(model: Module, seed: int = 0) -> Module:
+    """Draw every parameter and running statistic of `model` anew, in place, so that activations stay near one.
+
+    Weights are within 1 / sqrt(fan-in), a norm's weight and variance in (0.5, 1.5), layer scales in (0.1, 0.5), biases
+    and running means N(0, 0.1). The draw depends on the order, the shapes and the dtypes of the parameters alone.
+
+    Example:
+        >>> import fastvit
+        >>> from fastvit.testing import randomize
+        >>> model = randomize(fastvit.create_model("fastvit_t8")).eval()
+        >>> fastvit.verify(model).exact
+        True
+    """
+    generator = torch.Generator().manual_seed(seed)
+    for module in model.modules():
+        norm = isinstance(module, NORMS)
+        for name, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
+            if name == "num_batches_tracked":
+                tensor.fill_(7)
+            elif name in ("bias", "running_mean"):
+                tensor.normal_(0, 0.1, generator=generator)
+            elif norm:  # weight and running_var
+                tensor.uniform_(0.5, 1.5, generator=generator)
+            elif tensor.ndim in (1, 3):  # layer scale, (C,) or (C, 1, 1)
+                tensor.uniform_(0.1, 0.5, generator=generator)
+            else:
+                bound = tensor[0].numel() ** -0.5  # by fan-in
+                tensor.uniform_(-bound, bound, generator=generator)
+    return model
+
+
+def random_model(variant: str, seed: int = 0, layer_scale: float = 1.0) -> FastViT:
+    """A model for which there are no weights, in eval mode, with what `randomize` draws; always the same.
+
+    Args:
+        variant: a name that `fastvit.list_models` gives.
+        seed: of the draw.
+        layer_scale: a factor of the layer scales. A small one, as trained ones are, keeps half precision's rounding
+            from growing block by block.
+
+    Raises:
+        ValueError: an unknown variant.
+
+    Example:
+        >>> from fastvit.testing import random_model
+        >>> random_model("fastvit_t8").num_classes
+        1000
+    """
+    model = randomize(cast(FastViT, create_model(variant)), seed).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith(".scale"):
+                parameter.mul_(layer_scale)
+    return model

@@ -1,0 +1,31 @@
+"""What this machine computes with."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+
+def cores() -> int:
+    """Number of CPU cores available to this process."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def choose_device(name: str = "") -> torch.device:
+    """The device of that name, or the fastest one if there is no name.
+
+    Raises:
+        ValueError: this machine has no such device.
+    """
+    import torch
+
+    if not name:
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        torch.empty(1, device=name)
+    except (RuntimeError, AssertionError) as error:  # a torch built without CUDA asserts
+        raise ValueError(f"--device {name}: {str(error).splitlines()[0]}; --device cpu always works") from None
+    return torch.device(name)

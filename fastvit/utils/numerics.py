@@ -1,0 +1,48 @@
+"""How far two tensors, or two lists of them, are apart."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Error:
+    """The largest difference of two outputs, and its ratio to the largest magnitude of the first."""
+
+    absolute: float
+    relative: float
+
+    @classmethod
+    def between(cls, expected: Tensor, given: Tensor) -> Error:
+        """Two tensors of one shape, on any devices and of any dtypes; compared in float64."""
+        expected, given = expected.cpu().double(), given.cpu().double()
+        absolute = (expected - given).abs().max().item()
+        return cls(absolute, absolute / max(expected.abs().max().item(), torch.finfo(torch.float64).tiny))
+
+
+def compared(expected: Sequence[Tensor], given: Sequence[Tensor]) -> Error:
+    """The worst difference of all outputs; infinite where they are not as many, or of other shapes."""
+    if [output.shape for output in expected] != [output.shape for output in given]:
+        return Error(math.inf, math.inf)
+    return largest([Error.between(*pair) for pair in zip(expected, given, strict=True)])
+
+
+def largest(errors: Sequence[Error]) -> Error:
+    """The worst of them; NaN is the worst of all."""
+    return max(errors, key=lambda error: math.inf if math.isnan(error.relative) else error.relative)
+
+
+@contextmanager
+def without_cudnn() -> Iterator[None]:
+    """On a GPU it would round float32 to TF32's ten bits, whatever is set for matrix products."""
+    enabled, torch.backends.cudnn.enabled = torch.backends.cudnn.enabled, False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.enabled = enabled

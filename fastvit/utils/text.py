@@ -1,0 +1,34 @@
+"""Names and errors as text that prints as one line."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterable
+
+STANDARD_INPUT = "-"
+
+
+def display_name(source: str | os.PathLike[str]) -> str:
+    """A name that prints as one line everywhere: line breaks, control codes and undecodable bytes are escaped."""
+    if source == STANDARD_INPUT:
+        return "standard input"
+    name = os.fspath(source)
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in name)
+
+
+def one_line(text: object) -> str:
+    """The message of another library's error, or any text, as one printable line; an error without one is its class."""
+    line = " ".join(str(text).split())
+    return display_name(line) if line or not isinstance(text, BaseException) else type(text).__name__
+
+
+def some(names: Collection[str], most: int = 5) -> str:
+    """The first few names, and how many more there are."""
+    rest = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(map(display_name, list(names)[:most])) + rest or "none"
+
+
+def either(names: Iterable[str]) -> str:
+    """a, b or c; without those that are empty."""
+    named = [name for name in names if name]
+    return " or ".join(filter(None, (", ".join(named[:-1]), *named[-1:])))
