@@ -1,36 +1,8 @@
 """FastViT, MobileCLIP's MCi and FastViTHD: vision encoders that train with many branches and run with one."""
 
-from .checkpoint import load, save
-from .create import create_model, list_models
-from .deploy.engines.select import engine
-from .images.preprocess import Preprocess
-from .models.config import CONFIGS, Config
-from .models.fastvit import FastViT
-from .models.forms import form_of
-from .models.multiscale import MultiScaleEncoder
-from .models.overparam import overparameterize
-from .models.reparam import reparameterize
-from .timm_registry import register_timm
-from .verification import verify
-from .weights.tensors import WeightsError
+import lazy_loader
 
-__version__ = "0.1.0"
+from ._version import __version__ as __version__
 
-__all__ = [
-    "CONFIGS",
-    "Config",
-    "FastViT",
-    "MultiScaleEncoder",
-    "Preprocess",
-    "WeightsError",
-    "create_model",
-    "engine",
-    "form_of",
-    "list_models",
-    "load",
-    "overparameterize",
-    "register_timm",
-    "reparameterize",
-    "save",
-    "verify",
-]
+# The public names stand in __init__.pyi, for type checkers too. Each is imported when it is first used.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -65,38 +65,30 @@ class Report:
 
         console = Console(width=80, no_color=True, highlight=False)
         with console.capture() as capture:
-            self.print(console)
+            console.print(self)
         return capture.get().rstrip()
 
-    def print(self, console: Any) -> None:
-        """The table, on a rich console."""
+    def __rich__(self) -> Any:
+        """The table and what it says of the whole, for a rich console."""
+        from rich.console import Group
         from rich.table import Table
 
         dtype = str(self.dtype).removeprefix("torch.")
-        table = Table(
-            "block",
-            "kind",
-            "float64\nabs.",
-            "\nrel.",
-            f"{dtype}\nabs.",
-            "\nrel.",
-            box=None,
-            pad_edge=False,
-            padding=(0, 1, 0, 0),
-        )
+        headings = ("block", "kind", "float64\nabs.", "\nrel.", f"{dtype}\nabs.", "\nrel.")
+        table = Table(*headings, box=None, pad_edge=False, padding=(0, 1, 0, 0))
         for column in table.columns[2:]:
             column.justify, column.no_wrap = "right", True
         for row in (*self.blocks, self.whole):
             numbers = (row.float64.absolute, row.float64.relative, row.own.absolute, row.own.relative)
             table.add_row(row.name, row.kind, *(f"{number:.1e}" for number in numbers))
-        console.print(table)
         agreement = "" if self.top1_agreement is None else f", top-1 agreement {self.top1_agreement:.0%}"
-        console.print(f"\n{self.model}, {len(self.blocks)} blocks, images {self.images}{agreement}")
-        console.print(
+        return Group(
+            table,
+            f"\n{self.model}, {len(self.blocks)} blocks, images {self.images}{agreement}",
             f"parameters {self.parameters[0]:,} -> {self.parameters[1]:,}, "
-            f"modules {self.modules[0]:,} -> {self.modules[1]:,}"
+            f"modules {self.modules[0]:,} -> {self.modules[1]:,}",
+            "exact: folded and unfolded agree" if self.exact else "NOT exact: folded and unfolded differ",
         )
-        console.print("exact: folded and unfolded agree" if self.exact else "NOT exact: folded and unfolded differ")
 
 
 def verify(model: FastViT, images: Tensor | None = None) -> Report:

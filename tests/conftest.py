@@ -4,7 +4,8 @@ import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["OMP_NUM_THREADS"] = "1"  # of the programs that tests start; one test runs on each core
-os.environ["PYTHONPATH"] = os.path.dirname(__file__)  # where these programs find `helpers`
+TESTS = os.path.dirname(__file__)
+os.environ["PYTHONPATH"] = os.pathsep.join([TESTS, os.path.dirname(TESTS)])  # of these programs: `helpers`, `fastvit`
 
 import pytest
 import torch

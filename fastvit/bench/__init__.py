@@ -1,6 +1,5 @@
 """Honest timings: ways to run a network, each in a process of its own, turn by turn, compared turn by turn."""
 
-from .race import Race, Way, race
-from .stats import Quartiles, quartiles, ratio
+import lazy_loader
 
-__all__ = ["Quartiles", "Race", "Way", "quartiles", "race", "ratio"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -20,7 +20,7 @@ from .race import Way
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from fastvit import FastViT
+    from fastvit.models.fastvit import FastViT
 
 Run = Callable[[], Any]
 BY_DEFAULT = ("float32", "bfloat16")  # float16 is no processor's own; int8 changes what a network answers
@@ -64,7 +64,8 @@ def network(source: str) -> FastViT:
     Raises:
         fastvit.WeightsError: the source is neither, or damaged.
     """
-    from fastvit import list_models, load
+    from fastvit.checkpoint import load
+    from fastvit.create import list_models
     from fastvit.testing import LAYER_SCALE, random_model
 
     if source in list_models() and not Path(source).exists():
@@ -93,19 +94,19 @@ def images(subject: Subject, channels: int) -> Tensor:
 
 
 def _eager(subject: Subject, folded: bool) -> Run:
-    from fastvit import reparameterize
+    from fastvit.models.reparam import reparameterize
 
     model = network(subject.source)
     return _plain(reparameterize(model) if folded else model, images(subject, model.in_chans))
 
 
 def _engine(subject: Subject, engine: str, precision: str) -> Run:
-    import fastvit
+    from fastvit.deploy.engines.select import engine as make_engine
 
     model = network(subject.source)
     pixels = images(subject, model.in_chans)
     many = Subject(subject.source, subject.size, batch=CALIBRATION)
-    made = fastvit.engine(
+    made = make_engine(
         model,
         engine,
         precision=precision,

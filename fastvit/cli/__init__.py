@@ -1,15 +1,65 @@
-"""The command line: one file a command, gathered here."""
+"""The command line: one file a command, each imported when it is asked for."""
 
-import typer
+from __future__ import annotations
 
-from . import bench, classify, convert, embed, evaluate, export, models, train, verify
+import sys
+from collections.abc import Sequence
 
-app = typer.Typer(
-    name="fastvit",
-    help="FastViT vision encoders: classify, train, evaluate, convert, and prove that folding changes nothing.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
-for module in (bench, classify, convert, embed, evaluate, export, models, train, verify):
-    app.command(module.__name__.rpartition(".")[2])(module.main)
+from cyclopts import App, CycloptsError, Parameter
+
+from .._version import __version__
+from .output import Failure, complain, let_reader_leave, note
+
+# What `fastvit --help` says of each; a command's own --help shows its whole docstring, which begins with this.
+COMMANDS = {
+    "bench": "Time a model by every backend and precision that is installed, against plain PyTorch.",
+    "classify": "Name what is in images, with probabilities.",
+    "convert": "Read a checkpoint, say what it is, and write it in other names or in another form.",
+    "embed": "Write the features of all images of a data set into Parquet files.",
+    "evaluate": "Count how many labelled images a model names correctly: top-1, top-5, and class by class.",
+    "export": "Write a reparameterized model as another runtime's file, and check that it gives the same results.",
+    "models": "List the models, with their parameters and arithmetic, and the checkpoints that can be had by name.",
+    "train": "Train a model on labelled images; stopped or killed at any time, the same command goes on.",
+    "verify": "Prove by measurement that a model and its reparameterized form compute the same.",
+}
+INTERRUPTED = 130  # the shell's status of what Ctrl-C ended
+
+
+def make_app(asked: str = "") -> App:
+    """The application; of the command `asked` the help is its own docstring, of the others a line of `COMMANDS`."""
+    app = App(
+        name="fastvit",
+        help="FastViT vision encoders: classify, train, evaluate, embed, convert, export.\n\n"
+        "fastvit COMMAND --help explains a command, with examples.",
+        version=__version__,
+        help_format="plaintext",
+        default_parameter=Parameter(negative_iterable=(), show_default=_shown),
+    )
+    for name, summary in COMMANDS.items():
+        app.command(f"fastvit.cli.{name}:{name}", name=name, help=None if name == asked else summary)
+    app.register_install_completion_command(help="Complete commands and options with Tab in this shell.")
+    return app
+
+
+def _shown(default: object) -> str | None:
+    """How the help shows a default; what is off, empty, or said in the option's own words it does not show."""
+    return None if default is False or default in (None, "", ()) else str(default)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command, and exit with 0 if all went well, 1 if the work failed, 2 if it was asked for wrongly."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    app = make_app(next((word for word in words if word in COMMANDS), ""))
+    try:
+        with let_reader_leave():
+            status = app(words, exit_on_error=False, print_error=False, result_action="return_value")
+    except Failure as failure:
+        complain(failure)
+        status = failure.status
+    except (CycloptsError, ValueError, ImportError, OSError) as error:  # what was given is wrong, or not to be had
+        complain(error)
+        status = 2
+    except KeyboardInterrupt as interrupt:
+        note(str(interrupt) or "interrupted")
+        status = INTERRUPTED
+    sys.exit(status if isinstance(status, int) else 0)

@@ -35,9 +35,9 @@ def main(
     import torch
     from rich.console import Console
 
-    from fastvit import form_of
     from fastvit.bench import backends as ways
     from fastvit.bench import race
+    from fastvit.models.forms import form_of
 
     try:
         usable, reasons = ways.engines(tuple(engine or ()))

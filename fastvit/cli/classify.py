@@ -88,12 +88,12 @@ class Classifier:
     def __init__(
         self, model: str, device: str, engine: str, precision: str, reparameterized: bool, compare: bool
     ) -> None:
-        import fastvit
         from fastvit.cli.compare import Comparison
-        from fastvit.models.reparam import foldables
+        from fastvit.images.preprocess import Preprocess
+        from fastvit.models.reparam import foldables, reparameterize
 
         unfolded = network(model)
-        self.preprocess = fastvit.Preprocess.from_cfg(unfolded.pretrained_cfg)
+        self.preprocess = Preprocess.from_cfg(unfolded.pretrained_cfg)
         self.labels = dict(enumerate(unfolded.pretrained_cfg.get("label_names") or ()))
         self.device = device_for(device, engine)
         unfolded = unfolded.to(self.device)
@@ -109,7 +109,7 @@ class Classifier:
             if not foldables(unfolded):
                 wanted = "--compare and --unfolded need the weights it was made of"
                 raise ValueError(f"{model}: is folded already; {wanted}")
-        self.comparison = Comparison(unfolded, fastvit.reparameterize(unfolded)) if compare else None
+        self.comparison = Comparison(unfolded, reparameterize(unfolded)) if compare else None
         if self.comparison:
             self.run: Callable[[Tensor], Tensor] = self.comparison.networks[reparameterized]
         else:

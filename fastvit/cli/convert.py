@@ -14,7 +14,7 @@ from .output import fail, working
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from fastvit import FastViT
+    from fastvit.models.fastvit import FastViT
     from fastvit.weights.read import Weights
 
 CALIBRATION = 64 * 256 * 256  # pixels to measure batch norm's statistics on; more of them change little
@@ -52,8 +52,7 @@ def main(
     """
     import torch
 
-    from fastvit import load
-    from fastvit.checkpoint import check_target, from_weights, save
+    from fastvit.checkpoint import check_target, from_weights, load, save
     from fastvit.utils.atomic import check_writable
     from fastvit.weights.read import read
 
@@ -91,9 +90,9 @@ def _formed(model: FastViT, names: Names, fold: bool, unfold: bool, images: list
     """`model` in the form asked for."""
     import copy
 
-    from fastvit import form_of, overparameterize, reparameterize
-    from fastvit.models.forms import KINDS
-    from fastvit.models.reparam import fold_children
+    from fastvit.models.forms import KINDS, form_of
+    from fastvit.models.overparam import overparameterize
+    from fastvit.models.reparam import fold_children, reparameterize
 
     if unfold:
         return overparameterize(model, _pictures(model, images) if images else None)
@@ -132,7 +131,7 @@ def _difference(given: FastViT, written: FastViT) -> float:
 
 
 def _report(weights: Weights, given: FastViT, written: FastViT) -> dict[str, Any]:
-    from fastvit import form_of
+    from fastvit.models.forms import form_of
 
     found = weights.recognised
     return {

@@ -26,7 +26,7 @@ def main(
     """List the networks, with their size and arithmetic, and the checkpoints that can be had by name."""
     from rich.console import Console
 
-    from fastvit import list_models
+    from fastvit.create import list_models
 
     names = [] if pretrained else list_models(pattern)
     tagged = list_models(pattern, pretrained=True)
@@ -54,9 +54,11 @@ def main(
 
 
 def _network(name: str) -> dict[str, Any]:
-    from fastvit import CONFIGS, list_models, reparameterize
+    from fastvit.create import list_models
+    from fastvit.models.config import CONFIGS
     from fastvit.models.flops import multiply_adds
     from fastvit.models.forms import outline
+    from fastvit.models.reparam import reparameterize
 
     config = CONFIGS[name]
     model = outline(config)

@@ -6,33 +6,48 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from cyclopts import Group, Parameter
+from cyclopts.validators import Number
 
-from .output import working
+from .output import note, working
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from fastvit import FastViT
     from fastvit.images.preprocess import Preprocess
+    from fastvit.models.fastvit import FastViT
 
-DeviceName = Annotated[str, typer.Option("--device", help="cpu, cuda, mps ... (default: the fastest there is).")]
+RUNNING = Group("How the model runs", sort_key=50)  # below what only one command has
+
+ModelName = Annotated[str, Parameter(help="A name that `fastvit models` lists, a weights file, or a folder of one.")]
+Json = Annotated[bool, Parameter(negative="", help="Print the result as JSON.")]
+BatchSize = Annotated[int, Parameter(validator=Number(gte=1), help="Images computed at a time.")]
+DeviceName = Annotated[
+    str, Parameter("--device", group=RUNNING, help="cpu, cuda, mps ... [default: the fastest device there is]")
+]
 EngineName = Annotated[
     str,
-    typer.Option(
-        "--engine", help="torch, compile, onnxruntime, openvino, or auto: the fastest here in that precision."
+    Parameter(
+        "--engine",
+        group=RUNNING,
+        help="What runs the model: torch, compile, onnxruntime, openvino, or auto, the fastest here in that precision.",
     ),
 ]
 Precision = Annotated[
-    str, typer.Option("--precision", help="float32, bfloat16, float16 or int8; not every engine has all.")
+    str,
+    Parameter(
+        "--precision", group=RUNNING, help="Of the arithmetic: float32, bfloat16, float16 or int8; no engine has all."
+    ),
 ]
 FastDecoding = Annotated[
     bool,
-    typer.Option(
+    Parameter(
         "--fast-decoding",
-        help="Decode JPEGs at a half, a quarter or an eighth of their size, where that still is twice what the network "
-        "sees: several times faster for photographs, with slightly other probabilities.",
+        group=RUNNING,
+        negative="",
+        help="Decode large JPEGs at 1/2, 1/4 or 1/8 of their size, still twice what the model sees: several times "
+        "faster for photographs, with slightly different probabilities.",
     ),
 ]
 
@@ -80,7 +95,8 @@ def runner(
     """
     import torch
 
-    import fastvit
+    from fastvit.deploy.engines.select import engine as make_engine
+    from fastvit.models.reparam import reparameterize
 
     if not folded:
         check_unfolded(engine, precision)
@@ -91,13 +107,13 @@ def runner(
     if keep and precision != "int8":
         raise ValueError(f"--keep is for --precision int8, and it is {precision}: leave it out")
     if (engine, precision) == PLAIN:
-        network = fastvit.reparameterize(network, inplace=True) if folded else network
+        network = reparameterize(network, inplace=True) if folded else network
         return network.to(memory_format=torch.channels_last)
     with working(f"preparing {engine} in {precision}"):
         seen = calibration() if calibration else None
-        chosen = fastvit.engine(network, engine, precision=precision, calibration=seen, keep=keep)
+        chosen = make_engine(network, engine, precision=precision, calibration=seen, keep=keep)
     if chosen.chosen:
-        typer.echo(chosen.chosen, err=True)
+        note(chosen.chosen)
     return chosen  # type: ignore[return-value]  # a FastViT with a classifier gives no list
 
 

@@ -1,35 +1,159 @@
-"""What the commands share."""
+"""What the commands print: results on standard output, all else on standard error."""
 
 from __future__ import annotations
 
+import json
+import math
+import os
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any
 
-import typer
+from ..utils.text import one_line
 
 if TYPE_CHECKING:
-    from fastvit import FastViT
+    from rich.console import RenderableType
+
+QUIET_SECONDS = 2.0  # before progress is shown
+EVERY_SECONDS = 30.0  # between two lines of progress where there is no terminal to draw a bar on
 
 
-def fail(error: Exception, status: int = 2) -> NoReturn:
-    """One line on standard error, and the end: status 2, as for a wrong option, or 1 once there are results."""
-    typer.echo(f"error: {' '.join(str(error).split())}", err=True)
-    raise typer.Exit(status)
+class Failure(Exception):  # noqa: N818
+    """Ends a command with this message, in one line, and this exit status: 1 where the work failed, not the request."""
+
+    def __init__(self, message: object, status: int = 1) -> None:
+        super().__init__(one_line(message))
+        self.status = status
+
+
+def say(line: str) -> None:
+    """A line on standard output, at once."""
+    print(line, flush=True)
+
+
+def note(line: str) -> None:
+    """A line on standard error, at once: what is no result."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def complain(error: object) -> None:
+    """What went wrong, as one line on standard error."""
+    note(f"error: {one_line(error)}")
+
+
+def say_json(value: dict[str, Any]) -> None:
+    """One JSON object as a line on standard output; what is no finite number becomes null."""
+    say(json.dumps(_finite(value), ensure_ascii=False))
+
+
+def _finite(value: Any) -> Any:
+    """JSON has neither infinity nor NaN."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    return [_finite(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+def show(*what: RenderableType) -> None:
+    """Tables and styled text on standard output; names in them are never taken for markup, and none is cut."""
+    from rich.console import Console
+
+    console = Console(highlight=False, markup=False, emoji=False)
+    for each in what:
+        console.print(each)
+
+
+def show_rows(rows: dict[str, object]) -> None:
+    """A name and a value in each line, the values in one column."""
+    width = max(map(len, rows))
+    for name, value in rows.items():
+        say(f"{name:<{width}} {value}")
 
 
 @contextmanager
-def working(what: str) -> Iterator[None]:
+def working(what: str, quiet: bool = False) -> Iterator[None]:
     """Say on a terminal's standard error what takes its time."""
     from rich.console import Console
     from rich.markup import escape
 
-    with Console(stderr=True).status(escape(what)):
+    with Console(stderr=True, quiet=quiet).status(escape(what)):
         yield
 
 
-def network(model: str) -> FastViT:
-    """A name, a weights file or a folder of them -> the network with its weights, in eval mode."""
-    from fastvit import load
+class Progress:
+    """The progress of `total` images on standard error: a bar on a terminal, elsewhere a line every half minute.
 
-    return load(model)
+    It appears after two seconds. `advance` counts and says what else is known; `pause` clears the bar, so that a result
+    may be printed.
+    """
+
+    def __init__(self, total: int, quiet: bool = False) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bar
+
+        self.total, self.done, self.quiet = total, 0, quiet
+        console = Console(stderr=True)
+        self.terminal = console.is_terminal and not quiet
+        columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"), TimeRemainingColumn())
+        self._bar = Bar(
+            *columns,
+            console=console,
+            transient=True,
+            disable=not self.terminal,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+        self._task = self._bar.add_task("", total=total, note="")
+        self.restart()
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the work began."""
+        return time.perf_counter() - self._started
+
+    @property
+    def speed(self) -> float:
+        """Images per second so far."""
+        return self.done / max(self.seconds, 1e-9)
+
+    def restart(self) -> None:
+        """The work begins now: what was prepared before tells no speed."""
+        self._started = self._told = time.perf_counter()
+
+    def pause(self) -> None:
+        """Clear the bar until the next `advance`."""
+        self._bar.stop()
+
+    def advance(self, images: int = 1, note: str = "") -> None:
+        """Count images that are done; `note` is what else to show of them."""
+        self.done += images
+        notes = "  ".join(filter(None, (f"{self.speed:.0f} images/s", note)))
+        self._bar.update(self._task, completed=self.done, note=notes)
+        if self.terminal and self.seconds >= QUIET_SECONDS:
+            self._bar.start()
+        now = time.perf_counter()
+        if not self.terminal and not self.quiet and now - self._told >= EVERY_SECONDS:
+            self._told = now
+            left = (self.total - self.done) / max(self.speed, 1e-9)
+            print(f"{self.done}/{self.total}  {notes}  {left:.0f} s left", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def let_reader_leave() -> Iterator[None]:
+    """End quietly, with status 1, when the reader of a pipe has left, as in `fastvit models | head -1`."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
+        sys.exit(1)

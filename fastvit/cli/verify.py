@@ -1,57 +1,61 @@
-"""fastvit verify: the proof that a network and its folded form compute the same."""
+"""fastvit verify: the proof that a model and its reparameterized form compute the same."""
 
 from __future__ import annotations
 
-import json as format_json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from cyclopts import Parameter
 
-from .output import fail, network
+from .options import Json, ModelName
+from .output import say, say_json, show
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from fastvit import FastViT
+    from ..models.fastvit import FastViT
 
 
-def main(
-    model: Annotated[str, typer.Argument(help="A name, or what `fastvit.load` reads.")] = "fastvit_t8.cifar10",
-    images: Annotated[list[Path] | None, typer.Option("--image", help="Look at this picture; may be repeated.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the random weights of a network that has none.")] = 0,
-    json: Annotated[bool, typer.Option("--json", help="Print the whole report as one JSON object.")] = False,
-) -> None:
-    """Fold a network, and measure by how much each block and the whole then differ: exit status 1 if they do.
+def verify(
+    model: ModelName = "fastvit_t8.cifar10",
+    /,
+    *,
+    image: Annotated[tuple[Path, ...], Parameter(help="An image to look at; may be repeated. [default: noise]")] = (),
+    seed: Annotated[int, Parameter(help="Seed of the random weights of a model that has none.")] = 0,
+    json: Json = False,
+) -> int:
+    """Prove by measurement that a model and its reparameterized form compute the same.
 
-    A bare name, such as fastvithd, gets random weights, batch statistics and layer scales included: at their initial
-    values these would hide most mistakes.
+    Each block and the whole are compared, in float64 and in the model's own
+    precision; the exit status is 1 if they differ. A bare name, such as
+    fastvithd, gets random weights, batch statistics and layer scales: at
+    their initial values these would hide most mistakes.
+
+    For example:
+
+        fastvit verify fastvit_sa12
+        fastvit verify mine.safetensors --image cat.jpg --json
     """
-    from fastvit import list_models, verify
-    from fastvit.testing import random_model
+    from ..checkpoint import load
+    from ..create import list_models
+    from ..testing import random_model
+    from ..verification import verify as measure
 
     random = model in list_models() and not Path(model).exists()
-    try:
-        subject = random_model(model, seed) if random else network(model)
-        report = verify(subject, _pictures(subject, images) if images else None)
-    except (ValueError, OSError) as error:
-        fail(error)
+    subject = random_model(model, seed) if random else load(model)
+    report = measure(subject, _pixels(subject, image) if image else None)
     if json:
-        typer.echo(format_json.dumps(report.to_dict()))
+        say_json(report.to_dict())
     else:
-        from rich.console import Console
-
-        report.print(Console())
+        show(report)
         if random:
-            typer.echo(f"{model} has no weights here: these were random, with seed {seed}")
-    raise typer.Exit(0 if report.exact else 1)
+            say(f"{model} has no weights here: these were random, with seed {seed}.")
+    return 0 if report.exact else 1
 
 
-def _pictures(subject: FastViT, images: list[Path]) -> Tensor:
+def _pixels(subject: FastViT, images: tuple[Path, ...]) -> Tensor:
     import torch
 
-    from fastvit import Preprocess
-    from fastvit.images.io import read_image
+    from ..images.io import read_image
 
-    preprocess = Preprocess.from_cfg(subject.pretrained_cfg)
-    return torch.stack([preprocess(read_image(image)) for image in images])
+    return torch.stack([subject.preprocess(read_image(image)) for image in images])

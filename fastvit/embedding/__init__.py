@@ -1,6 +1,5 @@
 """Features of very many pictures in Parquet files: each picture exactly once, whatever was killed on the way."""
 
-from .knn import neighbour_accuracy
-from .parquet import Embeddings, read_embeddings
+import lazy_loader
 
-__all__ = ["Embeddings", "neighbour_accuracy", "read_embeddings"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from .._version import __version__
 from ..data import DataError, Source
 from ..utils.atomic import replacing
 from .config import Job
@@ -22,8 +23,6 @@ INFORMATIVE = ("model", "data")  # digests count, not what weights and pictures 
 
 def record_of(job: Job, network: FeatureNetwork, source: Source) -> dict[str, Any]:
     """All that decides the numbers in the files, and which picture is in which."""
-    import fastvit
-
     return {
         "model": job.model,
         "weights": network.digest,
@@ -41,7 +40,7 @@ def record_of(job: Job, network: FeatureNetwork, source: Source) -> dict[str, An
         "names": _names_digest(source),
         "classes": source.classes,
         "rows": job.rows,
-        "fastvit": fastvit.__version__,
+        "fastvit": __version__,
     }
 
 

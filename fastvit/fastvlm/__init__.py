@@ -1,4 +1,4 @@
-"""FastVLM (arXiv:2412.13303): our encoder as the eye of transformers' FastVlmForConditionalGeneration.
+"""FastVLM (arXiv:2412.13303): our encoder as the vision tower of transformers' FastVlmForConditionalGeneration.
 
     model = fastvlm.load("apple/FastVLM-0.5B")  # or a folder
     processor = fastvlm.Processor(model, "apple/FastVLM-0.5B")
@@ -11,15 +11,23 @@ Needs transformers 5. Importing this registers nothing; `load`, `join` and `regi
 
 from importlib.metadata import PackageNotFoundError, version
 
-try:
-    found = version("transformers")
-except PackageNotFoundError:
-    found = "none"
-if not found.split(".")[0].isdecimal() or int(found.split(".")[0]) < 5:
-    raise ImportError(f'fastvit.fastvlm needs transformers 5, found {found}; run: pip install "fastvit[vlm]"')
+import lazy_loader
 
-from .processor import Processor
-from .reading import load
-from .tower import Tower, TowerConfig, join, register
+_get, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
-__all__ = ["Processor", "Tower", "TowerConfig", "join", "load", "register"]
+
+def __getattr__(name: str) -> object:
+    if name in __all__:
+        _check_transformers()
+    return _get(name)
+
+
+def _check_transformers() -> None:
+    """Raise ImportError, in one line, where transformers is missing or too old."""
+    try:
+        found = version("transformers")
+    except PackageNotFoundError:
+        found = "none"
+    major = found.split(".")[0]
+    if not major.isdecimal() or int(major) < 5:
+        raise ImportError(f'fastvit.fastvlm needs transformers 5, found {found}; run: pip install "fastvit[vlm]"')

@@ -1,7 +1,5 @@
 """`fastvit train`: a recipe, the run that follows it, and what a run leaves behind."""
 
-from .presets import RECIPES
-from .recipe import Recipe, RecipeError
-from .trainer import Run, Stopped
+import lazy_loader
 
-__all__ = ["RECIPES", "Recipe", "RecipeError", "Run", "Stopped"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -59,7 +59,8 @@ def make_teacher(recipe: Recipe, student: Preprocess, classes: int) -> Teacher |
 
 
 def _ours(recipe: Recipe) -> tuple[nn.Module, Preprocess, None] | None:
-    from .. import load, reparameterize
+    from ..checkpoint import load
+    from ..models.reparam import reparameterize
     from ..weights import catalog
 
     if recipe.teacher_weights or not (Path(recipe.teacher).exists() or catalog.find(recipe.teacher)):

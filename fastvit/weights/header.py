@@ -18,7 +18,7 @@ _TUPLES = ("input_size", "pool_size", "mean", "std", "first_conv")  # JSON has l
 
 def written(model: FastViT, form: Form) -> dict[str, str]:
     """What is said of `model`, in the strings that safetensors takes."""
-    from .. import __version__
+    from .._version import __version__
 
     return {
         "library": f"fastvit {__version__}",

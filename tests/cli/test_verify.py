@@ -1,23 +1,15 @@
 """fastvit verify, as a person types it."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from helpers.command import run
 from helpers.paths import PHOTOGRAPH
-from typer.testing import CliRunner
 
 import fastvit
-from fastvit.cli import app
 from fastvit.models.affine import Affine
 from fastvit.models.reparam import PositionEncoding
-
-
-def run(*arguments: str) -> tuple[int, str, str]:
-    result = CliRunner().invoke(app, arguments)
-    return result.exit_code, result.stdout, result.stderr
 
 
 def test_verify_proves_the_bundled_weights_on_a_photograph() -> None:
@@ -55,13 +47,3 @@ def test_verify_exits_with_1_when_folding_is_wrong(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(PositionEncoding, "affine", lambda self: Affine.of(self.conv))  # without its skip
     status, shown, _ = run("verify", "fastvit_sa12", "--image", str(PHOTOGRAPH))
     assert status == 1 and "NOT exact" in shown
-
-
-def test_help_needs_neither_torch_nor_timm() -> None:
-    code = "import sys\nfrom fastvit.cli import app\nassert 'timm' not in sys.modules"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-def test_the_module_runs_as_a_program() -> None:
-    ran = subprocess.run([sys.executable, "-m", "fastvit", "--help"], capture_output=True, text=True, check=True)
-    assert all(command in ran.stdout for command in ("classify", "evaluate", "models", "train", "verify"))

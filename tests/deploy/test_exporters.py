@@ -22,10 +22,10 @@ from timm.models._features import FeatureGetterNet
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
-import fastvit.deploy.exporters
+import fastvit
 from fastvit import CONFIGS, Config, FastViT, create_model, reparameterize, save
 from fastvit.cli import app
-from fastvit.deploy.exporters import ExportError, Report, coreml, export
+from fastvit.deploy.exporters import ExportError, Report, coreml, export, exporter
 from fastvit.deploy.exporters import deployed as subject
 from fastvit.deploy.exporters import mil_interpreter as mil
 from fastvit.deploy.graph import as_onnx, as_openvino, traced
@@ -37,7 +37,7 @@ from fastvit.utils.staging import staged
 SUFFIXES = (".pt2", ".onnx", ".xml", ".mlpackage")
 TINY = replace(CONFIGS["fastvit_t8"], depths=(1, 1, 1, 1), width=8)
 WITH_ATTENTION = replace(CONFIGS["fastvit_mci0"], depths=(1, 1, 1, 1), width=8, preprocess=TINY.preprocess)
-WITH_EXECUTORCH = pytest.mark.skipif(not fastvit.deploy.exporters.find_spec("executorch"), reason="needs executorch")
+WITH_EXECUTORCH = pytest.mark.skipif(not find_spec("executorch"), reason="needs executorch")
 
 
 def tiny(config: Config = TINY, **arguments: Any) -> FastViT:
@@ -639,7 +639,7 @@ def test_networks_that_cannot_be_exported(tmp_path: Path) -> None:
 def test_a_missing_package_is_one_line(
     suffix: str, package: str, extra: str, model: FastViT, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fastvit.deploy.exporters, "find_spec", lambda name: None if name == package else True)
+    monkeypatch.setattr(exporter, "find_spec", lambda name: None if name == package else True)
     with pytest.raises(ValueError, match=rf'{suffix} needs {package}; run: pip install "fastvit\[{extra}\]"'):
         export(model, tmp_path / f"network{suffix}")
 

@@ -1,6 +1,5 @@
 """Engines: a model as something that runs fast on this machine, and is checked to give what eager torch gives."""
 
-from .engine import Engine, EngineError
-from .select import available
+import lazy_loader
 
-__all__ = ["Engine", "EngineError", "available"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

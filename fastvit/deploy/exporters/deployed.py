@@ -176,7 +176,7 @@ def _input(preprocess: Preprocess | None) -> str:
 
 def _metadata(model: FastViT) -> dict[str, str]:
     """What every format holds, as strings."""
-    from ... import __version__
+    from ..._version import __version__
 
     cfg = model.pretrained_cfg | {"num_classes": model.num_classes}
     return {

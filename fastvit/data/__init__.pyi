@@ -1,0 +1,17 @@
+from .checks import check_labels as check_labels
+from .checks import check_range as check_range
+from .checks import check_same_classes as check_same_classes
+from .loader import Batch as Batch
+from .loader import Draws as Draws
+from .loader import Pictures as Pictures
+from .loader import TrainingPictures as TrainingPictures
+from .loader import training_batches as training_batches
+from .resolve import HELD_OUT as HELD_OUT
+from .resolve import NOTATION as NOTATION
+from .resolve import evaluation as evaluation
+from .resolve import held_out as held_out
+from .resolve import open_source as open_source
+from .resolve import training as training
+from .source import DataError as DataError
+from .source import Selected as Selected
+from .source import Source as Source
