@@ -3,7 +3,7 @@
     python benchmarks/against_peers.py                   all; rewrites its section of benchmarks/README.md
     python benchmarks/against_peers.py repvit_m1_1 ...   these, beside all of FastViT, printed only
 
-Everybody has what is best for them: plain PyTorch after timm has folded what it can, with FastViT folded by us, and
+Everybody has what is best for them: plain PyTorch after timm has fused what it can, with FastViT fused by us, and
 OpenVINO in bfloat16. Each network is raced beside one and the same reference, and latencies are in its turns: what
 slowed the machine during one race but not another is divided out. FastViT's latency at a peer's accuracy lies on the
 line between its two variants on either side, in the logarithm; distilled peers are compared with the distilled ones.
@@ -36,7 +36,7 @@ def race(results: Results, row: Published) -> Line:
     known = ways.ours(sa12, "openvino", "bfloat16")
     entrants = [Way(REFERENCE, known.make, known.options)]
     if row.family == "FastViT":
-        entrants += [ways.eager(subject, EAGER, folded=True), ways.ours(subject, "openvino", "bfloat16")]
+        entrants += [ways.eager(subject, EAGER, fused=True), ways.ours(subject, "openvino", "bfloat16")]
     else:
         theirs = [ways.peer(subject, "reparameterized"), ways.peer(subject, OPENVINO)]
         entrants += [Way(name, way.make, way.options) for name, way in zip(WAYS, theirs, strict=True)]

@@ -1,9 +1,9 @@
-"""What folding costs and brings: seconds to fold, exactness, and latency against the unfolded form and timm's.
+"""What folding costs and brings: seconds to fold, exactness, and latency against the unfused form and timm's.
 
     python benchmarks/fold.py                 every variant; rewrites its section of benchmarks/README.md
     python benchmarks/fold.py fastvit_t8      one, printed only
 
-Plain PyTorch, in float32, with random weights; timm's network has the same ones, folded by its own function.
+Plain PyTorch, in float32, with random weights; timm's network has the same ones, fused by its own function.
 """
 
 import time
@@ -18,8 +18,8 @@ from fastvit.bench import backends as ways
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-FOLDED, UNFOLDED, TIMM = "folded", "unfolded", "timm reparameterized"
-HEAD = ("", "fold, s", "error, float64", "error, float32", "folded, ms", "unfolded / folded", "timm / folded")
+FOLDED, UNFOLDED, TIMM = "fused", "unfused", "timm reparameterized"
+HEAD = ("", "fold, s", "error, float64", "error, float32", "fused, ms", "unfused / fused", "timm / fused")
 
 
 def folding(name: str) -> list[str]:
@@ -37,11 +37,11 @@ def folding(name: str) -> list[str]:
 
 
 def picture(lines: list[Line]) -> "Figure":
-    """A row for each variant: how many times faster the folded form is, with quartiles."""
+    """A row for each variant: how many times faster the fused form is, with quartiles."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 1.6 + 0.35 * len(lines)), layout="constrained")
-    axes = figure.add_subplot(xlabel="times faster, folded")
+    axes = figure.add_subplot(xlabel="times faster, fused")
     for marker, other, apart in (("o", UNFOLDED, -0.12), ("s", TIMM, 0.12)):
         found = [(row + apart, times) for row, line in enumerate(lines) if (times := line.faster(FOLDED, other))]
         medians = [times.median for _, times in found]
@@ -65,7 +65,7 @@ def main() -> None:
     results, lines, rows = Results(options), [], []
     for name in options.names or fastvit.list_models():
         subject = ways.Subject(name, (options.size, options.size), threads=options.threads)
-        forms = [ways.eager(subject, UNFOLDED), ways.eager(subject, FOLDED, folded=True)]
+        forms = [ways.eager(subject, UNFOLDED), ways.eager(subject, FOLDED, fused=True)]
         line = results.race(f"{name}@{options.size}", [*forms, ways.timms(subject, "reparameterized")])
         faster = [str(line.faster(FOLDED, other) or "-") for other in (UNFOLDED, TIMM)]
         rows.append([line.key, *folding(name), f"{1000 * line.median(FOLDED):.1f}", *faster])

@@ -1,10 +1,10 @@
-"""What unfolding is worth: the network that ships with the package is folded, and trained on in three forms.
+"""What unfolding is worth: the network that ships with the package is fused, and trained on in three forms.
 
     python benchmarks/overparameterize.py cifar10 --epochs 4
 
 original      the shipped weights, with the branches they were trained with
 re-expanded   overparameterize(reparameterize(original)), calibrated on training pictures
-folded        reparameterize(original), all its parameters trained: what is done where only folded weights are published
+fused        reparameterize(original), all its parameters trained: what is done where only fused weights are published
 
 The arms of one seed see the same pictures in the same order, with the same augmentation, optimiser and schedule: the
 engine is that of `fastvit train`, and what counts is top-1 on the test pictures after the last epoch, of the averaged
@@ -36,7 +36,7 @@ from fastvit.utils.atomic import replacing
 
 HERE = Path(__file__).parent
 WEIGHTS = HERE.parent / "weights" / "fastvit_t8.cifar10.safetensors"
-ARMS = ("original", "re-expanded", "folded")
+ARMS = ("original", "re-expanded", "fused")
 CALIBRATION = 256  # training pictures that the new norms take their statistics from
 EVERY_SECONDS = 30  # between two lines of progress
 
@@ -52,8 +52,8 @@ class Arm(Run):
         original = super()._network(resumed=resumed)
         if self.form == "original":
             return original
-        folded = fastvit.reparameterize(original.eval())
-        return folded if self.form == "folded" else overparameterize(folded, self.some_pictures(CALIBRATION))
+        fused = fastvit.reparameterize(original.eval())
+        return fused if self.form == "fused" else overparameterize(fused, self.some_pictures(CALIBRATION))
 
 
 def recipe(options: argparse.Namespace, seed: int) -> Recipe:

@@ -124,7 +124,7 @@ def verdicts(times: Times) -> str:
         sentences.append(f"- {rival.key} ({about}): FastViTHD is {whole}, {alone}.")
     twins = {size: times.faster(Point(EAGER, size), Point(TWIN, size)) for size in times.lines}
     same = _said({"PyTorch": {size: found for size, found in twins.items() if found}}, len(times.lines))
-    return "\n".join([*sentences, f"- timm's folded network of the same weights: ours is {same}."])
+    return "\n".join([*sentences, f"- timm's fused network of the same weights: ours is {same}."])
 
 
 def _where(times: Times, rival: Point, part: str) -> str:

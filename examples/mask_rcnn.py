@@ -5,7 +5,7 @@
 
 What there is to see is `Pyramid`: the encoder's maps of 1/4, 1/8, 1/16 and 1/32 of the picture, and 1/64 where it has
 five stages, from `create_model(..., features_only=True)`, through torchvision's FeaturePyramidNetwork, as the backbone
-of torchvision's MaskRCNN. The rest is a detector as anybody's. Trained, it is folded, and finds the same.
+of torchvision's MaskRCNN. The rest is a detector as anybody's. Trained, it is fused, and finds the same.
 
 OUT receives detections.png, with what is found in pictures that were not trained on, and results.json. Needs
 pip install "fastvit[train]".
@@ -176,16 +176,16 @@ def draw(images: Sequence[Tensor], answers: Sequence[Target]) -> Any:
     return figure
 
 
-def measured(targets: Sequence[Target], unfolded: Sequence[Target], folded: Sequence[Target]) -> dict[str, Any]:
-    """What results.json says of what was found: in percent, of the folded detector."""
+def measured(targets: Sequence[Target], unfused: Sequence[Target], fused: Sequence[Target]) -> dict[str, Any]:
+    """What results.json says of what was found: in percent, of the fused detector."""
     shapes = sum(len(target["labels"]) for target in targets)
-    detections = sum(len(answer["labels"]) for answer in folded)
-    hits = sum(map(matched, folded, targets))
+    detections = sum(len(answer["labels"]) for answer in fused)
+    hits = sum(map(matched, fused, targets))
     return {
         "shapes": shapes,
         "found": 100 * hits / shapes,
         "wrong": 100 * (1 - hits / detections) if detections else 0.0,
-        "folded_differs_by": largest_difference(unfolded, folded),
+        "fused_differs_by": largest_difference(unfused, fused),
     }
 
 
@@ -203,13 +203,13 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     after: list[Target] = []
     with report.bar:
         losses = train(model, options, report)
-        folded = fastvit.reparameterize(model.eval())
+        fused = fastvit.reparameterize(model.eval())
         held_out = Drawings(options.size, options.test_images, HELD_OUT)
         for some, theirs in batches(held_out, options.batch_size):
             images += some
             targets += theirs
             before += detect(model, some)
-            after += detect(folded, some)
+            after += detect(fused, some)
             report("held-out pictures", len(images), options.test_images)
     settings = {name: getattr(options, name) for name in ("model", "steps", "batch_size", "size", "seed")}
     results = measured(targets, before, after) | {"losses": losses, "settings": settings}
@@ -246,7 +246,7 @@ def show(options: argparse.Namespace) -> None:
         return
     print(f"{'shapes found':<32}{results['found']:8.1f} % of {results['shapes']}")
     print(f"{'detections that are no shape':<32}{results['wrong']:8.1f} %")
-    print(f"{'folded, a corner differs by':<32}{results['folded_differs_by']:8.1e} pixels at most")
+    print(f"{'fused, a corner differs by':<32}{results['fused_differs_by']:8.1e} pixels at most")
     print(options.out / "detections.png")
 
 

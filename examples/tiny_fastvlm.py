@@ -3,7 +3,7 @@
     python examples/tiny_fastvlm.py --data cifar10 --out runs/tiny_fastvlm
     python examples/tiny_fastvlm.py --out runs/tiny_fastvlm --caption weights/cat.jpg
 
-DATA holds train/CLASS/* and test/CLASS/* (or val/), as for `fastvit train`. The eye is fastvit_t8.cifar10, folded: at
+DATA holds train/CLASS/* and test/CLASS/* (or val/), as for `fastvit train`. The eye is fastvit_t8.cifar10, fused: at
 64 x 64 pixels it gives 4 tokens of 768 channels. A projector of two layers with a GELU in between brings them into a
 Qwen2 of 0.6 million parameters, random at first, with one token for each word of a small grammar. It learns in three
 stages; a published FastVLM can do without the first, since its language model has read before.
@@ -11,7 +11,7 @@ stages; a published FastVLM can do without the first, since its language model h
 words      The language model alone, without pictures. Where a picture's tokens will be stands, at one random place, the
            class's word, and the caption is to be written: so it learns the grammar, and to look there.
 projector  The projector alone, with encoder and language model frozen: it learns to say a picture in words.
-all        Everything, the folded encoder too, at a fiftieth of the projector's learning rate, as in the paper.
+all        Everything, the fused encoder too, at a fiftieth of the projector's learning rate, as in the paper.
 
 Right is a caption that is, letter for letter and with its end, one of the four sentences that the grammar has for the
 picture's class, such as "a photo of a small frog.": another size or class, or any other word, is wrong. Captions are

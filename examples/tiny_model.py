@@ -12,7 +12,7 @@ ENCODER = "fastvit_t8.cifar10"
 
 
 def make_model(tokenizer: Any, seed: int) -> Any:
-    """The encoder, folded, a random projector, a random Qwen2: without dropout, and so in eval mode even to train."""
+    """The encoder, fused, a random projector, a random Qwen2: without dropout, and so in eval mode even to train."""
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
     from fastvit.fastvlm import join

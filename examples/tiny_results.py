@@ -24,10 +24,10 @@ def right_by_classifier(pictures: Pictures) -> list[bool] | None:
     classes = pictures.source.classes
     if not set(classes) <= set(known):
         return None
-    folded, right = fastvit.reparameterize(model), []
+    fused, right = fastvit.reparameterize(model), []
     with torch.inference_mode():
         for images, labels in DataLoader(pictures, 100):
-            guesses = folded(images).argmax(1)
+            guesses = fused(images).argmax(1)
             right += [known[guess] == classes[label] for guess, label in zip(guesses, labels, strict=True)]
     return right
 

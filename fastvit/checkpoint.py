@@ -11,7 +11,7 @@ from .models.config import CONFIGS
 from .models.fastvit import FastViT, Head
 from .models.forms import KINDS, Form, form_of, outline
 from .models.overparam import with_norms
-from .models.reparam import fold_children, reparameterize
+from .models.reparam import fuse_children, reparameterize
 from .weights import formats as files
 from .weights import header, naming
 from .weights.read import Source, Weights, read
@@ -22,7 +22,7 @@ def load(source: Source, *, variant: str | None = None, num_classes: int | None 
     """The model in a checkpoint of any family, in eval mode and in the form that the checkpoint has.
 
     Names and shapes tell what it is: ml-fastvit's, MobileCLIP's, open_clip's, timm's, FastVLM's (its folder, of which
-    only the vision tower is read), the transformers and the mlx conversion, or ours; unfolded or folded. Half precision
+    only the vision tower is read), the transformers and the mlx conversion, or ours; unfused or fused. Half precision
     becomes float32. The projection of MobileCLIP and FastVLM becomes the head. `form_of(model)` says which form came:
     the others' folding leaves a "partial" one, which `reparameterize` finishes and `overparameterize` undoes.
 
@@ -56,12 +56,12 @@ def save(model: FastViT, path: str | Path, *, names: str = "fastvit", dtype: tor
 
     Args:
         names: whose names the file has: "fastvit", "timm" or "apple". Those two load it strictly into a network of
-            the same form; a folded model is written in the form that they call folded.
+            the same form; a fused model is written in the form that they call fused.
         dtype: a smaller one, such as torch.float16, for the weights of convolutions and linear layers; norms, biases
             and scales keep theirs.
 
     Raises:
-        ValueError: the model is half folded or pruned, has no name, holds NaN or infinity, or the path does not suit
+        ValueError: the model is half fused or pruned, has no name, holds NaN or infinity, or the path does not suit
             the names.
         OSError: the file cannot be written.
     """
@@ -80,7 +80,7 @@ def save(model: FastViT, path: str | Path, *, names: str = "fastvit", dtype: tor
     form = form_of(model)
     state = files.smaller(model.state_dict(), dtype)
     _check_finite(state)
-    if names != "fastvit" and form == "folded":
+    if names != "fastvit" and form == "fused":
         model, form = with_norms(model), "partial"
         state = files.smaller(model.state_dict(), dtype)
     state = naming.renamed(model, state, names)
@@ -117,14 +117,14 @@ def fill(model: FastViT, weights: Weights, form: Form, stacklevel: int = 3) -> N
     """Put `weights` into `model`, on the meta device and in no further form than theirs, and bring it into `form`.
 
     Raises:
-        WeightsError: they are folded where that was not asked for, or for another number of channels than 3.
+        WeightsError: they are fused where that was not asked for, or for another number of channels than 3.
     """
-    if weights.form != "unfolded" and form == "unfolded":
+    if weights.form != "unfused" and form == "unfused":
         raise WeightsError(
-            f"{weights.source}: holds folded weights, which have no branches left: ask for reparameterized=True, or "
+            f"{weights.source}: holds fused weights, which have no branches left: ask for reparameterized=True, or "
             "give them branches: overparameterize(load(...)), or fastvit convert --unfold"
         )
-    fold_children(model.eval(), KINDS[weights.form])
+    fuse_children(model.eval(), KINDS[weights.form])
     classes: dict[str, int | None] = {"num_classes": model.num_classes}
     if model.num_classes != weights.cfg["num_classes"]:
         classes["label_names"] = None
@@ -137,7 +137,7 @@ def fill(model: FastViT, weights: Weights, form: Form, stacklevel: int = 3) -> N
     model.load_state_dict(state, assign=True)
     size = {"input_size": (model.in_chans, *weights.cfg["input_size"][1:])}
     model.pretrained_cfg = model.pretrained_cfg | weights.cfg | classes | size
-    if form == "folded":
+    if form == "fused":
         reparameterize(model, inplace=True)
 
 

@@ -11,7 +11,7 @@ from torch import nn
 from .checkpoint import fill
 from .models.config import CONFIGS
 from .models.fastvit import FastViT, reset_parameters, stage_indices
-from .models.reparam import Foldable
+from .models.reparam import Fusible
 from .weights import catalog
 from .weights.read import nearest, read
 
@@ -46,7 +46,7 @@ def create_model(
     Args:
         name: one of `list_models()`, or with a tag one of `list_models(pretrained=True)`.
         pretrained: load the weights of the tag, or of the variant's first one; they are downloaded to the cache of the
-            Hugging Face Hub if they are not there, and their licence is printed. FastVLM's exist only folded, and are
+            Hugging Face Hub if they are not there, and their licence is printed. FastVLM's exist only fused, and are
             to be had with `reparameterized`, or with branches from `overparameterize(load(name))`.
         checkpoint_path: load these weights, anything that `fastvit.load` takes.
         num_classes: None takes the weights' own or the variant's; 0 leaves the classifier out. A number other than
@@ -57,7 +57,7 @@ def create_model(
         global_pool: "avg", "max", "avgmax", "catavgmax" or, with num_classes=0, "".
         features_only: a model that returns a list of the stages' maps, (B, C, H / 4, W / 4) and on.
         out_indices: the stages wanted with `features_only`, an int the last so many; None all, down to 1/64.
-        reparameterized: the folded network; with random weights never the branches of two blocks are in memory.
+        reparameterized: the fused network; with random weights never the branches of two blocks are in memory.
         device, dtype: where, and as what, the parameters are made: by default torch's defaults, or the weights' dtype.
 
     Raises:
@@ -82,7 +82,7 @@ def create_model(
         )
     model.pretrained_cfg["architecture"] = variant
     if weights is not None:
-        fill(model, weights, "folded" if reparameterized else "unfolded")
+        fill(model, weights, "fused" if reparameterized else "unfused")
     else:
         _materialize(model.eval(), device, reparameterized)
     model = model.to(device=device, dtype=dtype).train()
@@ -99,17 +99,17 @@ def _resolve(name: str, pretrained: bool, checkpoint_path: str | Path) -> tuple[
     return variant, name if pretrained else ""
 
 
-def _materialize(module: nn.Module, device: torch.device, folded: bool) -> None:
+def _materialize(module: nn.Module, device: torch.device, fused: bool) -> None:
     """Give memory and initial values to a module made on the meta device.
 
-    `folded` folds each block as soon as it has them: the result is the folded form of what would else have come out.
+    `fused` folds each block as soon as it has them: the result is the fused form of what would else have come out.
     """
     for name, child in module.named_children():
-        if folded and isinstance(child, Foldable):
-            _materialize(child, device, folded=False)
+        if fused and isinstance(child, Fusible):
+            _materialize(child, device, fused=False)
             module.add_module(name, child.fuse())
         else:
-            _materialize(child, device, folded)
+            _materialize(child, device, fused)
     module.to_empty(device=device, recurse=False)
     reset_parameters(module)
 

@@ -1,4 +1,4 @@
-"""Proof by measurement that a model and its folded form compute the same."""
+"""Proof by measurement that a model and its fused form compute the same."""
 
 import copy
 from collections.abc import Callable
@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from .models.affine import exact_device
 from .models.fastvit import FastViT
 from .models.forms import form_of
-from .models.reparam import Foldable, foldables, reparameterize
+from .models.reparam import Fusible, fusible_blocks, reparameterize
 from .utils.numerics import Error, without_cudnn
 
-# Largest relative error that counts as equal. Half precision is reported and not judged: there the unfolded model
-# rounds more often than the folded one and is the less exact of the two.
+# Largest relative error that counts as equal. Half precision is reported and not judged: there the unfused model
+# rounds more often than the fused one and is the less exact of the two.
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
 
 
@@ -87,7 +87,7 @@ class Report:
             f"\n{self.model}, {len(self.blocks)} blocks, images {self.images}{agreement}",
             f"parameters {self.parameters[0]:,} -> {self.parameters[1]:,}, "
             f"modules {self.modules[0]:,} -> {self.modules[1]:,}",
-            "exact: folded and unfolded agree" if self.exact else "NOT exact: folded and unfolded differ",
+            "exact: fused and unfused agree" if self.exact else "NOT exact: fused and unfused differ",
         )
 
 
@@ -98,26 +98,26 @@ def verify(model: FastViT, images: Tensor | None = None) -> Report:
     model's dtype. The model is left untouched.
 
     Args:
-        model: unfolded, in eval mode. At its initial values it proves little: batch norm is then almost the identity.
+        model: unfused, in eval mode. At its initial values it proves little: batch norm is then almost the identity.
         images: (B, in_chans, H, W); by default four of normal noise, of the variant's size but at most 256 x 256.
 
     Raises:
-        ValueError: train mode; a model that is folded or half folded; images of another shape, or not finite.
+        ValueError: train mode; a model that is fused or half fused; images of another shape, or not finite.
     """
     if model.training or any(module.training for module in model.modules()):
         raise ValueError(
             "cannot verify a model in train mode, where batch norm depends on the batch: call model.eval()"
         )
-    if form_of(model) == "folded":
-        raise ValueError("cannot verify a folded model: nothing is left to compare with; give the unfolded one")
+    if form_of(model) == "fused":
+        raise ValueError("cannot verify a fused model: nothing is left to compare with; give the unfused one")
     images = _noise(model) if images is None else images
     if images.ndim != 4 or not len(images) or images.shape[1] != model.in_chans or min(images.shape[2:]) < 32:
         raise ValueError(f"images are {tuple(images.shape)}, expected (B, {model.in_chans}, H, W), H and W from 32 up")
     if not images.isfinite().all():
         raise ValueError("images hold NaN or infinity")
-    own_blocks, own_whole, expected, given, folded = _compare(copy.deepcopy(model), images)
+    own_blocks, own_whole, expected, given, fused = _compare(copy.deepcopy(model), images)
     exact_blocks, exact_whole, *_ = _compare(_exact(model), images)
-    kinds = {name: type(block).__name__ for name, block in foldables(model).items()}
+    kinds = {name: type(block).__name__ for name, block in fusible_blocks(model).items()}
     return Report(
         model=model.pretrained_cfg.get("architecture") or type(model).__name__,
         dtype=next(model.parameters()).dtype,
@@ -125,19 +125,19 @@ def verify(model: FastViT, images: Tensor | None = None) -> Report:
         blocks=tuple(Row(name, kinds[name], exact_blocks[name], own_blocks[name]) for name in kinds),
         whole=Row("end to end", "", exact_whole, own_whole),
         top1_agreement=(expected.argmax(1) == given.argmax(1)).double().mean().item() if model.num_classes else None,
-        parameters=(_parameters(model), _parameters(folded)),
-        modules=(len(list(model.modules())), len(list(folded.modules()))),
+        parameters=(_parameters(model), _parameters(fused)),
+        modules=(len(list(model.modules())), len(list(fused.modules()))),
     )
 
 
 @torch.no_grad()
 @without_cudnn()
 def _compare(model: FastViT, images: Tensor) -> tuple[dict[str, Error], Error, Tensor, Tensor, FastViT]:
-    """Errors of the blocks and of the whole, both outputs, and `model`, now folded."""
+    """Errors of the blocks and of the whole, both outputs, and `model`, now fused."""
     like = next(model.parameters())
     images = images.to(like.device, like.dtype)
     errors: dict[str, Error] = {}
-    for name, block in foldables(model).items():
+    for name, block in fusible_blocks(model).items():
         handles: list[Any] = []
         handles.append(block.register_forward_hook(_comparing(name, errors, handles)))
     expected = model(images)
@@ -146,11 +146,11 @@ def _compare(model: FastViT, images: Tensor) -> tuple[dict[str, Error], Error, T
 
 
 def _comparing(name: str, errors: dict[str, Error], handles: list[Any]) -> Callable[..., None]:
-    """A hook that compares a block with its folded form on one input, and then removes itself."""
+    """A hook that compares a block with its fused form on one input, and then removes itself."""
 
     def hook(block: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
-        handles.pop().remove()  # first: the folded layer takes over the block's hooks
-        assert isinstance(block, Foldable)
+        handles.pop().remove()  # first: the fused layer takes over the block's hooks
+        assert isinstance(block, Fusible)
         errors[name] = Error.between(output, block.fuse()(*inputs))
 
     return hook

@@ -4,8 +4,8 @@ import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["OMP_NUM_THREADS"] = "1"  # of the programs that tests start; one test runs on each core
-TESTS = os.path.dirname(__file__)
-os.environ["PYTHONPATH"] = os.pathsep.join([TESTS, os.path.dirname(TESTS)])  # of these programs: `helpers`, `fastvit`
+# of these programs: where `helpers` and `fastvit` are
+os.environ["PYTHONPATH"] = os.pathsep.join([os.path.dirname(__file__), os.path.dirname(os.path.dirname(__file__))])
 
 import pytest
 import torch

@@ -22,7 +22,7 @@ from torch import Tensor
 import fastvit
 from fastvit import FastViT, WeightsError, create_model, form_of, load, reparameterize, save
 from fastvit.models.forms import Form, outline
-from fastvit.models.reparam import foldables
+from fastvit.models.reparam import fusible_blocks
 from fastvit.testing import randomize
 from fastvit.weights import catalog
 
@@ -51,7 +51,7 @@ def file(tmp_path: Path) -> Path:
 
 
 @torch.no_grad()
-def test_features_come_from_weights_too_folded_or_not(file: Path) -> None:
+def test_features_come_from_weights_too_fused_or_not(file: Path) -> None:
     images = torch.randn(IMAGES)
     expected = load(file).forward_intermediates(images, intermediates_only=True)
     for reparameterized in (False, True):
@@ -74,11 +74,11 @@ def test_weights_come_back_bit_for_bit_with_all_that_was_said_of_them(file: Path
 
 
 @pytest.mark.parametrize("name", SMALL)
-@pytest.mark.parametrize("folded", [False, True], ids=["unfolded", "folded"])
+@pytest.mark.parametrize("fused", [False, True], ids=["unfused", "fused"])
 @torch.no_grad()
-def test_every_kind_of_model_survives_saving(name: str, folded: bool, tmp_path: Path) -> None:
+def test_every_kind_of_model_survives_saving(name: str, fused: bool, tmp_path: Path) -> None:
     model = made(name, num_classes=5, in_chans=4, global_pool="catavgmax")
-    if folded:
+    if fused:
         model = reparameterize(model)
     save(model.to(memory_format=torch.channels_last), tmp_path / "model.safetensors")
     again = load(tmp_path / "model.safetensors")
@@ -111,8 +111,8 @@ def test_create_model_takes_weights_by_path_or_by_tag(file: Path, monkeypatch: p
         assert equal(model, expected) and model.training
         assert model.num_classes == 10
         assert model.pretrained_cfg == expected.pretrained_cfg
-    folded = create_model("fastvit_t8.cifar10", pretrained=True, reparameterized=True)
-    assert equal(folded, reparameterize(expected))
+    fused = create_model("fastvit_t8.cifar10", pretrained=True, reparameterized=True)
+    assert equal(fused, reparameterize(expected))
     assert not equal(create_model("fastvit_t8.cifar10"), expected)  # a tag alone loads nothing, as in timm
 
 
@@ -151,20 +151,20 @@ def test_another_pooling_with_more_channels_warns_and_starts_the_classifier_anew
     assert model.state_dict()["head.fc.weight"].shape == (10, 256)
 
 
-@pytest.mark.parametrize("folded", [False, True], ids=["unfolded", "folded"])
+@pytest.mark.parametrize("fused", [False, True], ids=["unfused", "fused"])
 @pytest.mark.parametrize("in_chans", [1, 2, 4])
 @torch.no_grad()
-def test_the_first_convolutions_adapt_to_other_images_as_timms_do(folded: bool, in_chans: int, tmp_path: Path) -> None:
+def test_the_first_convolutions_adapt_to_other_images_as_timms_do(fused: bool, in_chans: int, tmp_path: Path) -> None:
     original = made("fastvit_t8", num_classes=10)
-    if folded:
+    if fused:
         original = reparameterize(original)
     save(original, tmp_path / "model.safetensors")
     model = create_model(
-        "fastvit_t8", checkpoint_path=tmp_path / "model.safetensors", in_chans=in_chans, reparameterized=folded
+        "fastvit_t8", checkpoint_path=tmp_path / "model.safetensors", in_chans=in_chans, reparameterized=fused
     ).eval()
     state = model.state_dict()
     first = [key for key in state if key.startswith("stem.0.") and key.endswith("conv.weight")]
-    assert len(first) == (1 if folded else 2)
+    assert len(first) == (1 if fused else 2)
     for key, value in original.state_dict().items():
         expected = timm.models.adapt_input_conv(in_chans, value) if key in first else value
         assert torch.equal(state[key], expected), key
@@ -213,7 +213,7 @@ def test_the_file_says_in_its_header_what_it_holds(file: Path) -> None:
     with safetensors.safe_open(file, "pt") as opened:
         header = opened.metadata()
     assert header["format"] == "pt" and header["library"] == f"fastvit {fastvit.__version__}"
-    assert (header["variant"], header["form"]) == ("fastvit_t8", "unfolded")
+    assert (header["variant"], header["form"]) == ("fastvit_t8", "unfused")
     cfg = json.loads(header["pretrained_cfg"])
     assert cfg["num_classes"] == 10 and cfg["label_names"] == list("abcdefghij")
 
@@ -270,10 +270,10 @@ def test_a_folder_that_is_not_there_is_an_os_error(tmp_path: Path) -> None:
         save(made("fastvit_t8"), tmp_path / "nowhere" / "model.safetensors")
 
 
-def test_a_half_folded_model_is_not_saved(tmp_path: Path) -> None:
+def test_a_half_fused_model_is_not_saved(tmp_path: Path) -> None:
     model = made("fastvit_sa12")
     model.stages = reparameterize(model.stages)
-    with pytest.raises(ValueError, match=r"half-folded.*finish with reparameterize\(model\)"):
+    with pytest.raises(ValueError, match=r"half-fused.*finish with reparameterize\(model\)"):
         save(model, tmp_path / "model.safetensors")
     assert not list(tmp_path.iterdir())
 
@@ -290,7 +290,7 @@ def test_a_pruned_model_is_not_saved_since_it_could_not_be_loaded(tmp_path: Path
         save(model, tmp_path / "model.safetensors")
 
 
-@pytest.mark.parametrize("form", ["unfolded", "partial", "folded"])
+@pytest.mark.parametrize("form", ["unfused", "partial", "fused"])
 def test_a_pruned_model_says_its_form(form: Form) -> None:
     model = outline(SMALL["fastvit_sa12"], form)
     model.prune_intermediate_layers([1], prune_norm=True, prune_head=True)
@@ -378,7 +378,7 @@ def _transpose(state: dict[str, Tensor]) -> None:
         (_header(pretrained_cfg="[]"), "fastvit.save"),
         (_header(pretrained_cfg="{}"), "fastvit.save.*num_classes"),
         (_header(form="crumpled"), "fastvit.save.*crumpled"),
-        (_header(form="folded"), "fastvit.save.*says folded, the names of the tensors unfolded"),
+        (_header(form="fused"), "fastvit.save.*says fused, the names of the tensors unfused"),
         (_header(global_pool="most"), "fastvit.save.*global_pool is 'most'"),
         (_header(global_pool=""), "fastvit.save.*global_pool is '', with 10 classes"),
         (_cfg(num_classes=-1), "fastvit.save.*num_classes is -1"),
@@ -415,11 +415,11 @@ def test_weights_of_another_variant_are_refused(file: Path) -> None:
         create_model("fastvit_sa12", checkpoint_path=file)
 
 
-def test_folded_weights_are_not_put_into_an_unfolded_network(file: Path) -> None:
+def test_fused_weights_are_not_put_into_an_unfused_network(file: Path) -> None:
     save(reparameterize(load(file)), file)
-    with pytest.raises(WeightsError, match=r"holds folded weights.*reparameterized=True"):
+    with pytest.raises(WeightsError, match=r"holds fused weights.*reparameterized=True"):
         create_model("fastvit_t8", checkpoint_path=file)
-    assert not foldables(create_model("fastvit_t8", checkpoint_path=file, reparameterized=True))
+    assert not fusible_blocks(create_model("fastvit_t8", checkpoint_path=file, reparameterized=True))
 
 
 def test_loading_warns_of_nothing_and_leaves_no_trace_in_the_global_seed(file: Path) -> None:

@@ -16,7 +16,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fastvit import CONFIGS, FastViT, create_model, list_models, reparameterize
-from fastvit.models.reparam import foldables
+from fastvit.models.reparam import fusible_blocks
 
 pytestmark = pytest.mark.usefixtures("small_variants")
 
@@ -135,7 +135,7 @@ def test_the_dtype_is_that_of_every_number_but_the_counters(dtype: torch.dtype) 
 def test_on_the_meta_device_a_model_takes_no_memory(reparameterized: bool) -> None:
     model = create_model("fastvithd", device="meta", reparameterized=reparameterized)
     assert all(value.is_meta for value in model.state_dict().values())
-    assert bool(foldables(model)) != reparameterized
+    assert bool(fusible_blocks(model)) != reparameterized
 
 
 def test_an_argument_out_of_its_range_is_an_error_before_any_memory_is_taken() -> None:
@@ -188,7 +188,7 @@ def test_a_stage_that_is_not_there_is_an_error() -> None:
         create_model("fastvit_t8", features_only=True, out_indices=(4,))
 
 
-# The folded network
+# The fused network
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -196,11 +196,11 @@ def test_reparameterized_is_what_folding_the_new_model_gives(name: str) -> None:
     torch.manual_seed(5)
     expected = reparameterize(create_model(name, drop_path_rate=0.1, num_classes=9).eval())
     torch.manual_seed(5)
-    folded = create_model(name, drop_path_rate=0.1, num_classes=9, reparameterized=True)
-    assert not foldables(folded)
-    assert equal(folded, expected)
-    assert all(module.training for module in folded.modules())
-    assert all(parameter.requires_grad for parameter in folded.parameters())
+    fused = create_model(name, drop_path_rate=0.1, num_classes=9, reparameterized=True)
+    assert not fusible_blocks(fused)
+    assert equal(fused, expected)
+    assert all(module.training for module in fused.modules())
+    assert all(parameter.requires_grad for parameter in fused.parameters())
 
 
 def test_no_two_blocks_have_their_branches_in_memory_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,7 +217,9 @@ def test_no_two_blocks_have_their_branches_in_memory_at_once(monkeypatch: pytest
     def counting(module: nn.Module, **kwargs: Any) -> nn.Module:
         nonlocal most
         result = to_empty(module, **kwargs)
-        built = [block for block in foldables(models[-1]).values() if not all(p.is_meta for p in block.parameters())]
+        built = [
+            block for block in fusible_blocks(models[-1]).values() if not all(p.is_meta for p in block.parameters())
+        ]
         most = max(most, len(built))
         return result
 
@@ -226,7 +228,7 @@ def test_no_two_blocks_have_their_branches_in_memory_at_once(monkeypatch: pytest
     create_model("fastvit_mci0", reparameterized=True)
     assert most == 1
     create_model("fastvit_mci0")
-    assert most == len(foldables(models[-1]))  # so the count counts
+    assert most == len(fusible_blocks(models[-1]))  # so the count counts
 
 
 class Memory(TorchDispatchMode):
@@ -249,12 +251,12 @@ class Memory(TorchDispatchMode):
         return result
 
 
-def test_making_the_folded_network_takes_little_more_than_its_own_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Float64 copies of one layer included; to build it unfolded and fold a copy takes twice as much."""
+def test_making_the_fused_network_takes_little_more_than_its_own_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Float64 copies of one layer included; to build it unfused and fold a copy takes twice as much."""
     monkeypatch.setitem(CONFIGS, "fastvit_t8", replace(SMALL["fastvit_t8"], depths=(1, 1, 8, 1), width=16))
     with Memory() as memory:
-        folded = create_model("fastvit_t8", reparameterized=True, num_classes=0)
-    size = sum(value.nbytes for value in folded.state_dict().values())
+        fused = create_model("fastvit_t8", reparameterized=True, num_classes=0)
+    size = sum(value.nbytes for value in fused.state_dict().values())
     assert memory.most < 1.75 * size
     with Memory() as memory:
         reparameterize(create_model("fastvit_t8", num_classes=0).eval())

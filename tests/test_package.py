@@ -114,7 +114,7 @@ def test_the_readmes_table_is_what_fastvit_models_prints() -> None:
     rows = [json.loads(line) for line in CliRunner().invoke(app, ["models", "--json"]).stdout.splitlines()]
     expected = [
         f"| {row['name']} | {'-'.join(map(str, row['depths']))} | {'-'.join(map(str, row['widths']))} "
-        f"| {row['parameters'] / 1e6:.2f} | {row['folded_parameters'] / 1e6:.2f} |"
+        f"| {row['parameters'] / 1e6:.2f} | {row['fused_parameters'] / 1e6:.2f} |"
         for row in rows
         if row["kind"] == "network"
     ]
@@ -150,5 +150,5 @@ def test_the_table_of_checkpoints_is_the_catalogue() -> None:
 
 def test_the_accuracy_of_the_weights_that_ship_is_the_catalogues_wherever_it_stands() -> None:
     accuracy = CHECKPOINTS["fastvit_t8.cifar10"].accuracy
-    for name, times in (("weights/README.md", 4), ("CHANGELOG.md", 1)):  # of the list, folded, unfolded, the last run
+    for name, times in (("weights/README.md", 4), ("CHANGELOG.md", 1)):  # of the list, fused, unfused, the last run
         assert (ROOT / name).read_text().count(f" {accuracy:.2f} ") == times, name

@@ -325,10 +325,10 @@ def test_coarse_groups_are_the_stages() -> None:
         assert {groups[key] for key in groups if key.startswith(f"{prefix}.")} == {group}
 
 
-@pytest.mark.parametrize("folded", [False, True], ids=["unfolded", "folded"])
-def test_weight_decay_spares_norms_biases_and_layer_scales(folded: bool) -> None:
+@pytest.mark.parametrize("fused", [False, True], ids=["unfused", "fused"])
+def test_weight_decay_spares_norms_biases_and_layer_scales(fused: bool) -> None:
     model = small("fastvithd")
-    if folded:
+    if fused:
         model = reparameterize(model)
     optimizer = create_optimizer_v2(model, "sgd", lr=0.1, weight_decay=0.05)
     names = {id(parameter): key for key, parameter in model.named_parameters()}
@@ -338,7 +338,7 @@ def test_weight_decay_spares_norms_biases_and_layer_scales(folded: bool) -> None
         spared = key.endswith((".bias", ".scale")) or ".norm." in key
         assert decay[key] == (0 if spared else 0.05), key
         assert spared == (parameter.ndim in (1, 3)), key
-    assert len(model.no_weight_decay()) == (0 if folded else 2 * sum(model.config.depths))
+    assert len(model.no_weight_decay()) == (0 if fused else 2 * sum(model.config.depths))
 
 
 def test_layer_decay_gives_earlier_layers_smaller_rates() -> None:
@@ -410,9 +410,9 @@ def test_the_moving_average_follows_parameters_and_statistics() -> None:
         expected = torch.lerp(before[key], after[key], 0.25) if value.is_floating_point() else after[key]
         assert_near(value, expected, 1e-6, key)
     assert not average.module.training
-    folded = reparameterize(average.module)
+    fused = reparameterize(average.module)
     images = torch.randn(IMAGES)
-    assert_near(folded(images), average.module(images), 1e-5)
+    assert_near(fused(images), average.module(images), 1e-5)
 
 
 def test_timm_finds_the_head_among_the_parameters() -> None:

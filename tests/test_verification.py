@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import fastvit
 from fastvit import CONFIGS, create_model, reparameterize, verify
-from fastvit.models.reparam import foldables
+from fastvit.models.reparam import fusible_blocks
 from fastvit.utils.numerics import Error
 from fastvit.verification import Report, Row
 
@@ -27,7 +27,7 @@ def by_name(name: str) -> object:
 def report_on(name: str) -> Report:
     """What a report on a variant would look like, without the work."""
     model, error = empty(CONFIGS[name]), Error(1.234e-16, 1.234e-16)
-    rows = [Row(block, type(module).__name__, error, error) for block, module in foldables(model).items()]
+    rows = [Row(block, type(module).__name__, error, error) for block, module in fusible_blocks(model).items()]
     return Report(
         model=name,
         dtype=torch.bfloat16,
@@ -52,7 +52,7 @@ def test_a_right_folding_passes_in_every_dtype(config: fastvit.Config, dtype: to
 
 def test_every_block_is_measured_and_named_by_its_class() -> None:
     model = random_model(FIVE_STAGES, torch.float32)
-    expected = [(name, type(block).__name__) for name, block in foldables(model).items()]
+    expected = [(name, type(block).__name__) for name, block in fusible_blocks(model).items()]
     assert [(row.name, row.kind) for row in verify(model, IMAGES).blocks] == expected
 
 
@@ -84,7 +84,7 @@ def test_a_wrong_folding_does_not_pass_and_its_blocks_are_found(
 
 
 def test_folding_in_float32_does_not_pass(monkeypatch: pytest.MonkeyPatch) -> None:
-    by_name("folded in float32").plant(monkeypatch)
+    by_name("fused in float32").plant(monkeypatch)
     report = verify(random_model(FOUR_STAGES, torch.float32), IMAGES)
     assert not report.exact and report.whole.own.relative < 1e-4 and report.whole.float64.relative > 1e-9
 
@@ -135,9 +135,9 @@ def test_without_classes_there_is_no_agreement_to_report() -> None:
 
 def test_parameters_and_modules_are_counted_before_and_after() -> None:
     model = random_model(FOUR_STAGES, torch.float32)
-    report, folded = verify(model, IMAGES), reparameterize(model)
-    assert report.parameters == tuple(sum(p.numel() for p in m.parameters()) for m in (model, folded))
-    assert report.modules == tuple(len(list(m.modules())) for m in (model, folded))
+    report, fused = verify(model, IMAGES), reparameterize(model)
+    assert report.parameters == tuple(sum(p.numel() for p in m.parameters()) for m in (model, fused))
+    assert report.modules == tuple(len(list(m.modules())) for m in (model, fused))
 
 
 def test_the_model_is_left_untouched() -> None:
@@ -208,17 +208,17 @@ def test_train_mode_is_refused() -> None:
         verify(model, IMAGES)
 
 
-def test_a_folded_model_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"folded model.*nothing is left.*unfolded"):
+def test_a_fused_model_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"fused model.*nothing is left.*unfused"):
         verify(reparameterize(random_model(FOUR_STAGES, torch.float32)), IMAGES)
 
 
-def test_a_half_folded_model_is_refused_with_the_count_and_what_to_do() -> None:
+def test_a_half_fused_model_is_refused_with_the_count_and_what_to_do() -> None:
     model = random_model(FOUR_STAGES, torch.float32)
-    total = len(foldables(model))
+    total = len(fusible_blocks(model))
     reparameterize(model.stages[1], inplace=True)
-    folded = total - len(foldables(model))
-    message = rf"half-folded model: {folded} of its {total} foldable blocks.*stages\.1.*reparameterize\(model\)"
+    fused = total - len(fusible_blocks(model))
+    message = rf"half-fused model: {fused} of its {total} foldable blocks.*stages\.1.*reparameterize\(model\)"
     with pytest.raises(ValueError, match=message):
         verify(model, IMAGES)
 

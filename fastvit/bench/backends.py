@@ -43,9 +43,9 @@ def ours(subject: Subject, engine: str, precision: str = "float32") -> Way:
     return Way(name, _engine, {"subject": subject, "engine": engine, "precision": precision})
 
 
-def eager(subject: Subject, name: str = "eager", folded: bool = False) -> Way:
+def eager(subject: Subject, name: str = "eager", fused: bool = False) -> Way:
     """Plain PyTorch, as a network is that was just loaded."""
-    return Way(name, _eager, {"subject": subject, "folded": folded})
+    return Way(name, _eager, {"subject": subject, "fused": fused})
 
 
 def timms(subject: Subject, how: str) -> Way:
@@ -93,11 +93,11 @@ def images(subject: Subject, channels: int) -> Tensor:
     return torch.randn(subject.batch, channels, *subject.size, generator=torch.Generator().manual_seed(0))
 
 
-def _eager(subject: Subject, folded: bool) -> Run:
+def _eager(subject: Subject, fused: bool) -> Run:
     from fastvit.models.reparam import reparameterize
 
     model = network(subject.source)
-    return _plain(reparameterize(model) if folded else model, images(subject, model.in_chans))
+    return _plain(reparameterize(model) if fused else model, images(subject, model.in_chans))
 
 
 def _engine(subject: Subject, engine: str, precision: str) -> Run:
@@ -141,13 +141,13 @@ def _plain(model: nn.Module, pixels: Tensor, threads: int = 0) -> Run:
 
 
 def _reparameterized(model: nn.Module, pixels: Tensor, threads: int) -> Run:
-    return _plain(_folded_by_timm(model), pixels)
+    return _plain(_fused_by_timm(model), pixels)
 
 
 def _compiled(model: nn.Module, pixels: Tensor, threads: int) -> Run:
     import torch
 
-    return _plain(cast("nn.Module", torch.compile(_folded_by_timm(model))), pixels)
+    return _plain(cast("nn.Module", torch.compile(_fused_by_timm(model))), pixels)
 
 
 def _onnxruntime(model: nn.Module, pixels: Tensor, threads: int) -> Run:
@@ -159,7 +159,7 @@ def _onnxruntime(model: nn.Module, pixels: Tensor, threads: int) -> Run:
 
     with tempfile.TemporaryDirectory() as folder, quietly():
         file = os.path.join(folder, "model.onnx")
-        torch.onnx.export(_folded_by_timm(model), (pixels,), file, dynamo=True, verbose=False)
+        torch.onnx.export(_fused_by_timm(model), (pixels,), file, dynamo=True, verbose=False)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
@@ -176,7 +176,7 @@ def _openvino(precision: str) -> Callable[[nn.Module, Tensor, int], Run]:
         import torch
 
         with torch.no_grad():
-            traced = torch.export.export(_folded_by_timm(model), (pixels,))
+            traced = torch.export.export(_fused_by_timm(model), (pixels,))
         settings = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_PRECISION_HINT": precision,
@@ -189,11 +189,11 @@ def _openvino(precision: str) -> Callable[[nn.Module, Tensor, int], Run]:
     return make
 
 
-def _folded_by_timm(model: nn.Module) -> nn.Module:
+def _fused_by_timm(model: nn.Module) -> nn.Module:
     from timm.utils import reparameterize_model
 
-    folded: nn.Module = reparameterize_model(model)
-    return folded.eval()
+    fused: nn.Module = reparameterize_model(model)
+    return fused.eval()
 
 
 TIMM: dict[str, Callable[[Any, Tensor, int], Run]] = {

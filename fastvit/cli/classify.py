@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .options import DeviceName, EngineName, FastDecoding, Precision, check_unfolded, device_for, runner
+from .options import DeviceName, EngineName, FastDecoding, Precision, check_unfused, device_for, runner
 from .output import fail, network
 from .predictions import Answer, draw, show, show_comparison
 
@@ -40,11 +40,9 @@ def main(
     precision: Precision = "float32",
     fast_decoding: FastDecoding = False,
     reparameterized: Annotated[
-        bool, typer.Option("--reparameterized/--unfolded", help="Fold the network first: faster, the same answers.")
+        bool, typer.Option("--reparameterized/--unfused", help="Fold the network first: faster, the same answers.")
     ] = True,
-    compare: Annotated[
-        bool, typer.Option("--compare", help="Run it folded and unfolded, and say what differs.")
-    ] = False,
+    compare: Annotated[bool, typer.Option("--compare", help="Run it fused and unfused, and say what differs.")] = False,
     save: Annotated[Path | None, typer.Option(help="Draw pictures and classes into this .png, .jpg or .webp.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
 ) -> None:
@@ -90,30 +88,30 @@ class Classifier:
     ) -> None:
         from fastvit.cli.compare import Comparison
         from fastvit.images.preprocess import Preprocess
-        from fastvit.models.reparam import foldables, reparameterize
+        from fastvit.models.reparam import fusible_blocks, reparameterize
 
-        unfolded = network(model)
-        self.preprocess = Preprocess.from_cfg(unfolded.pretrained_cfg)
-        self.labels = dict(enumerate(unfolded.pretrained_cfg.get("label_names") or ()))
+        unfused = network(model)
+        self.preprocess = Preprocess.from_cfg(unfused.pretrained_cfg)
+        self.labels = dict(enumerate(unfused.pretrained_cfg.get("label_names") or ()))
         self.device = device_for(device, engine)
-        unfolded = unfolded.to(self.device)
-        if unfolded.num_classes == 0:
+        unfused = unfused.to(self.device)
+        if unfused.num_classes == 0:
             raise ValueError(f"{model}: has no classifier; train one with `fastvit train`")
-        if unfolded.config.embeds and unfolded.num_classes == unfolded.config.num_classes and not self.labels:
+        if unfused.config.embeds and unfused.num_classes == unfused.config.num_classes and not self.labels:
             raise ValueError(
-                f"{model}: gives an embedding of {unfolded.num_classes} numbers, to compare with those of texts, "
+                f"{model}: gives an embedding of {unfused.num_classes} numbers, to compare with those of texts, "
                 "and no classes; train a classifier with `fastvit train`"
             )
         if compare or not reparameterized:
-            check_unfolded(engine, precision)
-            if not foldables(unfolded):
-                wanted = "--compare and --unfolded need the weights it was made of"
-                raise ValueError(f"{model}: is folded already; {wanted}")
-        self.comparison = Comparison(unfolded, reparameterize(unfolded)) if compare else None
+            check_unfused(engine, precision)
+            if not fusible_blocks(unfused):
+                wanted = "--compare and --unfused need the weights it was made of"
+                raise ValueError(f"{model}: is fused already; {wanted}")
+        self.comparison = Comparison(unfused, reparameterize(unfused)) if compare else None
         if self.comparison:
             self.run: Callable[[Tensor], Tensor] = self.comparison.networks[reparameterized]
         else:
-            self.run = runner(unfolded, engine, precision, folded=reparameterized)
+            self.run = runner(unfused, engine, precision, fused=reparameterized)
 
     def __call__(self, pixels: list[Tensor], top: int) -> list[list[tuple[str, float]]]:
         import torch

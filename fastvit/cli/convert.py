@@ -37,7 +37,7 @@ def main(
     out: Annotated[Path, typer.Argument(help="The file to write: .safetensors; in others' names .pt, .pth.tar too.")],
     names: Annotated[Names, typer.Option(help="Whose names the file has.")] = Names.fastvit,
     fold: Annotated[bool, typer.Option("--fold", help="Fold it, as far as those names allow.")] = False,
-    unfold: Annotated[bool, typer.Option("--unfold", help="Give a folded one its training branches back.")] = False,
+    unfold: Annotated[bool, typer.Option("--unfold", help="Give a fused one its training branches back.")] = False,
     images: Annotated[
         list[str] | None,
         typer.Option(help="With --unfold: pictures, folders or patterns to measure batch norm's statistics on."),
@@ -92,7 +92,7 @@ def _formed(model: FastViT, names: Names, fold: bool, unfold: bool, images: list
 
     from fastvit.models.forms import KINDS, form_of
     from fastvit.models.overparam import overparameterize
-    from fastvit.models.reparam import fold_children, reparameterize
+    from fastvit.models.reparam import fuse_children, reparameterize
 
     if unfold:
         return overparameterize(model, _pictures(model, images) if images else None)
@@ -100,9 +100,9 @@ def _formed(model: FastViT, names: Names, fold: bool, unfold: bool, images: list
         return model
     if names is Names.fastvit:
         return reparameterize(model)
-    if form_of(model) == "unfolded":  # keep the norms and scales that the others' folded form has
+    if form_of(model) == "unfused":  # keep the norms and scales that the others' fused form has
         model = copy.deepcopy(model)
-        fold_children(model, KINDS["partial"])
+        fuse_children(model, KINDS["partial"])
     return model
 
 

@@ -50,7 +50,7 @@ def main(
     ] = None,
     fast_decoding: FastDecoding = False,
     reparameterized: Annotated[
-        bool, typer.Option("--reparameterized/--unfolded", help="Fold the network first: faster, the same answers.")
+        bool, typer.Option("--reparameterized/--unfused", help="Fold the network first: faster, the same answers.")
     ] = True,
     among: Annotated[
         bool | None,
@@ -114,7 +114,7 @@ def main(
         among = len(indices) < classes and not real if among is None else among
         counts = Counts(indices, classes, among)
         seen = partial(calibration_images, calibration, preprocess) if calibration else None
-        run = runner(weights.to(chosen), engine, precision, folded=reparameterized, calibration=seen, keep=keep or ())
+        run = runner(weights.to(chosen), engine, precision, fused=reparameterized, calibration=seen, keep=keep or ())
         if (engine, precision) != PLAIN:  # before the clock: an engine is compiled and compared at its first call
             with working(f"trying {engine} in {precision}"):
                 run(torch.zeros(min(batch_size, len(pictures)), 3, *preprocess.size, device=chosen))

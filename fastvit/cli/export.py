@@ -54,7 +54,7 @@ def main(
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the report as one JSON object.")] = False,
 ) -> None:
-    """Write a network, folded, as another runtime's file: exit status 1 if it then does not give the same answers.
+    """Write a network, fused, as another runtime's file: exit status 1 if it then does not give the same answers.
 
     The file is opened by its own runtime and compared with eager torch at several sizes before it takes its place
     (CoreML's, which runs on Apple's machines alone, is followed operation by operation). A bare name, such as
@@ -105,7 +105,7 @@ def _size(text: str) -> tuple[int, int] | None:
 def _print(report: Report, random: bool) -> None:
     weights = ", random weights: there are none here" if random else ""
     rows = {
-        "network": f"{report.metadata['variant']}, folded{weights}",
+        "network": f"{report.metadata['variant']}, fused{weights}",
         "licence": report.metadata["license"],
         "input": report.metadata["input"],
         "outputs": ", ".join(report.outputs),

@@ -70,8 +70,8 @@ def _network(name: str) -> dict[str, Any]:
         "depths": config.depths,
         "widths": config.widths,
         "parameters": parameters,
-        "folded_parameters": _count(model.parameters()),
-        "folded_multiply_adds": multiply_adds(model, config.preprocess.size),
+        "fused_parameters": _count(model.parameters()),
+        "fused_multiply_adds": multiply_adds(model, config.preprocess.size),
         "size": config.preprocess.size,
         "num_classes": config.num_classes,
         "preprocess": config.preprocess.to_cfg(),
@@ -100,12 +100,12 @@ def _network_table(rows: list[dict[str, Any]]) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
     for heading in ("name", "blocks", "channels"):
         table.add_column(f"\n{heading}", overflow="fold")
-    for heading in ("params\nM", "folded\nM", "folded\nGMACs", "at\nsize"):
+    for heading in ("params\nM", "fused\nM", "fused\nGMACs", "at\nsize"):
         table.add_column(heading, justify="right", overflow="fold")
     for row in rows:
         blocks, channels = ("-".join(map(str, row[key])) for key in ("depths", "widths"))
-        counts = (f"{row[key] / 1e6:.2f}" for key in ("parameters", "folded_parameters"))
-        multiply_adds = f"{row['folded_multiply_adds'] / 1e9:.2f}"
+        counts = (f"{row[key] / 1e6:.2f}" for key in ("parameters", "fused_parameters"))
+        multiply_adds = f"{row['fused_multiply_adds'] / 1e9:.2f}"
         table.add_row(row["name"], blocks, channels, *counts, multiply_adds, _edges(row["size"]))
     return table
 
@@ -120,7 +120,7 @@ def _checkpoint_table(rows: list[dict[str, Any]]) -> Table:
     for row in rows:
         table.add_row(
             row["name"],
-            "folded" if row["folded"] else "unfolded",
+            "fused" if row["fused"] else "unfused",
             str(row["num_classes"]) + ("-d" if row["classes"] == "embedding" else ""),
             _edges(row["size"]),
             f"{row['accuracy']:.1f} {_short(row['metric'])}",

@@ -69,10 +69,10 @@ def device_for(name: str, engine: str) -> torch.device:
     return device
 
 
-def check_unfolded(engine: str, precision: str) -> None:
-    """A ValueError, if an unfolded network was to run in anything but torch and float32."""
+def check_unfused(engine: str, precision: str) -> None:
+    """A ValueError, if an unfused network was to run in anything but torch and float32."""
     if (engine, precision) != PLAIN:
-        raise ValueError("--unfolded and --compare are for torch in float32: leave out --engine and --precision")
+        raise ValueError("--unfused and --compare are for torch in float32: leave out --engine and --precision")
 
 
 def runner(
@@ -80,13 +80,13 @@ def runner(
     engine: str,
     precision: str,
     *,
-    folded: bool = True,
+    fused: bool = True,
     calibration: Callable[[], Tensor] | None = None,
     keep: Sequence[str] = (),
 ) -> Callable[[Tensor], Tensor]:
     """What answers: images (B, 3, H, W) on the network's device -> logits (B, classes). The network is used up.
 
-    In torch and float32 it is the network itself, folded unless told otherwise, and ready at once; else an engine,
+    In torch and float32 it is the network itself, fused unless told otherwise, and ready at once; else an engine,
     and for int8 `calibration` gives the pictures.
 
     Raises:
@@ -98,8 +98,8 @@ def runner(
     from fastvit.deploy.engines.select import engine as make_engine
     from fastvit.models.reparam import reparameterize
 
-    if not folded:
-        check_unfolded(engine, precision)
+    if not fused:
+        check_unfused(engine, precision)
     if precision == "int8" and calibration is None:
         raise ValueError("--precision int8 needs pictures to calibrate with: fastvit evaluate --calibration FOLDER")
     if precision != "int8" and calibration is not None:
@@ -107,7 +107,7 @@ def runner(
     if keep and precision != "int8":
         raise ValueError(f"--keep is for --precision int8, and it is {precision}: leave it out")
     if (engine, precision) == PLAIN:
-        network = reparameterize(network, inplace=True) if folded else network
+        network = reparameterize(network, inplace=True) if fused else network
         return network.to(memory_format=torch.channels_last)
     with working(f"preparing {engine} in {precision}"):
         seen = calibration() if calibration else None

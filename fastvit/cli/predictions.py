@@ -61,12 +61,12 @@ def show_comparison(summary: dict[str, Any], json: bool) -> None:
         return
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     low, high = summary["times_faster_quartiles"]
-    before, after = summary["unfolded_milliseconds"], summary["folded_milliseconds"]
+    before, after = summary["unfused_milliseconds"], summary["fused_milliseconds"]
     table.add_row("largest difference of a probability", f"{summary['largest_difference']:.1e}")
     table.add_row("same most likely class", f"{summary['same_first_class']} of {summary['pictures']}")
     table.add_row("time for one picture", f"{before:.1f} -> {after:.1f} ms")
     table.add_row("times faster", f"{summary['times_faster']:.2f} (quartiles {low:.2f} and {high:.2f})")
-    _echo("[bold]folded against unfolded[/bold]", table)
+    _echo("[bold]fused against unfused[/bold]", table)
 
 
 def _echo(*what: RenderableType) -> None:

@@ -1,4 +1,4 @@
-"""The network as it is run and exported: folded, and without the one kind of convolution that runtimes run badly.
+"""The network as it is run and exported: fused, and without the one kind of convolution that runtimes run badly.
 
 Each downsampling, and the final convolution, gives two channels for every one it reads, each from that one alone:
 groups=C, 2C outputs. Libraries have fast kernels for one output for each group; for two they fall back to those of
@@ -34,9 +34,9 @@ class Alternating(nn.Module):
 
 
 def lower(model: nn.Module) -> nn.Module:
-    """`model`, or any module with a FastViT in it, as it is run: a folded copy that computes the same, for inference.
+    """`model`, or any module with a FastViT in it, as it is run: a fused copy that computes the same, for inference.
 
-    Its parameters require no gradient. Other than a folded network it is of no use but to be run: its names are no
+    Its parameters require no gradient. Other than a fused network it is of no use but to be run: its names are no
     checkpoint's.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Which layers int8 hurts: each one's rounding, imitated in torch on the folded network, under its own name."""
+"""Which layers int8 hurts: each one's rounding, imitated in torch on the fused network, under its own name."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ class _Spread:
 
 
 class _Rounding:
-    """A folded network whose layers round their weights, their inputs, both or nothing, as each pass wants it."""
+    """A fused network whose layers round their weights, their inputs, both or nothing, as each pass wants it."""
 
     def __init__(self, network: nn.Module) -> None:
         left = {module for gate in network.modules() if isinstance(gate, SqueezeExcite) for module in gate.modules()}

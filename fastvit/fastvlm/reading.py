@@ -1,4 +1,4 @@
-"""Published FastVLMs: Apple's LLaVA-style folders and the conversions for transformers, into one model, folded."""
+"""Published FastVLMs: Apple's LLaVA-style folders and the conversions for transformers, into one model, fused."""
 
 import re
 from collections.abc import Collection, Iterator, Sequence
@@ -79,7 +79,7 @@ def load(
     image_token_id: int | None = None,
     revision: str = "main",
 ) -> FastVlmForConditionalGeneration:
-    """A FastVLM with our encoder, folded, in eval mode: for images of any size from 32 x 32, not of 1024 x 1024 alone.
+    """A FastVLM with our encoder, fused, in eval mode: for images of any size from 32 x 32, not of 1024 x 1024 alone.
 
     Nothing of what is downloaded is run; the original's remote code is not needed.
 
@@ -161,7 +161,7 @@ def _image_token(where: Path, about: dict[str, Any], vocabulary: int) -> int:
 
 
 def _encoder(folder: Path, about: dict[str, Any]) -> FastViT:
-    """Folded; images are prepared at the size that the tower's name in a LLaVA ends with."""
+    """Fused; images are prepared at the size that the tower's name in a LLaVA ends with."""
     encoder = reparameterize(from_weights(read(folder), num_classes=0), inplace=True)
     size = re.search(r"_(\d{2,4})$", str(about.get("mm_vision_tower", "")))
     if size:

@@ -19,7 +19,7 @@ from ..models.config import CONFIGS, Config
 from ..models.fastvit import FastViT, reset_parameters
 from ..models.forms import KINDS, Form, form_of
 from ..models.multiscale import MultiScaleEncoder
-from ..models.reparam import fold_children
+from ..models.reparam import fuse_children
 
 Encoder = FastViT | MultiScaleEncoder
 
@@ -34,7 +34,7 @@ class TowerConfig(PreTrainedConfig):  # type: ignore[misc]
 
     Args:
         architecture: a key of `fastvit.CONFIGS`; the row itself is kept in `network`.
-        form: "unfolded", "partial" or "folded".
+        form: "unfused", "partial" or "fused".
         stages: those of a MultiScaleEncoder; None for a FastViT by itself.
         pool: a MultiScaleEncoder's.
         hidden_size: channels that the tower gives; None is what the architecture has.
@@ -50,7 +50,7 @@ class TowerConfig(PreTrainedConfig):  # type: ignore[misc]
     def __init__(
         self,
         architecture: str = "fastvithd",
-        form: Form = "folded",
+        form: Form = "fused",
         stages: list[int] | None = None,
         pool: str = "depthwise",
         hidden_size: int | None = None,
@@ -117,7 +117,7 @@ class Tower(PreTrainedModel):  # type: ignore[misc]
         self.post_init()
 
     def update_config(self) -> None:
-        """Have `config` say which form the encoder is in: after it was folded or unfolded, and before it is saved."""
+        """Have `config` say which form the encoder is in: after it was fused or unfused, and before it is saved."""
         self.config.form = form_of(network_of(self.encoder))
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -173,7 +173,7 @@ def join(encoder: Encoder, language_model: PreTrainedModel, image_token_id: int)
         image_token_id: the token that stands for an image, once for each of `encoder.num_tokens(H, W)`.
 
     Raises:
-        ValueError: no such token, a half-folded or pruned encoder, or one in another dtype than the language model.
+        ValueError: no such token, a half-fused or pruned encoder, or one in another dtype than the language model.
         TypeError: another encoder, or a language model without its head.
     """
     register()
@@ -229,7 +229,7 @@ def _build(config: TowerConfig) -> Encoder:
     in_chans = cfg.get("input_size", (3,))[0]
     encoder = FastViT(config.config_row, num_classes=0, in_chans=in_chans, global_pool="").eval()  # as folding wants it
     encoder.pretrained_cfg |= cfg | {"architecture": config.architecture, "num_classes": 0}
-    fold_children(encoder, KINDS[config.form])
+    fuse_children(encoder, KINDS[config.form])
     if config.stages is None:
         return encoder.train()
     return MultiScaleEncoder(encoder, config.stages, config.pool, config.hidden_size).train()

@@ -1,4 +1,4 @@
-"""The forms a network has: unfolded, partial and folded."""
+"""The forms a network has: unfused, partial and fused."""
 
 from functools import lru_cache
 from typing import Any, Literal
@@ -8,20 +8,20 @@ from torch import nn
 
 from .config import Config
 from .fastvit import FastViT
-from .reparam import BRANCHED, Foldable, fold_children, foldables
+from .reparam import BRANCHED, Fusible, fuse_children, fusible_blocks
 
-Form = Literal["unfolded", "partial", "folded"]
-"""unfolded: every branch, as trained. partial: parallel branches are one convolution; the MLPs' norms, the norms
-before attention and the layer scales are still there, as Apple's and timm's code leave them. folded: nothing left."""
+Form = Literal["unfused", "partial", "fused"]
+"""unfused: every branch, as trained. partial: parallel branches are one convolution; the MLPs' norms, the norms
+before attention and the layer scales are still there, as Apple's and timm's code leave them. fused: nothing left."""
 
-KINDS: dict[Form, tuple[type[Foldable], ...]] = {"unfolded": (), "partial": BRANCHED, "folded": (Foldable,)}
+KINDS: dict[Form, tuple[type[Fusible], ...]] = {"unfused": (), "partial": BRANCHED, "fused": (Fusible,)}
 
 
-def outline(config: Config, form: Form = "unfolded", **arguments: Any) -> FastViT:
+def outline(config: Config, form: Form = "unfused", **arguments: Any) -> FastViT:
     """The network on the meta device, in eval mode: names and shapes, and no memory."""
     with torch.device("meta"):
         model = FastViT(config, **arguments).eval()
-    fold_children(model, KINDS[form])
+    fuse_children(model, KINDS[form])
     return model
 
 
@@ -29,22 +29,22 @@ def form_of(model: FastViT) -> Form:
     """The form of `model`, whole or pruned.
 
     Raises:
-        ValueError: some blocks of a kind are folded and some are not.
+        ValueError: some blocks of a kind are fused and some are not.
     """
     whole = _blocks(model.config)
     kept = {name for name, module in model.named_modules() if not isinstance(module, nn.Identity)}
-    left = foldables(model)
+    left = fusible_blocks(model)
     for form, kinds in KINDS.items():
         if left.keys() == {name for name, kind in whole.items() if name in kept and not issubclass(kind, kinds)}:
             return form
-    folded = [name for name in whole if name in kept and name not in left]
+    fused = [name for name in whole if name in kept and name not in left]
     raise ValueError(
-        f"a half-folded model: {len(folded)} of its {len(folded) + len(left)} foldable blocks are folded already "
-        f"({folded[0]}, ...): finish with reparameterize(model), or start from the unfolded one"
+        f"a half-fused model: {len(fused)} of its {len(fused) + len(left)} foldable blocks are fused already "
+        f"({fused[0]}, ...): finish with reparameterize(model), or start from the unfused one"
     )
 
 
 @lru_cache(maxsize=32)
-def _blocks(config: Config) -> dict[str, type[Foldable]]:
-    """The foldable blocks of an unfolded network, by name: asked for whenever a FastVLM's weights are listed."""
-    return {name: type(block) for name, block in foldables(outline(config)).items()}
+def _blocks(config: Config) -> dict[str, type[Fusible]]:
+    """The foldable blocks of an unfused network, by name: asked for whenever a FastVLM's weights are listed."""
+    return {name: type(block) for name, block in fusible_blocks(outline(config)).items()}

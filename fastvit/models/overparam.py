@@ -23,7 +23,7 @@ from .forms import outline
 from .moments import EPS, Moments, Neutral, measured, pink_noise
 from .reparam import (
     ConvNorm,
-    Foldable,
+    Fusible,
     NormLinear,
     PositionEncoding,
     RepConv,
@@ -31,16 +31,16 @@ from .reparam import (
     ScaledConv,
     ScaledLinear,
     SkipNorm,
-    foldables,
+    fusible_blocks,
     share_hooks,
 )
 
 
-def overparameterize(folded: FastViT, images: Tensor | None = None) -> FastViT:
-    """A copy of `folded` in which every folded block has its branches, norms and layer scales back, ready to train.
+def overparameterize(fused: FastViT, images: Tensor | None = None) -> FastViT:
+    """A copy of `fused` in which every fused block has its branches, norms and layer scales back, ready to train.
 
     The inverse of `reparameterize`: in eval mode the outputs stay what they were, and names and shapes are those of an
-    unfolded model. Accepts what is folded wholly, in part (as Apple and timm fold, without the MLP's norm, layer scales
+    unfused model. Accepts what is fused wholly, in part (as Apple and timm fold, without the MLP's norm, layer scales
     and attention) or not at all; of blocks that are there only the norms change, to the statistics of `images` and to
     weights that make good for it. Device, dtype, mode and `pretrained_cfg` are kept; a frozen layer becomes a frozen
     block. What training had put into each branch cannot be known: what several
@@ -50,9 +50,9 @@ def overparameterize(folded: FastViT, images: Tensor | None = None) -> FastViT:
     ones through their norms' weights and biases, as in the original: a norm undoes every factor of a kernel before it.
 
     Args:
-        folded: or not, in either mode; left untouched.
+        fused: or not, in either mode; left untouched.
         images: (B, in_chans, H, W), preprocessed, from which the norms take their statistics. In train mode a norm
-            uses the batch's own, so training starts where the folded model was only if these look like the training
+            uses the batch's own, so training starts where the fused model was only if these look like the training
             pictures: give some dozens, of the training's size. By default 16 of pink noise, of the model's size but at
             most 256 x 256, with the spectrum of photographs but not their content. Eval mode is the same with any.
 
@@ -63,21 +63,21 @@ def overparameterize(folded: FastViT, images: Tensor | None = None) -> FastViT:
 
     Source: arXiv:2303.14189, section 3.2; arXiv:2206.04040, section 3.3.
     """
-    blocks = _folded(folded)
+    blocks = _fused(fused)
     if images is not None:
-        _check(folded, images)
+        _check(fused, images)
     if not blocks:
-        return copy.deepcopy(folded)
-    images = pink_noise(folded) if images is None else images
-    maps = {name: _maps(block, _exact(folded.get_submodule(name))) for name, block in blocks.items()}
-    norms = [name for name, module in folded.named_modules() if isinstance(module, nn.BatchNorm2d)]
-    moments = measured(folded, maps | {name: {"": None} for name in norms}, images)
-    unfolded = _expanded(folded, blocks, moments)
+        return copy.deepcopy(fused)
+    images = pink_noise(fused) if images is None else images
+    maps = {name: _maps(block, _exact(fused.get_submodule(name))) for name, block in blocks.items()}
+    norms = [name for name, module in fused.named_modules() if isinstance(module, nn.BatchNorm2d)]
+    moments = measured(fused, maps | {name: {"": None} for name in norms}, images)
+    unfused = _expanded(fused, blocks, moments)
     for name in norms:
-        norm, seen = unfolded.get_submodule(name), moments[name][""]
+        norm, seen = unfused.get_submodule(name), moments[name][""]
         with torch.no_grad():
             _fill_norm(norm, seen.mean, seen.variance, *(part.cpu() for part in scale_and_shift(norm)))
-    return unfolded
+    return unfused
 
 
 def with_norms(model: FastViT) -> FastViT:
@@ -88,26 +88,26 @@ def with_norms(model: FastViT) -> FastViT:
     Raises: as `overparameterize`, except for images.
     """
     kinds = ConvNorm | ScaledConv | ScaledLinear | NormLinear
-    folded = {name: block for name, block in _folded(model).items() if isinstance(block, kinds)}
-    return _expanded(model, folded, {name: defaultdict(Neutral) for name in folded})
+    fused = {name: block for name, block in _fused(model).items() if isinstance(block, kinds)}
+    return _expanded(model, fused, {name: defaultdict(Neutral) for name in fused})
 
 
-def _folded(model: FastViT) -> dict[str, Foldable]:
+def _fused(model: FastViT) -> dict[str, Fusible]:
     """For every plain layer of `model` where a block was, that block, on the meta device."""
     if not isinstance(model, FastViT):
         raise TypeError(f"expected a FastViT, whose branches are known, not a {type(model).__name__}")
     if any(parameter.is_meta for parameter in model.parameters()):
         raise ValueError("cannot unfold a model on the meta device, where it has no weights: load them first")
-    whole = foldables(outline(model.config, in_chans=model.in_chans))
+    whole = fusible_blocks(outline(model.config, in_chans=model.in_chans))
     modules = dict(model.named_modules())  # pruning has removed some
     return {name: block for name, block in whole.items() if isinstance(modules.get(name), nn.Conv2d | nn.Linear)}
 
 
 @torch.no_grad()
-def _expanded(model: FastViT, folded: Mapping[str, Foldable], moments: Mapping[str, Mapping[str, Moments]]) -> FastViT:
+def _expanded(model: FastViT, fused: Mapping[str, Fusible], moments: Mapping[str, Mapping[str, Moments]]) -> FastViT:
     """A copy of `model` with these blocks in the places of their plain layers, which compute what those do."""
     model = copy.deepcopy(model)
-    for name, block in folded.items():
+    for name, block in fused.items():
         layer = cast(nn.Conv2d | nn.Linear, model.get_submodule(name))
         affine = _exact(layer)
         block.to(layer.weight.dtype).to_empty(device=layer.weight.device)
@@ -126,13 +126,13 @@ def _expanded(model: FastViT, folded: Mapping[str, Foldable], moments: Mapping[s
 
 
 @singledispatch
-def _maps(block: Foldable, affine: Affine) -> Mapping[str, Affine | None]:
+def _maps(block: Fusible, affine: Affine) -> Mapping[str, Affine | None]:
     """The maps of the block's input whose moments `_fill` asks for, by name."""
     return {"": affine}
 
 
 @singledispatch
-def _fill(block: Foldable, affine: Affine, moments: Mapping[str, Moments]) -> None:
+def _fill(block: Fusible, affine: Affine, moments: Mapping[str, Moments]) -> None:
     """Give `block` the parameters with which it computes `affine`."""
     raise NotImplementedError(f"{type(block).__name__} has an affine() but no inverse of it")
 

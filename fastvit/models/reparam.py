@@ -19,7 +19,7 @@ from .affine import Affine, ScaleShift
 Module = TypeVar("Module", bound=nn.Module)
 
 
-class Foldable(nn.Module):
+class Fusible(nn.Module):
     """A block that is one convolution or one linear layer: in eval mode `affine()` equals `forward`."""
 
     stride: int = 1
@@ -55,11 +55,11 @@ def share_hooks(old: nn.Module, new: nn.Module) -> None:
             setattr(new, name, value)
 
 
-def foldables(model: nn.Module) -> dict[str, Foldable]:
-    """The outermost foldable blocks of `model` by name, in its order; none if it is folded."""
+def fusible_blocks(model: nn.Module) -> dict[str, Fusible]:
+    """The outermost foldable blocks of `model` by name, in its order; none if it is fused."""
 
-    def walk(module: nn.Module, prefix: str) -> Iterator[tuple[str, Foldable]]:
-        if isinstance(module, Foldable):
+    def walk(module: nn.Module, prefix: str) -> Iterator[tuple[str, Fusible]]:
+        if isinstance(module, Fusible):
             yield prefix, module
         else:
             for name, child in module.named_children():
@@ -71,8 +71,8 @@ def foldables(model: nn.Module) -> dict[str, Foldable]:
 def reparameterize(model: Module, inplace: bool = False) -> Module:
     """`model` with every foldable block as one plain `nn.Conv2d` or `nn.Linear`: same outputs, fewer and faster layers.
 
-    After it a FastViT has no batch norm and no layer scale. Folding goes on where it stopped: a folded model comes
-    back as it is, a half-folded one is finished. Any module that contains a FastViT will do, on any device, `meta` too.
+    After it a FastViT has no batch norm and no layer scale. Folding goes on where it stopped: a fused model comes
+    back as it is, a half-fused one is finished. Any module that contains a FastViT will do, on any device, `meta` too.
     Arithmetic is in float64, rounded once to the model's dtype.
 
     Args:
@@ -84,7 +84,7 @@ def reparameterize(model: Module, inplace: bool = False) -> Module:
 
     Source: arXiv:2303.14189, section 3.2; arXiv:2206.04040, section 3.3.
     """
-    blocks = foldables(model)
+    blocks = fusible_blocks(model)
     training = [name for name, block in blocks.items() if any(module.training for module in block.modules())]
     if training:
         raise ValueError(
@@ -93,14 +93,14 @@ def reparameterize(model: Module, inplace: bool = False) -> Module:
         )
     if not inplace:
         model = copy.deepcopy(model)
-    if isinstance(model, Foldable):
+    if isinstance(model, Fusible):
         return cast(Module, model.fuse())
-    fold_children(model)
+    fuse_children(model)
     return model
 
 
-def fold_children(
-    module: nn.Module, kinds: tuple[type[Foldable], ...] = (Foldable,), fused: dict[nn.Module, nn.Module] | None = None
+def fuse_children(
+    module: nn.Module, kinds: tuple[type[Fusible], ...] = (Fusible,), fused: dict[nn.Module, nn.Module] | None = None
 ) -> None:
     """Replace the foldable blocks inside `module`, of these kinds; one that stands in two places stays one."""
     fused = {} if fused is None else fused
@@ -109,7 +109,7 @@ def fold_children(
             fused[child] = fused.get(child) or child.fuse()
             module.add_module(name, fused[child])
         elif child is not None:
-            fold_children(child, kinds, fused)
+            fuse_children(child, kinds, fused)
 
 
 class StridedPointwise(nn.Conv2d):
@@ -125,7 +125,7 @@ class StridedPointwise(nn.Conv2d):
         return F.conv2d(x[..., :: self.stride[0], :: self.stride[1]], self.weight, self.bias, groups=self.groups)
 
 
-class ConvNorm(Foldable):
+class ConvNorm(Fusible):
     """bn(conv(x)), zero-padded to keep the size."""
 
     def __init__(
@@ -155,7 +155,7 @@ class ConvNorm(Foldable):
         return Affine.of(self.conv).normed(self.norm)
 
 
-class SkipNorm(Foldable):
+class SkipNorm(Fusible):
     """bn(x)."""
 
     def __init__(self, channels: int, groups: int):
@@ -170,7 +170,7 @@ class SkipNorm(Foldable):
         return Affine.identity(self.channels, self.groups, self.norm.weight.device).normed(self.norm)
 
 
-class RepConv(Foldable):
+class RepConv(Fusible):
     """main(x) + small(x) + skip(x); small and skip where asked for.
 
     MobileOne's block (arXiv:2206.04040) has a 1x1 convolution as its small branch; RepLKNet's large
@@ -200,10 +200,10 @@ class RepConv(Foldable):
         return cast(Tensor, reduce(add, [branch(x) for branch in self.children()]))
 
     def affine(self) -> Affine:
-        return reduce(add, [branch.affine() for branch in cast(Iterator[Foldable], self.children())])
+        return reduce(add, [branch.affine() for branch in cast(Iterator[Fusible], self.children())])
 
 
-class RepMixer(Foldable):
+class RepMixer(Fusible):
     """x + scale * (mixer(x) - norm(x)): FastViT's token mixer (arXiv:2303.14189, section 3.2.1)."""
 
     def __init__(self, channels: int, layer_scale: float):
@@ -225,7 +225,7 @@ class RepMixer(Foldable):
         return x + self.scale * (self.mixer.affine() - self.norm.affine())
 
 
-class PositionEncoding(Foldable):
+class PositionEncoding(Fusible):
     """x + conv(x), 7x7 and depthwise: conditional position encoding (arXiv:2102.10882)."""
 
     def __init__(self, channels: int):
@@ -240,7 +240,7 @@ class PositionEncoding(Foldable):
         return Affine.identity(self.channels, self.groups, self.conv.weight.device) + Affine.of(self.conv)
 
 
-class ScaledConv(Foldable):
+class ScaledConv(Fusible):
     """scale * conv(x), 1x1: the end of a residual branch and its layer scale (arXiv:2103.17239)."""
 
     def __init__(self, in_channels: int, out_channels: int, layer_scale: float):
@@ -260,7 +260,7 @@ class ScaledConv(Foldable):
         return self.scale * Affine.of(self.conv)
 
 
-class ScaledLinear(Foldable):
+class ScaledLinear(Fusible):
     """scale * linear(tokens): the same for attention."""
 
     def __init__(self, in_channels: int, out_channels: int, layer_scale: float):
@@ -280,7 +280,7 @@ class ScaledLinear(Foldable):
         return self.scale * Affine.of(self.linear)
 
 
-class NormLinear(Foldable):
+class NormLinear(Fusible):
     """linear(norm(tokens)), where norm is a batch norm or, after a plain layer norm, its affine part."""
 
     def __init__(self, in_channels: int, out_channels: int, norm: nn.BatchNorm2d | ScaleShift):

@@ -38,7 +38,7 @@ from .recipe import Recipe, RecipeError
 from .synchronized import synchronize
 
 WRITTEN = ("model.safetensors", "metrics.jsonl", "curves.png", "recipe.yaml")
-CALIBRATION = 64  # training pictures from which the norms of folded weights take their statistics
+CALIBRATION = 64  # training pictures from which the norms of fused weights take their statistics
 
 
 class State:

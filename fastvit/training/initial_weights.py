@@ -19,10 +19,10 @@ from .recipe import Recipe
 
 
 def starting_network(recipe: Recipe, classes: int, images: Callable[[], Tensor], *, resumed: bool) -> FastViT:
-    """An unfolded network for so many classes, with the recipe's weights or random ones.
+    """An unfused network for so many classes, with the recipe's weights or random ones.
 
     Args:
-        images: gives (B, 3, H, W) of the training pictures, from which folded weights' norms take their statistics.
+        images: gives (B, 3, H, W) of the training pictures, from which fused weights' norms take their statistics.
         resumed: its weights come from a checkpoint, so there is no need for others.
 
     Raises:
@@ -40,7 +40,7 @@ def starting_network(recipe: Recipe, classes: int, images: Callable[[], Tensor],
         if name not in CONFIGS:
             return _create(recipe.model, classes, recipe)  # it knows what to say
         raise ValueError(f"{source}: is a {architecture}, expected a {name}: leave out --model, or give other weights")
-    if form_of(loaded) != "unfolded":
+    if form_of(loaded) != "unfused":
         loaded = overparameterize(loaded, images())
     network = _create(architecture, loaded.num_classes, recipe)
     network.load_state_dict(loaded.state_dict())

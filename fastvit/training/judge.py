@@ -39,14 +39,14 @@ class Judge:
         self.pictures = _Share(source, preprocess, range(processes.index, len(source), processes.number))
 
     def holding(self, tensors: dict[str, Tensor]) -> FastViT:
-        """The network with these weights and statistics, unfolded, on the CPU and in eval mode."""
+        """The network with these weights and statistics, unfused, on the CPU and in eval mode."""
         self.network.load_state_dict(tensors)
         return self.network
 
     def __call__(self, tensors: dict[str, Tensor], unreadable: Callable[[list[str]], None]) -> Line:
-        folded = reparameterize(self.holding(tensors))  # the same answers, sooner
+        fused = reparameterize(self.holding(tensors))  # the same answers, sooner
         device = self.processes.device
-        folded = folded.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        fused = fused.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         counts = torch.zeros(3, dtype=torch.float64)
         lines: list[str] = []
         share = max(1, self.batch_size // self.processes.number)
@@ -54,7 +54,7 @@ class Judge:
             self.pictures, share, num_workers=self.workers, collate_fn=_readable, worker_init_fn=ignore_interrupts
         )
         with closing_workers(iter(batches)) as read:
-            for logits, labels in predictions(folded, _noting(read, lines), device):
+            for logits, labels in predictions(fused, _noting(read, lines), device):
                 best = logits.topk(min(5, logits.shape[1])).indices == labels[:, None]
                 loss = F.cross_entropy(logits, labels, reduction="sum")
                 counts += torch.tensor([best[:, 0].sum(), best.sum(), loss])

@@ -47,7 +47,7 @@ class Recipe:
     """
 
     model: str = option("", "Name of the network, with a tag also of its weights (default: fastvit_t8).")
-    weights: str = option("", "File or name to start from, folded or not (default: random weights).")
+    weights: str = option("", "File or name to start from, fused or not (default: random weights).")
     size: int = option(256, "Height and width of the pictures.")
     start_size: int = option(0, "Grow from this size during the first 70 % of the epochs (0: no).")
     final_size: int = option(0, "Height and width in the last --final-epochs and afterwards (0: --size).")

@@ -20,7 +20,7 @@ class Checkpoint:
     files: tuple[str, ...]  # where the weights are: the first of these that the repository has
     revision: str = "main"  # no commit could be verified when this was written, so none is pinned
     format: str
-    folded: bool = False  # only the folded form was published
+    fused: bool = False  # only the fused form was published
     num_classes: int  # or channels of the embedding
     classes: str  # "imagenet-1k", "cifar-10" or "embedding"
     preprocess: Preprocess
@@ -45,7 +45,7 @@ def _fastvit(variant: str, tag: str, accuracy: float) -> Checkpoint:
         tag=tag,
         repository=f"timm/{variant}.{tag}",
         files=("model.safetensors", "pytorch_model.bin"),
-        format="timm, unfolded",
+        format="timm, unfused",
         num_classes=CONFIGS[variant].num_classes,
         classes="imagenet-1k",
         preprocess=CONFIGS[variant].preprocess,
@@ -64,7 +64,7 @@ def _mobileclip(variant: str, tag: str, repository: str, accuracy: float, family
         tag=tag,
         repository=repository,
         files=(file,) if file else ("model.safetensors", "pytorch_model.bin"),
-        format="open_clip training checkpoint, timm's names, unfolded" if file else "timm, unfolded",
+        format="open_clip training checkpoint, timm's names, unfused" if file else "timm, unfused",
         num_classes=CONFIGS[variant].num_classes,
         classes="embedding",
         preprocess=CONFIGS[variant].preprocess,
@@ -83,8 +83,8 @@ def _fastvlm(size: str, accuracy: float) -> Checkpoint:
         tag=f"apple_fastvlm_{size.lower()}",
         repository=repository,
         files=("model.safetensors", "model.safetensors.index.json"),
-        format="Apple, folded, the vision tower of a LLaVA",
-        folded=True,
+        format="Apple, fused, the vision tower of a LLaVA",
+        fused=True,
         num_classes=CONFIGS["fastvithd"].num_classes,
         classes="embedding",
         preprocess=CONFIGS["fastvithd"].preprocess,
@@ -136,7 +136,7 @@ _ROWS = (
         tag="cifar10",
         repository="",
         files=("fastvit_t8.cifar10.safetensors",),
-        format="fastvit, unfolded",
+        format="fastvit, unfused",
         num_classes=10,
         classes="cifar-10",
         preprocess=replace(CONFIGS["fastvit_t8"].preprocess, size=(64, 64), crop=1.0),

@@ -64,7 +64,7 @@ def recognise(tensors: Tensors) -> Recognised:
         )
     first = _shape(tensors, prefix + NAMINGS[naming].first[form], 4)
     if naming == "fastvit" and form == "partial" and not any(name.endswith(".running_mean") for name in names):
-        form = "folded"
+        form = "fused"
     traits = _traits(tensors, naming, prefix, names, width=first[0])
     nearest = min(Traits.of(config).distance(traits) for config in CONFIGS.values())
     variants = [name for name, config in CONFIGS.items() if Traits.of(config).distance(traits) == nearest]

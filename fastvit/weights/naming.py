@@ -1,6 +1,6 @@
 """The names of others for what is ours: one row a class, each naming only that class's own children.
 
-A name that no row mentions is the same on both sides; "" is a level that the other side does not have. A folded block
+A name that no row mentions is the same on both sides; "" is a level that the other side does not have. A fused block
 is a plain layer and has no row: its parent names its weight and bias. Read from ours to theirs; both directions follow.
 """
 
@@ -18,8 +18,8 @@ from ..models.reparam import ConvNorm, PositionEncoding, RepConv, RepMixer
 Table = dict[type[nn.Module], dict[str, str]]
 
 
-def folded(ours: str, theirs: str) -> dict[str, str]:
-    """Two entries: the weight and the bias of a block that is folded."""
+def fused(ours: str, theirs: str) -> dict[str, str]:
+    """Two entries: the weight and the bias of a block that is fused."""
     return {f"{ours}.{part}": f"{theirs}.{part}" for part in ("weight", "bias")}
 
 
@@ -27,7 +27,7 @@ def timm(config: Config) -> Table:
     """timm, models/fastvit.py: both before and after its `reparameterize_model`."""
     mlp = {"mlp.fc2.conv": "mlp.fc2"}
     return {
-        Stage: {"position": "pos_emb"} | folded("position", "pos_emb.reparam_conv"),
+        Stage: {"position": "pos_emb"} | fused("position", "pos_emb.reparam_conv"),
         Downsample: {
             "0.conv.main": "proj.0.large_conv",
             "0.conv.small": "proj.0.small_conv",
@@ -35,7 +35,7 @@ def timm(config: Config) -> Table:
             "1": "proj.1",
         },
         RepMixerBlock: {"mixer": "token_mixer", "mlp.fc2.scale": "layer_scale.gamma"}
-        | folded("mixer", "token_mixer.reparam_conv")
+        | fused("mixer", "token_mixer.reparam_conv")
         | mlp,
         AttentionBlock: {
             "mixer.qkv.norm": "norm",
@@ -47,7 +47,7 @@ def timm(config: Config) -> Table:
         | mlp,
         RepMixer: {"norm.norm": "norm.identity", "scale": "layer_scale.gamma"},
         PositionEncoding: {"conv": "pos_enc"},
-        ConvBlock: {"conv": "", "squeeze": "se"} | folded("conv", "reparam_conv"),
+        ConvBlock: {"conv": "", "squeeze": "se"} | fused("conv", "reparam_conv"),
         SqueezeExcite: {"reduce": "fc1", "expand": "fc2"},
         RepConv: {"main": "conv_kxk.0", "small": "conv_scale", "skip.norm": "identity"},
         ConvNorm: {"norm": "bn"},
@@ -73,7 +73,7 @@ def apple(config: Config) -> Table:
         }
         | squeeze,
         RepMixerBlock: {"mixer": "token_mixer", "mlp.fc2.scale": "layer_scale"}
-        | folded("mixer", "token_mixer.reparam_conv")
+        | fused("mixer", "token_mixer.reparam_conv")
         | mlp,
         AttentionBlock: {
             "mixer.qkv.norm": "norm",
@@ -85,7 +85,7 @@ def apple(config: Config) -> Table:
         | mlp,
         RepMixer: {"norm.norm": "norm.rbr_skip", "scale": "layer_scale"},
         PositionEncoding: {"conv": "pe"},
-        ConvBlock: {"conv": "", "squeeze": "se"} | folded("conv", "reparam_conv"),
+        ConvBlock: {"conv": "", "squeeze": "se"} | fused("conv", "reparam_conv"),
         RepConv: {"main": "rbr_conv.0", "small": "rbr_scale", "skip.norm": "rbr_skip"},
         ConvNorm: {"norm": "bn"},
     }
@@ -102,7 +102,7 @@ def _network(config: Config) -> dict[str, str]:
     row = {ours: f"network.{index}" for index, ours in enumerate(parts)}
     for ours, theirs in list(row.items()):
         if ours.endswith("position"):
-            row |= folded(ours, f"{theirs}.reparam_conv")
+            row |= fused(ours, f"{theirs}.reparam_conv")
     return row
 
 
@@ -117,7 +117,7 @@ class Naming:
     """A family of files: its names, and how to know them."""
 
     table: Callable[[Config], Table]
-    first: Mapping[Form, str]  # the first convolution's weight; "partial" stands for "folded" as well
+    first: Mapping[Form, str]  # the first convolution's weight; "partial" stands for "fused" as well
     block: str  # a pattern of the names of a block: stage, block
     channels_last: bool = False  # kernels are (out, k, k, in), layer scales (1, 1, C)
 
@@ -125,17 +125,17 @@ class Naming:
 NAMINGS = {
     "fastvit": Naming(
         table=lambda config: {},
-        first={"unfolded": "stem.0.conv.main.conv.weight", "partial": "stem.0.conv.weight"},
+        first={"unfused": "stem.0.conv.main.conv.weight", "partial": "stem.0.conv.weight"},
         block=r"stages\.(\d{1,3})\.blocks\.(\d{1,3})\.",
     ),
     "timm": Naming(
         table=timm,
-        first={"unfolded": "stem.0.conv_kxk.0.conv.weight", "partial": "stem.0.reparam_conv.weight"},
+        first={"unfused": "stem.0.conv_kxk.0.conv.weight", "partial": "stem.0.reparam_conv.weight"},
         block=r"stages\.(\d{1,3})\.blocks\.(\d{1,3})\.",
     ),
     "apple": Naming(
         table=apple,
-        first={"unfolded": "patch_embed.0.rbr_conv.0.conv.weight", "partial": "patch_embed.0.reparam_conv.weight"},
+        first={"unfused": "patch_embed.0.rbr_conv.0.conv.weight", "partial": "patch_embed.0.reparam_conv.weight"},
         block=r"network\.(\d{1,3})\.(\d{1,3})\.",
     ),
     "mlx": Naming(

@@ -272,7 +272,7 @@ def test_all_ways_give_the_same_answers(monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.setattr(torch, "compile", lambda model: model)  # which takes a minute
     expected = answer(ways.eager(SUBJECT))
     assert expected.shape[0] == 2
-    assert_near(answer(ways.eager(SUBJECT, folded=True)), expected, 1e-5)
+    assert_near(answer(ways.eager(SUBJECT, fused=True)), expected, 1e-5)
     for how in ways.TIMM:
         assert_near(answer(ways.timms(SUBJECT, how)), expected, 3e-2 if "bfloat16" in how else 1e-5)
     for engine, precision in [("torch", "float32"), ("torch", "bfloat16"), ("openvino", "float32")]:
@@ -280,7 +280,7 @@ def test_all_ways_give_the_same_answers(monkeypatch: pytest.MonkeyPatch, tmp_pat
         assert_near(answer(ways.ours(SUBJECT, engine, precision)), expected, near)
 
 
-def test_folded_ways_run_folded_networks(monkeypatch: pytest.MonkeyPatch, small_twins: None) -> None:
+def test_fused_ways_run_fused_networks(monkeypatch: pytest.MonkeyPatch, small_twins: None) -> None:
     seen: dict[str, int] = {}
 
     def spy(name: str) -> Callable[..., Run]:
@@ -291,13 +291,13 @@ def test_folded_ways_run_folded_networks(monkeypatch: pytest.MonkeyPatch, small_
         return plain
 
     for name, way in {
-        "unfolded": ways.eager(SUBJECT),
-        "folded": ways.eager(SUBJECT, folded=True),
+        "unfused": ways.eager(SUBJECT),
+        "fused": ways.eager(SUBJECT, fused=True),
         "timm": ways.timms(SUBJECT, "reparameterized"),
     }.items():
         monkeypatch.setattr(ways, "_plain", spy(name))
         answer(way)
-    assert seen["folded"] == 0 < seen["timm"] < seen["unfolded"]
+    assert seen["fused"] == 0 < seen["timm"] < seen["unfused"]
 
 
 def test_the_engines_are_those_that_are_installed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -321,8 +321,8 @@ def test_bench_measures_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
     report = json.loads(shown)
     assert (report["size"], report["batch_size"], report["threads"], report["failed"]) == ([64, 64], 1, 1, {})
     rows = {row["way"]: row for row in report["ways"]}
-    assert set(rows) == {"eager, unfolded", "torch bfloat16"}
-    assert rows["eager, unfolded"]["times_faster"] == [1, 1, 1] and rows["eager, unfolded"]["difference"] == 0
+    assert set(rows) == {"eager, unfused", "torch bfloat16"}
+    assert rows["eager, unfused"]["times_faster"] == [1, 1, 1] and rows["eager, unfused"]["difference"] == 0
     assert 1e-4 < rows["torch bfloat16"]["difference"] < 5e-2
 
 
@@ -351,7 +351,7 @@ def test_bench_shows_a_table_with_the_fastest_first(faked: list[Way]) -> None:
     lines = shown.splitlines()
     assert status == 0 and max(map(len, lines)) <= 80
     table = lines[next(index for index, line in enumerate(lines) if "images/s" in line) :]
-    assert table[1].split() == ["eager,", "unfolded", "1.0", "(1.0-1.5)", "4000.0", "1.00", "(1.00-1.00)", "0e+00"]
+    assert table[1].split() == ["eager,", "unfused", "1.0", "(1.0-1.5)", "4000.0", "1.00", "(1.00-1.00)", "0e+00"]
     assert table[2].split() == ["torch", "2.0", "(2.0-3.0)", "2000.0", "0.50", "(0.50-0.50)", "2e-01"]
     assert lines[-1] == "compile: no compiler: [see] the manual"
     assert faked[0].options["subject"] == ways.Subject("fastvit_t8.cifar10", (96, 96), 4, torch.get_num_threads())
@@ -751,7 +751,7 @@ def test_pictures_are_drawn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     figures = {
         "against_timm": against_timm.picture(TIMM),
         "resolution": resolution.picture(TIMM_LINES),
-        "fold": fold.picture([line("t8", folded=2, unfolded=3), line("sa12", folded=2, timm_reparameterized=5)]),
+        "fold": fold.picture([line("t8", fused=2, unfused=3), line("sa12", fused=2, timm_reparameterized=5)]),
         "limit": limit.picture(shares(monkeypatch)),
         "against_peers": against_peers.picture([*peers.FASTVIT, *peers.PEERS], against_peers.Latencies(lines)),
     }

@@ -85,7 +85,7 @@ def test_all_ways_to_run_fastvithd_give_the_same_first_token(monkeypatch: pytest
 
 @pytest.mark.usefixtures("small_twins")
 @pytest.mark.parametrize("runs", ("eager", "twin"))
-def test_what_runs_is_folded_and_channels_last(runs: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_runs_is_fused_and_channels_last(runs: str, monkeypatch: pytest.MonkeyPatch) -> None:
     cast, given = first_token._cast, list[Any]()
 
     def spy(model: Any, dtype: torch.dtype) -> Any:
@@ -96,7 +96,7 @@ def test_what_runs_is_folded_and_channels_last(runs: str, monkeypatch: pytest.Mo
     run = small_pass(runs)
     (model,) = given
     if runs == "eager":
-        assert fastvit.form_of(model) == "folded"
+        assert fastvit.form_of(model) == "fused"
     else:  # as far as timm does it
         branched = [module for module in model.modules() if hasattr(module, "reparam_conv")]
         assert branched and all(module.reparam_conv is not None for module in branched)

@@ -39,7 +39,7 @@ app.command()(classify.main)
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An unfolded network for 64 x 64 with six classes, four of which have names; its answers depend on the picture."""
+    """An unfused network for 64 x 64 with six classes, four of which have names; its answers depend on the picture."""
     torch.manual_seed(0)
     model = fastvit.create_model("fastvit_t8", num_classes=6).eval()
     assert isinstance(model, fastvit.FastViT)
@@ -58,7 +58,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(comparison, "TIMING_SECONDS", 0)
-    monkeypatch.setattr(fastvit, "load", lambda source: copy.deepcopy(LOAD_ONCE(source)))  # it is folded in place
+    monkeypatch.setattr(fastvit, "load", lambda source: copy.deepcopy(LOAD_ONCE(source)))  # it is fused in place
 
     def invoke(*arguments: object, **options: object) -> Result:
         texts = [str(argument) for argument in arguments]
@@ -96,7 +96,7 @@ def lines(result: Result) -> list[dict]:
 # --- what it says ---
 
 
-@pytest.mark.parametrize("options", [[], ["--unfolded"], ["--batch-size", "2"]], ids=str)
+@pytest.mark.parametrize("options", [[], ["--unfused"], ["--batch-size", "2"]], ids=str)
 def test_its_answers_are_the_networks(run: Callable[..., Result], weights: Path, tmp_path: Path, options: list) -> None:
     paths = [draw(tmp_path / f"{seed}.png", seed) for seed in range(5)]
     answers = lines(run(*paths, "--json", "--top", 99, *options))
@@ -368,8 +368,8 @@ def test_a_network_without_numbers_is_no_answer(run: Callable[..., Result], weig
         (["--model", "missing.safetensors"], "missing.safetensors"),
         (["--model", "text.safetensors"], "text.safetensors"),
         (["--model", "text.pth"], "text.pth"),
-        (["--model", "folded.safetensors", "--compare"], "is folded already"),
-        (["--model", "folded.safetensors", "--unfolded"], "is folded already"),
+        (["--model", "fused.safetensors", "--compare"], "is fused already"),
+        (["--model", "fused.safetensors", "--unfused"], "is fused already"),
         (["--model", "headless.safetensors"], "has no classifier"),
         (["--model", "clip.safetensors"], "gives an embedding of 512 numbers"),
         (["--device", "abacus"], "abacus"),
@@ -378,7 +378,7 @@ def test_a_network_without_numbers_is_no_answer(run: Callable[..., Result], weig
         (["--engine", "onnxruntime", "--precision", "bfloat16"], "onnxruntime has no bfloat16"),
         (["--precision", "int8"], "--precision int8 needs pictures to calibrate with"),
         (["--engine", "openvino", "--device", "meta"], "--device meta: --engine openvino runs on the processor"),
-        (["--engine", "openvino", "--unfolded"], "are for torch in float32: leave out --engine"),
+        (["--engine", "openvino", "--unfused"], "are for torch in float32: leave out --engine"),
         (["--precision", "bfloat16", "--compare"], "are for torch in float32: leave out --engine"),
         (["--save", "out.txt"], "expected a name that ends in .png"),
         (["--save", "nowhere/out.png"], "there is no folder nowhere"),
@@ -392,8 +392,8 @@ def test_wrong_usage_is_one_line_and_status_2(
     (tmp_path / "folder.png").mkdir()
     for name in ("text.safetensors", "text.pth"):
         (tmp_path / name).write_text("hello")
-    if "folded.safetensors" in arguments:
-        fastvit.save(fastvit.reparameterize(fastvit.load(weights)), "folded.safetensors")
+    if "fused.safetensors" in arguments:
+        fastvit.save(fastvit.reparameterize(fastvit.load(weights)), "fused.safetensors")
     if "headless.safetensors" in arguments:
         fastvit.save(fastvit.create_model("fastvit_t8", num_classes=0), "headless.safetensors")
     if "clip.safetensors" in arguments:
@@ -411,7 +411,7 @@ def test_typers_own_complaints_are_status_2(run: Callable[..., Result], argument
     assert run(*arguments, *(["x.png"] if arguments else [])).exit_code == 2
 
 
-# --- folded against unfolded ---
+# --- fused against unfused ---
 
 
 def test_compare_measures_what_differs(run: Callable[..., Result], picture: Path, tmp_path: Path) -> None:
@@ -421,23 +421,23 @@ def test_compare_measures_what_differs(run: Callable[..., Result], picture: Path
     assert len(answers) == 2 and (found["pictures"], found["same_first_class"]) == (2, 2)
     assert 0 < found["largest_difference"] < 1e-4  # float32 rounds differently; 0 would mean the same network twice
     low, high = found["times_faster_quartiles"]
-    assert 0 < low <= found["times_faster"] <= high and found["folded_milliseconds"] > 0
+    assert 0 < low <= found["times_faster"] <= high and found["fused_milliseconds"] > 0
     text = run(picture, other, "--compare").stdout
     assert "same most likely class               2 of 2" in text and "times faster" in text
 
 
 def test_compare_sees_a_wrong_fold(run: Callable[..., Result], picture: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def wrong(model: fastvit.FastViT, inplace: bool = False) -> fastvit.FastViT:
-        folded = REPARAMETERIZE(model, inplace)
+        fused = REPARAMETERIZE(model, inplace)
         with torch.no_grad():
-            folded.head.fc.bias[:] = torch.eye(6)[5] * 20
-        return folded
+            fused.head.fc.bias[:] = torch.eye(6)[5] * 20
+        return fused
 
     monkeypatch.setattr(fastvit, "reparameterize", wrong)
-    answer, last = lines(run(picture, "--compare", "--json", "--unfolded"))
+    answer, last = lines(run(picture, "--compare", "--json", "--unfused"))
     assert answer["predictions"][0]["class"] != "class 5"  # else choose another
     assert last["comparison"]["same_first_class"] == 0 and last["comparison"]["largest_difference"] > 0.3
-    assert lines(run(picture, "--json"))[0]["predictions"][0]["class"] == "class 5"  # folded is what runs by default
+    assert lines(run(picture, "--json"))[0]["predictions"][0]["class"] == "class 5"  # fused is what runs by default
 
 
 # --- pictures ---

@@ -48,17 +48,17 @@ def file(model: FastViT, tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("names", ["fastvit", "timm", "apple"])
 @pytest.mark.parametrize("how", ["", "--fold", "--unfold"])
-@pytest.mark.parametrize("given", ["unfolded", "folded"])
+@pytest.mark.parametrize("given", ["unfused", "fused"])
 @torch.no_grad()
 def test_every_conversion_computes_the_same(
     names: str, how: str, given: str, model: FastViT, file: Path, tmp_path: Path
 ) -> None:
-    if given == "folded":
+    if given == "fused":
         save(reparameterize(model), file)
     out = tmp_path / "out.safetensors"
     report = converted(file, out, "--names", names, *([how] if how else []))
-    folded = "folded" if names == "fastvit" else "partial"
-    expected = {"": folded if given == "folded" else "unfolded", "--fold": folded, "--unfold": "unfolded"}[how]
+    fused = "fused" if names == "fastvit" else "partial"
+    expected = {"": fused if given == "fused" else "unfused", "--fold": fused, "--unfold": "unfused"}[how]
     again = load(out)
     assert form_of(again) == expected == report["out_form"] and report["form"] == given
     assert (report["names"], report["out_names"]) == ("fastvit", names)
@@ -148,7 +148,7 @@ def test_the_report_says_what_was_recognised(tmp_path: Path) -> None:
     lines = dict(line.split(maxsplit=1) for line in result.stdout.splitlines() if not line.startswith("its"))
     assert lines["network"] == "fastvithd"
     assert lines["names"] == "timm, under visual.trunk."
-    assert lines["form"].startswith("unfolded, ")
+    assert lines["form"].startswith("unfused, ")
     assert lines["tensors"].endswith("beside 1 that are not the encoder's")
     assert lines["difference"].startswith("0.0e+00")
 

@@ -88,7 +88,7 @@ def test_counts_equal_those_of_a_plain_loop(seed: int, folders: int, more: int, 
     assert counts.total.tolist() == [int((labels == folder).sum()) for folder in range(folders)]
 
 
-@pytest.mark.parametrize("folding", ["--reparameterized", "--unfolded"])
+@pytest.mark.parametrize("folding", ["--reparameterized", "--unfused"])
 def test_json_has_the_counts_of_folders_matched_by_name(model: Path, data: Path, folding: str) -> None:
     code, output = run(model, data, "--json", "--batch-size=3", folding)
     assert code == 0, output
@@ -241,7 +241,7 @@ def test_so_many_unreadable_pictures_are_left_out_and_listed(model: Path, data: 
 
 
 @pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # by timm's reader
-@pytest.mark.parametrize("options", [[], ["--unfolded", "--batch-size=5"]])
+@pytest.mark.parametrize("options", [[], ["--unfused", "--batch-size=5"]])
 def test_the_numbers_are_those_of_timms_validation(tmp_path: Path, options: list[str]) -> None:
     random = numpy.random.default_rng(1)
     network = fastvit.create_model("fastvit_t8", num_classes=12)
@@ -403,7 +403,7 @@ def test_errors_are_one_line(model: Path, data: Path, tmp_path: Path) -> None:
     assert f"{tmp_path}/nowhere: there is no such file" in error(
         model, data, "--precision=int8", f"--calibration={tmp_path}/nowhere"
     )
-    assert "are for torch in float32" in error(model, data, "--unfolded", "--engine=openvino")
+    assert "are for torch in float32" in error(model, data, "--unfused", "--engine=openvino")
     damaged = data / "val/cat/0.png"
     damaged.write_bytes(damaged.read_bytes()[:40])
     assert f"{damaged}: " in error(model, data)

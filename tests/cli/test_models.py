@@ -29,7 +29,7 @@ def rows(*arguments: str) -> list[dict[str, Any]]:
 def counted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Numbers as wide as the widest, without the seconds that counting takes."""
     network = command._network("fastvit_t8")
-    large = {"parameters": 321_780_000, "folded_parameters": 321_510_000, "folded_multiply_adds": 243_360_000_000}
+    large = {"parameters": 321_780_000, "fused_parameters": 321_510_000, "fused_multiply_adds": 243_360_000_000}
 
     def without_counting(name: str) -> dict[str, Any]:
         config = CONFIGS[name]
@@ -42,11 +42,11 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_network_comes_with_its_size_and_arithmetic() -> None:
     network, *checkpoints = rows("fastvit_t8")
     model = fastvit.create_model("fastvit_t8")
-    folded = fastvit.reparameterize(model.eval())
+    fused = fastvit.reparameterize(model.eval())
     assert network["kind"] == "network" and network["name"] == "fastvit_t8"
     assert network["parameters"] == sum(p.numel() for p in model.parameters())
-    assert network["folded_parameters"] == sum(p.numel() for p in folded.parameters())
-    assert network["folded_multiply_adds"] / 1e9 == pytest.approx(0.69, abs=0.01)  # timm's
+    assert network["fused_parameters"] == sum(p.numel() for p in fused.parameters())
+    assert network["fused_multiply_adds"] / 1e9 == pytest.approx(0.69, abs=0.01)  # timm's
     assert (network["depths"], network["widths"]) == ([2, 2, 4, 2], [48, 96, 192, 384])
     assert network["size"] == [256, 256]
     assert fastvit.Preprocess.from_cfg(network["preprocess"]) == CONFIGS["fastvit_t8"].preprocess
@@ -55,7 +55,7 @@ def test_a_network_comes_with_its_size_and_arithmetic() -> None:
 
 def test_the_arithmetic_is_that_of_the_variants_own_picture_size() -> None:
     """FastViTHD is the network of mci3: convolutions and linear layers 16 times, attention's products 256 times."""
-    mci3, hd = (rows(name)[0]["folded_multiply_adds"] for name in ("fastvit_mci3", "fastvithd"))
+    mci3, hd = (rows(name)[0]["fused_multiply_adds"] for name in ("fastvit_mci3", "fastvithd"))
     assert 16 * mci3 < hd < 17 * mci3
 
 
@@ -67,7 +67,7 @@ def test_a_checkpoint_comes_with_all_that_the_catalogue_knows() -> None:
         assert row.pop("hub_id") == checkpoint.repository
         assert fastvit.Preprocess.from_cfg(row.pop("preprocess")) == checkpoint.preprocess
         assert row["size"] == list(checkpoint.preprocess.size)
-        for key in ("variant", "tag", "revision", "format", "folded", "num_classes", "classes"):
+        for key in ("variant", "tag", "revision", "format", "fused", "num_classes", "classes"):
             assert row[key] == getattr(checkpoint, key), key
         for key in ("accuracy", "metric", "source", "license", "license_url"):
             assert row[key] == getattr(checkpoint, key), key
@@ -110,7 +110,7 @@ def test_both_tables_fit_80_columns_with_nothing_cut() -> None:
     for checkpoint in CHECKPOINTS.values():
         (line,) = (line for line in lines if line.startswith(f"{checkpoint.name} "))
         _, form, classes, size, accuracy, _, licence = line.split()
-        assert form == ("folded" if checkpoint.folded else "unfolded")
+        assert form == ("fused" if checkpoint.fused else "unfused")
         assert classes == f"{checkpoint.num_classes}{'-d' * (checkpoint.classes == 'embedding')}"
         assert int(size) == checkpoint.preprocess.size[0]
         assert float(accuracy) == pytest.approx(checkpoint.accuracy, abs=0.051)

@@ -1,11 +1,11 @@
-"""What the options --device, --engine and --unfolded make of a network."""
+"""What the options --device, --engine and --unfused make of a network."""
 
 import pytest
 import torch
 from helpers.small import small
 
 from fastvit.cli.options import device_for, runner
-from fastvit.models.reparam import foldables
+from fastvit.models.reparam import fusible_blocks
 
 
 def test_engines_of_the_processor_take_it_even_where_there_is_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -16,13 +16,13 @@ def test_engines_of_the_processor_take_it_even_where_there_is_a_gpu(monkeypatch:
         device_for("cuda", "openvino")
 
 
-@pytest.mark.parametrize("folded", [True, False])
-def test_in_torch_and_float32_it_is_the_network_itself_in_the_form_asked_for(folded: bool) -> None:
+@pytest.mark.parametrize("fused", [True, False])
+def test_in_torch_and_float32_it_is_the_network_itself_in_the_form_asked_for(fused: bool) -> None:
     network, images = small("fastvit_sa12"), torch.randn(2, 3, 64, 64)
     with torch.inference_mode():
         expected = network(images)
-        run = runner(network, "torch", "float32", folded=folded)
-        assert bool(foldables(run)) != folded
+        run = runner(network, "torch", "float32", fused=fused)
+        assert bool(fusible_blocks(run)) != fused
         torch.testing.assert_close(run(images), expected, rtol=1e-4, atol=1e-4)
 
 

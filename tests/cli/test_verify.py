@@ -23,18 +23,18 @@ def test_verify_proves_the_bundled_weights_on_a_photograph() -> None:
 def test_verify_draws_random_weights_for_a_network_that_has_none_and_says_so() -> None:
     status, shown, _ = run("verify", "fastvit_t12", "--image", str(PHOTOGRAPH))
     assert status == 0
-    assert "exact: folded and unfolded agree" in shown and "random" in shown.splitlines()[-1]
+    assert "exact: fused and unfused agree" in shown and "random" in shown.splitlines()[-1]
     assert max(map(len, shown.splitlines())) <= 80
 
 
 def test_verify_says_in_one_line_what_it_cannot_use(tmp_path: Path) -> None:
-    folded = tmp_path / "folded.safetensors"
-    fastvit.save(fastvit.create_model("fastvit_t8", reparameterized=True), folded)
+    fused = tmp_path / "fused.safetensors"
+    fastvit.save(fastvit.create_model("fastvit_t8", reparameterized=True), fused)
     text = tmp_path / "text.safetensors"
     text.write_text("no weights")
     for arguments, words in (
         (["fastvit_t9"], "did you mean fastvit_t8"),
-        ([str(folded)], "folded model"),
+        ([str(fused)], "fused model"),
         ([str(text)], "not a readable safetensors file"),
         ([str(tmp_path / "none.safetensors")], "no such weights file"),
         (["--image", str(text)], "not a picture"),

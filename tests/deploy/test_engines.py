@@ -68,7 +68,7 @@ def damage(model: nn.Module) -> None:
 
 @pytest.mark.parametrize("name", [name for name in SMALL if name != "fastvit_t8"])  # other tests have that one
 @pytest.mark.parametrize("runtime", RUNTIMES)
-def test_it_gives_what_the_unfolded_network_gives_at_any_size_and_batch(name: str, runtime: str) -> None:
+def test_it_gives_what_the_unfused_network_gives_at_any_size_and_batch(name: str, runtime: str) -> None:
     model = small(name)
     run = engine(model, runtime, threads=1)
     for shape in ((1, 3, 64, 64), (3, 3, 96, 40), (2, 3, 33, 67), (1, 3, 32, 32)):
@@ -165,10 +165,10 @@ def test_an_answer_is_not_overwritten_by_the_next() -> None:
     assert torch.equal(first, before)
 
 
-@pytest.mark.parametrize("form", ["unfolded", "folded", "bfloat16", "inference"])
+@pytest.mark.parametrize("form", ["unfused", "fused", "bfloat16", "inference"])
 def test_whatever_the_model_is_it_is_taken_and_left_alone(form: str) -> None:
     model = small("fastvit_sa12")
-    if form == "folded":
+    if form == "fused":
         model = reparameterize(model)
     if form == "bfloat16":
         model = model.bfloat16()

@@ -32,12 +32,13 @@ from fastvit.deploy.graph import as_onnx, as_openvino, traced
 from fastvit.deploy.lowering import lower
 from fastvit.deploy.openvino_runtime import core
 from fastvit.testing import randomize
+from fastvit.utils.extras import missing
 from fastvit.utils.staging import staged
 
 SUFFIXES = (".pt2", ".onnx", ".xml", ".mlpackage")
 TINY = replace(CONFIGS["fastvit_t8"], depths=(1, 1, 1, 1), width=8)
 WITH_ATTENTION = replace(CONFIGS["fastvit_mci0"], depths=(1, 1, 1, 1), width=8, preprocess=TINY.preprocess)
-WITH_EXECUTORCH = pytest.mark.skipif(not find_spec("executorch"), reason="needs executorch")
+WITH_EXECUTORCH = pytest.mark.skipif(bool(missing("executorch")), reason="needs executorch")
 
 
 def tiny(config: Config = TINY, **arguments: Any) -> FastViT:
@@ -117,7 +118,7 @@ def pixel_reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Report]
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize(("batch", "height", "width"), [(3, 47, 130), (1, 32, 32), (1, 200, 64)])
 @torch.no_grad()
-def test_a_file_answers_as_the_unfolded_network_at_any_size(
+def test_a_file_answers_as_the_unfused_network_at_any_size(
     suffix: str, batch: int, height: int, width: int, model: FastViT, reports: dict[str, Report]
 ) -> None:
     images = torch.randn(1 if suffix == ".mlpackage" else batch, 3, height, width)
@@ -147,7 +148,7 @@ def test_a_file_says_what_it_is(suffix: str, model: FastViT, reports: dict[str, 
     assert {key: said[key] for key in ("library", "variant", "form", "license", "outputs")} == {
         "library": f"fastvit {fastvit.__version__}",
         "variant": "tiny",
-        "form": "folded",
+        "form": "fused",
         "license": "some-licence",
         "outputs": "logits",
     }
@@ -224,7 +225,7 @@ class Words:
     transpose: tuple[str, ...]
     tokens: tuple[str, ...]  # what works on them
     transposes: int
-    folded_away: tuple[str, ...]
+    fused_away: tuple[str, ...]
 
 
 WORDS = {
@@ -390,7 +391,7 @@ def check_graph(graph: Graph, suffix: str, config: Config) -> None:
     count = Counter(node.op for node in graph.nodes)
     assert sum(count[word] for word in words.conv) == expected.convolutions
     assert count[words.gelu] == expected.gelus
-    assert not [word for word in words.folded_away if count[word]]
+    assert not [word for word in words.fused_away if count[word]]
     multiplications = [node for node in graph.nodes if node.op == words.gate and not set(node.outputs) & graph.whole]
     gates = [node for node in multiplications if words.sigmoid in makers(graph, node)]
     assert len(gates) == expected.gates
@@ -801,7 +802,7 @@ def test_a_name_alone_has_random_weights_and_features_have_no_classes(tmp_path: 
     result = run("fastvit_t8", tmp_path / "network.pt2", "--features", "--input-size", "32")
     assert result.exit_code == 0, result.output
     lines = [line.split(maxsplit=1) for line in result.stdout.splitlines()]
-    assert dict(lines)["network"] == "fastvit_t8, folded, random weights: there are none here"
+    assert dict(lines)["network"] == "fastvit_t8, fused, random weights: there are none here"
     assert dict(lines)["outputs"] == "features"
     assert sum(line[0] == "difference" for line in lines) == 2
     (given,) = run_file(tmp_path / "network.pt2", torch.randn(1, 3, 32, 32))

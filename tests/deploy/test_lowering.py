@@ -20,7 +20,7 @@ def outputs(model: nn.Module, images: Tensor) -> list[Tensor]:
 
 @pytest.mark.parametrize("name", SMALL)
 @pytest.mark.parametrize("arguments", [{}, {"num_classes": 0}, {"num_classes": 0, "global_pool": ""}])
-def test_it_computes_what_the_unfolded_network_does(name: str, arguments: dict[str, Any]) -> None:
+def test_it_computes_what_the_unfused_network_does(name: str, arguments: dict[str, Any]) -> None:
     model = small(name, **arguments).double()
     images = torch.randn(2, 3, 65, 100, dtype=torch.float64)
     for given, expected in zip(outputs(lower(model), images), outputs(model, images), strict=True):

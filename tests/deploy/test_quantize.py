@@ -82,13 +82,13 @@ def ratio(given: Tensor, expected: Tensor) -> float:
     return float((given - expected).square().sum() / (expected - expected.mean(0)).square().sum())
 
 
-def folded_layers(model: nn.Module) -> dict[str, nn.Module]:
+def fused_layers(model: nn.Module) -> dict[str, nn.Module]:
     """The layers that int8 is for: all but the first and those of the gates."""
-    folded = reparameterize(model)
-    gates = {name for name, module in folded.named_modules() if isinstance(module, SqueezeExcite)}
+    fused = reparameterize(model)
+    gates = {name for name, module in fused.named_modules() if isinstance(module, SqueezeExcite)}
     return {
         name: module
-        for name, module in folded.named_modules()
+        for name, module in fused.named_modules()
         if isinstance(module, nn.Conv2d | nn.Linear) and name.rpartition(".")[0] not in gates and "stem.0" not in name
     }
 
@@ -171,7 +171,7 @@ def test_all_layers_but_the_first_and_those_of_gates_are_in_int8_with_a_scale_fo
     _, _, scales_of, outputs = RUNTIMES[runtime]
     given = scales_of(graph)
     assert sorted((scales.size, weight.size) for weight, scales in given) == sorted(
-        (shape[0], math.prod(shape)) for layer in folded_layers(model).values() for shape in graph_shapes(layer)
+        (shape[0], math.prod(shape)) for layer in fused_layers(model).values() for shape in graph_shapes(layer)
     )
     largest = [np.abs(weight.astype(int)).reshape(len(weight), -1).max(1) for weight, _ in given]
     assert all(weight.dtype == np.int8 for weight, _ in given)
@@ -221,7 +221,7 @@ def test_what_is_kept_keeps_its_weights(keep: list[str], runtime: str) -> None:
     for weight, _ in scales_of(quantize(converted(runtime, "fastvit_mci0"), IMAGES, keep=keep, model=model)):
         sizes.remove(weight.size)
     blocks = tuple(f"{name}." for name in keep)
-    kept = [layer for name, layer in folded_layers(model).items() if f"{name}.".startswith(blocks)]
+    kept = [layer for name, layer in fused_layers(model).items() if f"{name}.".startswith(blocks)]
     assert kept and sorted(sizes) == sorted(math.prod(shape) for layer in kept for shape in graph_shapes(layer))
 
 
@@ -360,7 +360,7 @@ def test_an_input_is_rounded_to_256_steps_and_0_stays_0() -> None:
 @torch.no_grad()
 def test_the_report_foretells_the_noise_of_the_runtime(name: str) -> None:
     model = lively(name)
-    assert [layer.name for layer in report(name).layers] == list(folded_layers(model))
+    assert [layer.name for layer in report(name).layers] == list(fused_layers(model))
     measured = decibels(ratio(openvino_outputs(quantized("openvino", name), IMAGES), model(IMAGES)))
     assert decibels(report(name).whole) == pytest.approx(measured, abs=3)
     assert report(name).layers[-1].so_far == pytest.approx(report(name).whole, rel=0.01)  # both at the classifier's end
@@ -387,10 +387,10 @@ def test_the_layer_that_hurts_most_is_found_and_keeping_it_helps() -> None:
 def test_a_layers_noise_is_what_its_rounding_does_to_the_output() -> None:
     name = "stages.3.blocks.0.mixer.qkv"
     row = next(layer for layer in report("fastvit_mci0").layers if layer.name == name)
-    folded = reparameterize(lively("fastvit_mci0"))
-    exact, layer = folded(IMAGES).double(), folded.get_submodule(name)
+    fused = reparameterize(lively("fastvit_mci0"))
+    exact, layer = fused(IMAGES).double(), fused.get_submodule(name)
     layer.weight = nn.Parameter(round_weight(layer.weight))
-    given = folded(IMAGES).double()
+    given = fused(IMAGES).double()
     assert row.weight == pytest.approx(ratio(given, exact), rel=0.01)
     assert row.kind == "linear" and row.input > 0 and row.alone == row.weight + row.input
 
@@ -412,10 +412,10 @@ def test_the_report_leaves_the_model_as_it_was_and_takes_features_too() -> None:
     assert found.layers[0].name.endswith("stem.1.conv") and math.isfinite(found.whole)
 
 
-@pytest.mark.parametrize("folded", [False, True])
-def test_a_model_in_train_mode_is_refused(folded: bool) -> None:
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_model_in_train_mode_is_refused(fused: bool) -> None:
     model = small("fastvit_t8")
-    model = (reparameterize(model) if folded else model).train()
+    model = (reparameterize(model) if fused else model).train()
     with pytest.raises(ValueError, match="train mode"):
         layer_errors(model, IMAGES)
 

@@ -67,7 +67,7 @@ def data(tmp_path: Path) -> Path:
 
 
 def expected(model: Path, paths: list[Path], head: bool = False) -> torch.Tensor:
-    """(N, D) by the unfolded network, one picture at a time, of what timm's transform makes of it."""
+    """(N, D) by the unfused network, one picture at a time, of what timm's transform makes of it."""
     network = fastvit.load(model)
     transform = create_transform((3, 32, 32), is_training=False, interpolation="bicubic", crop_pct=1.0)
     found = []

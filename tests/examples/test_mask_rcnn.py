@@ -22,11 +22,11 @@ from fastvit.testing import randomize
 LEVELS = {"fastvit_t8": 4, "fastvit_sa12": 4, "fastvit_mci0": 4, "fastvithd": 5}
 
 
-def pyramid_of(name: str, form: str = "unfolded", **arguments: Any) -> Any:
-    """A small encoder's maps, with everything random; folded, they are the same function."""
+def pyramid_of(name: str, form: str = "unfused", **arguments: Any) -> Any:
+    """A small encoder's maps, with everything random; fused, they are the same function."""
     torch.manual_seed(1)
     encoder = randomize(fastvit.create_model(name, features_only=True, **arguments)).eval()
-    return fastvit.reparameterize(encoder) if form == "folded" else encoder
+    return fastvit.reparameterize(encoder) if form == "fused" else encoder
 
 
 @pytest.mark.usefixtures("small_variants")
@@ -50,7 +50,7 @@ def test_a_pyramid_of_some_stages_knows_their_scales() -> None:
 
 @pytest.mark.usefixtures("small_variants")
 @pytest.mark.parametrize("name", ("fastvit_t8", "fastvithd"))
-@pytest.mark.parametrize("form", ("unfolded", "folded"))
+@pytest.mark.parametrize("form", ("unfused", "fused"))
 def test_a_mask_rcnn_makes_a_training_step_and_finds(name: str, form: str) -> None:
     model = detector(pyramid_of(name, form), 96, channels=16).train()
     statistics = {key: value.clone() for key, value in model.named_buffers()}
@@ -64,7 +64,7 @@ def test_a_mask_rcnn_makes_a_training_step_and_finds(name: str, form: str) -> No
     for part in ("roi_heads.mask_predictor", "roi_heads.box_predictor"):
         assert all(key in moved for key in before if key.startswith(part)), part
     assert all(torch.equal(value, statistics[key]) for key, value in model.named_buffers())  # of the norms
-    assert any(isinstance(module, nn.BatchNorm2d) for module in model.modules()) == (form == "unfolded")
+    assert any(isinstance(module, nn.BatchNorm2d) for module in model.modules()) == (form == "unfused")
     model.roi_heads.score_thresh = mask_rcnn.SURE = 0.0
     try:
         (found,) = detect(model, [torch.rand(3, 120, 90)])
@@ -75,14 +75,14 @@ def test_a_mask_rcnn_makes_a_training_step_and_finds(name: str, form: str) -> No
 
 @pytest.mark.usefixtures("small_variants")
 @pytest.mark.parametrize("name", ("fastvit_t8", "fastvit_sa12", "fastvithd"))
-def test_a_folded_one_finds_the_same(name: str) -> None:
+def test_a_fused_one_finds_the_same(name: str) -> None:
     model = detector(pyramid_of(name), 96, channels=16).double().eval()
     model.roi_heads.score_thresh = 0.0
-    folded = fastvit.reparameterize(model)
-    assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
+    fused = fastvit.reparameterize(model)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in fused.modules())
     images = [torch.rand(3, 100, 80, dtype=torch.float64), torch.rand(3, 96, 120, dtype=torch.float64)]
     with torch.no_grad():
-        for one, other in zip(model(images), folded(images), strict=True):
+        for one, other in zip(model(images), fused(images), strict=True):
             assert len(one["boxes"]) == 20 and one["labels"].tolist() == other["labels"].tolist()
             for key in ("boxes", "scores", "masks"):
                 assert_near(other[key], one[key], 1e-6, key)
@@ -177,7 +177,7 @@ def test_what_was_found_is_counted() -> None:
     moved = answer((1, slice(0, 4)), (3, slice(6, 10)))
     moved["boxes"] = torch.full((2, 4), 0.25)
     assert mask_rcnn.measured([target, target], [sure, answer()], [moved, answer()]) == {
-        "shapes": 4, "found": 25.0, "wrong": 50.0, "folded_differs_by": 0.25
+        "shapes": 4, "found": 25.0, "wrong": 50.0, "fused_differs_by": 0.25
     }  # fmt: skip
     assert mask_rcnn.measured([target], [answer()], [answer()])["wrong"] == 0
 
@@ -195,14 +195,14 @@ def test_the_whole_of_it_in_miniature(
     monkeypatch.setattr(mask_rcnn, "detect", spy)
     arguments = [f"--out={tmp_path}", "--steps=20", "--batch-size=2", "--size=64", "--test-images=3", "--json"]
     assert mask_rcnn.main(arguments) == 0
-    assert norms == [True, False] * 2  # unfolded and folded, of two batches
+    assert norms == [True, False] * 2  # unfused and fused, of two batches
     results = json.loads(capsys.readouterr().out)
     assert results == json.loads((tmp_path / "results.json").read_text())
     losses = results["losses"]
     assert len(losses) == 20 and sum(losses[-3:]) < 0.6 * sum(losses[:3])
     held_out = Drawings(64, 3, HELD_OUT)
     assert results["shapes"] == sum(len(held_out[index][1]["labels"]) for index in range(3))
-    assert results["folded_differs_by"] < 1e-2
+    assert results["fused_differs_by"] < 1e-2
     with Image.open(tmp_path / "detections.png") as picture:
         assert picture.size == (1200, 900)
     assert {path.name for path in tmp_path.iterdir()} == {"detections.png", "results.json"}

@@ -143,9 +143,9 @@ def uninterrupted(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     return run
 
 
-def test_the_encoder_is_the_shipped_one_folded(data: Path, tmp_path: Path) -> None:
+def test_the_encoder_is_the_shipped_one_fused(data: Path, tmp_path: Path) -> None:
     run, shipped = run_of(data, tmp_path), fastvit.load(ENCODER)
-    assert fastvit.form_of(run.encoder) == "folded" and ENCODER == "fastvit_t8.cifar10"
+    assert fastvit.form_of(run.encoder) == "fused" and ENCODER == "fastvit_t8.cifar10"
     images = torch.rand(2, 3, 64, 64)
     with torch.no_grad():
         assert_near(run.encoder.tokens(images), shipped.tokens(images), 1e-4)

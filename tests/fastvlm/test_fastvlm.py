@@ -68,7 +68,7 @@ def lively(vlm: nn.Module) -> nn.Module:
 
 @pytest.fixture(scope="module")
 def theirs(request: pytest.FixtureRequest) -> Any:
-    """transformers' FastVLM around timm's network, folded as far as timm folds; the parameter unties the embeddings."""
+    """transformers' FastVLM around timm's network, fused as far as timm folds; the parameter unties the embeddings."""
     from transformers import FastVlmConfig, FastVlmForConditionalGeneration
 
     row = SMALL["fastvithd"]
@@ -180,7 +180,7 @@ def test_a_conversion_for_transformers_says_what_timms_tower_says(theirs: Any, c
     from fastvit import fastvlm
 
     ours = fastvlm.load(converted)
-    assert form_of(encoder_of(ours)) == "folded" and not ours.training
+    assert form_of(encoder_of(ours)) == "fused" and not ours.training
     assert not any("timm" in type(module).__module__ for module in ours.modules())
     assert_says_the_same(ours, theirs)
 
@@ -190,7 +190,7 @@ def test_apples_folder_says_what_timms_tower_says_and_none_of_its_code_runs(thei
     from fastvit import fastvlm
 
     ours = fastvlm.load(llava, image_token_id=IMAGE)
-    assert form_of(encoder_of(ours)) == "folded" and not ours.training
+    assert form_of(encoder_of(ours)) == "fused" and not ours.training
     assert encoder_of(ours).preprocess.size == (512, 512) and encoder_of(ours).preprocess.crop_mode == "border"
     assert ours.config.text_config.rope_parameters["rope_theta"] == 5000
     assert (ours.lm_head.weight is ours.get_input_embeddings().weight) == theirs.config.text_config.tie_word_embeddings
@@ -372,32 +372,32 @@ def test_what_was_saved_is_read_again_by_load_and_by_transformers(
         images = pictures(70, 130)
         assert_near(logits(again, images), logits(ours, images), 1e-5)
         assert encoder_of(again).preprocess == encoder_of(ours).preprocess
-        assert form_of(fastvlm.tower.network_of(encoder_of(again))) == "folded"
+        assert form_of(fastvlm.tower.network_of(encoder_of(again))) == "fused"
     tower = ours.model.vision_tower
     tower.save_pretrained(tmp_path / "tower")
     alone = AutoModel.from_pretrained(tmp_path / "tower")
     assert_near(alone(images).last_hidden_state, tower(images).last_hidden_state, 1e-5)
 
 
-def test_an_unfolded_one_is_saved_unfolded_and_one_whose_form_its_config_does_not_say_is_refused(
+def test_an_unfused_one_is_saved_unfused_and_one_whose_form_its_config_does_not_say_is_refused(
     tmp_path: Path,
 ) -> None:
     from fastvit import fastvlm
 
     ours = fastvlm.join(small("fastvithd"), language_model(), IMAGE)
-    ours.save_pretrained(tmp_path / "unfolded")
-    again = fastvlm.load(tmp_path / "unfolded")
-    assert form_of(encoder_of(again)) == "unfolded"
+    ours.save_pretrained(tmp_path / "unfused")
+    again = fastvlm.load(tmp_path / "unfused")
+    assert form_of(encoder_of(again)) == "unfused"
     images = pictures(70, 130)
     assert_near(logits(again, images), logits(ours, images), 1e-6)
 
     fastvit.reparameterize(ours, inplace=True)
-    with pytest.raises(ValueError, match=r"is folded and its config says unfolded: call .*update_config"):
-        ours.save_pretrained(tmp_path / "folded")
+    with pytest.raises(ValueError, match=r"is fused and its config says unfused: call .*update_config"):
+        ours.save_pretrained(tmp_path / "fused")
     ours.model.vision_tower.update_config()
-    ours.save_pretrained(tmp_path / "folded")
-    again = fastvlm.load(tmp_path / "folded")
-    assert form_of(encoder_of(again)) == "folded"
+    ours.save_pretrained(tmp_path / "fused")
+    again = fastvlm.load(tmp_path / "fused")
+    assert form_of(encoder_of(again)) == "fused"
     assert_near(logits(again, images), logits(ours, images), 1e-6)
 
 
@@ -515,12 +515,12 @@ def language_model(**changes: Any) -> Any:
 
 
 @pytest.mark.parametrize("name", SMALL)
-@pytest.mark.parametrize("form", ("unfolded", "folded"))
+@pytest.mark.parametrize("form", ("unfused", "fused"))
 def test_any_encoder_joins_any_language_model_without_a_copy(name: str, form: str) -> None:
     from fastvit import fastvlm
 
     encoder, words = small(name), language_model(tie_word_embeddings=name == "fastvit_t8")
-    if form == "folded":
+    if form == "fused":
         fastvit.reparameterize(encoder, inplace=True)
     ours = fastvlm.join(encoder, words, IMAGE)
     assert encoder_of(ours) is encoder and ours.lm_head is words.lm_head
@@ -537,14 +537,14 @@ def test_any_encoder_joins_any_language_model_without_a_copy(name: str, form: st
         assert_near(ours(**inputs, pixel_values=images).logits, words(inputs_embeds=embedded).logits, 1e-5)
 
 
-def test_a_half_folded_encoder_or_a_token_that_is_not_there_is_refused() -> None:
+def test_a_half_fused_encoder_or_a_token_that_is_not_there_is_refused() -> None:
     from fastvit import fastvlm
 
     with pytest.raises(ValueError, match="image_token_id is 120, expected one of the 120 tokens"):
         fastvlm.join(small("fastvithd"), language_model(), VOCABULARY)
     half = small("fastvithd")
     half.stages[0] = fastvit.reparameterize(half.stages[0])
-    with pytest.raises(ValueError, match="half-folded"):
+    with pytest.raises(ValueError, match="half-fused"):
         fastvlm.join(half, language_model(), IMAGE)
 
 

@@ -57,9 +57,9 @@ class Corpus:
 def corpus(folder: Path) -> Corpus:
     torch.manual_seed(0)
     model = fastvit.create_model("fastvit_t8", num_classes=4).eval()
-    folded = fastvit.reparameterize(model)
+    fused = fastvit.reparameterize(model)
     headers, pickles = [], []
-    for number, (one, names) in enumerate([(model, "fastvit"), (folded, "fastvit"), (folded, "apple")]):
+    for number, (one, names) in enumerate([(model, "fastvit"), (fused, "fastvit"), (fused, "apple")]):
         path = folder / f"{number}.safetensors"
         fastvit.save(one, path, names=names)
         content = path.read_bytes()
@@ -67,7 +67,7 @@ def corpus(folder: Path) -> Corpus:
         header = json.loads(content[8:end])
         header["__metadata__"] = dict(sorted(header["__metadata__"].items()))  # which safetensors writes in any order
         headers.append((header, content[end:]))
-    fastvit.save(folded, folder / "state.pt", names="timm")
+    fastvit.save(fused, folder / "state.pt", names="timm")
     state = torch.load(folder / "state.pt")
     first = "patch_embed.0.rbr_conv.0.conv.weight"
     few = {"head.weight": torch.ones(4, 16).T, first: torch.ones(8, 3, 3, 3), "tied": torch.nn.Parameter(torch.ones(2))}

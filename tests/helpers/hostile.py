@@ -24,7 +24,7 @@ TEXTS = [
     "x" * 5000,
     "state_dict",
 ]
-TEXTS += ["fastvit_t8", "folded", "avg", "catavgmax", "bicubic", "variant", "mean", "1" * 5000, "model", "big", "input"]
+TEXTS += ["fastvit_t8", "fused", "avg", "catavgmax", "bicubic", "variant", "mean", "1" * 5000, "model", "big", "input"]
 _STARTS = ("stem.0.conv.main.conv.weight", "stem.0.conv_kxk.0.conv.weight", "patch_embed.0.rbr_conv.0.conv.weight")
 NAMES = [*_STARTS, "a." + _STARTS[0], "a\nb." + _STARTS[1], "stem.0.conv.weight", "patch_embed.0.reparam_conv.weight"]
 NAMES += [f"stages.{n}.blocks.0.mlp.fc1.weight" for n in ("0", "9" * 50, "9" * 5000)]

@@ -50,8 +50,8 @@ _TABLE = {
         ("layer norm's weight and bias forgotten", "return weight, bias", "return weight**0, 0 * bias", HIDDEN),
     ],
     "affine._exact": [
-        ("folded in float32", "torch.float64", "torch.float32", HIDDEN),
-        ("folded in the model's own dtype", "torch.float64", "tensor.dtype", HIDDEN),
+        ("fused in float32", "torch.float64", "torch.float32", HIDDEN),
+        ("fused in the model's own dtype", "torch.float64", "tensor.dtype", HIDDEN),
     ],
     "affine._pad": [
         ("small kernels in a corner", "[(size - weight.shape[-1]) // 2] * 4", "[0, size - weight.shape[-1]] * 2", SEEN),
@@ -94,7 +94,7 @@ _TABLE = {
     "reparam.ScaledLinear.affine": [
         ("layer scale of attention forgotten", "self.scale * ", "", SEEN),
     ],
-    "reparam.fold_children": [
+    "reparam.fuse_children": [
         (
             "attention's norm left over",
             "(child, kinds)",

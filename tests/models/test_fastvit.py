@@ -34,9 +34,9 @@ def pair(request: pytest.FixtureRequest) -> tuple[str, FastViT, nn.Module]:
     return request.param, ours, theirs
 
 
-def folded_or_not(name: str, folded: bool) -> FastViT:
+def fused_or_not(name: str, fused: bool) -> FastViT:
     model = small(name)
-    return reparameterize(model, inplace=True) if folded else model
+    return reparameterize(model, inplace=True) if fused else model
 
 
 # The same network as timm's
@@ -49,7 +49,7 @@ def test_names_shapes_and_dtypes_are_one_to_one_with_timms(pair: tuple[str, Fast
     assert len(ours.state_dict()) == len(translated)
 
 
-# Millions of parameters, unfolded and folded as the references fold: timm 1.0.31 and its benchmark tables.
+# Millions of parameters, unfused and fused as the references fold: timm 1.0.31 and its benchmark tables.
 MILLIONS = {
     "fastvit_t8": (4.026, 3.996),
     "fastvit_t12": (7.554, 7.509),
@@ -65,7 +65,7 @@ MILLIONS = {
     "fastvit_mci4": (321.785, 321.570),
     "fastvithd": (125.236, 125.074),
 }
-# Tables of arXiv:2311.17049, arXiv:2508.20691 and arXiv:2412.13303 (section 3.2), which count folded networks.
+# Tables of arXiv:2311.17049, arXiv:2508.20691 and arXiv:2412.13303 (section 3.2), which count fused networks.
 PAPERS = {"fastvit_mci0": 11.4, "fastvit_mci1": 21.5, "fastvit_mci2": 35.7, "fastvit_mci3": 125.1, "fastvithd": 125.1}
 # Table 2 of arXiv:2303.14189.
 FIRST_PAPER = {
@@ -96,23 +96,23 @@ def test_parameters_are_as_many_as_published(pair: tuple[str, FastViT, nn.Module
     name, ours, theirs = pair
     assert parameters(ours) == parameters(theirs)
     with torch.device("meta"):
-        folded = reparameterize(FastViT(CONFIGS[name]).eval(), inplace=True)
-    as_theirs = parameters(folded) + kept_by_the_references(name)
+        fused = reparameterize(FastViT(CONFIGS[name]).eval(), inplace=True)
+    as_theirs = parameters(fused) + kept_by_the_references(name)
     assert (round(parameters(ours) / 1e6, 3), round(as_theirs / 1e6, 3)) == MILLIONS[name]
     if name in PAPERS:
         assert round(as_theirs / 1e6, 1) == PAPERS[name]
     if name in FIRST_PAPER:  # seems to leave out the final convolution, and to classify the last stage's channels
-        final = parameters(folded.final_conv) + parameters(folded.head)
+        final = parameters(fused.final_conv) + parameters(fused.head)
         paper = 1e6 * FIRST_PAPER[name]
-        assert parameters(folded) - final + 1000 * (CONFIGS[name].widths[-1] + 1) == pytest.approx(paper, rel=0.025)
+        assert parameters(fused) - final + 1000 * (CONFIGS[name].widths[-1] + 1) == pytest.approx(paper, rel=0.025)
 
 
 @pytest.mark.parametrize("name", ["fastvit_t8", "fastvit_sa12", "fastvit_mci0", "fastvithd"])
-def test_parameters_of_the_folded_network_are_timms_less_what_it_does_not_fold(name: str) -> None:
+def test_parameters_of_the_fused_network_are_timms_less_what_it_does_not_fold(name: str) -> None:
     with torch.device("meta"):
-        folded = reparameterize(FastViT(CONFIGS[name], 10).eval(), inplace=True)
+        fused = reparameterize(FastViT(CONFIGS[name], 10).eval(), inplace=True)
         theirs = timm.create_model(timms(name), num_classes=10, inference_mode=True)
-    assert parameters(folded) == parameters(theirs) - kept_by_the_references(name)
+    assert parameters(fused) == parameters(theirs) - kept_by_the_references(name)
 
 
 @torch.no_grad()
@@ -197,7 +197,7 @@ def test_the_initial_values_spread_as_timms_do() -> None:
 
 @pytest.mark.parametrize("name", ["fastvit_t8", "fastvit_mci0", "fastvithd"])
 def test_every_parameter_gets_a_gradient_from_the_start(name: str) -> None:
-    """With all blocks of the published depths and initial values; Apple released FastViTHD folded only."""
+    """With all blocks of the published depths and initial values; Apple released FastViTHD fused only."""
     model = FastViT(replace(CONFIGS[name], width=8), num_classes=42, drop_path_rate=0.1, drop_rate=0.1).train()
     logits = model(torch.randn(4, 3, *UNEVEN))
     assert logits.shape == (4, 42)
@@ -311,12 +311,12 @@ def test_the_images_of_a_batch_do_not_see_each_other(name: str) -> None:
 # Precision
 
 
-@pytest.mark.parametrize("folded", [False, True], ids=["unfolded", "folded"])
+@pytest.mark.parametrize("fused", [False, True], ids=["unfused", "fused"])
 @pytest.mark.parametrize(("dtype", "relative"), [(torch.bfloat16, 0.06), (torch.float16, 0.006)])
 @pytest.mark.parametrize("name", SMALL)
 @torch.no_grad()
-def test_half_precision_is_finite_and_near(name: str, dtype: torch.dtype, relative: float, folded: bool) -> None:
-    model = folded_or_not(name, folded)
+def test_half_precision_is_finite_and_near(name: str, dtype: torch.dtype, relative: float, fused: bool) -> None:
+    model = fused_or_not(name, fused)
     images = torch.randn(2, 3, *UNEVEN)
     expected, logits = model(images), model.to(dtype)(images.to(dtype))
     assert logits.dtype == dtype
@@ -361,11 +361,11 @@ def test_autocast_trains_in_bfloat16() -> None:
 # Memory format, kernels, compilers
 
 
-@pytest.mark.parametrize("folded", [False, True], ids=["unfolded", "folded"])
+@pytest.mark.parametrize("fused", [False, True], ids=["unfused", "fused"])
 @pytest.mark.parametrize("name", SMALL)
 @torch.no_grad()
-def test_channels_last_stays_so_from_layer_to_layer_and_changes_no_number(name: str, folded: bool) -> None:
-    model = folded_or_not(name, folded)
+def test_channels_last_stays_so_from_layer_to_layer_and_changes_no_number(name: str, fused: bool) -> None:
+    model = fused_or_not(name, fused)
     images = torch.randn(2, 3, 140, 199)
     expected = model(images)
     model = model.to(memory_format=torch.channels_last)
@@ -407,11 +407,11 @@ def test_attention_is_torchs_own_kernel_once_a_block_with_its_default_scale(
 
 
 @pytest.mark.parametrize(
-    ("name", "folded"), [("fastvithd", False), ("fastvithd", True), ("fastvit_mci0", True)], ids=str
+    ("name", "fused"), [("fastvithd", False), ("fastvithd", True), ("fastvit_mci0", True)], ids=str
 )
 @torch.no_grad()
-def test_the_whole_forward_compiles_as_one_graph(name: str, folded: bool) -> None:
-    model = folded_or_not(name, folded)
+def test_the_whole_forward_compiles_as_one_graph(name: str, fused: bool) -> None:
+    model = fused_or_not(name, fused)
     images = torch.randn(2, 3, *UNEVEN)
     torch.compiler.reset()
     assert_near(torch.compile(model, fullgraph=True, backend="eager")(images), model(images), 1e-6)
@@ -419,7 +419,7 @@ def test_the_whole_forward_compiles_as_one_graph(name: str, folded: bool) -> Non
 
 @torch.no_grad()
 def test_a_model_for_features_compiles_as_one_graph() -> None:
-    model = FeatureGetterNet(folded_or_not("fastvithd", folded=True), out_indices=(0, 3))
+    model = FeatureGetterNet(fused_or_not("fastvithd", fused=True), out_indices=(0, 3))
     images = torch.randn(2, 3, *UNEVEN)
     torch.compiler.reset()
     for map_, expected in zip(
@@ -445,12 +445,12 @@ def test_the_whole_training_step_compiles_as_one_graph(checkpointing: bool) -> N
         assert_near(buffer, expected, 1e-12, key)
 
 
-@pytest.mark.parametrize("folded", [False, True], ids=["unfolded", "folded"])
+@pytest.mark.parametrize("fused", [False, True], ids=["unfused", "fused"])
 @pytest.mark.parametrize("name", ["fastvit_t8", "fastvithd"])
 @torch.no_grad()
-def test_an_exported_program_takes_any_batch_height_and_width(name: str, folded: bool) -> None:
+def test_an_exported_program_takes_any_batch_height_and_width(name: str, fused: bool) -> None:
     """Beyond one stride, that is: torch.export takes a map of one row or column for a constant."""
-    model = folded_or_not(name, folded)
+    model = fused_or_not(name, fused)
     stride = 2 ** (len(model.config.depths) + 1)
     batch, height, width = (
         torch.export.Dim(name, min=low, max=4096)

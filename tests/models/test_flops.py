@@ -10,8 +10,8 @@ from helpers.small import equal, small
 from fastvit import CONFIGS, Config, FastViT, reparameterize
 from fastvit.models.flops import multiply_adds
 
-# Billions at 256 x 256, unfolded and folded: results/model_metadata-in1k.csv and the benchmarks of timm. Of the MCi
-# there is only the folded network's.
+# Billions at 256 x 256, unfused and fused: results/model_metadata-in1k.csv and the benchmarks of timm. Of the MCi
+# there is only the fused network's.
 TIMM = {
     "fastvit_t8": (0.70, 0.69),
     "fastvit_t12": (1.42, 1.39),
@@ -27,14 +27,14 @@ TIMM = {
 
 @pytest.mark.parametrize("name", TIMM)
 def test_it_is_what_timm_publishes(name: str) -> None:
-    """timm counts batch norms as well, which are up to 2 % of an unfolded network."""
+    """timm counts batch norms as well, which are up to 2 % of an unfused network."""
     with torch.device("meta"):
         model = FastViT(CONFIGS[name]).eval()
-    unfolded, folded = TIMM[name]
-    count, folded_count = multiply_adds(model, (256, 256)), multiply_adds(reparameterize(model), (256, 256))
-    assert folded_count / 1e9 == pytest.approx(folded, abs=0.01, rel=0.001)
-    assert unfolded is None or count / 1e9 == pytest.approx(unfolded, rel=0.02)
-    assert folded_count < count
+    unfused, fused = TIMM[name]
+    count, fused_count = multiply_adds(model, (256, 256)), multiply_adds(reparameterize(model), (256, 256))
+    assert fused_count / 1e9 == pytest.approx(fused, abs=0.01, rel=0.001)
+    assert unfused is None or count / 1e9 == pytest.approx(unfused, rel=0.02)
+    assert fused_count < count
 
 
 # One block a stage; the last of the second network attends, after a downsampling that squeezes and excites.
@@ -49,7 +49,7 @@ def mlp(width: int, hidden: int, positions: int) -> int:
 @pytest.mark.parametrize("config", [MIXING, ATTENDING], ids=["mixing", "attending"])
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (64, 96)])
 def test_it_is_the_count_by_hand(config: Config, height: int, width: int) -> None:
-    """The folded network: kernel x input channels of a group x output channels x positions."""
+    """The fused network: kernel x input channels of a group x output channels x positions."""
     first, second = height * width // 16, height * width // 64  # positions of the two stages
     expected = 27 * 32 * 4 * first + 9 * 32 * first + 32 * 32 * first  # stem
     expected += 9 * 32 * first + mlp(32, 96, first)

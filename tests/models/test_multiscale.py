@@ -135,13 +135,13 @@ def test_where_the_last_stage_is_left_out_the_grid_is_of_the_last_one_chosen_and
 def test_it_folds(name: str, pool: str) -> None:
     multi = MultiScaleEncoder(small(name), pool=pool, width=9)
     randomize(multi).double().eval()
-    folded = fastvit.reparameterize(multi)
+    fused = fastvit.reparameterize(multi)
     images = torch.randn(2, 3, 75, 98, dtype=torch.float64)
     with torch.no_grad():
-        assert_near(folded(images), multi(images), 1e-12)
-    assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
-    assert fastvit.form_of(folded.encoder) == "folded"
-    assert fastvit.form_of(multi.encoder) == "unfolded"
+        assert_near(fused(images), multi(images), 1e-12)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in fused.modules())
+    assert fastvit.form_of(fused.encoder) == "fused"
+    assert fastvit.form_of(multi.encoder) == "unfused"
 
 
 @pytest.mark.parametrize("suffix", [".onnx", ".pt2", ".xml", ".mlpackage"])

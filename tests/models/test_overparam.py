@@ -1,4 +1,4 @@
-"""Unfolding changes no output, and what comes out trains from where the folded model was.
+"""Unfolding changes no output, and what comes out trains from where the fused model was.
 
 Oracles: the model that was given, what hooks measure in the model that comes out, and the names of a new one.
 """
@@ -21,7 +21,7 @@ from fastvit import CONFIGS, FastViT, create_model, reparameterize
 from fastvit.models.overparam import overparameterize, with_norms
 from fastvit.models.reparam import (
     ConvNorm,
-    Foldable,
+    Fusible,
     NormLinear,
     PositionEncoding,
     RepConv,
@@ -29,7 +29,7 @@ from fastvit.models.reparam import (
     ScaledConv,
     ScaledLinear,
     SkipNorm,
-    foldables,
+    fusible_blocks,
 )
 from fastvit.testing import randomize
 
@@ -56,11 +56,11 @@ def small(name: str, **arguments: Any) -> FastViT:
     return model
 
 
-def folding(*kinds: type[Foldable], where: str = "") -> Form:
+def folding(*kinds: type[Fusible], where: str = "") -> Form:
     """Fold, in place, the blocks of these classes whose names hold certain words."""
 
     def some(model: FastViT) -> FastViT:
-        for name, block in foldables(model).items():
+        for name, block in fusible_blocks(model).items():
             if isinstance(block, kinds) and where in name:
                 model.set_submodule(name, block.fuse())
         return model
@@ -70,16 +70,16 @@ def folding(*kinds: type[Foldable], where: str = "") -> Form:
 
 partial = folding(RepConv, RepMixer, PositionEncoding)  # what Apple's and timm's code folds
 FORMS: dict[str, Form] = {
-    "the rest folded": folding(ConvNorm, ScaledConv, ScaledLinear, NormLinear),
-    "one block folded": folding(Foldable, where="stages.1.blocks.0.mlp.conv"),
-    "only qkv folded": folding(NormLinear),
-    "only proj folded": folding(ScaledLinear),
-    "unfolded": copy.deepcopy,
+    "the rest fused": folding(ConvNorm, ScaledConv, ScaledLinear, NormLinear),
+    "one block fused": folding(Fusible, where="stages.1.blocks.0.mlp.conv"),
+    "only qkv fused": folding(NormLinear),
+    "only proj fused": folding(ScaledLinear),
+    "unfused": copy.deepcopy,
 }
 
 
 def finetuned(model: FastViT, seed: int = 1) -> FastViT:
-    """Folded, and then every weight and bias another."""
+    """Fused, and then every weight and bias another."""
     return randomize(fold(model), seed)
 
 
@@ -98,16 +98,16 @@ def assert_finite(model: nn.Module) -> None:
 
 @torch.no_grad()
 def check(model: FastViT, tolerance: float, images: Tensor | None = None) -> FastViT:
-    """Unfolded, `model` computes what it did, and has the names and shapes of a new one."""
+    """Unfused, `model` computes what it did, and has the names and shapes of a new one."""
     dtype = next(model.parameters()).dtype
-    unfolded = overparameterize(model, images)
+    unfused = overparameterize(model, images)
     x = noise(2, model.in_chans, 64, 96, dtype=dtype, seed=2)
-    assert_near(unfolded(x), model(x), tolerance)
+    assert_near(unfused(x), model(x), tolerance)
     new = FastViT(model.config, model.num_classes, in_chans=model.in_chans, global_pool=model.global_pool)
     new = new.to(dtype)
-    shapes = [[(name, t.shape, t.dtype) for name, t in m.state_dict().items()] for m in (unfolded, new)]
+    shapes = [[(name, t.shape, t.dtype) for name, t in m.state_dict().items()] for m in (unfused, new)]
     assert shapes[0] == shapes[1]
-    return unfolded
+    return unfused
 
 
 # In eval mode
@@ -115,38 +115,38 @@ def check(model: FastViT, tolerance: float, images: Tensor | None = None) -> Fas
 
 @pytest.mark.parametrize("name", SMALL)
 @pytest.mark.parametrize("dtype", EXACT, ids=str)
-def test_unfolded_equals_folded(name: str, dtype: torch.dtype) -> None:
+def test_unfused_equals_fused(name: str, dtype: torch.dtype) -> None:
     check(fold(small(name).to(dtype)), EXACT[dtype], noise(9, 3, 64, 64))
 
 
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
-def test_unfolded_equals_what_was_folded_in_part(form: Form) -> None:
+def test_unfused_equals_what_was_fused_in_part(form: Form) -> None:
     check(form(small("fastvit_mci0").double()), 1e-10, noise(2, 3, 64, 64))
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_unfolded_equals_what_apple_and_timm_fold(name: str) -> None:
+def test_unfused_equals_what_apple_and_timm_fold(name: str) -> None:
     check(partial(small(name)), 1e-5, noise(2, 3, 64, 64))
 
 
 @pytest.mark.parametrize("name", SMALL)
 @pytest.mark.parametrize("dtype", EXACT, ids=str)
-def test_unfolded_equals_a_model_trained_after_folding(name: str, dtype: torch.dtype) -> None:
+def test_unfused_equals_a_model_trained_after_folding(name: str, dtype: torch.dtype) -> None:
     model = finetuned(small(name).to(dtype))
-    unfolded = check(model, EXACT[dtype], noise(2, 3, 64, 64))
+    unfused = check(model, EXACT[dtype], noise(2, 3, 64, 64))
     x = noise(2, 3, 64, 64, dtype=dtype)
     with torch.no_grad():
-        assert_near(reparameterize(unfolded)(x), model(x), EXACT[dtype])
+        assert_near(reparameterize(unfused)(x), model(x), EXACT[dtype])
 
 
 @pytest.mark.parametrize("name", PAIR)
-def test_a_bias_trained_after_folding_goes_into_a_projection_that_is_not_folded(name: str) -> None:
+def test_a_bias_trained_after_folding_goes_into_a_projection_that_is_not_fused(name: str) -> None:
     model = folding(NormLinear)(small(name).double())
     for module in model.modules():
         if isinstance(module, nn.Linear) and module.out_features == 3 * module.in_features:
             randomize(module, seed=1)
-    unfolded = check(model, 1e-10, noise(9, 3, 64, 64))
-    for name, parameter in unfolded.named_parameters():
+    unfused = check(model, 1e-10, noise(9, 3, 64, 64))
+    for name, parameter in unfused.named_parameters():
         if "proj" in name and name[-4:] != "bias":
             assert torch.equal(parameter, model.get_parameter(name))
 
@@ -167,7 +167,7 @@ def test_a_published_variant_unfolds(dtype: torch.dtype) -> None:
     check(reparameterize(model), EXACT[dtype], noise(4, 3, 64, 64))
 
 
-@pytest.mark.parametrize("form", [fold, partial], ids=["folded", "partial"])
+@pytest.mark.parametrize("form", [fold, partial], ids=["fused", "partial"])
 def test_the_trained_weights_unfold(form: Form) -> None:
     model = create_model("fastvit_t8.cifar10", pretrained=True)
     assert isinstance(model, FastViT)
@@ -184,14 +184,14 @@ def test_a_model_at_its_initial_values_unfolds(name: str) -> None:
 @pytest.mark.parametrize("name", PAIR)
 def test_folding_gives_back_the_parameters(name: str) -> None:
     for dtype, tolerance in EXACT.items():
-        folded = fold(small(name).to(dtype))
-        again = reparameterize(overparameterize(folded, noise(9, 3, 64, 64))).state_dict()
-        for key, tensor in folded.state_dict().items():
+        fused = fold(small(name).to(dtype))
+        again = reparameterize(overparameterize(fused, noise(9, 3, 64, 64))).state_dict()
+        for key, tensor in fused.state_dict().items():
             assert_near(again[key], tensor, tolerance, key)
 
 
 @pytest.mark.parametrize("name", PAIR)
-def test_unfolded_stays_as_it_is(name: str) -> None:
+def test_unfused_stays_as_it_is(name: str) -> None:
     model = small(name)
     assert equal(overparameterize(model), model)
     once = overparameterize(reparameterize(model))
@@ -200,10 +200,10 @@ def test_unfolded_stays_as_it_is(name: str) -> None:
 
 def test_of_blocks_that_are_there_only_the_norms_change() -> None:
     model = partial(small("fastvit_sa12").double())
-    unfolded = overparameterize(model)
-    assert foldables(model)
-    for name, block in foldables(model).items():
-        again = unfolded.get_submodule(name)
+    unfused = overparameterize(model)
+    assert fusible_blocks(model)
+    for name, block in fusible_blocks(model).items():
+        again = unfused.get_submodule(name)
         norms = {f"{key}." for key, module in block.named_modules() if isinstance(module, nn.BatchNorm2d)}
         for key, tensor in block.state_dict().items():
             if not key.startswith(tuple(norms)):
@@ -215,12 +215,12 @@ def test_of_blocks_that_are_there_only_the_norms_change() -> None:
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 def test_half_precision_is_as_near_as_it_can_be(dtype: torch.dtype) -> None:
     model = fold(small("fastvit_sa12")).to(dtype)
-    unfolded = overparameterize(model)
-    assert {t.dtype for t in unfolded.state_dict().values()} == {dtype, torch.int64}
+    unfused = overparameterize(model)
+    assert {t.dtype for t in unfused.state_dict().values()} == {dtype, torch.int64}
     x = noise(4, 3, 64, 64, dtype=torch.float64)
     with torch.no_grad():
         error = 30 * torch.finfo(dtype).eps
-        assert_near(copy.deepcopy(unfolded).double()(x), copy.deepcopy(model).double()(x), error)
+        assert_near(copy.deepcopy(unfused).double()(x), copy.deepcopy(model).double()(x), error)
 
 
 # The branches
@@ -271,7 +271,7 @@ def test_weights_before_a_norm_or_a_scale_are_of_one_size(name: str) -> None:
             assert_near(size, torch.full_like(size, 0.1), 1e-12)
 
 
-def tap(branch: Foldable) -> Tensor:
+def tap(branch: Fusible) -> Tensor:
     """(out, in) the middle of a branch's kernel."""
     weight = branch.fuse().weight
     return weight[:, :, weight.shape[-1] // 2, weight.shape[-1] // 2].detach()
@@ -279,9 +279,9 @@ def tap(branch: Foldable) -> Tensor:
 
 @pytest.mark.parametrize("name", PAIR)
 def test_branches_share_equally(name: str) -> None:
-    folded = fold(small(name).double())
-    model = overparameterize(folded)
-    for key, block in foldables(model).items():
+    fused = fold(small(name).double())
+    model = overparameterize(fused)
+    for key, block in fusible_blocks(model).items():
         rep = block.mixer if isinstance(block, RepMixer) else block
         if isinstance(rep, RepConv):
             branches = dict(rep.named_children())
@@ -304,7 +304,7 @@ def test_branches_share_equally(name: str) -> None:
 @pytest.mark.parametrize("name", PAIR)
 def test_norms_before_attention_standardise(name: str) -> None:
     model = overparameterize(fold(small(name)))
-    for block in foldables(model).values():
+    for block in fusible_blocks(model).values():
         if isinstance(block, NormLinear):
             assert_near(block.norm.weight, torch.ones_like(block.norm.weight), 1e-6)
 
@@ -319,23 +319,23 @@ def trained_on(model: FastViT, images: Tensor) -> Tensor:
 
 @torch.no_grad()
 @pytest.mark.parametrize("name", SMALL)
-@pytest.mark.parametrize("trained", [fold, finetuned, partial], ids=["folded", "trained after folding", "in part"])
+@pytest.mark.parametrize("trained", [fold, finetuned, partial], ids=["fused", "trained after folding", "in part"])
 def test_train_mode_on_the_same_images_is_eval_mode(name: str, trained: Form) -> None:
-    folded, images = trained(small(name)), noise(17, 3, 64, 64)
-    assert_near(trained_on(overparameterize(folded, images), images), folded(images), 1e-4)
+    fused, images = trained(small(name)), noise(17, 3, 64, 64)
+    assert_near(trained_on(overparameterize(fused, images), images), fused(images), 1e-4)
 
 
 @torch.no_grad()
 def test_train_mode_on_other_images_differs_by_the_noise_of_a_batch() -> None:
-    folded = fold(small("fastvit_sa12"))
-    model = overparameterize(folded, noise(256, 3, 32, 32, seed=1))
+    fused = fold(small("fastvit_sa12"))
+    model = overparameterize(fused, noise(256, 3, 32, 32, seed=1))
 
     def apart(batch: int) -> float:
         """Root mean square over several batches, relative to the outputs' spread."""
         errors, outputs = [], []
         for seed in range(4):
             images = noise(batch, 3, 32, 32, seed=10 + seed)
-            outputs.append(folded(images))
+            outputs.append(fused(images))
             errors.append((trained_on(model, images) - outputs[-1]).square().mean())
         return float((torch.stack(errors).mean() / torch.cat(outputs).square().mean()).sqrt())
 
@@ -346,12 +346,12 @@ def test_train_mode_on_other_images_differs_by_the_noise_of_a_batch() -> None:
 
 def test_train_mode_needs_the_right_images() -> None:
     """What the docstring warns of."""
-    folded = fold(small("fastvit_t8"))
+    fused = fold(small("fastvit_t8"))
     images = 3 + noise(16, 3, 64, 64)
     with torch.no_grad():
-        expected = folded(images)
-        wrong = (trained_on(overparameterize(folded), images) - expected).square().mean()
-        right = (trained_on(overparameterize(folded, images), images) - expected).square().mean()
+        expected = fused(images)
+        wrong = (trained_on(overparameterize(fused), images) - expected).square().mean()
+        right = (trained_on(overparameterize(fused, images), images) - expected).square().mean()
     assert right < 1e-6 * wrong
 
 
@@ -389,23 +389,23 @@ def test_one_step_moves_every_branch(name: str, optimizer: Any, form: Form) -> N
 @torch.no_grad()
 @pytest.mark.parametrize("name", PAIR)
 def test_dead_channels_do_no_harm(name: str) -> None:
-    folded = fold(small(name))
-    for key, parameter in folded.named_parameters():
+    fused = fold(small(name))
+    for key, parameter in fused.named_parameters():
         if parameter.ndim > 1 and not any(word in key for word in ("fc1", "head", "qkv")):
             parameter[0] = 0
         if "qkv.weight" in key:
             parameter[:, 0] = 0
             parameter[-1] = 0
         if "qkv.bias" in key:
-            weight = folded.get_parameter(key.replace("bias", "weight"))
+            weight = fused.get_parameter(key.replace("bias", "weight"))
             parameter.copy_(weight @ noise(weight.shape[1]))
         if key.endswith("mixer.weight"):
             parameter[1:3] = 0
             parameter[1, :, 1, 1] = 1  # the identity: nothing beside the skip connection
     images = noise(9, 3, 64, 64)
-    model = check(folded, 1e-5, images)
+    model = check(fused, 1e-5, images)
     assert_finite(model)
-    assert_near(trained_on(model, images), folded(images), 1e-4)
+    assert_near(trained_on(model, images), fused(images), 1e-4)
 
 
 @pytest.mark.parametrize("name", PAIR)
@@ -419,10 +419,10 @@ def test_constant_images_do_no_harm(name: str, value: float) -> None:
 
 @torch.no_grad()
 def test_a_channel_whose_output_is_constant_does_no_harm() -> None:
-    folded = fold(small("fastvit_t8"))
-    folded.stem[1].conv.weight[0], folded.stem[1].conv.bias[0] = 0, 0.37  # the next layer sees a constant there
-    folded.stem[2].conv.weight[0], folded.stem[2].conv.weight[0, 0] = 0, 0.1
-    assert_finite(check(folded, 1e-5, noise(9, 3, 64, 64)))
+    fused = fold(small("fastvit_t8"))
+    fused.stem[1].conv.weight[0], fused.stem[1].conv.bias[0] = 0, 0.37  # the next layer sees a constant there
+    fused.stem[2].conv.weight[0], fused.stem[2].conv.weight[0, 0] = 0, 0.1
+    assert_finite(check(fused, 1e-5, noise(9, 3, 64, 64)))
 
 
 @pytest.mark.parametrize("name", PAIR)
@@ -459,11 +459,11 @@ def test_a_channel_that_the_norm_before_attention_had_switched_off_comes_back(na
     for key, parameter in model.named_parameters():
         if key.endswith("qkv.norm.weight"):
             parameter[3], parameter[5] = 0, 1e-12  # their shifts still count
-    folded = reparameterize(model)
-    unfolded = check(folded, EXACT[dtype])
-    assert all(parameter.isfinite().all() for parameter in unfolded.parameters())
+    fused = reparameterize(model)
+    unfused = check(fused, EXACT[dtype])
+    assert all(parameter.isfinite().all() for parameter in unfused.parameters())
     images = noise(2, 3, 64, 64, dtype=dtype)
-    assert_near(with_norms(folded)(images), folded(images), EXACT[dtype])
+    assert_near(with_norms(fused)(images), fused(images), EXACT[dtype])
 
 
 # What is kept
@@ -472,13 +472,13 @@ def test_a_channel_that_the_norm_before_attention_had_switched_off_comes_back(na
 def test_the_argument_is_untouched() -> None:
     model = fold(small("fastvit_mci0")).train()
     state, modules = snapshot(model), list(map(id, model.modules()))
-    unfolded = overparameterize(model)
+    unfused = overparameterize(model)
     with torch.no_grad():
-        for parameter in unfolded.parameters():
+        for parameter in unfused.parameters():
             parameter.zero_()
     assert same(model.state_dict(), state) and list(map(id, model.modules())) == modules
     assert all(module.training for module in model.modules())
-    assert not any(module._forward_pre_hooks for module in [*model.modules(), *unfolded.modules()])
+    assert not any(module._forward_pre_hooks for module in [*model.modules(), *unfused.modules()])
 
 
 def test_no_global_random_number_is_drawn_and_the_result_is_the_same_every_time() -> None:
@@ -492,21 +492,21 @@ def test_no_global_random_number_is_drawn_and_the_result_is_the_same_every_time(
 
 @pytest.mark.parametrize("training", [False, True])
 def test_the_mode_is_kept_and_does_not_matter(training: bool) -> None:
-    folded = fold(small("fastvit_sa12", drop_path_rate=0.5, drop_rate=0.5))
-    unfolded = overparameterize(folded.train(training))
-    assert {module.training for module in unfolded.modules()} == {training}
-    assert equal(unfolded, overparameterize(folded.eval()))
+    fused = fold(small("fastvit_sa12", drop_path_rate=0.5, drop_rate=0.5))
+    unfused = overparameterize(fused.train(training))
+    assert {module.training for module in unfused.modules()} == {training}
+    assert equal(unfused, overparameterize(fused.eval()))
 
 
 def test_everything_else_of_the_model_is_kept() -> None:
     model = fold(small("fastvit_sa12", num_classes=7, drop_path_rate=0.4, drop_rate=0.3, global_pool="max"))
     model.pretrained_cfg["architecture"] = "fastvit_sa12"
     model.set_grad_checkpointing()
-    unfolded = overparameterize(model)
-    assert unfolded.pretrained_cfg == model.pretrained_cfg and unfolded.pretrained_cfg is not model.pretrained_cfg
-    assert (unfolded.num_classes, unfolded.global_pool, unfolded.head.drop.p) == (7, "max", 0.3)
-    assert unfolded.stages[3].blocks[1].drop_path.rate == 0.4 and unfolded.stages[0].grad_checkpointing
-    assert equal(unfolded.head, model.head)
+    unfused = overparameterize(model)
+    assert unfused.pretrained_cfg == model.pretrained_cfg and unfused.pretrained_cfg is not model.pretrained_cfg
+    assert (unfused.num_classes, unfused.global_pool, unfused.head.drop.p) == (7, "max", 0.3)
+    assert unfused.stages[3].blocks[1].drop_path.rate == 0.4 and unfused.stages[0].grad_checkpointing
+    assert equal(unfused.head, model.head)
 
 
 @pytest.mark.parametrize("arguments", [{"in_chans": 4}, {"in_chans": 1}, {"num_classes": 0}, {"num_classes": 3}])
@@ -521,12 +521,12 @@ def test_without_pooling() -> None:
 @torch.no_grad()
 def test_a_pruned_model_unfolds_what_it_has_left() -> None:
     model, x = small("fastvit_sa12"), noise(2, 3, 64, 64)
-    folded = reparameterize(model)
-    for pruned in (model, folded):
+    fused = reparameterize(model)
+    for pruned in (model, fused):
         pruned.prune_intermediate_layers(2)
-    unfolded = overparameterize(folded)
-    assert list(unfolded.state_dict()) == list(model.state_dict())
-    assert_near(unfolded(x), folded(x), 1e-5)
+    unfused = overparameterize(fused)
+    assert list(unfused.state_dict()) == list(model.state_dict())
+    assert_near(unfused(x), fused(x), 1e-5)
 
 
 @pytest.mark.parametrize("form", [fold, partial])
@@ -536,8 +536,8 @@ def test_frozen_layers_become_frozen_blocks(form: Form) -> None:
     model.stages[3].blocks.requires_grad_(False)
     for name, parameter in model.stages[0].named_parameters():
         parameter.requires_grad_(name.endswith("bias"))
-    unfolded = overparameterize(model)
-    for name, parameter in unfolded.named_parameters():
+    unfused = overparameterize(model)
+    for name, parameter in unfused.named_parameters():
         frozen = name.startswith(("stem.", "stages.3.blocks."))
         if ".fc1." not in name and (not name.startswith("stages.0.") or form is fold):
             assert parameter.requires_grad != frozen, name
@@ -545,13 +545,13 @@ def test_frozen_layers_become_frozen_blocks(form: Form) -> None:
 
 def test_hooks_of_a_layer_fire_on_its_block() -> None:
     model, seen = fold(small("fastvit_sa12")), []
-    unfolded_first = overparameterize(model)
+    unfused_first = overparameterize(model)
     model.stages[3].blocks[0].mixer.qkv.register_forward_hook(lambda module, *rest: seen.append(type(module)))
-    unfolded = overparameterize(model)
+    unfused = overparameterize(model)
     seen.clear()
-    unfolded(noise(1, 3, 32, 32))
+    unfused(noise(1, 3, 32, 32))
     assert seen == [NormLinear]
-    unfolded_first(noise(1, 3, 32, 32))
+    unfused_first(noise(1, 3, 32, 32))
     assert seen == [NormLinear]
 
 
@@ -618,7 +618,7 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("form", [fold, copy.deepcopy], ids=["folded", "unfolded"])
+@pytest.mark.parametrize("form", [fold, copy.deepcopy], ids=["fused", "unfused"])
 @pytest.mark.parametrize("words", BAD)
 def test_bad_images_are_refused_in_one_line(words: str, form: Form) -> None:
     with pytest.raises(ValueError) as caught:
@@ -642,14 +642,14 @@ def test_other_things_are_refused_in_one_line(function: Callable[[Any], FastViT]
 
 @torch.no_grad()
 @pytest.mark.parametrize("name", SMALL)
-@pytest.mark.parametrize("trained", [fold, finetuned], ids=["folded", "trained after folding"])
+@pytest.mark.parametrize("trained", [fold, finetuned], ids=["fused", "trained after folding"])
 def test_with_norms_is_the_partial_form(name: str, trained: Form) -> None:
-    folded, x = trained(small(name)), noise(2, 3, 64, 64)
-    state, model = snapshot(folded), with_norms(folded)
+    fused, x = trained(small(name)), noise(2, 3, 64, 64)
+    state, model = snapshot(fused), with_norms(fused)
     expected = partial(small(name)).state_dict()
     assert [(k, t.shape) for k, t in model.state_dict().items()] == [(k, t.shape) for k, t in expected.items()]
-    assert_near(model(x), folded(x), 1e-5)
-    assert same(folded.state_dict(), state)
+    assert_near(model(x), fused(x), 1e-5)
+    assert same(fused.state_dict(), state)
     if trained is fold:
         again = reparameterize(model).state_dict()
         for key, tensor in state.items():
@@ -659,21 +659,21 @@ def test_with_norms_is_the_partial_form(name: str, trained: Form) -> None:
 @pytest.mark.parametrize("name", SMALL)
 def test_with_norms_is_neutral(name: str) -> None:
     """Kernels stay as they were, bit for bit; norms divide by one, and scales are one."""
-    folded = fold(small(name))
-    model = with_norms(folded)
-    blocks = foldables(model)
+    fused = fold(small(name))
+    model = with_norms(fused)
+    blocks = fusible_blocks(model)
     assert {type(block) for block in blocks.values()} <= {ConvNorm, ScaledConv, ScaledLinear, NormLinear}
     for key, block in blocks.items():
         inner = block.conv if isinstance(block, ConvNorm | ScaledConv) else block.linear
-        assert_near(inner.weight, folded.get_parameter(f"{key}.weight"), 1e-7)
+        assert_near(inner.weight, fused.get_parameter(f"{key}.weight"), 1e-7)
         one = block.scale if isinstance(block, ScaledConv | ScaledLinear) else block.norm.weight
         assert_near(one, torch.ones_like(one), 1e-7)
         if isinstance(block, ConvNorm) or (isinstance(block, NormLinear) and isinstance(block.norm, nn.BatchNorm2d)):
             assert not block.norm.running_mean.any()
             assert_near(block.norm.running_var, torch.full_like(block.norm.running_var, 1 - 1e-5), 1e-7)
     for key, tensor in model.state_dict().items():
-        if key in folded.state_dict():
-            assert torch.equal(tensor, folded.state_dict()[key])
+        if key in fused.state_dict():
+            assert torch.equal(tensor, fused.state_dict()[key])
 
 
 @pytest.mark.parametrize("name", PAIR)

@@ -1,6 +1,6 @@
 """Folding changes no output: every block, every variant, and whatever a user may have done to the model before.
 
-Oracles: the unfolded forward in float64, the measured impulse response, and timm's models. Nothing is left at its
+Oracles: the unfused forward in float64, the measured impulse response, and timm's models. Nothing is left at its
 initial value, where most mistakes are invisible; `mutations.py` plants some and sees them caught by the checks here.
 """
 
@@ -23,7 +23,7 @@ from fastvit import CONFIGS, Config, FastViT, reparameterize
 from fastvit.models.affine import ScaleShift
 from fastvit.models.reparam import (
     ConvNorm,
-    Foldable,
+    Fusible,
     NormLinear,
     PositionEncoding,
     RepConv,
@@ -31,7 +31,7 @@ from fastvit.models.reparam import (
     ScaledConv,
     ScaledLinear,
     SkipNorm,
-    foldables,
+    fusible_blocks,
 )
 from fastvit.testing import randomize
 
@@ -51,7 +51,7 @@ CHANNELS = [(4, 6, 1), (4, 6, 2), (4, 4, 4), (3, 6, 3)]
 SAME = [(4, 4, 1), (4, 4, 2), (4, 4, 4)]
 
 # Blocks of each foldable class; the first argument is the number of channels that go in.
-CASES: dict[type[Foldable], list[Callable[[], Foldable]]] = {
+CASES: dict[type[Fusible], list[Callable[[], Fusible]]] = {
     ConvNorm: [
         partial(ConvNorm, i, o, kernel, stride, groups)
         for i, o, groups in CHANNELS
@@ -83,12 +83,12 @@ ALL_CASES = [case for cases in CASES.values() for case in cases]
 MAPS = [(1, 1), (2, 3), (5, 4), (8, 11)]  # most of them smaller than the largest kernel
 
 
-def case_name(case: partial[Foldable]) -> str:
+def case_name(case: partial[Fusible]) -> str:
     words = [getattr(word, "__name__", str(word)) for word in case.args]
     return f"{case.func.__name__}({', '.join([*words, *(f'{name}={word}' for name, word in case.keywords.items())])})"
 
 
-def build(case: Callable[[], Foldable]) -> Foldable:
+def build(case: Callable[[], Fusible]) -> Fusible:
     return randomize(case().double()).eval()
 
 
@@ -123,25 +123,25 @@ def assert_equal(given: Tensor, expected: Tensor, tolerance: float) -> None:
 
 
 @torch.no_grad()
-def check_block(case: Callable[[], Foldable]) -> None:
-    """The folded block computes what the block does, to 1e-10 in float64, on maps of many sizes."""
+def check_block(case: Callable[[], Fusible]) -> None:
+    """The fused block computes what the block does, to 1e-10 in float64, on maps of many sizes."""
     block, channels = build(case), case.args[0]
     tokens, maps = [(N, channels) for N in (1, 7)], [(channels, *size) for size in MAPS]
     inputs = [noise(2, *shape) for shape in (tokens if isinstance(block, LINEAR) else maps)]
     expected = [block(x) for x in inputs]
-    folded = block.fuse()
+    fused = block.fuse()
     for x, y in zip(inputs, expected, strict=True):
-        assert_equal(folded(x), y, 1e-10)
+        assert_equal(fused(x), y, 1e-10)
 
 
 @torch.no_grad()
-def check_kernel(case: Callable[[], Foldable]) -> None:
-    """The folded kernel is the block's measured response to impulses, its bias the response to zero."""
+def check_kernel(case: Callable[[], Fusible]) -> None:
+    """The fused kernel is the block's measured response to impulses, its bias the response to zero."""
     block = build(case)
     weight, bias = (unit_response if isinstance(block, LINEAR) else impulse_response)(block, case.args[0])
-    folded = block.fuse()
-    assert_equal(dense(folded), weight, 1e-10)
-    assert_equal(folded.bias, bias, 1e-10)
+    fused = block.fuse()
+    assert_equal(dense(fused), weight, 1e-10)
+    assert_equal(fused.bias, bias, 1e-10)
 
 
 def unit_response(block: nn.Module, channels: int) -> tuple[Tensor, Tensor]:
@@ -180,33 +180,33 @@ def dense(layer: nn.Conv2d | nn.Linear) -> Tensor:
 
 @torch.no_grad()
 def check_model(model: FastViT, tolerance: float) -> None:
-    """Folded in place, the model computes what it did, and nothing is left to fold."""
+    """Fused in place, the model computes what it did, and nothing is left to fold."""
     x = noise(1, model.in_chans, 64, 96, dtype=next(model.parameters()).dtype)
     expected = model(x)
-    folded = reparameterize(model, inplace=True)
-    check_nothing_left(folded)
-    assert_equal(folded(x), expected, tolerance)
+    fused = reparameterize(model, inplace=True)
+    check_nothing_left(fused)
+    assert_equal(fused(x), expected, tolerance)
 
 
-def check_nothing_left(folded: nn.Module) -> None:
+def check_nothing_left(fused: nn.Module) -> None:
     """No branch, no batch norm with its statistics, no layer scale."""
-    for module in folded.modules():
-        assert not isinstance(module, Foldable | nn.modules.batchnorm._BatchNorm | ScaleShift)
-    for name, tensor in folded.state_dict().items():
+    for module in fused.modules():
+        assert not isinstance(module, Fusible | nn.modules.batchnorm._BatchNorm | ScaleShift)
+    for name, tensor in fused.state_dict().items():
         assert "running_" not in name and "num_batches_tracked" not in name
         assert not (tensor.ndim == 3 and tensor.shape[1:] == (1, 1)), name
 
 
 def check_rounding(model: nn.Module) -> None:
-    """Folded in its own dtype, the model has the parameters of the one folded in float64, rounded once."""
-    folded, exact = reparameterize(model).state_dict(), reparameterize(copy.deepcopy(model).double()).state_dict()
+    """Fused in its own dtype, the model has the parameters of the one fused in float64, rounded once."""
+    fused, exact = reparameterize(model).state_dict(), reparameterize(copy.deepcopy(model).double()).state_dict()
     for name, tensor in exact.items():
-        assert torch.equal(folded[name], tensor.to(folded[name].dtype)), name
+        assert torch.equal(fused[name], tensor.to(fused[name].dtype)), name
 
 
 @torch.no_grad()
 def check_against_timm(ours: FastViT, theirs: nn.Module) -> None:
-    """With timm's weights, our model and its folded form give the outputs of timm's, folded by timm."""
+    """With timm's weights, our model and its fused form give the outputs of timm's, fused by timm."""
     x = noise(2, 3, 96, 64)
     expected = timm.models.reparameterize_model(theirs)(x)
     assert_equal(ours(x), expected, 1e-9)
@@ -223,21 +223,21 @@ def random_pair(config: Config, theirs: nn.Module, dtype: torch.dtype = torch.fl
 
 
 def test_every_foldable_class_has_cases() -> None:
-    assert set(CASES) == {cls for cls in subclasses(Foldable) if cls.__module__.startswith("fastvit.")}
+    assert set(CASES) == {cls for cls in subclasses(Fusible) if cls.__module__.startswith("fastvit.")}
 
 
 @pytest.mark.parametrize("case", ALL_CASES, ids=case_name)
-def test_a_folded_block_equals_its_forward(case: Callable[[], Foldable]) -> None:
+def test_a_fused_block_equals_its_forward(case: Callable[[], Fusible]) -> None:
     check_block(case)
 
 
 @pytest.mark.parametrize("case", ALL_CASES, ids=case_name)
-def test_the_folded_kernel_is_the_measured_response(case: Callable[[], Foldable]) -> None:
+def test_the_fused_kernel_is_the_measured_response(case: Callable[[], Fusible]) -> None:
     check_kernel(case)
 
 
 @pytest.mark.parametrize("case", ALL_CASES, ids=case_name)
-def test_a_folded_block_is_one_plain_layer(case: Callable[[], Foldable]) -> None:
+def test_a_fused_block_is_one_plain_layer(case: Callable[[], Fusible]) -> None:
     block = build(case)
     layer = block.fuse()
     assert type(layer) is (nn.Linear if isinstance(block, LINEAR) else nn.Conv2d)
@@ -245,8 +245,8 @@ def test_a_folded_block_is_one_plain_layer(case: Callable[[], Foldable]) -> None
 
 
 def test_a_block_without_its_kernel_says_so() -> None:
-    block = Foldable().eval()
-    with pytest.raises(NotImplementedError, match=r"Foldable has a forward but no affine\(\)"):
+    block = Fusible().eval()
+    with pytest.raises(NotImplementedError, match=r"Fusible has a forward but no affine\(\)"):
         block.affine()
 
 
@@ -259,7 +259,7 @@ def test_fastvithd_is_the_network_of_mci3() -> None:
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_every_variant_folded_equals_unfolded(name: str) -> None:
+def test_every_variant_fused_equals_unfused(name: str) -> None:
     model = random_model(CONFIGS[name], torch.float32)
     check_model(copy.deepcopy(model), 1e-4)
     check_model(model.double(), 1e-9)
@@ -267,42 +267,42 @@ def test_every_variant_folded_equals_unfolded(name: str) -> None:
 
 @pytest.mark.parametrize("config", [FOUR_STAGES, FIVE_STAGES], ids=["four stages", "five stages"])
 @pytest.mark.parametrize("seed", range(5))
-def test_folded_equals_unfolded_whatever_the_weights(config: Config, seed: int) -> None:
+def test_fused_equals_unfused_whatever_the_weights(config: Config, seed: int) -> None:
     check_model(random_model(config, seed=seed), 1e-11)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_variant_folds_on_the_meta_device_into_plain_layers(name: str) -> None:
     model = empty(CONFIGS[name])
-    folded = reparameterize(model)
-    check_nothing_left(folded)
-    for block in foldables(model):
-        assert type(folded.get_submodule(block)) in (nn.Conv2d, nn.Linear), block
-    assert {parameter.device.type for parameter in folded.parameters()} == {"meta"}
-    assert folded(torch.empty(2, 3, 64, 32, device="meta")).shape == (2, model.num_classes)
+    fused = reparameterize(model)
+    check_nothing_left(fused)
+    for block in fusible_blocks(model):
+        assert type(fused.get_submodule(block)) in (nn.Conv2d, nn.Linear), block
+    assert {parameter.device.type for parameter in fused.parameters()} == {"meta"}
+    assert fused(torch.empty(2, 3, 64, 32, device="meta")).shape == (2, model.num_classes)
 
 
 @pytest.mark.parametrize("name", ["fastvit_t8", "fastvit_sa12", "fastvit_mci0"])
-def test_folded_equals_timms_own_folding(name: str) -> None:
+def test_fused_equals_timms_own_folding(name: str) -> None:
     check_against_timm(*random_pair(CONFIGS[name], timm.create_model(name)))
 
 
 @torch.no_grad()
-def test_images_of_any_size_give_the_same_outputs_folded() -> None:
+def test_images_of_any_size_give_the_same_outputs_fused() -> None:
     for config in (FOUR_STAGES, FIVE_STAGES):
         model = random_model(config)
-        folded = reparameterize(model)
+        fused = reparameterize(model)
         for size in [(32, 32), (33, 47), (65, 32), (40, 101)]:
             x = noise(2, 3, *size)
-            assert_equal(folded(x), model(x), 1e-10)
+            assert_equal(fused(x), model(x), 1e-10)
 
 
 @torch.no_grad()
 def test_feature_maps_agree_at_every_stage() -> None:
     model, x = random_model(FIVE_STAGES), noise(2, 3, 96, 64)
     final, maps = model.forward_intermediates(x)
-    folded_final, folded_maps = reparameterize(model).forward_intermediates(x)
-    for given, expected in zip([folded_final, *folded_maps], [final, *maps], strict=True):
+    fused_final, fused_maps = reparameterize(model).forward_intermediates(x)
+    for given, expected in zip([fused_final, *fused_maps], [final, *maps], strict=True):
         assert_equal(given, expected, 1e-10)
 
 
@@ -320,33 +320,33 @@ def same_state(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
 def test_the_argument_is_untouched() -> None:
     model = random_model()
     state, modules, training = snapshot(model), list(map(id, model.modules())), model.training
-    folded = reparameterize(model)
+    fused = reparameterize(model)
     with torch.no_grad():
-        for parameter in folded.parameters():
+        for parameter in fused.parameters():
             parameter.zero_()
     assert same_state(model.state_dict(), state)
     assert list(map(id, model.modules())) == modules and model.training == training
 
 
-def test_in_place_returns_the_same_object_folded() -> None:
+def test_in_place_returns_the_same_object_fused() -> None:
     model = random_model()
     assert reparameterize(model, inplace=True) is model
     check_nothing_left(model)
 
 
 def test_folding_twice_is_folding_once() -> None:
-    folded = reparameterize(random_model(), inplace=True)
-    tensors = list(map(id, folded.parameters()))
-    state = snapshot(folded)
-    assert list(map(id, reparameterize(folded, inplace=True).parameters())) == tensors
-    assert same_state(reparameterize(folded).state_dict(), state)
+    fused = reparameterize(random_model(), inplace=True)
+    tensors = list(map(id, fused.parameters()))
+    state = snapshot(fused)
+    assert list(map(id, reparameterize(fused, inplace=True).parameters())) == tensors
+    assert same_state(reparameterize(fused).state_dict(), state)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_the_dtype_is_kept(dtype: torch.dtype) -> None:
-    folded = reparameterize(random_model(dtype=dtype))
-    assert {tensor.dtype for tensor in folded.state_dict().values()} == {dtype}
-    assert folded(noise(1, 3, 32, 32, dtype=dtype)).dtype == dtype
+    fused = reparameterize(random_model(dtype=dtype))
+    assert {tensor.dtype for tensor in fused.state_dict().values()} == {dtype}
+    assert fused(noise(1, 3, 32, 32, dtype=dtype)).dtype == dtype
 
 
 def test_norms_and_scales_kept_in_float32_do_not_decide_the_dtype() -> None:
@@ -354,7 +354,7 @@ def test_norms_and_scales_kept_in_float32_do_not_decide_the_dtype() -> None:
     for parameter in model.parameters():
         if parameter.numel() > max(parameter.shape):  # of convolutions and linear layers
             parameter.data = parameter.data.bfloat16()
-    for block in foldables(model).values():
+    for block in fusible_blocks(model).values():
         assert {tensor.dtype for tensor in block.fuse().parameters()} == {torch.bfloat16}
 
 
@@ -369,9 +369,9 @@ def test_folding_a_bfloat16_model_is_more_exact_than_timms_folding_in_bfloat16()
     x = noise(4, 3, 64, 64)
     truth = copy.deepcopy(ours).double()(x)
 
-    def error(folded: nn.Module) -> float:
-        """Of the folded weights alone: in float64 nothing else rounds."""
-        return (folded.double()(x) - truth).abs().max().item()
+    def error(fused: nn.Module) -> float:
+        """Of the fused weights alone: in float64 nothing else rounds."""
+        return (fused.double()(x) - truth).abs().max().item()
 
     assert error(reparameterize(ours)) < error(timm.models.reparameterize_model(theirs))
 
@@ -381,19 +381,19 @@ def test_frozen_blocks_stay_frozen_and_the_others_train() -> None:
     model.stem.requires_grad_(False)
     for name, parameter in model.stages[0].named_parameters():
         parameter.requires_grad_("norm" in name)  # a block half frozen trains
-    folded = reparameterize(model)
-    folded(noise(2, 3, 64, 64)).square().sum().backward()
-    for name, parameter in folded.named_parameters():
+    fused = reparameterize(model)
+    fused(noise(2, 3, 64, 64)).square().sum().backward()
+    for name, parameter in fused.named_parameters():
         frozen = name.startswith("stem.") or (name.startswith("stages.0.") and ".mlp.fc" in name)
         assert parameter.requires_grad != frozen, name
         assert (parameter.grad is None) == frozen, name
 
 
 @pytest.mark.parametrize("config", [FOUR_STAGES, FIVE_STAGES], ids=["four stages", "five stages"])
-def test_every_parameter_of_a_folded_model_gets_a_gradient(config: Config) -> None:
-    folded = reparameterize(random_model(config))
-    folded(noise(2, 3, 96, 64)).square().sum().backward()
-    for name, parameter in folded.named_parameters():
+def test_every_parameter_of_a_fused_model_gets_a_gradient(config: Config) -> None:
+    fused = reparameterize(random_model(config))
+    fused(noise(2, 3, 96, 64)).square().sum().backward()
+    for name, parameter in fused.named_parameters():
         assert parameter.requires_grad and parameter.grad is not None and parameter.grad.any(), name
 
 
@@ -434,14 +434,14 @@ HOOKED = "stages.3.blocks.0.mixer.qkv"
 
 @pytest.mark.parametrize("inplace", [False, True], ids=["copied", "in place"])
 @pytest.mark.parametrize("register", HOOKS.values(), ids=HOOKS)
-def test_hooks_of_a_block_fire_on_its_folded_form(
+def test_hooks_of_a_block_fire_on_its_fused_form(
     register: Callable[[nn.Module, Callable[..., None]], Any], inplace: bool
 ) -> None:
     model, seen = random_model(), []
     register(model.get_submodule(HOOKED), lambda module, *rest: seen.append(type(module)))
-    folded = reparameterize(model, inplace=inplace)
+    fused = reparameterize(model, inplace=inplace)
     assert not seen
-    folded(noise(2, 3, 32, 32).requires_grad_()).sum().backward()
+    fused(noise(2, 3, 32, 32).requires_grad_()).sum().backward()
     assert seen == [nn.Linear]
 
 
@@ -451,28 +451,28 @@ def test_hooks_of_a_block_can_be_removed_after_folding_in_place(
 ) -> None:
     model, seen = random_model(), []
     handle = register(model.get_submodule(HOOKED), lambda module, *rest: seen.append(module))
-    folded = reparameterize(model, inplace=True)
+    fused = reparameterize(model, inplace=True)
     handle.remove()
-    folded(noise(2, 3, 32, 32).requires_grad_()).sum().backward()
+    fused(noise(2, 3, 32, 32).requires_grad_()).sum().backward()
     assert not seen
 
 
 @torch.no_grad()
-def test_a_forward_hook_sees_and_may_change_the_folded_output() -> None:
+def test_a_forward_hook_sees_and_may_change_the_fused_output() -> None:
     model, x = random_model(), noise(2, 3, 32, 32)
     block = model.get_submodule(HOOKED)
     block.register_forward_hook(lambda module, inputs, output: 2 * output)
     expected = model(x)
-    folded = reparameterize(model)
-    assert_equal(folded(x), expected, 1e-10)
+    fused = reparameterize(model)
+    assert_equal(fused(x), expected, 1e-10)
     plain = reparameterize(random_model())
     assert not torch.allclose(plain(x), expected)
 
 
-def test_a_hook_added_after_folding_does_not_reach_the_unfolded_model() -> None:
+def test_a_hook_added_after_folding_does_not_reach_the_unfused_model() -> None:
     model, seen = random_model(), []
-    folded = reparameterize(model)
-    folded.get_submodule(HOOKED).register_forward_hook(lambda module, *rest: seen.append(type(module)))
+    fused = reparameterize(model)
+    fused.get_submodule(HOOKED).register_forward_hook(lambda module, *rest: seen.append(type(module)))
     model(noise(1, 3, 32, 32))
     assert not seen
 
@@ -482,7 +482,7 @@ def test_a_hook_added_after_folding_does_not_reach_the_unfolded_model() -> None:
 
 def test_train_mode_is_refused_with_what_to_do() -> None:
     model = random_model().train()
-    blocks = len(foldables(model))
+    blocks = len(fusible_blocks(model))
     message = rf"train mode.*batch norm.*{blocks} of its {blocks} foldable blocks.*stem\.0\.conv.*call model\.eval\(\)"
     with pytest.raises(ValueError, match=message):
         reparameterize(model)
@@ -496,11 +496,11 @@ def test_one_batch_norm_in_train_mode_is_enough_to_refuse(inplace: bool) -> None
     message = r"1 of its \d+ foldable blocks.*\(stages\.1\.blocks\.0\.mixer, .*model\.eval\(\)"
     with pytest.raises(ValueError, match=message):
         reparameterize(model, inplace=inplace)
-    assert same_state(model.state_dict(), state)  # not half folded
+    assert same_state(model.state_dict(), state)  # not half fused
 
 
 @pytest.mark.parametrize("case", [cases[-1] for cases in CASES.values()], ids=case_name)
-def test_a_block_in_train_mode_refuses_to_fuse(case: Callable[[], Foldable]) -> None:
+def test_a_block_in_train_mode_refuses_to_fuse(case: Callable[[], Fusible]) -> None:
     block = build(case).train()
     with pytest.raises(ValueError, match=rf"cannot fold {type(block).__name__} in train mode.*call model\.eval\(\)"):
         block.fuse()
@@ -512,25 +512,25 @@ def test_a_block_in_train_mode_refuses_to_fuse(case: Callable[[], Foldable]) -> 
 
 
 @torch.no_grad()
-def test_a_model_inside_another_is_folded_and_the_rest_left_alone() -> None:
+def test_a_model_inside_another_is_fused_and_the_rest_left_alone() -> None:
     x = noise(2, 3, 32, 32)
     own_norm = randomize(nn.BatchNorm1d(512).double()).eval()
     outer = nn.Sequential(nn.Identity(), random_model(), own_norm).eval()
     expected = outer(x)
-    folded = reparameterize(outer)
-    assert_equal(folded(x), expected, 1e-10)
-    check_nothing_left(folded[1])
-    assert type(folded[2]) is nn.BatchNorm1d
+    fused = reparameterize(outer)
+    assert_equal(fused(x), expected, 1e-10)
+    check_nothing_left(fused[1])
+    assert type(fused[2]) is nn.BatchNorm1d
 
 
 @torch.no_grad()
-def test_models_in_a_module_dict_are_folded() -> None:
+def test_models_in_a_module_dict_are_fused() -> None:
     x = noise(2, 3, 64, 64)
     towers = nn.ModuleDict({"small": random_model(), "five": random_model(FIVE_STAGES)}).eval()
     expected = {name: tower(x) for name, tower in towers.items()}
-    folded = reparameterize(towers)
-    check_nothing_left(folded)
-    for name, tower in folded.items():
+    fused = reparameterize(towers)
+    check_nothing_left(fused)
+    for name, tower in fused.items():
         assert_equal(tower(x), expected[name], 1e-10)
 
 
@@ -543,36 +543,36 @@ def test_a_block_that_stands_in_two_places_stays_one(place: str) -> None:
         "two parents": nn.Sequential(nn.Sequential(shared), nn.ReLU(), nn.Sequential(shared)),
     }[place].eval()
     expected = model(x)
-    folded = reparameterize(model)
-    check_nothing_left(folded)
-    assert_equal(folded(x), expected, 1e-10)
-    assert len([module for module in folded.modules() if type(module) is nn.Conv2d]) == 1
+    fused = reparameterize(model)
+    check_nothing_left(fused)
+    assert_equal(fused(x), expected, 1e-10)
+    assert len([module for module in fused.modules() if type(module) is nn.Conv2d]) == 1
 
 
 def test_a_model_that_stands_in_two_places_stays_one() -> None:
     model = random_model()
-    folded = reparameterize(nn.ModuleDict({"image": model, "frame": model}).eval())
-    assert folded["image"] is folded["frame"]
-    check_nothing_left(folded)
+    fused = reparameterize(nn.ModuleDict({"image": model, "frame": model}).eval())
+    assert fused["image"] is fused["frame"]
+    check_nothing_left(fused)
 
 
 @torch.no_grad()
-def test_a_half_folded_model_is_finished() -> None:
+def test_a_half_fused_model_is_finished() -> None:
     model, x = random_model(), noise(2, 3, 64, 64)
     expected = model(x)
     reparameterize(model.stages[1], inplace=True)
     model.stem[0].conv = model.stem[0].conv.fuse()
-    left = len(foldables(model))
-    assert 0 < left < len(foldables(random_model()))
-    folded = reparameterize(model)
-    assert len(foldables(model)) == left
-    check_nothing_left(folded)
-    assert_equal(folded(x), expected, 1e-10)
+    left = len(fusible_blocks(model))
+    assert 0 < left < len(fusible_blocks(random_model()))
+    fused = reparameterize(model)
+    assert len(fusible_blocks(model)) == left
+    check_nothing_left(fused)
+    assert_equal(fused(x), expected, 1e-10)
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("inplace", [False, True], ids=["copied", "in place"])
-def test_a_block_alone_is_folded_into_a_layer(inplace: bool) -> None:
+def test_a_block_alone_is_fused_into_a_layer(inplace: bool) -> None:
     block, x = build(partial(RepMixer, 5, 1e-5)), noise(2, 5, 6, 7)
     expected, state = block(x), snapshot(block)
     layer = reparameterize(block, inplace=inplace)
@@ -593,9 +593,9 @@ def test_other_batch_norms_fold_too(convert: Callable[[nn.Module], nn.Module]) -
     model = convert(random_model()).eval()
     assert not isinstance(model.stem[0].conv.main.norm, nn.BatchNorm2d)
     assert_equal(model(x), expected, 1e-12)
-    folded = reparameterize(model)
-    check_nothing_left(folded)
-    assert_equal(folded(x), expected, 1e-10)
+    fused = reparameterize(model)
+    check_nothing_left(fused)
+    assert_equal(fused(x), expected, 1e-10)
 
 
 @torch.no_grad()
@@ -608,7 +608,7 @@ def test_a_model_trained_for_a_step_folds() -> None:
     check_model(model.eval(), 1e-10)
 
 
-# The folded model afterwards
+# The fused model afterwards
 
 
 def through_pickle(model: nn.Module) -> nn.Module:
@@ -617,13 +617,13 @@ def through_pickle(model: nn.Module) -> nn.Module:
 
 @torch.no_grad()
 @pytest.mark.parametrize("again", [copy.deepcopy, through_pickle])
-def test_a_folded_model_can_be_copied_and_pickled(again: Callable[[nn.Module], nn.Module]) -> None:
-    folded, x = reparameterize(random_model()), noise(1, 3, 32, 32)
-    assert torch.equal(again(folded)(x), folded(x))
+def test_a_fused_model_can_be_copied_and_pickled(again: Callable[[nn.Module], nn.Module]) -> None:
+    fused, x = reparameterize(random_model()), noise(1, 3, 32, 32)
+    assert torch.equal(again(fused)(x), fused(x))
 
 
 @torch.no_grad()
-def test_the_state_of_a_folded_model_loads_into_another() -> None:
+def test_the_state_of_a_fused_model_loads_into_another() -> None:
     x = noise(2, 3, 32, 32)
     one, other = (reparameterize(random_model(seed=seed)) for seed in (0, 1))
     assert not torch.allclose(one(x), other(x))
@@ -634,8 +634,8 @@ def test_the_state_of_a_folded_model_loads_into_another() -> None:
     assert torch.equal(one(x), meta(x))
 
 
-def test_a_folded_model_has_fewer_parameters_and_modules() -> None:
+def test_a_fused_model_has_fewer_parameters_and_modules() -> None:
     model = random_model()
-    folded = reparameterize(model)
-    assert sum(p.numel() for p in folded.parameters()) < sum(p.numel() for p in model.parameters())
-    assert len(list(folded.modules())) < len(list(model.modules()))
+    fused = reparameterize(model)
+    assert sum(p.numel() for p in fused.parameters()) < sum(p.numel() for p in model.parameters())
+    assert len(list(fused.modules())) < len(list(model.modules()))

@@ -24,7 +24,7 @@ def trained() -> fastvit.FastViT:
     return fastvit.load(FILE)
 
 
-def test_the_file_is_small_and_unfolded_and_knows_its_classes(trained: fastvit.FastViT) -> None:
+def test_the_file_is_small_and_unfused_and_knows_its_classes(trained: fastvit.FastViT) -> None:
     assert FILE.stat().st_size <= 10e6
     assert trained.pretrained_cfg["label_names"] == CLASSES
     assert trained.pretrained_cfg["license"] == "apache-2.0"
@@ -50,7 +50,7 @@ def test_folding_is_exact_on_real_statistics(trained: fastvit.FastViT) -> None:
     assert report.top1_agreement == 1
 
 
-def test_a_cat_is_a_cat_folded_or_not(trained: fastvit.FastViT) -> None:
+def test_a_cat_is_a_cat_fused_or_not(trained: fastvit.FastViT) -> None:
     image = fastvit.Preprocess.from_cfg(trained.pretrained_cfg)(read_image(PHOTOGRAPH))[None]
     with torch.inference_mode():
         for model in (trained, fastvit.reparameterize(trained)):

@@ -458,11 +458,11 @@ def test_a_folder_that_cannot_be_written_is_refused_before_training(data: Path, 
         assert result.exit_code == 2 and words in result.output and "epoch" not in result.output
 
 
-@pytest.mark.parametrize("folded", [False, True])
-def test_it_starts_from_a_files_weights_folded_or_not(data: Path, tmp_path: Path, folded: bool) -> None:
+@pytest.mark.parametrize("fused", [False, True])
+def test_it_starts_from_a_files_weights_fused_or_not(data: Path, tmp_path: Path, fused: bool) -> None:
     start = fastvit.create_model("fastvit_t8", num_classes=2).eval()
     randomize(start)
-    written = fastvit.reparameterize(start) if folded else start
+    written = fastvit.reparameterize(start) if fused else start
     fastvit.save(written, tmp_path / "start.safetensors")
     changes = {"weights": str(tmp_path / "start.safetensors")}
     run = small_run(data, tmp_path / "run", changes)
@@ -470,11 +470,11 @@ def test_it_starts_from_a_files_weights_folded_or_not(data: Path, tmp_path: Path
     with torch.no_grad():
         given, expected = run.network.eval()(images), start(images)
     assert (given - expected).abs().max() < 1e-4 * expected.abs().max()
-    assert len(fastvit.models.reparam.foldables(run.network)) == len(fastvit.models.reparam.foldables(start))
+    assert len(fastvit.models.reparam.fusible_blocks(run.network)) == len(fastvit.models.reparam.fusible_blocks(start))
     run.network.train()
     stop_after(run, 2)
     (tmp_path / "start.safetensors").unlink()
-    if not folded:  # the network's name, which is not given, is in the file
+    if not fused:  # the network's name, which is not given, is in the file
         changes["model"] = ""
     with pytest.raises(fastvit.WeightsError):
         small_run(data, tmp_path / "elsewhere", changes)
@@ -547,7 +547,7 @@ def test_the_averaged_network_is_evaluated_as_it_is_kept(data: Path, tmp_path: P
     line = run.evaluate()
     assert line["top1"] == 100 * int((logits.argmax(1) == labels).sum()) / len(labels)
     assert line["held_out_loss"] == pytest.approx(float(torch.nn.functional.cross_entropy(logits, labels)), rel=1e-4)
-    assert fastvit.models.reparam.foldables(run.judge.network)
+    assert fastvit.models.reparam.fusible_blocks(run.judge.network)
 
 
 def test_a_loss_that_is_not_finite_ends_the_run(data: Path, tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ def test_a_row_says_how_good_its_weights_are_and_where_that_and_the_licence_is_w
     assert row.source.startswith("https://") or row.source == "weights/README.md"
     assert row.license_url.startswith("https://") and row.license
     assert row.num_classes == {"imagenet-1k": 1000, "cifar-10": 10}.get(row.classes, CONFIGS[row.variant].num_classes)
-    assert row.folded == ("folded" in row.format and "unfolded" not in row.format)
+    assert row.fused == ("fused" in row.format and "unfused" not in row.format)
     assert row.files and row.repository.count("/") == (row.name != OURS)
 
 
@@ -121,7 +121,7 @@ def test_the_bundled_file_says_of_itself_what_its_row_says() -> None:
     with safetensors.safe_open(bundled(row.name), "pt") as file:
         header = file.metadata()
     said = json.loads(header["pretrained_cfg"])
-    assert (header["variant"], header["form"] == "folded") == (row.variant, row.folded)
+    assert (header["variant"], header["form"] == "fused") == (row.variant, row.fused)
     assert (said["num_classes"], said["license"]) == (row.num_classes, row.license)
     assert Preprocess.from_cfg(said) == row.preprocess
     assert label_names(row) is None and len(said["label_names"]) == 10

@@ -29,7 +29,7 @@ def schema(variant: str, form: Form, naming: str, projection: bool = False) -> S
 
 
 @pytest.mark.parametrize("variant", CONFIGS)
-@pytest.mark.parametrize("form", ["unfolded", "partial"])
+@pytest.mark.parametrize("form", ["unfused", "partial"])
 def test_in_timms_names_every_variant_is_timms_state_dict(variant: str, form: Form) -> None:
     with torch.device("meta"):
         theirs = timm.create_model(
@@ -68,12 +68,12 @@ APPLES = {
 
 @pytest.mark.parametrize("variant", CONFIGS)
 def test_apples_names_are_as_many_as_apples_tensors(variant: str) -> None:
-    counts = tuple(len(schema(variant, form, "apple")) for form in ("unfolded", "partial"))
+    counts = tuple(len(schema(variant, form, "apple")) for form in ("unfused", "partial"))
     assert counts == APPLES[variant]
     assert len(schema(variant, "partial", "apple", projection=True)) == counts[1] - 1
 
 
-@pytest.mark.parametrize("form", ["unfolded", "partial"])
+@pytest.mark.parametrize("form", ["unfused", "partial"])
 @pytest.mark.parametrize("variant", CONFIGS)
 def test_no_two_parameters_get_one_name(variant: str, form: Form) -> None:
     model = outlined(variant, form)
@@ -83,7 +83,7 @@ def test_no_two_parameters_get_one_name(variant: str, form: Form) -> None:
 
 
 def test_our_own_names_are_our_own() -> None:
-    model = outline(CONFIGS["fastvit_sa12"], "folded")
-    assert form_of(model) == "folded"
+    model = outline(CONFIGS["fastvit_sa12"], "fused")
+    assert form_of(model) == "fused"
     assert names(model, "fastvit") == {name: name for name in model.state_dict()}
     assert all(translate(model, name, {}) == name for name in model.state_dict())

@@ -59,9 +59,9 @@ def test_a_published_name_gives_the_published_network(published: nn.Module, hub:
     for model in (create_model(NAME, pretrained=True).eval(), create_model("fastvit_sa12", True).eval(), load(NAME)):
         assert isinstance(model, FastViT)
         assert_near(model(images), published(images), 1e-5)
-    folded = create_model(NAME, pretrained=True, reparameterized=True).eval()
-    assert isinstance(folded, FastViT) and form_of(folded) == "folded"
-    assert_near(folded(images), published(images), 1e-5)
+    fused = create_model(NAME, pretrained=True, reparameterized=True).eval()
+    assert isinstance(fused, FastViT) and form_of(fused) == "fused"
+    assert_near(fused(images), published(images), 1e-5)
     assert len(hub.asked("GET")) == 1  # the others came from the cache
 
 
@@ -156,12 +156,12 @@ def test_a_fastvlms_tower_comes_without_its_language_model(hub: Hub, capsys: pyt
     assert model.preprocess.crop_mode == "border" and model.preprocess.size == (1024, 1024)
     assert "research only" in capsys.readouterr().err
     images = torch.randn(1, 3, 128, 70)
-    folded = create_model(TOWER, pretrained=True, reparameterized=True).eval()
-    assert isinstance(folded, FastViT)
-    assert_near(folded(images), expected(images), 1e-5)
+    fused = create_model(TOWER, pretrained=True, reparameterized=True).eval()
+    assert isinstance(fused, FastViT)
+    assert_near(fused(images), expected(images), 1e-5)
     with pytest.raises(WeightsError, match=r"no branches left: ask for reparameterized=True, or .*overparameterize"):
         create_model(TOWER, pretrained=True)
-    assert form_of(overparameterize(model)) == "unfolded"
+    assert form_of(overparameterize(model)) == "unfused"
 
 
 def test_a_training_checkpoint_of_open_clip_is_read(

@@ -90,7 +90,7 @@ def test_what_was_read_from_apple_is_written_as_apple_had_it(name: str, tmp_path
 
 
 @pytest.mark.parametrize("name", SMALL)
-@pytest.mark.parametrize("form", ["unfolded", "partial"])
+@pytest.mark.parametrize("form", ["unfused", "partial"])
 @pytest.mark.usefixtures("small_variants")
 @torch.no_grad()
 def test_timms_networks_load_and_load_what_is_written(name: str, form: Form, tmp_path: Path) -> None:
@@ -119,19 +119,19 @@ def timms_equal(theirs: nn.Module, again: nn.Module) -> nn.Module:
 @pytest.mark.parametrize("naming", ["timm", "apple"])
 @pytest.mark.usefixtures("small_variants")
 @torch.no_grad()
-def test_our_folded_networks_are_written_in_the_form_that_others_call_folded(
+def test_our_fused_networks_are_written_in_the_form_that_others_call_fused(
     name: str, naming: str, tmp_path: Path
 ) -> None:
-    folded = reparameterize(randomize(create_model(name)).eval())
-    save(folded, tmp_path / "model.pth.tar", names=naming)
+    fused = reparameterize(randomize(create_model(name)).eval())
+    save(fused, tmp_path / "model.pth.tar", names=naming)
     images = torch.randn(2, 3, 70, 99)
     again = load(tmp_path / "model.pth.tar", variant=name)
     assert form_of(again) == "partial"
-    assert_near(again(images), folded(images), 1e-5)
+    assert_near(again(images), fused(images), 1e-5)
     if naming == "timm":
         theirs = timms_small(name, inference_mode=True)
         theirs.load_state_dict(torch.load(tmp_path / "model.pth.tar")["state_dict"], strict=True)
-        assert_near(theirs.eval()(images), folded(images), 1e-5)
+        assert_near(theirs.eval()(images), fused(images), 1e-5)
 
 
 # Every family
@@ -140,7 +140,7 @@ TWINS = {"fastvit_mci3", "fastvithd"}
 HEADLESS = {"num_classes": 0}
 FAMILIES: dict[str, dict[str, Any]] = {  # what a.0 of the published formats lists, with what else their files hold
     "ml-fastvit": {"naming": "apple", "wrap": "state_dict"},
-    "ml-fastvit, folded": {"naming": "apple", "form": "partial", "wrap": "state_dict"},
+    "ml-fastvit, fused": {"naming": "apple", "form": "partial", "wrap": "state_dict"},
     "MobileCLIP .pt": {
         "naming": "apple",
         "prefix": "image_encoder.model.",
@@ -158,7 +158,7 @@ FAMILIES: dict[str, dict[str, Any]] = {  # what a.0 of the published formats lis
     "MobileCLIP2, flat": {"naming": "timm", "prefix": "module.visual.trunk."},
     "MobileCLIP2 in OpenCLIP": {"naming": "timm", "prefix": "visual.trunk.", "others": ("logit_scale",)},
     "timm hub": {"naming": "timm"},
-    "timm, folded": {"naming": "timm", "form": "partial"},
+    "timm, fused": {"naming": "timm", "form": "partial"},
     "FastVLM, LLaVA": {
         "naming": "apple",
         "form": "partial",
@@ -182,7 +182,7 @@ FAMILIES: dict[str, dict[str, Any]] = {  # what a.0 of the published formats lis
     },
     "ours": {"naming": "fastvit"},
     "ours, partial": {"naming": "fastvit", "form": "partial"},
-    "ours, folded": {"naming": "fastvit", "form": "folded"},
+    "ours, fused": {"naming": "fastvit", "form": "fused"},
     "compiled": {"naming": "timm", "prefix": "_orig_mod."},
     "averaged": {"naming": "timm", "prefix": "module._orig_mod.", "wrap": "state_dict_ema"},
 }
@@ -224,7 +224,7 @@ ALIKE = ["MobileCLIP in timm", "MobileCLIP2, flat", "MobileCLIP2 in OpenCLIP", "
 )
 def test_every_variant_is_recognised_in_every_family(family: str, variant: str) -> None:
     rules = FAMILIES[family]
-    form, classes = rules.get("form", "unfolded"), rules.get("arguments", {}).get("num_classes")
+    form, classes = rules.get("form", "unfused"), rules.get("arguments", {}).get("num_classes")
     found = recognise(InMemory("it", published(outlined(variant, form, classes), family)))
     assert (found.naming, found.form, found.prefix) == (rules["naming"], form, rules.get("prefix", ""))
     assert found.fits and variant in found.variants
@@ -233,10 +233,10 @@ def test_every_variant_is_recognised_in_every_family(family: str, variant: str) 
     assert found.others == len(rules.get("others", ()))
 
 
-@pytest.mark.parametrize("family", ["ml-fastvit, folded", "timm hub", "ours, folded"])
+@pytest.mark.parametrize("family", ["ml-fastvit, fused", "timm hub", "ours, fused"])
 @pytest.mark.parametrize("variant", CONFIGS)
 def test_every_variant_loads_strictly(family: str, variant: str) -> None:
-    model = outlined(variant, FAMILIES[family].get("form", "unfolded"), None)
+    model = outlined(variant, FAMILIES[family].get("form", "unfused"), None)
     again = load(published(model, family), variant=variant)
     shapes = [{name: tensor.shape for name, tensor in m.state_dict().items()} for m in (model, again)]
     assert shapes[0] == shapes[1] and again.pretrained_cfg["architecture"] == variant
@@ -248,7 +248,7 @@ def test_every_variant_loads_strictly(family: str, variant: str) -> None:
 @torch.no_grad()
 def test_every_family_gives_the_weights_back_bit_for_bit(family: str, name: str) -> None:
     rules = FAMILIES[family]
-    model = outline(CONFIGS[name], rules.get("form", "unfolded"), **rules.get("arguments", {}))
+    model = outline(CONFIGS[name], rules.get("form", "unfused"), **rules.get("arguments", {}))
     model = randomize(model.to_empty(device="cpu"))
     if rules.get("projection"):
         model.head.fc.bias.zero_()
@@ -260,17 +260,17 @@ def test_every_family_gives_the_weights_back_bit_for_bit(family: str, name: str)
 
 
 def test_twins_are_told_apart_by_who_publishes_them_and_the_choice_is_said(caplog: pytest.LogCaptureFixture) -> None:
-    models = {form: outline(CONFIGS["fastvithd"], form) for form in ("unfolded", "partial")}
+    models = {form: outline(CONFIGS["fastvithd"], form) for form in ("unfused", "partial")}
     for family, variant in {
         "FastVLM, LLaVA": "fastvithd",
         "FastVLM, mlx": "fastvithd",
         "FastVLM, transformers": "fastvithd",
-        "ml-fastvit, folded": "fastvithd",
+        "ml-fastvit, fused": "fastvithd",
         "timm hub": "fastvit_mci3",
         "MobileCLIP2, wrapped": "fastvit_mci3",
     }.items():
         caplog.clear()
-        again = load(published(models[FAMILIES[family].get("form", "unfolded")], family))
+        again = load(published(models[FAMILIES[family].get("form", "unfused")], family))
         assert again.pretrained_cfg["architecture"] == variant
         crops = {"crop_mode": "center"} if family == "FastVLM, transformers" else {}
         assert again.preprocess == replace(CONFIGS[variant].preprocess, **crops)
@@ -494,7 +494,7 @@ def test_a_new_head_leaves_form_channels_and_pooling_as_they_were(tmp_path: Path
         save(model, tmp_path / "model.safetensors")
         for num_classes in (7, 0):
             again = load(tmp_path / "model.safetensors", num_classes=num_classes)
-            assert (form_of(again), again.in_chans, again.global_pool) == ("folded", 4, pool)
+            assert (form_of(again), again.in_chans, again.global_pool) == ("fused", 4, pool)
             channels = num_classes or again.num_features * (2 if pool == "catavgmax" else 1)
             assert again(torch.randn(2, 4, 64, 64)).shape == (2, channels)
 
@@ -516,7 +516,7 @@ def test_shapes_tell_channels_classes_and_doubled_pooling(arguments: dict[str, A
 @pytest_small
 @pytest.mark.parametrize("family", ["MobileCLIP .pt", "FastVLM, LLaVA", "FastVLM, mlx"])
 def test_shapes_tell_the_same_of_a_projection_and_where_channels_are_last(family: str) -> None:
-    form = FAMILIES[family].get("form", "unfolded")
+    form = FAMILIES[family].get("form", "unfused")
     model = outline(CONFIGS["fastvit_mci0"], form, in_chans=4, global_pool="catavgmax")
     again = load(published(model, family))
     assert (again.in_chans, again.num_classes, again.global_pool) == (4, 512, "catavgmax")
@@ -616,7 +616,7 @@ def test_a_name_that_only_ends_like_an_encoders_is_none() -> None:
 
 @pytest.mark.parametrize("variant", CONFIGS)
 def test_with_a_block_too_few_the_nearest_variant_is_still_the_one(variant: str) -> None:
-    state = published(outlined(variant, "unfolded", None), "timm hub")
+    state = published(outlined(variant, "unfused", None), "timm hub")
     found = recognise(InMemory("it", {n: t for n, t in state.items() if not n.startswith("stages.2.blocks.1.")}))
     assert not found.fits and set(found.variants) == (TWINS if variant in TWINS else {variant})
 
@@ -712,11 +712,11 @@ def test_saving_refuses_what_it_cannot_write(arguments: dict[str, str], reason: 
 
 
 @torch.no_grad()
-def test_a_folded_tower_trains_again_and_folds_back(tower: FastViT) -> None:
+def test_a_fused_tower_trains_again_and_folds_back(tower: FastViT) -> None:
     model = load(published(tower, "FastVLM, LLaVA"), variant="fastvithd")
     images = torch.randn(4, 3, 128, 128)
     branched = overparameterize(model, images)
-    assert form_of(branched) == "unfolded"
+    assert form_of(branched) == "unfused"
     for other in (branched.eval(), reparameterize(model), reparameterize(branched)):
         assert_near(other(images), model(images), 1e-5)
 

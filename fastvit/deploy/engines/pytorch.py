@@ -16,7 +16,7 @@ PRECISIONS = ("float32", "bfloat16", "float16")
 
 
 def build(model: nn.Module, wanted: Wanted) -> Run:
-    """`model` folded, its convolutions' weights in channels_last, all of it in the precision asked for."""
+    """`model` fused, its convolutions' weights in channels_last, all of it in the precision asked for."""
     return _runner(_prepared(model, wanted), wanted)
 
 

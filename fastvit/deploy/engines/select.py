@@ -44,7 +44,7 @@ def engine(
 ) -> Engine:
     """`model` as something that runs fast: images (B, in_chans, H, W) -> what the model gives, in float32.
 
-    The model, a FastViT or what `features_only` gives, is folded in a copy; it is left untouched. The first call
+    The model, a FastViT or what `features_only` gives, is fused in a copy; it is left untouched. The first call
     compares with eager torch in float32, and raises if they differ by more than `engines.parity.TOLERANCE` of the
     largest output: 1e-4 in float32, 1e-2 in float16, 5e-2 in bfloat16, 0.5 in int8. Any height and width from 32 up and
     any batch will do, and several threads may call at once. Converted networks are kept on disk (`engines.cache`).

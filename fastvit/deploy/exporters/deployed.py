@@ -46,7 +46,7 @@ class Deployed(nn.Module):
             self.register_buffer("shift", (-mean / std).float().view(3, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor | list[Tensor]:
-        # Not folded into the first convolution, whose border of zeros is one of the normalised images.
+        # Not fused into the first convolution, whose border of zeros is one of the normalised images.
         if self.preprocess:
             images = images * self.scale + self.shift
         outputs = self.network(images if self.dtype == torch.float32 else images.to(self.dtype))
@@ -62,7 +62,7 @@ class Deployed(nn.Module):
 class Subject:
     """A network on its way into a file."""
 
-    reference: nn.Module  # folded, eager, float32: what the file is compared with
+    reference: nn.Module  # fused, eager, float32: what the file is compared with
     lowered: nn.Module
     preprocess: Preprocess | None  # inside the file, if there is one
     softmax: bool
@@ -182,7 +182,7 @@ def _metadata(model: FastViT) -> dict[str, str]:
     return {
         "library": f"fastvit {__version__}",
         "variant": cfg.get("architecture") or type(model).__name__,
-        "form": "folded",
+        "form": "fused",
         "pretrained_cfg": json.dumps(cfg),
         "label_names": json.dumps(cfg.get("label_names") or []),
         "license": cfg.get("license") or "not said",

@@ -71,7 +71,7 @@ def export(
     input_size: tuple[int, int] | None = None,
     dtype: str | None = None,
 ) -> Report:
-    """Write `model`, folded, as the file that the suffix of `path` says, and compare it with eager torch.
+    """Write `model`, fused, as the file that the suffix of `path` says, and compare it with eager torch.
 
     .onnx, .pt2 (torch.export), .xml with a .bin beside it (OpenVINO), .mlpackage (CoreML) or .pte (ExecuTorch).
     It takes "images" (B, in_chans, H, W) in float32, prepared as `model.preprocess` does, and gives "logits", an
@@ -82,7 +82,7 @@ def export(
     machines alone. Variant, preprocessing, names of classes, licence and version stand in its metadata.
 
     Args:
-        model: in eval mode, folded or not; left untouched.
+        model: in eval mode, fused or not; left untouched.
         path: is replaced if it exists.
         with_preprocessing: "images" are pixels from 0 to 255, RGB (in a .mlpackage an image), of the size that the
             network is to see; classes come as "probabilities" rather than logits.
