@@ -6,13 +6,19 @@ BIN := .venv/bin
 demo: .venv/installed
 	$(BIN)/fastvit classify weights/cat.jpg --compare
 
+# Every module, variant and oracle, on small models.
 test: .venv/installed-test
+	$(BIN)/pytest -q -m "not slow"
+
+# Besides, what is exhaustive: full sizes, all variants in all formats, twenty kills, ten thousand damaged files.
+test-all: .venv/installed-test
 	$(BIN)/pytest -q
 
 lint: .venv/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 bench: .venv/installed-test
 	$(BIN)/python benchmarks/startup.py --turns 7
@@ -48,4 +54,4 @@ endif
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
 	touch .venv/installed $@
 
-.PHONY: demo test lint bench bench-all
+.PHONY: demo test test-all lint bench bench-all
