@@ -364,6 +364,42 @@ def test_what_int8_is_to_keep_is_kept(runtime: str) -> None:
     assert errors[1] < errors[0] / 2  # the rest is in float32, or in bfloat16 where the processor computes in it
 
 
+def test_int8_is_compiled_for_the_shapes_that_openvino_dies_at_with_amx() -> None:
+    """In a process of its own, which without that a processor with AMX would end."""
+    code = """
+from dataclasses import replace
+import openvino, torch
+from randomize import randomize
+from small import SMALL, small
+from fastvit import FastViT, engine
+compiled, compile_model = [], openvino.Core.compile_model
+def spy(core, model, *arguments, **options):
+    compiled.append(model.input(0).partial_shape.to_string())
+    return compile_model(core, model, *arguments, **options)
+openvino.Core.compile_model = spy
+torch.manual_seed(0)
+wide = randomize(FastViT(replace(SMALL["fastvit_t8"], depths=(1, 1, 1, 1), width=48))).eval()
+int8 = {"precision": "int8", "calibration": torch.randn(8, 3, 64, 64)}
+for network, options, sizes in (
+    (small("fastvit_t8"), int8, [(1, 64, 64), (8, 64, 48), (1, 100, 100), (1, 64, 64)]),
+    (wide, int8, [(1, 32, 32), (1, 160, 128), (2, 132, 164)]),
+    (wide, {}, [(1, 32, 32), (2, 132, 164)]),
+):
+    run = engine(network, "openvino", threads=1, **options)
+    compiled.clear()
+    for batch, height, width in sizes:
+        run(torch.randn(batch, 3, height, width))
+    print(*compiled)
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parent, check=True
+    )
+    narrow, wide, float32 = ran.stdout.splitlines()
+    assert narrow == "[1,3,64,64] [8,3,64,48] [1,3,100,100]"
+    assert wide == "[1,3,32,32] [?,3,?,?]"  # images that end in more than four positions share one
+    assert float32 == "[?,3,?,?]"
+
+
 def test_the_check_is_made_once_and_on_one_image(monkeypatch: pytest.MonkeyPatch) -> None:
     model, seen = small("fastvit_t8"), []
     run = engine(model, "torch", threads=1)

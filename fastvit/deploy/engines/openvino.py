@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import threading
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,9 @@ from .engine import EngineError, Run, Wanted
 
 PRECISIONS = ("float32", "bfloat16", "float16", "int8")
 HINTS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
+SMALL = 4 * 64**2  # pixels: of as many or fewer, a network may end in four positions
+NARROW = 32  # channels
+COMPILED = 8  # at a time, of those made when first asked for
 
 
 def build(model: nn.Module, wanted: Wanted) -> Run:
@@ -27,23 +32,46 @@ def build(model: nn.Module, wanted: Wanted) -> Run:
     path = cache.converted("openvino", model, wanted, "model.xml", lambda path: _convert(model, wanted, path))
     graph = core().read_model(path)
     config = _config(wanted)
-    fixed = None
-    if wanted.input_size:
-        size = (1, graph.input(0).partial_shape[1].get_length(), *wanted.input_size)
-        fixed = graph.clone()
-        fixed.reshape(list(size))
-        fixed_run = _runner(core().compile_model(fixed, "CPU", config))
-    lock, any_size = threading.Lock(), list[Run]()
+
+    def compiled(shape: tuple[int, ...] | None) -> Run:
+        made_for = graph
+        if shape:
+            made_for = graph.clone()
+            made_for.reshape(list(shape))
+        return _runner(core().compile_model(made_for, "CPU", config))
+
+    size = (1, graph.input(0).partial_shape[1].get_length(), *wanted.input_size) if wanted.input_size else None
+    ahead = compiled(size) if size else None
+    pixels = _of_their_own_shape(graph)
+    lock, later = threading.Lock(), lru_cache(COMPILED)(compiled)
 
     def run(images: Tensor) -> list[Tensor]:
-        if fixed is not None and tuple(images.shape) == size:
-            return fixed_run(images)
+        shape = tuple(images.shape)
+        if ahead is not None and shape == size:
+            return ahead(images)
         with lock:
-            if not any_size:
-                any_size.append(_runner(core().compile_model(graph, "CPU", config)))
-        return any_size[0](images)
+            chosen = later(shape if math.prod(shape[2:]) <= pixels else None)
+        return chosen(images)
 
     return run
+
+
+def _of_their_own_shape(graph: Any) -> float:
+    """Images of how many pixels, or fewer, `graph` is compiled for shape by shape; 0: none.
+
+    With AMX, OpenVINO 2026.4 compiles quantized 1 x 1 convolutions for any size as it would for large images. Where
+    one then gets four positions or fewer, or reads fewer than 32 channels at a size that fills no tiles, oneDNN falls
+    back to a kernel without AMX (`jit_avx512_core_x8s8s32x_1x1_conv_kernel`), and that one, asked for a zero point
+    and for outputs with a scale for each channel, keeps two things in one register: it reads where there is no
+    memory (https://github.com/openvinotoolkit/openvino/issues/37577). Compiled for its shape, a graph is never asked
+    for both. Published networks read 48 channels and more.
+    """
+    layers = [op for op in graph.get_ops() if op.get_type_name() == "Convolution"]
+    quantized = [op for op in layers if op.input_value(1).get_node().get_type_name() != "Constant"]
+    narrowest = min((op.input(1).get_shape()[1] for op in quantized), default=None)
+    if narrowest is None:
+        return 0
+    return math.inf if narrowest < NARROW else SMALL
 
 
 def _config(wanted: Wanted) -> dict[str, Any]:
