@@ -5,11 +5,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ...images.preprocess import SMALLEST
+from ...images.preprocess import SMALLEST, Preprocess
 from ...utils.numerics import Error, compared, largest, without_cudnn
 from ..graph import first_convolution
 
@@ -22,7 +23,7 @@ Run = Callable[[Tensor], list[Tensor]]
 TOLERANCE = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2, "int8": 0.5}
 
 
-class EngineError(RuntimeError):
+class EngineError(ValueError):
     """An engine that cannot be used here, or gives something else than the network: why, in one line."""
 
 
@@ -50,6 +51,8 @@ class Engine:
         precision: "float32", "bfloat16", "float16" or "int8".
         error: the largest difference from eager float32 so far; None before the first call.
         chosen: what "auto" measured and why it took this one; else "".
+        device: where it computes.
+        pretrained_cfg, num_classes, returns_embedding: those of the model; of one that is no FastViT, nothing.
     """
 
     def __init__(self, name: str, wanted: Wanted, run: Run, model: nn.Module) -> None:
@@ -58,10 +61,25 @@ class Engine:
         self._run = run
         self._reference: nn.Module | None = model  # until all has been compared with it
         self._lock = threading.Lock()
-        self._in_chans = first_convolution(model).in_channels
+        first = first_convolution(model)
+        self._in_chans, self.device = first.in_channels, first.weight.device
+        self.pretrained_cfg: dict[str, Any] = dict(getattr(model, "pretrained_cfg", {}))
+        self.num_classes: int = getattr(model, "num_classes", 0)
+        self.returns_embedding: bool = getattr(model, "returns_embedding", False)
         self._ahead = (1, self._in_chans, *wanted.input_size) if wanted.input_size else None
         self._compared = set[Hashable]()
         self._refused = ""
+
+    @property
+    def preprocess(self) -> Preprocess:
+        """PIL image -> (3, *size), as the weights want it.
+
+        Raises:
+            ValueError: the model says nothing of it, or reads other than three channels.
+        """
+        if not self.pretrained_cfg:
+            raise ValueError("this engine's model is no FastViT and does not say how images are prepared")
+        return Preprocess.from_cfg(self.pretrained_cfg)
 
     def __call__(self, images: Tensor) -> Outputs:
         """

@@ -1,0 +1,126 @@
+"""What runs a model: the model itself, fused or as it is, or an engine."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Collection
+from os import PathLike
+
+import torch
+from torch import Tensor
+
+from ..images.io import find_images, read_image
+from ..images.preprocess import Preprocess
+from ..models.fastvit import FastViT
+from ..models.reparam import fusible_blocks
+from ..models.reparam import reparameterize as fuse
+from ..utils.devices import choose_device
+from .engines.engine import Engine
+from .engines.select import engine as make_engine
+from .quantize import FEWEST
+
+PLAIN = ("torch", "float32")
+CPU_ONLY = ("onnxruntime", "openvino")
+CALIBRATION = 300  # images
+MOST_NUMBERS = 2**27  # in all of them: half a gigabyte
+
+
+def runnable(
+    model: FastViT,
+    *,
+    device: torch.device | str | None = None,
+    engine: str = "torch",
+    precision: str = "float32",
+    reparameterize: bool | None = True,
+    calibration: str | PathLike[str] | Tensor | None = None,
+    keep: Collection[str] = (),
+    inplace: bool = False,
+) -> FastViT | Engine:
+    """`model` as what runs it best: images (B, 3, H, W), preprocessed -> logits (B, num_classes).
+
+    In torch and float32 that is a FastViT in eval mode, fused unless told otherwise, and ready at once; with another
+    engine or precision it is an `Engine`, which is compared with eager torch at its first call. Both have
+    `pretrained_cfg`, `preprocess` and `num_classes`.
+
+    Args:
+        model: in any form and mode; left as it is unless `inplace`.
+        device: where to run; None where the model is, "" on the fastest device that the engine runs on.
+        engine: "torch", "compile", "onnxruntime", "openvino", or "auto", as `fastvit.engine` has them.
+        precision: "float32", "bfloat16", "float16" or "int8"; not every engine has every one.
+        reparameterize: run the fused form; False runs the branches, in torch and float32 alone; None runs the form that
+            the model has. Engines always fuse.
+        calibration: for int8 alone, a folder of images, or images (N, 3, H, W) as the model will see them.
+        keep: for int8 alone, layers or blocks such as "stages.3.blocks.0" that are not quantized.
+        inplace: the model may be used up, so that no second copy is held.
+
+    Raises:
+        ValueError: options that do not go together, or a device that is not there.
+        fastvit.deploy.engines.EngineError: an engine that is not installed, or has no such precision.
+
+    Example:
+        >>> import fastvit, torch
+        >>> from fastvit.deploy.running import runnable
+        >>> fast = runnable(fastvit.load("fastvit_t8.cifar10"))
+        >>> fastvit.form_of(fast), fast(torch.zeros(2, 3, 64, 64)).shape
+        ('fused', torch.Size([2, 10]))
+    """
+    chosen = device_for(model, device, engine)
+    _check(model, engine, precision, reparameterize, calibration, keep)
+    plain = (engine, precision) == PLAIN
+    changed = model.training or chosen != device_of(model) or (plain and reparameterize)
+    if changed and not inplace:
+        model = copy.deepcopy(model)
+    model = model.eval().to(chosen)
+    if plain:
+        return fuse(model, inplace=True).to(memory_format=torch.channels_last) if reparameterize else model
+    if isinstance(calibration, str | PathLike):
+        calibration = calibration_images(calibration, model.preprocess)
+    return make_engine(model, engine, precision=precision, calibration=calibration, keep=keep)
+
+
+def device_of(model: FastViT | Engine) -> torch.device:
+    """Where images are best brought before the model sees them."""
+    return model.device if isinstance(model, Engine) else next(model.parameters()).device
+
+
+def device_for(model: FastViT, device: torch.device | str | None, engine: str) -> torch.device:
+    """The device that is meant, as `runnable` says; a ValueError if the engine does not run there."""
+    if device is None:
+        return device_of(model)
+    chosen = choose_device(str(device) or ("cpu" if engine in CPU_ONLY else ""))
+    if engine in CPU_ONLY and chosen.type != "cpu":
+        raise ValueError(f"engine {engine} runs on the CPU, not on device {device}: choose cpu, or another engine")
+    return chosen
+
+
+def _check(
+    model: FastViT, engine: str, precision: str, reparameterize: bool | None, calibration: object, keep: Collection[str]
+) -> None:
+    """A ValueError for what cannot be asked for together."""
+    unfused = reparameterize is False
+    if unfused and (engine, precision) != PLAIN:
+        raise ValueError(
+            "unfused, a model runs in torch and float32 alone: leave out engine and precision, or reparameterize it"
+        )
+    if unfused and not fusible_blocks(model):
+        raise ValueError("the model is fused already: running it unfused needs the weights that it was made of")
+    if precision == "int8" and calibration is None:
+        raise ValueError("precision int8 needs images to calibrate with: a folder of them as calibration")
+    if precision != "int8" and (calibration is not None or keep):
+        given = "calibration" if calibration is not None else "keep"
+        raise ValueError(f"{given} is for precision int8, and it is {precision}: leave it out")
+
+
+def calibration_images(folder: str | PathLike[str], preprocess: Preprocess) -> Tensor:
+    """(N, 3, H, W): some hundreds of the images in a folder, evenly chosen over its classes; of large ones fewer.
+
+    Raises:
+        fastvit.images.io.ImageError: an image that cannot be read.
+    """
+    found = find_images([str(folder)])
+    height, width = preprocess.size
+    number = min(len(found), CALIBRATION, max(FEWEST, MOST_NUMBERS // (3 * height * width)))
+    images = torch.empty(number, 3, height, width)
+    for index in range(number):
+        images[index] = preprocess(read_image(found[index * len(found) // number]))
+    return images
