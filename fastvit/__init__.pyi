@@ -22,6 +22,8 @@ from .models.forms import form_of as form_of
 from .models.multiscale import MultiScaleEncoder as MultiScaleEncoder
 from .models.overparam import overparameterize as overparameterize
 from .models.reparam import reparameterize as reparameterize
+from .prediction import Prediction as Prediction
+from .prediction import predict as predict
 from .timm_registry import register_timm as register_timm
 from .verification import verify as verify
 from .weights.tensors import WeightsError as WeightsError

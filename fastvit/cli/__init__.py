@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-
-from cyclopts import App, CycloptsError, Parameter
+from typing import TYPE_CHECKING
 
 from .._version import __version__
 from .output import Failure, complain, let_reader_leave, note
+
+if TYPE_CHECKING:
+    from cyclopts import App
 
 # What `fastvit --help` says of each; a command's own --help shows its whole docstring, which begins with this.
 COMMANDS = {
@@ -27,12 +29,16 @@ INTERRUPTED = 130  # the shell's status of what Ctrl-C ended
 
 def make_app(asked: str = "") -> App:
     """The application; of the command `asked` the help is its own docstring, of the others a line of `COMMANDS`."""
+    from cyclopts import App, Parameter
+
     app = App(
         name="fastvit",
         help="FastViT vision encoders: classify, train, evaluate, embed, convert, export.\n\n"
         "fastvit COMMAND --help explains a command, with examples.",
         version=__version__,
+        version_flags=["--version"],
         help_format="plaintext",
+        group_parameters="Options",
         default_parameter=Parameter(negative_iterable=(), show_default=_shown),
     )
     for name, summary in COMMANDS.items():
@@ -48,18 +54,36 @@ def _shown(default: object) -> str | None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command, and exit with 0 if all went well, 1 if the work failed, 2 if it was asked for wrongly."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    app = make_app(next((word for word in words if word in COMMANDS), ""))
-    try:
+    try:  # around all imports but Python's own, which take seconds that somebody may not want to wait
         with let_reader_leave():
-            status = app(words, exit_on_error=False, print_error=False, result_action="return_value")
-    except Failure as failure:
-        complain(failure)
-        status = failure.status
-    except (CycloptsError, ValueError, ImportError, OSError) as error:  # what was given is wrong, or not to be had
-        complain(error)
-        status = 2
+            status = _run(list(sys.argv[1:] if arguments is None else arguments))
     except KeyboardInterrupt as interrupt:
         note(str(interrupt) or "interrupted")
         status = INTERRUPTED
-    sys.exit(status if isinstance(status, int) else 0)
+    except Failure as failure:
+        complain(failure)
+        status = failure.status
+    except (ValueError, ImportError, OSError) as error:  # what was given is wrong, or not to be had
+        complain(error)
+        status = 2
+    sys.exit(status)
+
+
+def _run(words: list[str]) -> int:
+    """The status of the command that these words are.
+
+    Raises:
+        ValueError: there is no such command or option, or a value does not suit it.
+    """
+    from cyclopts import CycloptsError, UnusedCliTokensError
+
+    from .options import marked
+
+    app = make_app(next((word for word in words if word in COMMANDS), ""))
+    try:
+        status = app(marked(words), exit_on_error=False, print_error=False, result_action="return_value")
+    except UnusedCliTokensError as error:
+        raise ValueError(f"unexpected argument {(error.unused_tokens or words)[0]}; try --help") from None
+    except CycloptsError as error:
+        raise ValueError(str(error)) from None
+    return status if isinstance(status, int) else 0

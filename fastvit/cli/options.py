@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Group, Parameter
 from cyclopts.validators import Number
 
+from ..utils.text import STANDARD_INPUT
 from .output import note, working
 
 if TYPE_CHECKING:
     from ..deploy.engines import Engine
     from ..models.fastvit import FastViT
 
+HYPHEN = "\N{HYPHEN}"  # stands for a lone -, standard input, which cyclopts would take for an option
 RUNNING = Group("How the model runs", sort_key=50)  # below what only one command has
 
 ModelName = Annotated[str, Parameter(help="A name that `fastvit models` lists, a weights file, or a folder of one.")]
@@ -73,3 +75,13 @@ class Running:
 
 
 RUNS = Running()
+
+
+def marked(words: list[str]) -> list[str]:
+    """The command line's words, with a lone - as cyclopts takes it for a word."""
+    return [HYPHEN if word == STANDARD_INPUT else word for word in words]
+
+
+def unmarked(words: list[str]) -> list[str]:
+    """Words as they were typed."""
+    return [STANDARD_INPUT if word == HYPHEN else word for word in words]

@@ -7,6 +7,7 @@ import math
 import os
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 QUIET_SECONDS = 2.0  # before progress is shown
+RECENT = 50  # advances that the speed shown is of
 EVERY_SECONDS = 30.0  # between two lines of progress where there is no terminal to draw a bar on
 
 
@@ -84,13 +86,12 @@ def working(what: str, quiet: bool = False) -> Iterator[None]:
 
 
 class Progress:
-    """The progress of `total` images on standard error: a bar on a terminal, elsewhere a line every half minute.
+    """The progress of work on images, on standard error: a bar on a terminal, elsewhere a line every half minute.
 
-    It appears after two seconds. `advance` counts and says what else is known; `pause` clears the bar, so that a result
-    may be printed.
+    It appears after two seconds. The speed shown is that of the last advances.
     """
 
-    def __init__(self, total: int, quiet: bool = False) -> None:
+    def __init__(self, total: int = 0, quiet: bool = False) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as Bar
@@ -98,7 +99,12 @@ class Progress:
         self.total, self.done, self.quiet = total, 0, quiet
         console = Console(stderr=True)
         self.terminal = console.is_terminal and not quiet
-        columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"), TimeRemainingColumn())
+        columns = (
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}", markup=False),
+            TimeRemainingColumn(),
+        )
         self._bar = Bar(
             *columns,
             console=console,
@@ -108,13 +114,14 @@ class Progress:
             redirect_stderr=False,
         )
         self._task = self._bar.add_task("", total=total, note="")
+        self._recent: deque[tuple[float, int]] = deque(maxlen=RECENT)
         self.restart()
 
     def __enter__(self) -> Progress:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._bar.stop()
+        self.pause()
 
     @property
     def seconds(self) -> float:
@@ -123,29 +130,44 @@ class Progress:
 
     @property
     def speed(self) -> float:
-        """Images per second so far."""
-        return self.done / max(self.seconds, 1e-9)
+        """Images per second of late."""
+        (began, before), (ended, after) = self._recent[0], self._recent[-1]
+        return (after - before) / max(ended - began, 1e-9)
 
     def restart(self) -> None:
         """The work begins now: what was prepared before tells no speed."""
         self._started = self._told = time.perf_counter()
+        self._recent.clear()
+        self._recent.append((self._started, self.done))
 
     def pause(self) -> None:
         """Clear the bar until the next `advance`."""
         self._bar.stop()
 
+    def say(self, line: str) -> None:
+        """A line of the result on standard output, above the bar."""
+        self.pause()
+        say(line)
+
     def advance(self, images: int = 1, note: str = "") -> None:
         """Count images that are done; `note` is what else to show of them."""
-        self.done += images
-        notes = "  ".join(filter(None, (f"{self.speed:.0f} images/s", note)))
-        self._bar.update(self._task, completed=self.done, note=notes)
+        self.update(self.done + images, self.total, note)
+
+    def update(self, done: int, total: int, note: str = "") -> None:
+        """So many images of so many are done; fewer than before, if another round over them has begun."""
+        now = time.perf_counter()
+        if done < self.done:
+            self._recent.clear()
+        self.done, self.total = done, total
+        self._recent.append((now, done))
+        notes = "  ".join(filter(None, (f"{self.speed:.0f} images/s" if len(self._recent) > 1 else "", note)))
+        self._bar.update(self._task, completed=done, total=total, note=notes)
         if self.terminal and self.seconds >= QUIET_SECONDS:
             self._bar.start()
-        now = time.perf_counter()
         if not self.terminal and not self.quiet and now - self._told >= EVERY_SECONDS:
             self._told = now
-            left = (self.total - self.done) / max(self.speed, 1e-9)
-            print(f"{self.done}/{self.total}  {notes}  {left:.0f} s left", file=sys.stderr, flush=True)
+            left = f"  {(total - done) / self.speed:.0f} s left" if self.speed else ""
+            print(f"{done}/{total}  {notes}{left}", file=sys.stderr, flush=True)
 
 
 @contextmanager

@@ -1,96 +1,87 @@
-"""What classify says of a picture: printed, as JSON, or drawn."""
+"""How classify shows predictions: printed, as JSON, or drawn."""
 
 from __future__ import annotations
 
-import json as format_json
 import os
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
-
-from .output import fail
+from ..utils.text import display_name
+from .output import Failure, complain, say, say_json, show, show_rows
 
 if TYPE_CHECKING:
-    from PIL import Image
-    from rich.console import RenderableType
+    from ..prediction import Prediction
+
+MOST_CARDS = 100  # on one sheet; of a million nobody wants one
 
 
-@dataclass(slots=True, kw_only=True)
-class Answer:
-    """What came of one file: predictions or an error."""
-
-    name: str
-    predictions: list[tuple[str, float]] = field(default_factory=list)  # class, probability; the most likely first
-    error: str = ""
-    picture: Image.Image | None = None  # to be drawn
-
-
-def show(answer: Answer, json: bool) -> None:
+def show_prediction(prediction: Prediction, json: bool) -> None:
     """On standard output, as JSON or as a table; an error on standard error too."""
+    if prediction.error:
+        complain(prediction.error)
+    if json:
+        top = [{"label": label, "probability": probability} for label, probability in prediction.top]
+        result = {"error": prediction.error} if prediction.error else {"predictions": top}
+        say_json({"file": prediction.path, **result})
+    elif not prediction.error:
+        _show_table(prediction)
+
+
+def _show_table(prediction: Prediction) -> None:
     from rich.progress_bar import ProgressBar
     from rich.table import Table
     from rich.text import Text
 
-    from fastvit.utils.text import display_name
-
-    if answer.error:
-        typer.echo(f"error: {answer.error}", err=True)
-    if json:
-        predictions = [{"class": label, "probability": probability} for label, probability in answer.predictions]
-        result = {"error": answer.error} if answer.error else {"predictions": predictions}
-        typer.echo(format_json.dumps({"file": answer.name, **result}))
-    elif not answer.error:
-        table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-        table.add_column(width=44, no_wrap=True)
-        table.add_column(width=20)
-        table.add_column(width=7, justify="right")
-        for label, probability in answer.predictions:
-            bar = ProgressBar(total=1, completed=probability, width=20)
-            table.add_row(Text(label), bar, f"{100 * probability:.1f} %")
-        _echo(Text(display_name(answer.name), style="bold", overflow="fold"), table, "")
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(width=44, overflow="fold")
+    table.add_column(width=20)
+    table.add_column(width=7, justify="right")
+    for label, probability in prediction.top:
+        table.add_row(Text(label), ProgressBar(total=1, completed=probability, width=20), f"{100 * probability:.1f} %")
+    show(Text(display_name(prediction.path or ""), style="bold", overflow="fold"), table, "")
 
 
 def show_comparison(summary: dict[str, Any], json: bool) -> None:
     """What `Comparison.summary` gives."""
-    from rich.table import Table
-
     if json:
-        typer.echo(format_json.dumps({"comparison": summary}))
+        say_json({"comparison": summary})
         return
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    low, high = summary["times_faster_quartiles"]
-    before, after = summary["unfused_milliseconds"], summary["fused_milliseconds"]
-    table.add_row("largest difference of a probability", f"{summary['largest_difference']:.1e}")
-    table.add_row("same most likely class", f"{summary['same_first_class']} of {summary['pictures']}")
-    table.add_row("time for one picture", f"{before:.1f} -> {after:.1f} ms")
-    table.add_row("times faster", f"{summary['times_faster']:.2f} (quartiles {low:.2f} and {high:.2f})")
-    _echo("[bold]fused against unfused[/bold]", table)
+    low, high = summary["speedup_quartiles"]
+    say("fused against unfused")
+    show_rows(
+        {
+            "largest difference of a probability": f" {summary['largest_difference']:.1e}",
+            "same most likely class": f" {summary['same_top1']} of {summary['images']}",
+            "time for one image": f" {summary['unfused_ms']:.1f} -> {summary['fused_ms']:.1f} ms",
+            "times faster": f" {summary['speedup']:.2f} (quartiles {low:.2f} and {high:.2f})",
+        }
+    )
 
 
-def _echo(*what: RenderableType) -> None:
-    """To standard output through typer, which knows what to do when the reader of a pipe has left."""
-    from rich.console import Console
+def check_save(save: Path, names: Sequence[str]) -> None:
+    """A ValueError, before any work is done, if nothing can be drawn there, or an image that is read stands there."""
+    from ..images.cards import check_target
 
-    console = Console(highlight=False)
-    with console.capture() as capture:
-        for item in what:
-            console.print(item)
-    typer.echo(capture.get(), nl=False)
+    check_target(save)
+    if save.exists() and any(os.path.exists(name) and save.samefile(name) for name in names):
+        raise ValueError(f"{save}: --save would replace an image that is to be read; choose another name")
 
 
-def draw(answers: list[Answer], save: Path) -> None:
-    """The pictures with their classes; if the file cannot be written, that is the end, with status 1."""
-    from fastvit.images.cards import Card, sheet, write
-    from fastvit.utils.text import display_name
+def draw(predictions: Sequence[Prediction], save: Path) -> None:
+    """The images with their classes; if the file cannot be written, that is the end, with status 1."""
+    from ..images.cards import Card, sheet, write
 
     cards = [
-        Card(name=display_name(os.path.basename(answer.name)), picture=answer.picture, predictions=answer.predictions)
-        for answer in answers
-        if answer.picture
+        Card(
+            name=display_name(os.path.basename(prediction.path or "")),
+            picture=prediction.thumbnail,
+            predictions=prediction.top,
+        )
+        for prediction in predictions
+        if prediction.thumbnail
     ]
     try:
         write(sheet(cards), save)
     except OSError as error:
-        fail(error, status=1)
+        raise Failure(error) from error

@@ -38,6 +38,11 @@ def largest(errors: Sequence[Error]) -> Error:
     return max(errors, key=lambda error: math.inf if math.isnan(error.relative) else error.relative)
 
 
+def probabilities(logits: Tensor) -> Tensor:
+    """(B, classes) -> (B, classes) in float32 on the CPU, for which a GPU is waited for."""
+    return logits.float().softmax(1).cpu()
+
+
 @contextmanager
 def without_cudnn() -> Iterator[None]:
     """On a GPU it would round float32 to TF32's ten bits, whatever is set for matrix products."""

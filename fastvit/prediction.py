@@ -1,0 +1,257 @@
+"""A model and images -> the most likely classes of each."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
+from typing import TYPE_CHECKING, Any, BinaryIO, TypedDict, overload
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from .checkpoint import load
+from .comparison import Comparison
+from .deploy.engines.engine import Engine
+from .deploy.running import PLAIN, device_of, runnable
+from .images.cards import fitted
+from .images.inputs import ImageLike, opened, several
+from .images.io import ImageError
+from .images.prefetch import ahead
+from .models.fastvit import FastViT
+from .utils.devices import cores
+from .utils.numerics import probabilities
+from .utils.text import STANDARD_INPUT, display_name
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from typing_extensions import Unpack
+
+Model = FastViT | Engine | Comparison | str | os.PathLike[str]
+Top = tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """What a model makes of one image.
+
+    Attributes:
+        path: of the image's file, "-" for standard input; None for an image in memory.
+        top: (label, probability) of the most likely classes, in falling order; empty if there is an error.
+        error: why there is no prediction, in one line; "" where there is one.
+        thumbnail: a small copy of the image, if asked for.
+
+    Example:
+        >>> import fastvit
+        >>> found = fastvit.Prediction(top=(("cat", 0.9), ("dog", 0.1)))
+        >>> found.label, found.probability
+        ('cat', 0.9)
+    """
+
+    top: Top = ()
+    path: str | None = None
+    error: str = ""
+    thumbnail: Image.Image | None = None
+
+    @property
+    def label(self) -> str:
+        """The most likely class; "" if there is an error."""
+        return self.top[0][0] if self.top else ""
+
+    @property
+    def probability(self) -> float:
+        """Probability of the most likely class; NaN if there is an error."""
+        return self.top[0][1] if self.top else math.nan
+
+
+class Options(TypedDict, total=False):
+    """How `predict` does it."""
+
+    batch_size: int
+    device: torch.device | str | None
+    engine: str
+    precision: str
+    reparameterize: bool | None
+    fast_decoding: bool
+    thumbnails: bool
+
+
+@overload
+def predict(  # type: ignore[overload-overlap]  # a stream is also an iterator, of lines
+    model: Model, images: bytes | BinaryIO | Image.Image, top: int = ..., **options: Unpack[Options]
+) -> Prediction: ...
+@overload
+def predict(
+    model: Model, images: str | os.PathLike[str] | NDArray[Any] | Tensor, top: int = ..., **options: Unpack[Options]
+) -> Any: ...  # a folder, a pattern or a batch is several images, which no type says
+@overload
+def predict(
+    model: Model, images: Iterable[ImageLike], top: int = ..., **options: Unpack[Options]
+) -> Generator[Prediction, None, None]: ...
+def predict(
+    model: Model,
+    images: ImageLike | Iterable[ImageLike],
+    top: int = 5,
+    *,
+    batch_size: int = 32,
+    device: torch.device | str | None = None,
+    engine: str = "torch",
+    precision: str = "float32",
+    reparameterize: bool | None = None,
+    fast_decoding: bool = False,
+    thumbnails: bool = False,
+) -> Prediction | Generator[Prediction, None, None]:
+    """Name what is in one image, or in many.
+
+    The model, its mode and its device stay as they are: what has to change is changed in a copy. Of many images only
+    a few batches are in memory; threads read the next ones while the model computes.
+
+    Args:
+        model: a FastViT in any form and mode, what `fastvit.engine` gives, a `Comparison`, or what `fastvit.load`
+            reads.
+        images: a path, a file's bytes, a binary stream, a PIL image, an array (H, W, 3) or (H, W), or a tensor
+            (3, H, W), of bytes or of floats from 0 to 1. Or several: a folder, a pattern such as "*.jpg", an array
+            (B, H, W, 3), a tensor (B, 3, H, W), or anything that gives single ones in turn. "-" is standard input.
+        top: how many classes to name.
+        batch_size: images computed at a time.
+        device: where to compute; by default where the model is, and on the fastest device if it is loaded here.
+        engine: what runs the model, as `fastvit.engine` has them.
+        precision: of the arithmetic, as `fastvit.engine` has them; int8 needs calibration, so an engine.
+        reparameterize: compute with the fused form, or with the unfused one; by default with the form that the model
+            has, and with the fused one if it is loaded here. To fuse takes as long as some dozens of images.
+        fast_decoding: decode large JPEGs at a reduced size: several times faster, with slightly different results.
+        thumbnails: keep a small copy of each image in its prediction.
+
+    Returns:
+        One `Prediction` for one image. For several an iterator over theirs, in order: one that cannot be read has an
+        `error`, and the others go on.
+
+    Raises:
+        ImageError: a single image that cannot be read.
+        ValueError: a model without classes or with corrupted weights, or options that do not go together.
+        TypeError: what is no model or no image.
+
+    Example:
+        >>> import fastvit
+        >>> from PIL import Image
+        >>> model = fastvit.load("fastvit_t8.cifar10")
+        >>> sky = Image.new("RGB", (64, 48), "skyblue")
+        >>> fastvit.predict(model, sky).label
+        'airplane'
+        >>> [found.label for found in fastvit.predict(model, [sky, sky], top=1)]
+        ['airplane', 'airplane']
+    """
+    if min(top, batch_size) < 1:
+        raise ValueError(f"top is {top} and batch_size {batch_size}: expected 1 or more of each")
+    options = {"device": device, "engine": engine, "precision": precision, "reparameterize": reparameterize}
+    classifier = _Classifier(_prepared(model, **options), top, fast_decoding, thumbnails)
+    many = several(images)
+    return classifier.one(images) if many is None else classifier.many(many, batch_size)
+
+
+def _prepared(model: Model, **options: Any) -> FastViT | Engine | Comparison:
+    """What runs it, in eval mode."""
+    if isinstance(model, FastViT):
+        return runnable(model, **options)
+    if isinstance(model, str | os.PathLike):
+        own: dict[str, Any] = {"device": "", "reparameterize": True}  # it is ours alone, to be as fast as it can
+        given = {name: value for name, value in options.items() if value is not None}
+        return runnable(load(os.fspath(model)), inplace=True, **own | given)
+    if not isinstance(model, Engine | Comparison):
+        raise TypeError(f"model is a {type(model).__name__}, expected a FastViT, an engine, or what fastvit.load reads")
+    if options != {"device": None, "engine": PLAIN[0], "precision": PLAIN[1], "reparameterize": None}:
+        raise ValueError("the engine says how it runs: leave out device, engine, precision and reparameterize")
+    return model
+
+
+class _Classifier:
+    """Images -> predictions."""
+
+    def __init__(self, run: FastViT | Engine | Comparison, top: int, fast: bool, thumbnails: bool) -> None:
+        model = run.unfused if isinstance(run, Comparison) else run
+        if not model.num_classes:
+            raise ValueError("the model has no classifier: train one with fastvit train")
+        if model.returns_embedding:
+            raise ValueError(
+                f"the model returns an embedding of {model.num_classes} numbers, to be compared with those of texts, "
+                "and no classes: train a classifier with fastvit train"
+            )
+        self.run, self.fast, self.thumbnails = run, fast, thumbnails
+        self.preprocess, self.device = model.preprocess, device_of(model)
+        self.dtype = torch.float32 if isinstance(model, Engine) else next(model.parameters()).dtype
+        self.labels = dict(enumerate(model.pretrained_cfg.get("label_names") or ()))
+        self.top = min(top, model.num_classes)
+
+    def one(self, image: Any) -> Prediction:
+        (prediction,) = self._classified([self._read(image, "the image")])
+        if prediction.error:
+            raise ValueError(prediction.error)
+        return prediction
+
+    def many(self, images: Iterable[ImageLike], batch_size: int) -> Generator[Prediction, None, None]:
+        """Batch by batch, while threads read the next one."""
+        with closing(ahead(self._tasks(images), max(batch_size, cores()))) as results:
+            while batch := list(islice(results, batch_size)):
+                yield from self._classified(batch)
+
+    def _tasks(self, images: Iterable[ImageLike]) -> Iterator[Callable[[], _Read]]:
+        for index, image in enumerate(images):
+            task = partial(self._read_or_error, image, f"image {index}")
+            if _path(image) == STANDARD_INPUT:  # here and now: a thread that waits for it could not be interrupted
+                piped = task()
+                yield lambda piped=piped: piped  # type: ignore[misc]
+            else:
+                yield task
+
+    def _read_or_error(self, image: ImageLike, name: str) -> _Read:
+        try:
+            return self._read(image, name)
+        except ImageError as error:
+            return Prediction(path=_path(image), error=str(error)), None
+
+    def _read(self, image: ImageLike, name: str) -> _Read:
+        """Only a thumbnail and the pixels that the model sees are kept of an image."""
+        path = _path(image)
+        if path is not None:
+            name = display_name(path)
+        if path == STANDARD_INPUT:
+            image = sys.stdin.buffer if sys.stdin else b""  # None where it is closed
+        with opened(image, name, self.preprocess if self.fast else None) as rgb:
+            thumbnail = fitted(rgb) if self.thumbnails else None
+            return Prediction(path=path, thumbnail=thumbnail), self.preprocess.pixels(rgb)
+
+    def _classified(self, batch: list[_Read]) -> Iterator[Prediction]:
+        seen = [pixels for _, pixels in batch if pixels is not None]
+        found = iter(self._most_likely(torch.stack(seen)) if seen else ())
+        for prediction, pixels in batch:
+            yield prediction if pixels is None else _with(prediction, next(found))
+
+    def _most_likely(self, pixels: Tensor) -> list[Top]:
+        """(B, *preprocess.size, 3) bytes -> for each the labels with their probabilities, in falling order."""
+        with torch.inference_mode():
+            images = self.preprocess.normalized(pixels.to(self.device)).to(self.dtype)
+            logits: Any = self.run(images)
+            values, indices = probabilities(logits).topk(self.top)
+        names = [[self.labels.get(index, f"class {index}") for index in row] for row in indices.tolist()]
+        return [tuple(zip(*row, strict=True)) for row in zip(names, values.tolist(), strict=True)]
+
+
+_Read = tuple[Prediction, "Tensor | None"]
+"""What is known of an image before the model has seen it, and its (*preprocess.size, 3) bytes if it could be read."""
+
+
+def _with(prediction: Prediction, top: Top) -> Prediction:
+    if all(math.isfinite(probability) for _, probability in top):
+        return replace(prediction, top=top)
+    name = "the image" if prediction.path is None else display_name(prediction.path)
+    return replace(prediction, error=f"{name}: the model returned NaN or infinity; its weights may be corrupted")
+
+
+def _path(image: ImageLike) -> str | None:
+    return os.fspath(image) if isinstance(image, str | os.PathLike) else None
