@@ -1,10 +1,15 @@
-"""Models with random parameters, for tests and measurements: at their initial values they would hide most mistakes."""
+"""Models with random parameters, which would else hide most mistakes, and small images to try things on."""
 
 from __future__ import annotations
 
+import colorsys
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TypeVar, cast
 
+import numpy
 import torch
+from PIL import Image
 from torch import nn
 
 from .create import create_model
@@ -71,3 +76,33 @@ def random_model(variant: str, seed: int = 0, layer_scale: float = 1.0) -> FastV
             if name.endswith(".scale"):
                 parameter.mul_(layer_scale)
     return model
+
+
+def write_images(folder: str | Path, classes: Sequence[str] = ("red", "blue"), **counts: int) -> Path:
+    """Write FOLDER/SPLIT/CLASS/0.png and on, of 32 x 32 pixels: noise around a colour of its own for each class.
+
+    Args:
+        folder: is made if it is not there.
+        classes: their names.
+        **counts: images of each class, by the name of the split.
+
+    Returns:
+        The folder, which `fastvit.train` and `fastvit.evaluate` read.
+
+    Example:
+        >>> import tempfile
+        >>> from fastvit.testing import write_images
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     data = write_images(folder, train=4, val=2)
+        ...     print(*sorted(str(path.relative_to(data)) for path in data.glob("val/*/*")))
+        val/blue/0.png val/blue/1.png val/red/0.png val/red/1.png
+    """
+    random = numpy.random.default_rng(0)
+    for split, count in counts.items():
+        for number, name in enumerate(classes):
+            colour = 255 * numpy.array(colorsys.hsv_to_rgb(number / (len(classes) + 1), 0.8, 0.8))
+            (Path(folder) / split / name).mkdir(parents=True)
+            for index in range(count):
+                pixels = random.normal(colour, 20, (32, 32, 3)).clip(0, 255).astype(numpy.uint8)
+                Image.fromarray(pixels).save(Path(folder) / split / name / f"{index}.png")
+    return Path(folder)

@@ -1,206 +1,175 @@
-"""A network and labelled pictures -> its answers, counted."""
+"""A model and labelled images -> how often, and how confidently, it is right."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+import copy
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing, contextmanager, nullcontext
 from functools import partial
-from itertools import islice
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
 
-from ..data import DataError, Source, evaluation, open_source
-from ..data.checks import check_range
-from ..images.io import ImageError
-from ..images.prefetch import ahead, in_room
+from ..data import Batch, LabelledImages, Source, check_range, open_source, validation_source
 from ..images.preprocess import Preprocess
-from ..utils.devices import cores
-from ..utils.text import some
-from .calibration import Confidence
-from .imagenet import CLASSES, WORDNET, synsets
+from ..utils.devices import choose_device
+from ..utils.modes import eval_mode
+from ..utils.text import either
+from .classes import match_classes
+from .imagenet import CLASSES, Real
+from .metrics import Counts, Metrics
 
-Sample = tuple[Tensor, int] | str  # or why it cannot be read
-Samples = tuple[Tensor, Tensor, list[str]]
-Batches = Generator[tuple[Tensor, Tensor], None, None]
-
-
-@torch.inference_mode()
-def predictions(
-    run: Callable[[Tensor], Tensor], loader: Iterable[tuple[Tensor, Tensor]], device: torch.device
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """(logits (B, classes), labels (B)) batch after batch, on the CPU."""
-    if isinstance(run, nn.Module):
-        run.eval()
-    for images, labels in loader:
-        images = images.to(device, memory_format=torch.channels_last, non_blocking=True)
-        yield run(images).float().cpu(), labels
+Model = Callable[[Tensor], Tensor]
+Scoring = Literal["auto", "all", "data", "real"]
+Progress = Callable[[int, int, float], None]
 
 
-def pictures_to_evaluate(data: str, split: str = "", *, num_classes: int | None = None) -> Source:
+def evaluate(
+    model: Model,
+    data: str | Path | Source,
+    *,
+    split: str = "",
+    cfg: Mapping[str, Any] | None = None,
+    scoring: Scoring = "auto",
+    batch_size: int = 64,
+    workers: int = 0,
+    device: str | torch.device | None = None,
+    fast_decoding: bool = False,
+    max_unreadable: int | None = 0,
+    progress: Progress | None = None,
+) -> Metrics:
+    """Count how many labelled images a model names correctly, and how well it knows when it does.
+
+    Args:
+        model: a FastViT, an Engine or any images (B, 3, H, W) -> logits (B, classes); it stays as it is, in its mode.
+        data: a Source, or what `fastvit.data.NOTATION` lists; its classes are found among the model's by name.
+        split: of `data`; by default val, validation or test, and the whole of what has none of them.
+        cfg: the `pretrained_cfg` of a model that has none: the keys of `Preprocess.to_cfg`, and "label_names".
+        scoring: "all" classes can be predicted, or those of the "data" only, or all, by ImageNet's "real" labels
+            (arXiv:2006.07159); "auto" is "data" where that has fewer classes, as timm evaluates ImageNet-A and -R.
+        batch_size: images computed at a time.
+        workers: processes that read images; with 0, threads of this one do.
+        device: where to compute, "" for the fastest device; by default where the model is.
+        fast_decoding: decode large JPEGs at a reduced size.
+        max_unreadable: how many images may be left out since they cannot be read; None for any number.
+        progress: is given the images done, the images in all, and top-1 so far in percent, after each batch.
+
+    Raises:
+        ValueError: options that do not go together, or a DataError: what is wrong with the data.
+
+    Example:
+        >>> import fastvit, tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     data = fastvit.testing.write_images(folder, ("cat", "ship"), val=2)
+        ...     print(fastvit.evaluate(fastvit.load("fastvit_t8.cifar10"), data).images)
+        4
+    """
+    cfg = _cfg_of(model, cfg)
+    images, counts = _opened(data, split, cfg, scoring, fast_decoding)
+    with _running(model, device, cfg, min(batch_size, len(images))) as logits_of:
+        read = partial(images.batches, batch_size, workers=workers, most_unreadable=max_unreadable)
+        return _count(counts, images.source, read(pin=torch.cuda.is_available()), logits_of, progress)
+
+
+def _cfg_of(model: Model, cfg: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """What the model's classes and its preprocessing are, with "num_classes"."""
+    cfg = cfg or getattr(model, "pretrained_cfg", None)
+    if not cfg:
+        raise ValueError(
+            f"{type(model).__name__} has no pretrained_cfg that names its classes and preprocessing: give "
+            "cfg=Preprocess(...).to_cfg() | {'label_names': [...]}"
+        )
+    if getattr(model, "returns_embedding", False):
+        raise ValueError("The model returns an embedding, not a score for each class; evaluate one with a classifier.")
+    return {"num_classes": len(cfg.get("label_names") or ())} | dict(cfg)
+
+
+def _opened(
+    data: str | Path | Source, split: str, cfg: Mapping[str, Any], scoring: Scoring, fast_decoding: bool
+) -> tuple[LabelledImages, Counts]:
+    """The images as bytes, each with its number in their source, and what counts the predictions for them."""
+    num_classes, preprocess = cfg["num_classes"], Preprocess.from_cfg(cfg)
+    if scoring not in get_args(Scoring):
+        raise ValueError(f"scoring is {scoring!r}, expected {either(get_args(Scoring))}")
+    if scoring == "real" and num_classes != CLASSES:
+        raise ValueError(f"Real labels are of ImageNet's {CLASSES} classes, and the model has {num_classes}.")
+    source = open_validation(data, split, num_classes=num_classes)
+    indices = match_classes(source.classes, cfg)
+    if scoring == "real":
+        source = Real(source)
+    among_data = scoring == "data" or (scoring == "auto" and len(indices) < num_classes)
+    fast = preprocess if fast_decoding else None
+    images = LabelledImages(source, preprocess.pixels, labels=range(len(source)), fast_for=fast)
+    return images, Counts(indices, num_classes, among_data)
+
+
+def open_validation(data: str | Path | Source, split: str = "", *, num_classes: int | None = None) -> Source:
     """The split of that name; by default val, validation or test, and the whole of what has none of them.
 
     Raises:
         DataError: as `open_source` does, or a label is out of range, as where a test set's are secret.
     """
-    source = open_source(data, split, num_classes=num_classes) if split else evaluation(data, num_classes=num_classes)
+    if isinstance(data, Source):
+        if split:
+            raise ValueError(f"split is {split!r}, and the data is a Source, which is one split: leave it out")
+        source = data
+    elif split:
+        source = open_source(data, split, num_classes=num_classes)
+    else:
+        source = validation_source(data, or_whole=True, num_classes=num_classes)
     check_range(source)
     return source
 
 
-class BytePictures(Dataset[Sample]):
-    """Number -> ((*preprocess.size, 3) bytes, label), or the reason why that picture cannot be read.
+@contextmanager
+def _running(
+    model: Model, device: str | torch.device | None, cfg: Mapping[str, Any], batch_size: int
+) -> Iterator[Callable[[Tensor], Tensor]]:
+    """(B, *size, 3) bytes -> logits (B, classes) in float32 on the CPU, by the model in eval mode."""
+    preprocess, where, dtype = Preprocess.from_cfg(cfg), getattr(model, "device", torch.device("cpu")), torch.float32
+    if isinstance(model, nn.Module):
+        first = next(model.parameters())
+        where, dtype = first.device, first.dtype
+    chosen = where if device is None else choose_device(str(device))
+    if isinstance(model, nn.Module) and chosen != where:
+        model = copy.deepcopy(model).to(chosen)
 
-    Args:
-        fast: decode large JPEGs at a reduced size.
-        labels: (N) what comes with each picture, by default the source's labels.
-        most_unreadable: how many pictures may be left out.
+    def logits_of(pixels: Tensor) -> Tensor:
+        return model(preprocess.normalized(pixels.to(chosen, non_blocking=True)).to(dtype)).float().cpu()
 
-    Attributes:
-        unreadable: the reasons so far, each with the picture's name.
-    """
-
-    def __init__(
-        self,
-        source: Source,
-        preprocess: Preprocess,
-        fast: bool = False,
-        *,
-        labels: Sequence[int] | None = None,
-        most_unreadable: int = 0,
-    ) -> None:
-        self.source, self.preprocess, self.fast = source, preprocess, fast
-        self.labels = source.labels if labels is None else labels
-        self.most_unreadable, self.unreadable = most_unreadable, list[str]()
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def __getitem__(self, index: int) -> Sample:
-        try:
-            with in_room(self.preprocess if self.fast else None) as prepare:
-                return self.preprocess.pixels(self.source.read(index, prepare)), int(self.labels[index])
-        except ImageError as error:
-            return str(error)
-
-    def batches(self, batch_size: int, workers: int, device: torch.device) -> Batches:
-        """Images (B, 3, H, W) on the device, labels (B): read ahead by so many processes, or by threads for 0.
-
-        Raises:
-            DataError: more pictures than that, or all of them, cannot be read.
-        """
-        self.unreadable = []
-        read: Iterable[Samples]
-        if workers:
-            pin = device.type == "cuda"
-            read = DataLoader(self, batch_size, num_workers=workers, pin_memory=pin, collate_fn=_collate)
-        else:
-            read = self._by_threads(batch_size)
-        for pixels, labels, reasons in read:
-            self.unreadable += reasons
-            self._check_unreadable()
-            if len(labels):
-                yield self.preprocess.normalized(pixels.to(device, non_blocking=True)), labels
-
-    def _by_threads(self, batch_size: int) -> Generator[Samples, None, None]:
-        tasks = (partial(self.__getitem__, index) for index in range(len(self)))
-        with closing(ahead(tasks, max(batch_size, cores()))) as read:
-            while batch := list(islice(read, batch_size)):
-                yield _collate(batch)
-
-    def _check_unreadable(self) -> None:
-        if (failed := len(self.unreadable)) > self.most_unreadable:
-            prefix = f"{failed} pictures cannot be read, {self.most_unreadable} may: " if self.most_unreadable else ""
-            raise DataError(f"{prefix}{self.unreadable[0]}; or leave such pictures out with --most-unreadable")
-        if failed == len(self):
-            raise DataError(f"{self.source.where}: not one of its pictures can be read: {self.unreadable[0]}")
+    with eval_mode(model) if isinstance(model, nn.Module) else nullcontext(), torch.inference_mode():
+        if not isinstance(model, nn.Module):  # an engine is compiled and compared at its first call: before the clock
+            logits_of(torch.zeros(batch_size, *preprocess.size, 3, dtype=torch.uint8))
+        yield logits_of
 
 
-def _collate(samples: Sequence[Sample]) -> Samples:
-    read = [sample for sample in samples if not isinstance(sample, str)]
-    pixels = torch.stack([pixels for pixels, _ in read]) if read else torch.empty(0)
-    reasons = [sample for sample in samples if isinstance(sample, str)]
-    return pixels, torch.tensor([label for _, label in read], dtype=torch.int64), reasons
-
-
-def match_classes(folders: Sequence[str], cfg: Mapping[str, Any]) -> list[int]:
-    """For each folder the index of the class of that name.
-
-    ImageNet's go by WordNet's number, as in n01440764; folders that are numbers, as ImageNet-V2's, by their value.
-    """
-    known = cfg.get("label_names")
-    own = known is not None and set(folders) <= set(known)
-    if not own and cfg["num_classes"] == CLASSES and all(WORDNET.fullmatch(folder) for folder in folders):
-        known = synsets()
-    unknown = [folder for folder in folders if known is None or folder not in known]
-    if unknown and (numbers := _as_numbers(folders, cfg["num_classes"])):
-        return numbers
-    if known is None:
-        if len(folders) != cfg["num_classes"]:
-            raise DataError(f"{len(folders)} folders for a network of {cfg['num_classes']} classes without names")
-        return list(range(len(folders)))  # in alphabetical order, as every loader of folders numbers them
-    if unknown:
-        raise DataError(f"folders that are no class of the network: {some(unknown)}; its classes are {some(known)}")
-    return [known.index(folder) for folder in folders]
-
-
-def _as_numbers(folders: Sequence[str], num_classes: int) -> list[int] | None:
-    """Their values, if all are different numbers of classes."""
-    if not all(folder.isascii() and folder.isdecimal() for folder in folders):
-        return None
-    numbers = [int(folder) for folder in folders]
-    return numbers if len(set(numbers)) == len(numbers) and max(numbers) < num_classes else None
-
-
-class Counts:
-    """What a network answers to labelled pictures, counted by the folders they are in.
-
-    Args:
-        indices: the class that each folder is.
-        among_folders: whether only these classes may be answers, as if the network had no others.
-
-    Attributes:
-        confusion: (folders, classes) pictures by the folder they are in and the class the network gives them.
-        right: (folders) those that the network names right.
-        among_five: those that are right at one of the first five guesses.
-        confidence: what the probabilities are worth.
-    """
-
-    def __init__(self, indices: Sequence[int], num_classes: int, among_folders: bool = False) -> None:
-        self.columns = torch.tensor(indices) if among_folders else torch.arange(num_classes)
-        self.indices = torch.arange(len(indices)) if among_folders else torch.tensor(indices)  # into the columns
-        self.confusion = torch.zeros(len(indices), len(self.columns), dtype=torch.int64)
-        self.right = torch.zeros(len(indices), dtype=torch.int64)
-        self.among_five, self.confidence = 0, Confidence()
-
-    def add(self, logits: Tensor, labels: Tensor, right: Tensor | None = None) -> None:
-        """Logits (B, num_classes), labels (B) as indices of folders.
-
-        With `right` (B, num_classes) it says which answers are right, rather than the folder.
-        """
-        logits = logits[:, self.columns]
-        if right is None:
-            right = nn.functional.one_hot(self.indices[labels], len(self.columns)).bool()
-        else:
-            right = right[:, self.columns]
-        ranked = logits.topk(min(5, logits.shape[1])).indices
-        hits = right.gather(1, ranked)
-        self.confidence.add(logits, right, hits[:, 0])
-        self.among_five += int(hits.any(1).sum())
-        self.right.index_add_(0, labels, hits[:, 0].long())
-        self.confusion.index_put_((labels, ranked[:, 0]), torch.ones_like(labels), accumulate=True)
-
-    @property
-    def total(self) -> Tensor:
-        """(folders) the pictures in each."""
-        return self.confusion.sum(1)
-
-    @property
-    def top1(self) -> float:
-        return 100 * float(self.right.sum()) / float(self.total.sum())
-
-    @property
-    def top5(self) -> float:
-        return 100 * self.among_five / float(self.total.sum())
+def _count(
+    counts: Counts,
+    source: Source,
+    read: Generator[Batch, None, None],
+    logits_of: Callable[[Tensor], Tensor],
+    progress: Progress | None,
+) -> Metrics:
+    """Batches of images with their numbers in the source -> the metrics of all."""
+    labels, unreadable = torch.as_tensor(source.labels), list[str]()
+    started, done = time.perf_counter(), 0
+    with closing(read) as batches:
+        for pixels, numbers, lost in batches:
+            unreadable += lost
+            done += len(numbers) + len(lost)
+            if not len(numbers):
+                continue
+            truth = source.truth(numbers.tolist()) if isinstance(source, Real) else None
+            counts.add(logits_of(pixels), labels[numbers], truth)
+            if progress:
+                progress(done, len(source), counts.top1)
+    return Metrics(
+        names=source.classes,
+        counts=counts,
+        seconds=time.perf_counter() - started,
+        unreadable=tuple(unreadable),
+        without_real_labels=source.skipped if isinstance(source, Real) else None,
+    )

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from ..utils.atomic import replacing
+from ..utils.text import one_line
 from .recipe import RecipeError
 
 LOG = logging.getLogger("fastvit")
@@ -17,7 +18,7 @@ SUFFIX = ".pt"
 
 
 class Checkpoints:
-    """FOLDER/000001234.pt: the state after 1,234 updates; the newest `keep` stay."""
+    """FOLDER/000001234.pt: the state after 1,234 steps; the newest `keep` stay."""
 
     def __init__(self, folder: Path, keep: int = 2) -> None:
         self.folder, self.keep = folder, keep
@@ -27,17 +28,21 @@ class Checkpoints:
         found = self.folder.glob(f"[0-9]*{SUFFIX}") if self.folder.is_dir() else ()
         return sorted(found, key=lambda path: path.name, reverse=True)
 
-    def save(self, updates: int, state: dict[str, Any]) -> Path:
-        """Raises OSError if the disk is full; the states before are still there then."""
+    def save(self, step: int, state: dict[str, Any]) -> Path:
+        """Write the state after so many steps, and remove the oldest ones.
+
+        Raises:
+            OSError: the disk is full; the states before are still there then.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         for leftover in self.folder.glob(f".[0-9]*{SUFFIX}"):  # of a run that was killed while it wrote
             leftover.unlink(missing_ok=True)
-        path = self.folder / f"{updates:09d}{SUFFIX}"
+        path = self.folder / f"{step:09d}{SUFFIX}"
         with replacing(path) as temporary:
             try:
                 torch.save(state, temporary)
             except RuntimeError as error:  # torch says so of a full disk
-                raise OSError(f"{path}: cannot be written, is the disk full? ({str(error).splitlines()[0]})") from None
+                raise OSError(f"{path}: cannot be written; is the disk full? ({one_line(error)[:200]})") from None
         later: list[Path] = []
         kept: list[Path] = []
         for each in self.paths():
@@ -56,14 +61,14 @@ class Checkpoints:
         for path in self.paths():
             try:
                 state = torch.load(path, map_location="cpu", weights_only=True)
-                if not isinstance(state, dict) or "updates" not in state:
-                    raise KeyError("updates")
+                if not isinstance(state, dict) or "step" not in state:
+                    raise KeyError("step")
             except (UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, ValueError):
                 damaged.append(path)
                 continue
             for each in damaged:
-                LOG.warning("%s: damaged; going on from %s", each, path)
+                LOG.warning("%s is damaged; going on from %s", each, path)
             return path, state
         if damaged:
-            raise RecipeError(f"{damaged[0]}: damaged, or of something else; remove {self.folder} to start anew")
+            raise RecipeError(f"{damaged[0]}: is damaged, or of something else; remove {self.folder} to start anew")
         return None

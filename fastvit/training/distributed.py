@@ -1,13 +1,12 @@
 """The processes of a run, by accelerate: one, or many on one machine or several, on CPUs or GPUs, with DDP or FSDP2.
 
-What is asked of all processes here has to be asked by all of them, in the same order.
+What concerns all processes has to be called by all of them, in the same order.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,9 +15,13 @@ import torch
 import torch.distributed
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from ..models.fastvit import FastViT
 from ..utils.devices import choose_device
+from ..utils.extras import missing
+from ..utils.text import either
 from .recipe import RecipeError
 
 MIXED = {"float32": "no", "float64": "no", "bfloat16": "bf16", "float16": "fp16"}
@@ -26,96 +29,112 @@ TRACKERS = ("tensorboard", "wandb")  # called like the packages they need
 
 
 class Processes:
-    """index: of this process; number: of all; main: whether it is the one that writes."""
+    """All processes of a run, as one of them sees the others, and the device that it computes on.
+
+    Args:
+        device: "cpu", "cuda", ...; "" is the fastest.
+        precision: of a recipe.
+        tracker: "tensorboard", "wandb" or "".
+        output: where trackers write.
+
+    Raises:
+        RecipeError: a precision that the device does not have, or a tracker that there is not.
+        ValueError: no such device.
+    """
 
     def __init__(self, device: str, precision: str, tracker: str, output: Path) -> None:
         if torch.cuda.is_available() and (rank := os.environ.get("LOCAL_RANK")):
             torch.cuda.set_device(int(rank))  # before anything is tried on it: each process on its own
-        wanted = choose_device(device)
-        if wanted.type == "cuda" and wanted.index is not None:
-            torch.cuda.set_device(wanted)  # accelerate says cuda and means this one
+        chosen = choose_device(device)
+        if chosen.type == "cuda" and chosen.index is not None:
+            torch.cuda.set_device(chosen)  # accelerate says cuda and means this one
         if tracker and tracker not in TRACKERS:
-            raise RecipeError(f"--tracker {tracker}: expected {' or '.join(TRACKERS)}")
-        if tracker and not find_spec(tracker):
-            raise RecipeError(f"--tracker {tracker} is not installed; run: pip install {tracker}")
-        if precision == "float16" and wanted.type == "cpu":
-            raise RecipeError("precision='float16': needs a GPU; expected float32 or bfloat16 on a CPU")
+            raise RecipeError(f"tracker is {tracker!r}, expected {either(TRACKERS)}")
+        if tracker and missing(tracker):
+            raise RecipeError(f"The tracker {tracker} is not installed; run: pip install {tracker}")
+        if precision == "float16" and chosen.type == "cpu":
+            raise RecipeError("precision is 'float16', which needs a GPU: expected float32 or bfloat16 on a CPU")
         AcceleratorState._reset_state()  # another run of this process may have had another precision
         logging.getLogger("accelerate").setLevel(logging.ERROR)
         self.accelerator = accelerate.Accelerator(
-            cpu=wanted.type == "cpu",
+            cpu=chosen.type == "cpu",
             mixed_precision=MIXED[precision],
             log_with=tracker or None,
             project_dir=str(output),
         )
-        self.accelerator.gradient_accumulation_steps = 1  # the run itself divides by the parts it takes
+        self.accelerator.gradient_accumulation_steps = 1  # the trainer itself divides by the micro-batches
         self.tracked = bool(tracker)
-        if wanted.index is not None and self.number == 1:
-            self.device = wanted
-        else:
-            self.device = cast(torch.device, self.accelerator.device)
+        self.device = chosen if chosen.index is not None and self.world_size == 1 else self.accelerator.device
 
     @property
-    def index(self) -> int:
+    def rank(self) -> int:
+        """Of this process, from 0."""
         return cast(int, self.accelerator.process_index)
 
     @property
-    def number(self) -> int:
+    def world_size(self) -> int:
+        """The number of processes."""
         return cast(int, self.accelerator.num_processes)
 
     @property
-    def main(self) -> bool:
-        return self.index == 0
+    def is_main_process(self) -> bool:
+        """Whether this process writes."""
+        return self.rank == 0
 
     @property
     def sharded(self) -> bool:
         """Whether each process has a part of each tensor only."""
         return cast(bool, self.accelerator.is_fsdp2)
 
-    def prepare(self, network: FastViT, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, Any]:
-        """The network and its optimizer, as they are trained by all processes together."""
-        model, wrapped = self.accelerator.prepare(network, optimizer)
-        return cast(nn.Module, model), wrapped
+    def prepare(self, model: FastViT, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, Any]:
+        """The model and its optimizer, as they are trained by all processes together."""
+        wrapped, prepared = self.accelerator.prepare(model, optimizer)
+        return cast(nn.Module, wrapped), prepared
 
-    # What all say
+    # What all have
 
     def mean(self, numbers: Tensor) -> Tensor:
-        return self._reduced(numbers, torch.distributed.ReduceOp.SUM) / self.number
+        """The mean over all processes."""
+        return self._reduced(numbers, torch.distributed.ReduceOp.SUM) / self.world_size
 
     def sum(self, numbers: Tensor) -> Tensor:
+        """The sum over all processes."""
         return self._reduced(numbers, torch.distributed.ReduceOp.SUM)
 
-    def most(self, number: int) -> int:
+    def max(self, number: int) -> int:
+        """The largest of all processes."""
         return int(self._reduced(torch.tensor(number), torch.distributed.ReduceOp.MAX))
 
     def any(self, condition: bool) -> bool:
-        return bool(self.most(int(condition)))
+        """Whether it holds in one of them."""
+        return bool(self.max(int(condition)))
 
     def _reduced(self, numbers: Tensor, by: Any) -> Tensor:
-        if self.number == 1:
+        if self.world_size == 1:
             return numbers
         dtype = torch.float32 if self.device.type == "mps" and numbers.is_floating_point() else numbers.dtype
         reduced = numbers.detach().to(self.device, dtype, copy=True)
         torch.distributed.all_reduce(reduced, op=by)
         return reduced.to(numbers)
 
-    def gathered(self, lines: list[str]) -> list[str]:
-        """The lines of all."""
-        if self.number == 1:
+    def gather(self, lines: list[str]) -> list[str]:
+        """The lines of all processes."""
+        if self.world_size == 1:
             return lines
-        whole: list[list[str]] = [[]] * self.number
+        whole: list[list[str]] = [[]] * self.world_size
         torch.distributed.all_gather_object(whole, lines)
         return [line for lines in whole for line in lines]
 
-    def same(self, of_main: Any) -> Any:
+    def broadcast(self, value: Any) -> Any:
         """What the main process has."""
-        if self.number == 1:
-            return of_main
-        box = [of_main]
+        if self.world_size == 1:
+            return value
+        box = [value]
         torch.distributed.broadcast_object_list(box)
         return box[0]
 
     def wait(self) -> None:
+        """Wait until all are here."""
         self.accelerator.wait_for_everyone()
 
     # The state
@@ -128,19 +147,15 @@ class Processes:
         return {name: self._whole(tensor.detach()).cpu() for name, tensor in tensors.items()}
 
     def _whole(self, tensor: Tensor) -> Tensor:
-        from torch.distributed.tensor import DTensor
-
         if isinstance(tensor, DTensor):
             return tensor.full_tensor()
         tensor = tensor.clone(memory_format=torch.contiguous_format)
-        if self.number > 1:
+        if self.world_size > 1:
             torch.distributed.broadcast(tensor, 0)
         return tensor
 
     def load(self, tensors: dict[str, Tensor], whole: dict[str, Tensor]) -> None:
         """The inverse of `whole`, in place."""
-        from torch.distributed.tensor import DTensor, distribute_tensor
-
         for name, tensor in tensors.items():
             source = whole[name].to(self.device)
             if isinstance(tensor, DTensor):
@@ -148,46 +163,47 @@ class Processes:
             else:
                 tensor.copy_(source)
 
-    def state(self, network: FastViT, optimizer: Any) -> dict[str, Any]:
-        """What `restore` takes, whole and on the CPU."""
+    def state_dict(self, model: FastViT, optimizer: Any) -> dict[str, Any]:
+        """What `load_state_dict` takes, whole and on the CPU."""
         scaler = self.accelerator.scaler.state_dict() if self.accelerator.scaler else {}
         if not self.sharded:
-            return {"model": network.state_dict(), "optimizer": optimizer.optimizer.state_dict(), "scaler": scaler}
-        from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict
-
+            return {"model": model.state_dict(), "optimizer": optimizer.optimizer.state_dict(), "scaler": scaler}
         options = StateDictOptions(full_state_dict=True, cpu_offload=True)
-        model, of_optimizer = get_state_dict(network, optimizer.optimizer, options=options)
-        return {"model": model, "optimizer": of_optimizer, "scaler": scaler}
+        of_model, of_optimizer = get_state_dict(model, optimizer.optimizer, options=options)
+        return {"model": of_model, "optimizer": of_optimizer, "scaler": scaler}
 
-    def restore(self, network: FastViT, optimizer: Any, state: dict[str, Any]) -> None:
+    def load_state_dict(self, model: FastViT, optimizer: Any, state: dict[str, Any]) -> None:
+        """The inverse of `state_dict`, in place."""
         if self.accelerator.scaler:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         if not self.sharded:
-            network.load_state_dict(state["model"])
+            model.load_state_dict(state["model"])
             optimizer.optimizer.load_state_dict(state["optimizer"])
             return
-        from torch.distributed.checkpoint.state_dict import StateDictOptions, set_state_dict
-
         options = StateDictOptions(full_state_dict=True)
         set_state_dict(
-            network,
+            model,
             optimizer.optimizer,
             model_state_dict=state["model"],
             optim_state_dict=state["optimizer"],
             options=options,
         )
 
-    # What others are told
+    # Trackers
 
     def start_tracking(self, settings: dict[str, Any]) -> None:
+        """Open the tracker, if there is one."""
         if self.tracked:
             self.accelerator.init_trackers("fastvit", config=settings)
 
-    def track(self, line: dict[str, float], update: int) -> None:
+    def track(self, line: dict[str, float]) -> None:
+        """Give a line of the metrics to the tracker."""
         if self.tracked:
-            self.accelerator.log({name: value for name, value in line.items() if name != "update"}, step=update)
+            values = {name: value for name, value in line.items() if name != "step"}
+            self.accelerator.log(values, step=int(line["step"]))
 
-    def end(self) -> None:
+    def end_tracking(self) -> None:
+        """Close the tracker."""
         for tracker in self.accelerator.trackers:
             tracker.finish()
 

@@ -1,20 +1,20 @@
-"""metrics.jsonl, what a run says of itself line by line, and the picture of it."""
+"""metrics.jsonl, what a run says of itself line by line, and its curves as a plot."""
 
 from __future__ import annotations
 
 import json
 import os
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from ..utils.atomic import replacing
+from ..utils.extras import missing
 
 Line = dict[str, float]
 
 
-class Metrics:
-    """Lines of two kinds, both with "update": of some updates each, with a "loss", and of an epoch, with a "top1".
+class MetricsLog:
+    """Lines of two kinds, both with "step": of some steps each, with a "loss", and of an epoch, with a "top1".
 
     They are appended as they come. After a kill the file may be ahead of the checkpoint: `rewind` goes back to it.
     """
@@ -25,13 +25,14 @@ class Metrics:
 
     @property
     def epochs(self) -> list[Line]:
+        """The lines of epochs."""
         return [line for line in self.lines if "top1" in line]
 
-    def rewind(self, updates: int) -> None:
-        """Keep what was said of the first so many updates."""
+    def rewind(self, step: int) -> None:
+        """Keep the lines up to that step."""
         text = self.path.read_text() if self.path.exists() else ""
         lines = [line for line in map(_parsed, text.splitlines()) if line is not None]
-        self.lines = [line for line in lines if line["update"] <= updates]
+        self.lines = [line for line in lines if line["step"] <= step]
         with replacing(self.path) as path:
             path.write_text("".join(json.dumps(line) + "\n" for line in self.lines))
 
@@ -43,10 +44,15 @@ class Metrics:
                 file.write(json.dumps(line) + "\n")
 
     def flush(self) -> None:
-        """All that was said is on the disk."""
+        """Wait until every line is on the disk."""
         if self.path.exists():
             with self.path.open("rb") as file:
                 os.fsync(file.fileno())
+
+    def draw(self, path: Path) -> None:
+        """Loss, accuracy and learning rate over the epochs, as a plot, if matplotlib is installed."""
+        if not missing("matplotlib"):
+            _draw(self.lines, path)
 
 
 def _parsed(text: str) -> Line | None:
@@ -54,29 +60,24 @@ def _parsed(text: str) -> Line | None:
         line = json.loads(text)
     except ValueError:  # the last one, cut off
         return None
-    return line if isinstance(line, dict) and "update" in line else None
+    return line if isinstance(line, dict) and "step" in line else None
 
 
-def can_draw() -> bool:
-    return find_spec("matplotlib") is not None
-
-
-def draw(lines: list[Line], path: Path, title: str) -> None:
-    """Loss, accuracy and learning rate over the epochs, as a picture."""
+def _draw(lines: list[Line], path: Path) -> None:
     from matplotlib.figure import Figure
 
     steps, epochs = ([line for line in lines if ("top1" in line) == whole] for whole in (False, True))
     figure = Figure(figsize=(7, 8), layout="constrained")
     loss, accuracy, rate = figure.subplots(3, 1, sharex=True)
-    figure.suptitle(title)
+    figure.suptitle(f"top-1 {epochs[-1]['top1']:.2f} %")
     _curve(loss, steps, "loss", color="tab:blue", alpha=0.4, linewidth=0.8, label="training")
-    _curve(loss, epochs, "loss", color="tab:blue", label="training, mean of an epoch")
-    _curve(loss, epochs, "held_out_loss", color="tab:orange", label="held out, averaged weights")
+    _curve(loss, epochs, "train_loss", color="tab:blue", label="training, mean of an epoch")
+    _curve(loss, epochs, "validation_loss", color="tab:orange", label="validation, EMA of the weights")
     _curve(accuracy, epochs, "top1", color="tab:orange", label="top-1")
     _curve(accuracy, epochs, "top5", color="tab:green", label="top-5")
     _curve(rate, steps or epochs, "learning_rate", color="tab:grey")
     loss.set_ylabel("loss")
-    accuracy.set_ylabel("held out, %")
+    accuracy.set_ylabel("validation, %")
     rate.set_ylabel("learning rate")
     rate.set_xlabel("epoch")
     for axes in (loss, accuracy):

@@ -8,6 +8,8 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Preset:
+    """What a recipe is for, where its numbers are from, and what differs from `Recipe`'s defaults."""
+
     about: str
     source: str
     options: dict[str, Any]
@@ -37,7 +39,7 @@ RECIPES = {
         },
     ),
     "finetune": Preset(
-        about="a trained network on other pictures, or the same at a higher resolution: 30 epochs",
+        about="a trained model on other images, or the same at a higher resolution: 30 epochs",
         source="arXiv:2303.14189, section 4.1 (30 epochs, learning rate 5e-5 for a batch of 512, weight decay 1e-8), "
         "without mixup and cutmix, and with the layer decay of ConvNeXt's fine-tuning (arXiv:2201.03545, table 6)",
         options={
@@ -55,7 +57,7 @@ RECIPES = {
         },
     ),
     "small_data": Preset(
-        about="some thousand to some ten thousand small pictures from random weights, such as CIFAR-10",
+        about="some thousand to some ten thousand small images from random weights, such as CIFAR-10",
         source="crops, RandAugment and sizes of weights/README.md, with cutmix (arXiv:1905.04899)",
         options={
             "size": 64,

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 STANDARD_INPUT = "-"
 
@@ -32,3 +36,13 @@ def either(names: Iterable[str]) -> str:
     """a, b or c; without those that are empty."""
     named = [name for name in names if name]
     return " or ".join(filter(None, (", ".join(named[:-1]), *named[-1:])))
+
+
+def rendered(what: RenderableType, width: int = 80) -> str:
+    """What a rich console without colours prints of a table or another renderable, as text."""
+    from rich.console import Console
+
+    console = Console(width=width, no_color=True, highlight=False, markup=False, emoji=False)
+    with console.capture() as capture:
+        console.print(what)
+    return capture.get().rstrip()
