@@ -14,6 +14,7 @@ from .checkpoint import save as save
 from .create import create_model as create_model
 from .create import list_models as list_models
 from .deploy.engines.select import engine as engine
+from .evaluation.validation import evaluate as evaluate
 from .images.preprocess import Preprocess as Preprocess
 from .models.config import CONFIGS as CONFIGS
 from .models.config import Config as Config
@@ -25,5 +26,6 @@ from .models.reparam import reparameterize as reparameterize
 from .prediction import Prediction as Prediction
 from .prediction import predict as predict
 from .timm_registry import register_timm as register_timm
+from .training.run import train as train
 from .verification import verify as verify
 from .weights.tensors import WeightsError as WeightsError

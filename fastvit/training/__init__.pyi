@@ -1,5 +1,8 @@
 from .presets import RECIPES as RECIPES
 from .recipe import Recipe as Recipe
 from .recipe import RecipeError as RecipeError
-from .trainer import Run as Run
-from .trainer import Stopped as Stopped
+from .run import Callback as Callback
+from .run import TrainedRun as TrainedRun
+from .signals import Stopped as Stopped
+from .sources import open_sources as open_sources
+from .trainer import Trainer as Trainer

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -10,7 +12,9 @@ import timm.optim
 import torch
 from timm.scheduler import CosineLRScheduler
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
+from ..data import Batch, Source, StepSampler, TrainingImages, training_loader
 from ..images.preprocess import Preprocess
 from ..models.fastvit import FastViT
 from ..utils.atomic import check_writable
@@ -45,6 +49,11 @@ class TrainState:
     loss_sums: Tensor = field(default_factory=lambda: torch.zeros(2, dtype=torch.float64, device="cpu"))
     unreadable: dict[str, None] = field(default_factory=dict)
 
+    @property
+    def learning_rate(self) -> float:
+        """Of the last layer, which none exceeds."""
+        return float(self.optimizer.param_groups[-1]["lr"])
+
     def state_dict(self) -> dict[str, Any]:
         """All of it, of all processes, whole and on the CPU."""
         return {
@@ -71,6 +80,7 @@ def build_state(recipe: Recipe, model: FastViT, processes: Processes, steps_per_
         ValueError: no such optimizer.
         RecipeError: synchronized batch norms on a CPU.
     """
+    template = copy.deepcopy(model).eval()
     model = model.to(processes.device, memory_format=memory_format(recipe, processes))  # type: ignore[call-overload]
     if recipe.precision == "float64":
         model = model.double()
@@ -89,7 +99,26 @@ def build_state(recipe: Recipe, model: FastViT, processes: Processes, steps_per_
     if recipe.compile:
         model.compile()
     wrapped, prepared = processes.prepare(model.train(), optimizer)
-    return TrainState(processes, model, wrapped, prepared, schedule, EMA(model, recipe.ema_decay))
+    ema = EMA(model, recipe.ema_decay, template)
+    return TrainState(processes, model, wrapped, prepared, schedule, ema)
+
+
+def build_loader(
+    recipe: Recipe, source: Source, preprocess: Preprocess, processes: Processes, *, start: int, workers: int
+) -> DataLoader[Batch]:
+    """What one process reads, from the step `start` on to the last: its share of each micro-batch, augmented."""
+    sampler = StepSampler(
+        source,
+        batch_size=recipe.batch_size,
+        epochs=recipe.epochs,
+        seed=recipe.seed,
+        start=start,
+        rank=processes.rank,
+        world_size=processes.world_size,
+        micro_batches=recipe.gradient_accumulation,
+    )
+    images = TrainingImages(source, partial(recipe.transform, preprocess=preprocess), recipe.seed)
+    return training_loader(images, sampler, workers=workers, pin=processes.device.type == "cuda")
 
 
 def memory_format(recipe: Recipe, processes: Processes) -> torch.memory_format:
@@ -112,6 +141,16 @@ def describe(model: FastViT, recipe: Recipe, classes: list[str]) -> Preprocess:
     model.pretrained_cfg |= preprocess.to_cfg()
     model.pretrained_cfg |= {"num_classes": len(classes), "label_names": list(classes), "license": None}
     return preprocess
+
+
+def check_batch_size(recipe: Recipe, world_size: int) -> None:
+    """A RecipeError if a batch cannot be divided among the processes."""
+    multiple = world_size * recipe.gradient_accumulation * (2 if recipe.mixup or recipe.cutmix else 1)
+    if recipe.batch_size % multiple:
+        raise RecipeError(
+            f"batch_size is {recipe.batch_size}, and {world_size} processes take it in {recipe.gradient_accumulation} "
+            f"micro-batches each: expected a multiple of {multiple}"
+        )
 
 
 def check_output(folder: Path) -> None:

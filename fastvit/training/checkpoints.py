@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import asdict
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 
 from ..utils.atomic import replacing
 from ..utils.text import one_line
-from .recipe import RecipeError
+from .recipe import Recipe, RecipeError
 
 LOG = logging.getLogger("fastvit")
 SUFFIX = ".pt"
@@ -72,3 +73,22 @@ class Checkpoints:
         if damaged:
             raise RecipeError(f"{damaged[0]}: is damaged, or of something else; remove {self.folder} to start anew")
         return None
+
+    def of_run(self, about: dict[str, Any]) -> dict[str, Any] | None:
+        """The newest state, if there is one, which has to be of the same recipe, classes and number of images.
+
+        Raises:
+            RecipeError: it is of another run; all that differs is named.
+        """
+        path, state = self.newest() or (None, None)
+        if path is None or state is None:
+            return None
+        try:
+            then = {name: state[name] for name in about} | asdict(Recipe(**state["recipe"]))
+        except (KeyError, TypeError):
+            raise RecipeError(f"{path}: is of another version; remove {path.parent} to start anew") from None
+        then, now = (values | {"recipe": None} for values in (then, about | about["recipe"]))
+        if differing := [name for name in now if now[name] != then.get(name)]:
+            changes = ", ".join(f"{name} was {then.get(name)!r}, is {now[name]!r}" for name in differing)
+            raise RecipeError(f"{path}: is of another run: {changes}; give the same options or another --output")
+        return state

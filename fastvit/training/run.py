@@ -81,7 +81,47 @@ def train(
     output: str | Path,
     *,
     validation: str | Path | Source = "",
+    device: str = "",
+    workers: int = 2,
+    tracker: str = "",
+    save_every: float = 15.0,
+    keep: int = 2,
     callback: Callback | None = None,
-    **options: Any,
 ) -> TrainedRun:
-    ...
+    """Train a model on labelled images; stopped or killed at any time, the same call goes on from the last checkpoint.
+
+    Args:
+        recipe: all that decides the weights.
+        data: a folder, an archive, shards or a library's data set, as `fastvit.data.NOTATION` lists; or a Source.
+        output: the folder that receives model.safetensors, recipe.yaml, metrics.jsonl, curves.png and checkpoints.
+        validation: where the validation images are, if `data` has no val, validation or test.
+        device: "cpu", "cuda", ...; "" for the fastest device.
+        workers: processes that read images, for each process that trains; 0 for none.
+        tracker: "tensorboard" or "wandb", besides metrics.jsonl.
+        save_every: minutes between checkpoints within an epoch; after each epoch there is one anyway.
+        keep: how many checkpoints stay.
+        callback: is told of each step and each epoch.
+
+    Raises:
+        ValueError: an option or data that cannot work, as a RecipeError or a DataError; or a loss that is NaN.
+        Stopped: by a signal; the state is saved.
+
+    Example:
+        >>> import fastvit, tempfile
+        >>> recipe = fastvit.training.Recipe(size=32, epochs=1, warmup_epochs=0, batch_size=4)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     data = fastvit.testing.write_images(f"{folder}/data", train=4, val=2)
+        ...     run = fastvit.train(recipe, data, f"{folder}/run", device="cpu", workers=0)
+        ...     print(run.history[-1]["step"], run.metrics.images, run.load().num_classes)
+        2 4 2
+    """
+    require("train", "accelerate", "yaml", what="Training")
+    source, held = open_sources(recipe, data, validation)
+    from .recipe_file import write_recipe
+    from .trainer import Trainer
+
+    options = {"device": device, "workers": workers, "tracker": tracker, "save_every": save_every, "keep": keep}
+    trainer = Trainer(recipe, source, held, Path(output), **options)
+    if trainer.processes.is_main_process:
+        write_recipe(trainer.output / "recipe.yaml", recipe, str(data), str(validation))
+    return trainer.train(callback)

@@ -10,6 +10,14 @@ from typing import Any
 STOP = (signal.SIGTERM, signal.SIGINT)
 
 
+class Stopped(Exception):  # noqa: N818
+    """The run was stopped by a signal, and its state is saved."""
+
+    def __init__(self, signal: int, step: int, total_steps: int) -> None:
+        super().__init__(f"stopped after step {step} of {total_steps}")
+        self.signal, self.step = signal, step
+
+
 class StopSignals:
     """While inside, `received` is the first signal to stop; a second Ctrl-C is a KeyboardInterrupt, as ever."""
 

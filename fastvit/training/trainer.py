@@ -1,235 +1,268 @@
-"""A run: its state, and one update after the other.
+"""A run: its state, and one step after the other.
 
-The place in a run is the number of complete updates, and every random draw follows from it and the seed: the order of
-the pictures and their augmentation (fastvit.data.loader), mixup, drop path. So a run that was killed and started again
+The place in a run is the number of complete steps, and every random draw follows from it and the seed: the order of
+the images and their augmentation (fastvit.data.loader), mixup, drop path. So a run that was killed and started again
 from a checkpoint ends with the same weights as one that was never interrupted, on a CPU bit for bit.
 """
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import asdict
-from functools import partial
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 
-from ..data import Batch, DataError, Draws, TrainingPictures, training_batches
-from ..data.loader import closing_workers, seed_everything
-from .build import State
-from .distillation import distillation_loss
-from .metrics import Line, can_draw, draw
-from .recipe import RecipeError
-from .signals import StopSignals
+from ..checkpoint import save
+from ..data import Batch, DataError, Selected, Source
+from ..data.loader import reading, seed_everything
+from ..evaluation.metrics import Metrics
+from ..evaluation.validation import evaluate
+from ..models.fastvit import FastViT
+from ..models.reparam import reparameterize
+from ..utils.atomic import remove_leftovers
+from .build import build_loader, build_state, check_batch_size, check_output, describe
+from .checkpoints import Checkpoints
+from .distributed import Processes
+from .initial_weights import initial_model
+from .meter import LINE_EVERY, Meter
+from .metrics import Line, MetricsLog
+from .objective import Objective
+from .recipe import Recipe, RecipeError
+from .run import Callback, TrainedRun
+from .signals import Stopped, StopSignals
 
-LINE_EVERY = 10  # updates: between two lines of metrics.jsonl, and two looks at whether to stop or save
-
-Report = Callable[[int, float], None]
+WRITTEN = ("model.safetensors", "metrics.jsonl", "curves.png", "recipe.yaml")
 
 
-class Stopped(Exception):  # noqa: N818
-    """The run was told to stop by a signal, and its state is saved."""
+class Trainer:
+    """A recipe at work, in this process and, under torchrun or accelerate launch, in others.
 
-    def __init__(self, signal: int, updates: int) -> None:
-        super().__init__(f"stopped after update {updates}")
-        self.signal, self.updates = signal, updates
+    Args:
+        recipe: all that decides the weights.
+        source: the training images, as `open_sources` gives them.
+        validation: the validation images, of the same classes.
+        output: the folder that receives everything; a run goes on from the newest checkpoint in it.
+        device: as `fastvit.train` has it, and `workers`, `tracker`, `save_every` and `keep`.
+        model: what to start from, a model for the classes of the source; by default what the recipe says.
 
+    Attributes:
+        state: what changes from step to step.
+        log: the lines of metrics.jsonl.
+        metrics: of the last validation.
 
-class Run(State):
-    """A recipe at work, in this process and, under torchrun or accelerate launch, in others; made as `State` says."""
+    Raises:
+        RecipeError: an option that cannot work, or a checkpoint of another recipe.
+    """
 
-    def train(self, report: Report | None = None, epoch_done: Callable[[Line], None] | None = None) -> None:
-        """All that is not done yet; `report` gets (images, loss) after each update, `epoch_done` each epoch's line.
+    def __init__(
+        self,
+        recipe: Recipe,
+        source: Source,
+        validation: Source,
+        output: Path,
+        *,
+        device: str = "",
+        workers: int = 2,
+        tracker: str = "",
+        save_every: float = 15.0,
+        keep: int = 2,
+        model: FastViT | None = None,
+    ) -> None:
+        self.recipe, self.source, self.validation, self.output = recipe, source, validation, output
+        self.workers, self.save_every = workers, save_every
+        self.steps_per_epoch = len(source) // recipe.batch_size
+        self.total_steps = recipe.epochs * self.steps_per_epoch
+        self.metrics: Metrics | None = None
+        recipe.transform(epoch=0)  # raises before anything is made
+        check_output(output)
+        self.processes = Processes(device, recipe.precision, tracker, output)
+        check_batch_size(recipe, self.processes.world_size)
+        output.mkdir(parents=True, exist_ok=True)
+        self.checkpoints = Checkpoints(output / "checkpoints", keep)
+        self._build(model)
 
-        On a device the loss is that of the last line of metrics.jsonl, and NaN before the first.
+    def _build(self, model: FastViT | None) -> None:
+        """The state, as the newest checkpoint has it if there is one."""
+        recipe, classes = self.recipe, self.source.classes
+        checkpoint = self.checkpoints.of_run(self._about())
+        step = checkpoint["step"] if checkpoint else 0
+        if self.processes.any(step != self.processes.broadcast(step)):
+            raise RecipeError(f"{self.output}: is not the same for all processes; expected a folder that all share")
+        if model is None:
+            model = initial_model(recipe, self.source, resumed=bool(checkpoint))
+        self.preprocess = describe(model, recipe, classes)
+        self.state = build_state(recipe, model, self.processes, self.steps_per_epoch)
+        self.objective = Objective(
+            recipe, len(classes), self.preprocess, self.processes, finished=step >= self.total_steps
+        )
+        if checkpoint:
+            self.state.load_state_dict(checkpoint)
+        self.meter = Meter(self.state, recipe.batch_size, self.steps_per_epoch)
+        self.log = MetricsLog(self.output / "metrics.jsonl")
+        if self.processes.is_main_process:
+            for name in WRITTEN:
+                remove_leftovers(self.output / name)
+            self.log.rewind(step)
+        self.log.lines = self.processes.broadcast(self.log.lines)
+
+    def _about(self) -> dict[str, Any]:
+        """What a checkpoint has to be of, for this run to go on from it."""
+        return {"recipe": asdict(self.recipe), "images": len(self.source), "classes": self.source.classes}
+
+    @property
+    def history(self) -> list[Line]:
+        """A line for each complete epoch."""
+        return self.log.epochs
+
+    @property
+    def epoch(self) -> int:
+        """The number of complete epochs."""
+        return self.state.step // self.steps_per_epoch
+
+    def train(self, callback: Callback | None = None) -> TrainedRun:
+        """All steps that are not done yet; then the processes take leave of each other.
 
         Raises:
             Stopped: by a signal; the state is saved.
-            RecipeError: the loss is no number any more.
-            DataError: more pictures than `most_unreadable` cannot be read.
+            RecipeError: the loss is NaN or infinite.
+            DataError: more images than `max_unreadable` cannot be read.
             OSError: the disk is full.
         """
-        self._saved = self._told = time.perf_counter()
-        self._told_updates = self.updates
-        self._last_loss = math.nan  # nobody looked yet
+        callback = callback or Callback()
+        callback.started(self)
+        self.meter.restart()
+        self._saved = time.perf_counter()
         self.processes.start_tracking(asdict(self.recipe))
         try:
-            self._train(report, epoch_done)
+            with StopSignals() as signals, reading(self.loader()) as batches:
+                while self.state.step < self.total_steps:
+                    self._note(self.train_step(batches))
+                    callback.step_done(self, self.meter.last_loss)
+                    if self.state.step % self.steps_per_epoch == 0:
+                        callback.epoch_done(self, self._end_epoch())
+                    elif self.state.step % LINE_EVERY == 0 and self._due():
+                        with self.meter.paused():
+                            self.save()
+                    self._stop_if_told(signals)
         finally:
-            self.processes.end()
+            self.processes.end_tracking()
+        self.processes.close()
+        return TrainedRun(self.output, self.history, list(self.state.unreadable), self.metrics)
 
-    def _train(self, report: Report | None, epoch_done: Callable[[Line], None] | None) -> None:
-        with StopSignals() as signals, closing_workers(self._batches()) as batches:
-            while self.updates < self.total:
-                loss = self._update(batches)
-                self.updates += 1
-                self._note(loss, report)
-                if self.updates % self.steps == 0:
-                    line = self._end_epoch()
-                    if epoch_done:
-                        epoch_done(line)
-                elif self.updates % LINE_EVERY == 0 and self._due():
-                    with self._not_counted():
-                        self.save()
-                self._stop_if_told(signals)
-
-    def _batches(self) -> Iterator[Batch]:
-        recipe, processes = self.recipe, self.processes
-        draws = Draws(
-            self.source,
-            batch_size=recipe.batch_size,
-            epochs=recipe.epochs,
-            seed=recipe.seed,
-            start=self.updates,
-            process=processes.index,
-            processes=processes.number,
-            parts=recipe.accumulate,
+    def loader(self) -> DataLoader[Batch]:
+        """This process's share of the micro-batches, from the next step on to the last."""
+        return build_loader(
+            self.recipe, self.source, self.preprocess, self.processes, start=self.state.step, workers=self.workers
         )
-        pictures = TrainingPictures(self.source, partial(recipe.transform, preprocess=self.preprocess), recipe.seed)
-        return iter(training_batches(pictures, draws, workers=self.workers, pin=self.device.type == "cuda"))
 
-    def _update(self, batches: Iterator[Batch]) -> Tensor:
-        """One change of the weights -> the loss, a scalar."""
-        recipe = self.recipe
-        self.schedule.step_update(self.updates)  # a function of the update alone, so there is no state of it to keep
-        whole = torch.zeros((), device=self.device, dtype=torch.float32)
-        for part in range(recipe.accumulate):
+    def train_step(self, batches: Iterator[Batch]) -> Tensor:
+        """Change the weights once, by a batch -> its loss, a scalar."""
+        recipe, state, accelerator = self.recipe, self.state, self.processes.accelerator
+        state.schedule.step_update(state.step)
+        total = torch.zeros((), device=self.processes.device, dtype=torch.float32)
+        for micro in range(recipe.gradient_accumulation):
             batch = next(batches)
             self._count_unreadable(batch.unreadable)
-            seed_everything(recipe.seed, self.updates, part, self.processes.index)
-            last = part == recipe.accumulate - 1
-            with nullcontext() if last else self.processes.accelerator.no_sync(self.model):
-                loss = self._loss(batch.images, batch.labels) / recipe.accumulate
-                self.processes.accelerator.backward(loss)
-            whole += loss.detach()
+            seed_everything(recipe.seed, state.step, micro, self.processes.rank)
+            last = micro == recipe.gradient_accumulation - 1
+            with nullcontext() if last else accelerator.no_sync(state.wrapped):
+                loss = self.objective(state.wrapped, batch.images, batch.labels) / recipe.gradient_accumulation
+                accelerator.backward(loss)
+            total += loss.detach()
         if recipe.clip_gradient:
-            self.processes.accelerator.clip_grad_norm_(self.model.parameters(), recipe.clip_gradient)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        self.average.update(self.network, self.updates + 1)
-        return whole
+            accelerator.clip_grad_norm_(state.wrapped.parameters(), recipe.clip_gradient)
+        state.optimizer.step()
+        state.optimizer.zero_grad()
+        state.step += 1
+        state.ema.update(state.model, state.step)
+        return total
 
-    def _loss(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Images (B, 3, H, W), labels (B) -> a scalar."""
-        recipe = self.recipe
-        layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
-        images = images.to(self.device, memory_format=layout, non_blocking=True)
-        targets = labels.to(self.device, non_blocking=True)
-        if self.mixer:
-            images, targets = self.mixer(images, targets)
-        if recipe.precision == "float64":
-            images = images.double()
-        logits = self.model(images)
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        loss: Tensor = self.loss(logits, targets)
-        if self.teacher:
-            with self.processes.accelerator.autocast():
-                taught = self.teacher(images.float())
-            share = recipe.distillation_alpha
-            loss = (1 - share) * loss + share * distillation_loss(recipe, logits, taught)
-        return loss
+    def validate(self) -> Metrics:
+        """What the EMA of the weights makes of the validation images, each process of its share."""
+        rank, world_size = self.processes.rank, self.processes.world_size
+        averaged = self.state.ema.model_of(self.processes.whole(self.state.ema.tensors))
+        fused = reparameterize(averaged)  # the same result, sooner
+        self.metrics = evaluate(
+            fused.to(self.processes.device, memory_format=torch.channels_last),  # type: ignore[call-overload]
+            Selected(self.validation, range(rank, len(self.validation), world_size)),
+            scoring="all",
+            batch_size=max(1, self.recipe.batch_size // world_size),
+            workers=self.workers,
+            max_unreadable=None,
+        )
+        self._count_unreadable(self.metrics.unreadable)
+        self.metrics = self.metrics.reduced(self.processes.sum)
+        return self.metrics
 
-    def _note(self, loss: Tensor, report: Report | None) -> None:
-        """Count a loss; every few updates, write a line with their mean."""
-        on_cpu = self.device.type == "cpu"
-        if on_cpu:
-            self._look_at(loss.item())
-        else:  # a look at it would wait for the device
-            self._sums = self._sums.to(self.device, torch.float32)
-        self._sums += loss.to(self._sums)
-        if self.updates % LINE_EVERY == 0:
-            line = self._line(self.processes.mean(self._sums)[0].item() / LINE_EVERY)
-            self._sums[0] = 0
-            self.metrics.add(line, write=self.processes.main)
-            self.processes.track(line, self.updates)
-            if not on_cpu:
-                self._look_at(line["loss"])
-        if report:
-            report(self.recipe.batch_size, self._last_loss)
+    def save(self) -> None:
+        """Write the EMA of the weights, and after them the state: each file is whole at every moment."""
+        state = self._about() | self.state.state_dict()
+        if self.processes.is_main_process:
+            self.log.flush()
+            save(self.state.ema.model_of(state["ema"]), self.output / "model.safetensors")
+            self.checkpoints.save(self.state.step, state)
+        self.processes.wait()
+        self._saved = time.perf_counter()
 
-    def _look_at(self, loss: float) -> None:
-        if not math.isfinite(loss):
-            raise RecipeError(
-                f"the loss is {loss} at update {self.updates - 1}; try a lower --learning-rate or --clip-gradient 1"
-            )
-        self._last_loss = loss
+    def _note(self, loss: Tensor) -> None:
+        """Count the loss of a step, and write the line of the last few if it is time."""
+        if line := self.meter.add(loss):
+            self._write(line)
+            self.meter.check(line["loss"])
 
-    def _loss_of_epoch(self) -> float:
-        """The mean so far, looked at before anything is written over weights that are better."""
-        loss = self.processes.mean(self._sums)[1].item() / ((self.updates - 1) % self.steps + 1)
-        self._look_at(loss)
-        return loss
+    def _write(self, line: Line) -> None:
+        self.log.add(line, write=self.processes.is_main_process)
+        self.processes.track(line)
 
-    def _line(self, loss: float) -> Line:
-        now, images = time.perf_counter(), (self.updates - self._told_updates) * self.recipe.batch_size
-        seconds, self._told, self._told_updates = now - self._told, now, self.updates
-        return {
-            "update": self.updates,
-            "epoch": round(self.updates / self.steps, 4),
-            "loss": loss,
-            "learning_rate": self.optimizer.param_groups[-1]["lr"],
-            "images_per_second": round(images / seconds, 1),
-        }
-
-    @contextmanager
-    def _not_counted(self) -> Iterator[None]:
-        """What is done meanwhile is no part of the images per second."""
-        started = time.perf_counter()
-        yield
-        self._told += time.perf_counter() - started
-
-    def _count_unreadable(self, lines: list[str]) -> None:
-        self.unreadable |= dict.fromkeys(lines)
-        if len(self.unreadable) > self.recipe.most_unreadable:
+    def _count_unreadable(self, lines: Iterable[str]) -> None:
+        unreadable, most = self.state.unreadable, self.recipe.max_unreadable
+        unreadable |= dict.fromkeys(lines)
+        if len(unreadable) > most:
             raise DataError(
-                f"{len(self.unreadable)} pictures cannot be read, the last of them {list(self.unreadable)[-1]}; "
-                f"--most-unreadable is {self.recipe.most_unreadable}"
+                f"{len(unreadable)} images cannot be read, and --max-unreadable is {most}; the last is "
+                f"{list(unreadable)[-1]}"
             )
 
     def _end_epoch(self) -> Line:
-        loss = self._loss_of_epoch()
-        with self._not_counted():
-            return self._finished_epoch(loss)
-
-    def _finished_epoch(self, loss: float) -> Line:
-        held_out = self.evaluate()
-        self.unreadable = dict.fromkeys(self.processes.gathered(list(self.unreadable)))
-        self._count_unreadable([])
-        line = {
-            "epoch": self.epoch,
-            "update": self.updates,
-            "size": self.recipe.size_at(self.epoch - 1),
-            "learning_rate": self.optimizer.param_groups[-1]["lr"],
-            "loss": loss,
-            **held_out,
-            "unreadable": len(self.unreadable),
-        }
-        self._sums[1] = 0
-        self.metrics.add(line, write=self.processes.main)
-        if self.processes.main and can_draw():
-            draw(self.metrics.lines, self.output / "curves.png", f"top-1 {line['top1']:.2f} %")
-        # a tracker's "loss" is that of ten updates, and it may have one value for an update
-        self.processes.track({"epoch_loss" if name == "loss" else name: line[name] for name in line}, self.updates)
-        self.save()
+        loss = self.meter.epoch_loss()
+        with self.meter.paused():
+            metrics = self.validate()
+            self._count_unreadable(self.processes.gather(list(self.state.unreadable)))
+            line = {
+                "epoch": self.epoch,
+                "step": self.state.step,
+                "size": self.recipe.size_at(self.epoch - 1),
+                "learning_rate": self.state.learning_rate,
+                "train_loss": loss,
+                "validation_loss": metrics.nll,
+                "top1": metrics.top1,
+                "top5": metrics.top5,
+                "unreadable": len(self.state.unreadable),
+            }
+            self.state.loss_sums[1] = 0
+            self._write(line)
+            if self.processes.is_main_process:
+                self.log.draw(self.output / "curves.png")
+            self.save()
         return line
-
-    def evaluate(self) -> Line:
-        """What the averaged network makes of the held-out pictures: "top1", "top5" in %, "held_out_loss"."""
-        return self.judge(self.processes.whole(self.average.tensors), self._count_unreadable)
 
     def _due(self) -> bool:
         return self.processes.any(time.perf_counter() - self._saved > 60 * self.save_every)
 
     def _stop_if_told(self, signals: StopSignals) -> None:
-        """All processes stop after the same update: they ask each other, those on a device not every time."""
-        if self.processes.number > 1 and self.updates % LINE_EVERY and self.device.type != "cpu":
+        """All processes stop after the same step: they ask each other, those on a GPU not every time."""
+        if self.processes.world_size > 1 and self.state.step % LINE_EVERY and self.processes.device.type != "cpu":
             return
-        told = self.processes.most(int(signals.received or 0))
-        if told and self.updates < self.total:
-            if self.updates % self.steps:
-                self._loss_of_epoch()  # is looked at
+        told = self.processes.max(int(signals.received or 0))
+        if told and self.state.step < self.total_steps:
+            if self.state.step % self.steps_per_epoch:
+                self.meter.epoch_loss()  # is looked at
                 self.save()
-            raise Stopped(told, self.updates)
+            self.processes.close()
+            raise Stopped(told, self.state.step, self.total_steps)
