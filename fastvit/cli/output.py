@@ -7,6 +7,7 @@ import math
 import os
 import sys
 import time
+import warnings
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -168,6 +169,16 @@ class Progress:
             self._told = now
             left = f"  {(total - done) / self.speed:.0f} s left" if self.speed else ""
             print(f"{done}/{total}  {notes}{left}", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def plain_warnings(quiet: bool = False) -> Iterator[None]:
+    """Python's warnings as one line each on standard error, or not at all."""
+    with warnings.catch_warnings():
+        if quiet:
+            warnings.simplefilter("ignore")
+        warnings.showwarning = lambda message, *_: note(f"warning: {message}")
+        yield
 
 
 @contextmanager

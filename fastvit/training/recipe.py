@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_type_hints
 
 from ..utils.text import either
 
@@ -17,8 +17,6 @@ if TYPE_CHECKING:  # the command line lists the fields, and is to be quick
     from ..images.preprocess import Preprocess
 
 GROWTH = 0.7  # the part of the run over which the images grow from start_size to size
-Precision = Literal["float32", "bfloat16", "float16", "float64"]
-Distillation = Literal["hard", "soft"]
 
 # Sections of the options in `fastvit train --help`; those without one come first.
 IMAGES = "Images and augmentation"
@@ -26,6 +24,7 @@ OPTIMIZER = "Optimizer and schedule"
 DISTILLATION = "Distillation"
 SPEED = "Speed and memory"
 RUN = "Run"
+SECTIONS = (IMAGES, OPTIMIZER, DISTILLATION, SPEED, RUN)
 
 RANGES = {
     **dict.fromkeys(("label_smoothing", "random_erasing", "ema_decay", "distillation_alpha", "drop_path"), (0, 1)),
@@ -117,13 +116,15 @@ class Recipe:
 
     teacher: str = option("", "Model of timm's or ours to distil from: a name, or a file of ours.", DISTILLATION)
     teacher_weights: str = option("", "File with the weights of a timm teacher.", DISTILLATION, shown="timm's own")
-    distillation: Distillation = option(
+    distillation: Literal["hard", "soft"] = option(
         "hard", "hard: the teacher's best class is a label; soft: its probabilities are.", DISTILLATION
     )
     distillation_alpha: float = option(0.5, "Part of the loss that the teacher decides.", DISTILLATION)
     temperature: float = option(1.0, "Temperature of soft distillation.", DISTILLATION)
 
-    precision: Precision = option("float32", "Precision of the arithmetic; bfloat16 and float16 by autocast.", SPEED)
+    precision: Literal["float32", "bfloat16", "float16", "float64"] = option(
+        "float32", "Precision of the arithmetic; bfloat16 and float16 by autocast.", SPEED
+    )
     gradient_accumulation: int = option(
         1, "Micro-batches that each process takes its share of a batch in, to save memory.", SPEED
     )
@@ -140,8 +141,8 @@ class Recipe:
         for name, (low, high) in RANGES.items():
             if not low <= getattr(self, name) <= high:  # also refuses nan
                 raise RecipeError(f"{name} is {getattr(self, name)}, expected {low:g} to {high:g}")
-        for name, choices in (("precision", get_args(Precision)), ("distillation", get_args(Distillation))):
-            if getattr(self, name) not in choices:
+        for name, kind in get_type_hints(Recipe).items():
+            if (choices := get_args(kind)) and getattr(self, name) not in choices:
                 raise RecipeError(f"{name} is {getattr(self, name)!r}, expected {either(choices)}")
         self._check_sizes()
         self._check_together()

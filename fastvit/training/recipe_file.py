@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ..utils.atomic import replacing
-from ..utils.text import one_line, some
+from ..utils.extras import require
+from ..utils.text import either, one_line, some
+from .presets import RECIPES
 from .recipe import NAMES, Recipe, RecipeError
 
 DATA = ("data", "validation")  # what stands beside the recipe
@@ -18,10 +19,46 @@ PATHS = (*DATA, "weights", "teacher", "teacher_weights")
 KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
 
 
+def choose_recipe(
+    preset: str, config: Path | None, given: Mapping[str, Any], data: str = "", validation: str = ""
+) -> tuple[Recipe, str, str]:
+    """The recipe, and where its training and validation images are: what is given goes over the file and the preset.
+
+    Args:
+        preset: one of `RECIPES`, or "".
+        config: a recipe.yaml, which goes over the preset, or None.
+        given: fields of `Recipe`, which go over both.
+        data: where the images are, if the file does not say it.
+        validation: where the validation images are, if they are elsewhere and the file does not say it.
+
+    Raises:
+        RecipeError: options that cannot work, or no data.
+
+    Example:
+        >>> from fastvit.training.recipe_file import choose_recipe
+        >>> recipe, data, _ = choose_recipe("finetune", None, {"epochs": 5}, "images")
+        >>> recipe.epochs, recipe.layer_decay, data
+        (5, 0.8, 'images')
+    """
+    if preset and preset not in RECIPES:
+        raise RecipeError(f"recipe is {preset!r}, expected {either(RECIPES)}")
+    options = dict(RECIPES[preset].options) if preset else {}
+    options |= read_recipe(config) if config else {}
+    data, validation = data or options.get("data", ""), validation or options.get("validation", "")
+    if not data:
+        raise RecipeError(
+            "DATA is missing: give a folder with train/CLASS/* and val/CLASS/*, or a --config that names it"
+        )
+    fields = {name: value for name, value in {**options, **given}.items() if name not in DATA}
+    return Recipe(**fields), data, validation
+
+
 def write_recipe(path: Path, recipe: Recipe, data: str, validation: str) -> None:
     """Write a file that `fastvit train --config` reads, in which paths are absolute."""
     lines = {"data": data, "validation": validation, **asdict(recipe)}
     lines |= {name: absolute(str(lines[name])) for name in PATHS}
+    import yaml
+
     text = yaml.safe_dump(lines, sort_keys=False)
     with replacing(path) as temporary:
         temporary.write_text(
@@ -44,6 +81,9 @@ def read_recipe(path: Path) -> dict[str, Any]:
     Raises:
         RecipeError: no such file, no YAML, an option that there is not, or a value of another kind.
     """
+    require("train", "yaml", what="A recipe.yaml")
+    import yaml
+
     try:
         given = yaml.safe_load(path.read_text())
     except FileNotFoundError:
