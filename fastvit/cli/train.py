@@ -27,14 +27,15 @@ if TYPE_CHECKING:
 RECENT = 50  # steps whose mean loss is shown
 GROUPS = {name: Group(name, sort_key=50 + place) for place, name in enumerate(SECTIONS)}
 RUN = GROUPS[SECTIONS[-1]]
-PRESETS = "; ".join(f"{name}, {preset.about}" for name, preset in RECIPES.items())
+PRESETS = "; ".join(f"{name} ({preset.about})" for name, preset in RECIPES.items())
 
 
 def _option(name: str, kind: object) -> object:
     """How the command line takes a field of `Recipe`: its type, with what the field says of itself."""
     about = Recipe.__dataclass_fields__[name].metadata
     shown = f" [default: {about['shown']}]" if about["shown"] else ""
-    return Annotated[kind, Parameter(help=about["help"] + shown, group=GROUPS.get(about["group"]))]
+    group: dict[str, Any] = {"group": GROUPS[about["group"]]} if about["group"] else {}
+    return Annotated[kind, Parameter(help=about["help"] + shown, **group)]
 
 
 if TYPE_CHECKING:
@@ -46,7 +47,11 @@ else:  # of a recipe's options those that were given: the rest is left to the pr
 
 def train(
     data: Annotated[
-        str, Parameter(help="Labelled images, in one of the forms that `fastvit evaluate --help` lists.")
+        str,
+        Parameter(
+            help="A folder, zip or tar with train/CLASS/* and val/CLASS/* (or test/CLASS/*); WebDataset's shards as "
+            "'FOLDER/{split}-{000..127}.tar'; torch/NAME:FOLDER of torchvision; hfds/NAME of Hugging Face."
+        ),
     ] = "",
     /,
     *,
@@ -61,7 +66,7 @@ def train(
     ] = 2,
     save_every: Annotated[
         float, Parameter(group=RUN, help="Minutes between checkpoints; each epoch has one too.")
-    ] = 15.0,
+    ] = 15,
     keep: Annotated[int, Parameter(group=RUN, validator=Number(gte=1), help="Number of checkpoints that stay.")] = 2,
     tracker: Annotated[str, Parameter(group=RUN, help="tensorboard or wandb, besides metrics.jsonl.")] = "",
     json: Json = False,
@@ -130,18 +135,17 @@ class Shown(Callback):
     def started(self, trainer: Trainer) -> None:
         """Say what is trained, and from where it goes on."""
         self.opening.close()
-        self.steps_before, self.epoch_began = trainer.state.step, time.perf_counter()
+        self.epoch_began, step = time.perf_counter(), trainer.state.step
         if self.quiet:
             return
         processes, source = trainer.processes, trainer.source
         together = f" in {processes.world_size} processes" if processes.world_size > 1 else ""
         architecture = trainer.state.model.pretrained_cfg["architecture"]
-        say(
-            f"{architecture} on {len(source)} images of {len(source.classes)} classes, {processes.device.type}{together}"
-        )
-        if self.steps_before:
+        data = f"{len(source)} images of {len(source.classes)} classes"
+        say(f"{architecture} on {data}, {processes.device.type}{together}")
+        if step:
             top1 = f", top-1 {trainer.history[-1]['top1']:.2f} %" if trainer.history else ""
-            say(f"Resumed after step {self.steps_before} of {trainer.total_steps}, epoch {trainer.epoch}{top1}.")
+            say(f"Resumed after step {step} of {trainer.total_steps}, epoch {trainer.epoch}{top1}.")
 
     def step_done(self, trainer: Trainer, loss: float) -> None:
         """Move the bar; the loss shown is the mean of the last steps. NaN is a loss not known."""
@@ -151,8 +155,6 @@ class Shown(Callback):
         notes = [f"epoch {(step - 1) // trainer.steps_per_epoch + 1}/{trainer.recipe.epochs}"]
         notes += [f"loss {fmean(self.losses):.3f}"] if self.losses else []
         self.progress.update(step * images, trainer.total_steps * images, "  ".join(notes))
-        if step == self.steps_before + 1:  # the first, which also starts workers and chooses kernels, tells no speed
-            self.progress.restart()
 
     def epoch_done(self, trainer: Trainer, line: Line) -> None:
         """Say how good the model is."""

@@ -22,7 +22,7 @@ from .classes import match_classes
 from .imagenet import CLASSES, Real
 from .metrics import Counts, Metrics
 
-Model = Callable[[Tensor], Tensor]
+Model = Callable[[Tensor], Any]
 Scoring = Literal["auto", "all", "data", "real"]
 Progress = Callable[[int, int, float], None]
 
@@ -138,7 +138,8 @@ def _running(
         model = copy.deepcopy(model).to(chosen)
 
     def logits_of(pixels: Tensor) -> Tensor:
-        return model(preprocess.normalized(pixels.to(chosen, non_blocking=True)).to(dtype)).float().cpu()
+        logits: Tensor = model(preprocess.normalized(pixels.to(chosen, non_blocking=True)).to(dtype))
+        return logits.float().cpu()
 
     with eval_mode(model) if isinstance(model, nn.Module) else nullcontext(), torch.inference_mode():
         if not isinstance(model, nn.Module):  # an engine is compiled and compared at its first call: before the clock

@@ -84,7 +84,7 @@ def build_state(recipe: Recipe, model: FastViT, processes: Processes, steps_per_
     model = model.to(processes.device, memory_format=memory_format(recipe, processes))  # type: ignore[call-overload]
     if recipe.precision == "float64":
         model = model.double()
-    if recipe.gradient_checkpointing:
+    if recipe.grad_checkpointing:
         model.set_grad_checkpointing()
     if recipe.sync_batch_norm and processes.world_size > 1:
         model = cast(FastViT, synchronize(model, processes.device))

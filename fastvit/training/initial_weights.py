@@ -10,8 +10,7 @@ from torch import Tensor
 
 from ..checkpoint import load
 from ..create import create_model
-from ..data import Source, TrainingImages
-from ..data.loader import Draw
+from ..data import Draw, Source, TrainingImages
 from ..models.config import CONFIGS
 from ..models.fastvit import FastViT
 from ..models.forms import form_of

@@ -13,7 +13,7 @@ from .recipe import Recipe
 
 
 class Objective:
-    """A model, images (B, 3, H, W) and labels (B) -> the loss, a scalar.
+    """The loss that a recipe names, with what mixes images, and with a teacher.
 
     Args:
         recipe: names the loss, what mixes images, and the teacher.
@@ -34,6 +34,7 @@ class Objective:
             self.teacher.to(processes.device, memory_format=layout)  # type: ignore[call-overload]
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        """A model, images (B, 3, H, W) and labels (B) -> the loss, a scalar."""
         recipe, device = self.recipe, self.processes.device
         layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
         images = images.to(device, memory_format=layout, non_blocking=True)

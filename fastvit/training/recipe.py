@@ -47,7 +47,8 @@ class RecipeError(ValueError):
 
 def option(default: Any, help: str, group: str = "", shown: str = "") -> Any:
     """A field with what `fastvit train --help` says of it, in which section, and how it shows the default."""
-    shown = shown or ("" if default in ("", 0, False) else str(default))
+    if not shown and default:
+        shown = f"{default:g}" if isinstance(default, float) else str(default)
     return field(default=default, metadata={"help": help, "group": group, "shown": shown})
 
 
@@ -128,7 +129,7 @@ class Recipe:
     gradient_accumulation: int = option(
         1, "Micro-batches that each process takes its share of a batch in, to save memory.", SPEED
     )
-    gradient_checkpointing: bool = option(False, "Compute blocks twice, to save memory.", SPEED)
+    grad_checkpointing: bool = option(False, "Compute blocks twice, to save memory.", SPEED)
     channels_last: bool = option(True, "Keep channels innermost in memory, which is faster nearly everywhere.", SPEED)
     compile: bool = option(False, "Compile the model with torch.compile.", SPEED)
     sync_batch_norm: bool = option(

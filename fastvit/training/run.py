@@ -120,7 +120,13 @@ def train(
     from .recipe_file import write_recipe
     from .trainer import Trainer
 
-    options = {"device": device, "workers": workers, "tracker": tracker, "save_every": save_every, "keep": keep}
+    options: dict[str, Any] = {
+        "device": device,
+        "workers": workers,
+        "tracker": tracker,
+        "save_every": save_every,
+        "keep": keep,
+    }
     trainer = Trainer(recipe, source, held, Path(output), **options)
     if trainer.processes.is_main_process:
         write_recipe(trainer.output / "recipe.yaml", recipe, str(data), str(validation))

@@ -19,8 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ..checkpoint import save
-from ..data import Batch, DataError, Selected, Source
-from ..data.loader import reading, seed_everything
+from ..data import Batch, DataError, Selected, Source, reading, seed_everything
 from ..evaluation.metrics import Metrics
 from ..evaluation.validation import evaluate
 from ..models.fastvit import FastViT
@@ -214,7 +213,8 @@ class Trainer:
         """Count the loss of a step, and write the line of the last few if it is time."""
         if line := self.meter.add(loss):
             self._write(line)
-            self.meter.check(line["loss"])
+            if loss.device.type != "cpu":
+                self.meter.check(line["loss"])
 
     def _write(self, line: Line) -> None:
         self.log.add(line, write=self.processes.is_main_process)

@@ -1,4 +1,4 @@
-"""Batch norms that take their statistics from the pictures of all processes."""
+"""Batch norms that take their statistics from the images of all processes, on CPUs, where torch has none."""
 
 from __future__ import annotations
 
@@ -27,27 +27,25 @@ def _sum(of_this_process: Tensor) -> Tensor:
     return cast(Tensor, _Sum.apply(of_this_process))
 
 
-def synchronize(network: nn.Module) -> nn.Module:
-    """`network` with its batch norms synchronized, in place; names and parameters stay."""
-    if next(network.parameters()).device.type == "cuda":
-        return cast(nn.Module, nn.SyncBatchNorm.convert_sync_batchnorm(network))  # type: ignore[no-untyped-call]
-    for module in network.modules():
+def synchronize(model: nn.Module, device: torch.device) -> nn.Module:
+    """`model` with its batch norms synchronized, in place; names and parameters stay."""
+    for module in model.modules():
         if type(module) is nn.BatchNorm2d:
             module.__class__ = SynchronizedNorm
-    return network
+    return model
 
 
 class SynchronizedNorm(nn.BatchNorm2d):
-    """x (B, C, H, W) -> batch norm over B of all processes, H and W, on any device; torch's own needs a GPU.
+    """x (B, C, H, W) -> batch norm over B of all processes, H and W.
 
-    The gradient goes through the sums over the processes. Each must have as many pictures as the others.
+    The gradient goes through the sums over the processes. Each must have as many images as the others.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return super().forward(x)
         if x.dtype in (torch.float16, torch.bfloat16):
-            return self.forward(x.float()).to(x.dtype)  # sums of many pictures need more digits
+            return self.forward(x.float()).to(x.dtype)  # sums of many images need more digits
         axes, number = (0, 2, 3), x.numel() // x.shape[1] * torch.distributed.get_world_size()
         mean = _sum(x.sum(axes)) / number
         centred = x - mean.view(1, -1, 1, 1)

@@ -11,61 +11,63 @@ import accelerate
 import torch
 from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import FullyShardedDataParallelPlugin
-from helpers.small_run import small_run
+from helpers.small_run import AfterStep, small_trainer
+from helpers.synchronized import synchronize
 
-from fastvit.training import Run
+from fastvit.training import Trainer, build
 from fastvit.training.distributed import Processes
 
-# Nothing is drawn in one process that is not drawn in the other, and norms see the pictures of both.
+# Nothing is drawn in one process that is not drawn in the other, and norms see the images of both.
 EXACT: dict[str, Any] = {
     "precision": "float64", "sync_batch_norm": True, "mixup": 0.0, "cutmix": 0.0, "drop_path": 0.0, "batch_size": 8,
     "optimizer": "sgd", "learning_rate": 0.05,
 }  # fmt: skip
 
 
-def gradients(run: Run) -> None:
-    """The gradient of the first update, and the statistics of the norms after it."""
+def gradients(trainer: Trainer) -> None:
+    """The gradient of the first step, and the statistics of the norms after it."""
     held: dict[str, torch.Tensor] = {}
+    model = trainer.state.model
 
     def hold(*_: Any) -> None:
-        held.update({name: parameter.grad.clone() for name, parameter in run.network.named_parameters()})
+        held.update({name: parameter.grad.clone() for name, parameter in model.named_parameters()})
 
-    run.optimizer.optimizer.register_step_pre_hook(hold)
-    run._update(run._batches())
-    held |= dict(run.network.named_buffers())
-    if run.processes.main:
-        torch.save(held, run.output / "gradients.pt")
-
-
-def whole(run: Run) -> None:
-    run.train()
+    trainer.state.optimizer.optimizer.register_step_pre_hook(hold)
+    trainer.train_step(iter(trainer.loader()))
+    held |= dict(model.named_buffers())
+    if trainer.processes.is_main_process:
+        torch.save(held, trainer.output / "gradients.pt")
 
 
-def dies_once(run: Run) -> None:
+def whole(trainer: Trainer) -> None:
+    trainer.train()
+
+
+def dies_once(trainer: Trainer) -> None:
     """The second process is lost in the middle, at the first attempt."""
-    mark = run.output / "died"
+    mark = trainer.output / "died"
 
-    def report(images: int, loss: float) -> None:
-        if run.updates == 3 and run.processes.index == 1 and not mark.exists():
+    def die(trainer: Trainer, loss: float) -> None:
+        if trainer.state.step == 3 and trainer.processes.rank == 1 and not mark.exists():
             mark.touch()
             os.kill(os.getpid(), signal.SIGKILL)
 
-    run.train(report)
+    trainer.train(AfterStep(die))
 
 
-def stopped(run: Run) -> None:
+def stopped(trainer: Trainer) -> None:
     """A signal reaches one process only."""
 
-    def report(images: int, loss: float) -> None:
-        if run.updates == 3 and run.processes.index == 1:
+    def stop(trainer: Trainer, loss: float) -> None:
+        if trainer.state.step == 3 and trainer.processes.rank == 1:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    run.train(report)
+    trainer.train(AfterStep(stop))
 
 
-def sharded(run: Run) -> None:
-    assert run.processes.sharded and "DTensor" in type(next(run.network.parameters())).__name__
-    run.train()
+def sharded(trainer: Trainer) -> None:
+    assert trainer.processes.sharded and "DTensor" in type(next(trainer.state.model.parameters())).__name__
+    trainer.train()
 
 
 def shard_on_processors() -> None:
@@ -83,12 +85,13 @@ def shard_on_processors() -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    build.synchronize = synchronize  # on CPUs, where torch has none
     what, data, output, *options = sys.argv[1:]
     if what == "sharded":
         shard_on_processors()
     for name in output.split(","):  # several runs in one process, since starting one takes long
         changes = {key: json.loads(value) for key, value in (option.split("=") for option in options)}
         changes = changes.get(Path(name).name, changes)
-        globals()[what](small_run(data, Path(name), {**EXACT, **changes}, save_every=0.0))
+        globals()[what](small_trainer(data, Path(name), {**EXACT, **changes}, save_every=0.0))
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()

@@ -6,7 +6,7 @@ import pytest
 import timm
 import torch
 from helpers.images import write_images
-from helpers.small_run import small_run
+from helpers.small_run import small_trainer
 from safetensors.torch import save_file
 from torch.nn import functional as F
 
@@ -17,6 +17,9 @@ from fastvit.training.distillation import Teacher, distillation_loss, make_teach
 from fastvit.training.recipe import Recipe, RecipeError
 
 ZERO_TO_ONE = Preprocess(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+
+
+pytestmark = pytest.mark.usefixtures("small_variants")
 
 
 @pytest.fixture
@@ -39,7 +42,7 @@ def our_teacher(tmp_path: Path) -> tuple[fastvit.FastViT, str]:
 
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_convnext", "test_vit"])  # whose classifiers stand elsewhere
-def test_a_network_of_timms_is_asked_in_its_own_normalization(tmp_path: Path, name: str) -> None:
+def test_a_model_of_timms_sees_its_own_normalization(tmp_path: Path, name: str) -> None:
     network, file = timm_teacher(tmp_path, name=name)
     recipe = Recipe(teacher=name, teacher_weights=file)
     teacher = make_teacher(recipe, ZERO_TO_ONE, 2)
@@ -53,28 +56,30 @@ def test_a_network_of_timms_is_asked_in_its_own_normalization(tmp_path: Path, na
 
 def test_a_file_of_ours_is_a_teacher_and_stays_as_it_is(data: Path, tmp_path: Path) -> None:
     network, file = our_teacher(tmp_path)
-    run = small_run(data, tmp_path / "run", {"teacher": file})
-    run.train()
-    assert run.teacher is not None and not run.teacher.training
+    trainer = small_trainer(data, tmp_path / "run", {"teacher": file})
+    trainer.train()
+    teacher = trainer.objective.teacher
+    assert teacher is not None and not teacher.training
     images = torch.randn(2, 3, 32, 32)
     with torch.no_grad():
         expected = network(images)
-    assert (run.teacher(images) - expected).abs().max() < 1e-4 * expected.abs().max()
+    assert (teacher(images) - expected).abs().max() < 1e-4 * expected.abs().max()
 
 
-def test_the_loss_is_shared_between_the_labels_and_the_teachers_answer(data: Path, tmp_path: Path) -> None:
+def test_the_loss_is_shared_between_the_labels_and_the_teachers_prediction(data: Path, tmp_path: Path) -> None:
     network, file = our_teacher(tmp_path)
     changes = {"teacher": file, "distillation_alpha": 0.3, "mixup": 0.0, "cutmix": 0.0, "drop_path": 0.0}
-    run = small_run(data, tmp_path / "run", changes)
+    trainer = small_trainer(data, tmp_path / "run", changes)
+    model = trainer.state.wrapped
     images, labels = torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 1, 0])
-    loss = run._loss(images, labels)
+    loss = trainer.objective(model, images, labels)
     with torch.no_grad():
-        answers = network(images).argmax(1)
-        logits = run.network(images)
+        predictions = network(images).argmax(1)
+        logits = model(images)
     log = F.log_softmax(logits, 1)
     of_labels = -(0.9 * log[range(4), labels] + 0.1 * log.mean(1)).mean()
-    of_teacher = -log[range(4), answers].mean()
-    assert answers.tolist() != labels.tolist()
+    of_teacher = -log[range(4), predictions].mean()
+    assert predictions.tolist() != labels.tolist()
     assert float(loss.detach()) == pytest.approx(float(0.7 * of_labels + 0.3 * of_teacher), rel=1e-4)
 
 
@@ -103,8 +108,8 @@ def test_a_teacher_of_other_classes_or_without_its_file_is_refused(tmp_path: Pat
     _, file = timm_teacher(tmp_path, classes=5)
     for recipe, words in (
         (Recipe(teacher="test_resnet", teacher_weights=file), "knows 5 classes, and the data has 2"),
-        (Recipe(teacher="test_resnet", teacher_weights="nowhere"), "teacher_weights=nowhere: no such file"),
-        (Recipe(teacher="no_such_net", teacher_weights=file), "teacher=no_such_net"),
+        (Recipe(teacher="test_resnet", teacher_weights="nowhere"), "teacher_weights is nowhere: no such file"),
+        (Recipe(teacher="no_such_net", teacher_weights=file), "teacher is no_such_net"),
     ):
         with pytest.raises(RecipeError, match=words):
             make_teacher(recipe, Preprocess(), 2)

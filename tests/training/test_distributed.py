@@ -53,23 +53,25 @@ def two(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_two_processes_have_the_gradient_of_one(data: Path, tmp_path: Path) -> None:
-    """In float64, to 1e-10 of its size, and so have the norms the same statistics; in parts, and clipped, too."""
+    """In float64, to 1e-10 of its size, and so are the norms' statistics; in micro-batches, and clipped, too."""
     for processes in (1, 2):
-        outputs = f"{tmp_path}/{processes}/whole,{tmp_path}/{processes}/parts"
-        started(processes, "gradients", data, outputs, whole={}, parts={"accumulate": 2, "clip_gradient": 0.1})
-    for way in ("whole", "parts"):
-        one, two = (torch.load(tmp_path / str(processes) / way / "gradients.pt") for processes in (1, 2))
+        outputs = f"{tmp_path}/{processes}/whole,{tmp_path}/{processes}/micro"
+        started(
+            processes, "gradients", data, outputs, whole={}, micro={"gradient_accumulation": 2, "clip_gradient": 0.1}
+        )
+    for name_of_run in ("whole", "micro"):
+        one, two = (torch.load(tmp_path / str(processes) / name_of_run / "gradients.pt") for processes in (1, 2))
         assert len(one) > 300
         for name, tensor in one.items():
             assert (two[name] - tensor).abs().max() <= 1e-10 * max(1e-3, float(tensor.abs().max())), name
 
 
 def test_two_processes_have_the_curve_of_one(data: Path, two: Path, tmp_path: Path) -> None:
-    """And its weights, to the rounding of float64 that six updates add up; the pictures held out are divided."""
+    """And its weights, to the rounding of float64 that six steps add up; the validation images are divided."""
     started(1, "whole", data, tmp_path / "one", epochs=3)
     assert len(lines(two)) == 3
     for mine, theirs in zip(lines(tmp_path / "one"), lines(two), strict=True):
-        for name in ("loss", "top1", "held_out_loss", "learning_rate", "update"):
+        for name in ("train_loss", "top1", "validation_loss", "learning_rate", "step"):
             assert theirs[name] == pytest.approx(mine[name], rel=1e-6), name
     first, second = (fastvit.load(run / "model.safetensors").state_dict() for run in (tmp_path / "one", two))
     for name, tensor in first.items():
@@ -80,7 +82,7 @@ def test_without_synchronized_norms_the_curve_is_the_same_within_noise(data: Pat
     for processes in (1, 2):
         changes = {"sync_batch_norm": False, "precision": "float32", "learning_rate": 0.01}
         started(processes, "whole", data, tmp_path / str(processes), epochs=4, warmup_epochs=0, **changes)
-    one, two = ([line["loss"] for line in lines(tmp_path / each)] for each in ("1", "2"))
+    one, two = ([line["train_loss"] for line in lines(tmp_path / each)] for each in ("1", "2"))
     assert one != two
     assert two == pytest.approx(one, abs=0.15)
 
@@ -89,9 +91,9 @@ def test_a_lost_process_ends_the_others_and_the_same_command_goes_on_as_if_it_ha
     data: Path, two: Path, tmp_path: Path
 ) -> None:
     assert start(2, "dies_once", data, tmp_path / "lost", epochs=3).returncode != 0
-    assert [line["update"] for line in lines(tmp_path / "lost")] == [2]
+    assert [line["step"] for line in lines(tmp_path / "lost")] == [2]
     started(2, "dies_once", data, tmp_path / "lost", epochs=3)
-    same = ("update", "loss", "top1", "held_out_loss")
+    same = ("step", "train_loss", "top1", "validation_loss")
     whole, lost = ([[line[name] for name in same] for line in lines(run)] for run in (two, tmp_path / "lost"))
     assert lost == whole
 
@@ -99,11 +101,11 @@ def test_a_lost_process_ends_the_others_and_the_same_command_goes_on_as_if_it_ha
 def test_a_run_goes_on_with_another_number_of_processes(data: Path, two: Path, tmp_path: Path) -> None:
     """Two are stopped by a signal that reaches only one of them; one goes on, with the curve that two had had."""
     done = start(2, "stopped", data, tmp_path / "run", epochs=3)
-    assert "stopped after update 3" in done.stderr
+    assert "stopped after step 3" in done.stderr
     assert [path.name for path in sorted((tmp_path / "run/checkpoints").iterdir())] == ["000000002.pt", "000000003.pt"]
     started(1, "whole", data, tmp_path / "run", epochs=3)
     for mine, theirs in zip(lines(two), lines(tmp_path / "run"), strict=True):
-        assert theirs["loss"] == pytest.approx(mine["loss"], rel=1e-6)
+        assert theirs["train_loss"] == pytest.approx(mine["train_loss"], rel=1e-6)
 
 
 def test_sharded_weights_and_states_train_and_go_on_as_whole_ones_do(data: Path, tmp_path: Path) -> None:
@@ -112,7 +114,7 @@ def test_sharded_weights_and_states_train_and_go_on_as_whole_ones_do(data: Path,
     started(2, "whole", data, tmp_path / "whole", **changes)
     started(2, "sharded", data, tmp_path / "sharded", **changes)
     for mine, theirs in zip(lines(tmp_path / "whole"), lines(tmp_path / "sharded"), strict=True):
-        for name in ("loss", "top1", "held_out_loss"):
+        for name in ("train_loss", "top1", "validation_loss"):
             assert theirs[name] == pytest.approx(mine[name], rel=1e-5), name
     (tmp_path / "sharded/checkpoints/000000004.pt").unlink()
     started(2, "sharded", data, tmp_path / "sharded", **changes)  # from the middle
