@@ -12,7 +12,7 @@ from .metrics import Metrics
 
 def check_plot(path: Path) -> None:
     """A ValueError or MissingExtraError, before any work is done, if no confusion matrix can be drawn there."""
-    require("train", "matplotlib", what="The plot of a confusion matrix")
+    require("train", "matplotlib", what="A plot of the confusion matrix")
     from matplotlib.figure import Figure
 
     kinds = Figure().canvas.get_supported_filetypes()

@@ -76,7 +76,9 @@ def evaluate(
 
 def _cfg_of(model: Model, cfg: Mapping[str, Any] | None) -> Mapping[str, Any]:
     """What the model's classes and its preprocessing are, with "num_classes"."""
-    cfg = cfg or getattr(model, "pretrained_cfg", None)
+    if cfg is not None:
+        return {"num_classes": len(cfg.get("label_names") or ())} | dict(cfg)
+    cfg = getattr(model, "pretrained_cfg", None)
     if not cfg:
         raise ValueError(
             f"{type(model).__name__} has no pretrained_cfg that names its classes and preprocessing: give "
@@ -84,7 +86,7 @@ def _cfg_of(model: Model, cfg: Mapping[str, Any] | None) -> Mapping[str, Any]:
         )
     if getattr(model, "returns_embedding", False):
         raise ValueError("The model returns an embedding, not a score for each class; evaluate one with a classifier.")
-    return {"num_classes": len(cfg.get("label_names") or ())} | dict(cfg)
+    return dict(cfg) | {"num_classes": getattr(model, "num_classes", cfg["num_classes"])}
 
 
 def _opened(

@@ -1,4 +1,4 @@
-"""fastvit evaluate: the counts, the names of classes, and the command."""
+"""fastvit evaluate, as a person types it."""
 
 import io
 import json
@@ -7,39 +7,30 @@ import shutil
 import tarfile
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy
 import pytest
 import torch
-import typer
-from helpers.timm_validation import timms_network, timms_numbers
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from helpers.command import Result
+from helpers.command import run as command
+from helpers.timm_validation import timms_model, timms_numbers
 from PIL import Image
 from timm.data import create_transform
-from typer.testing import CliRunner
 
 import fastvit
-from fastvit.cli import evaluate
-from fastvit.cli import options as running
-from fastvit.data import DataError, open_source
-from fastvit.deploy.quantize import FEWEST
-from fastvit.evaluation import confusion
-from fastvit.evaluation import validation as evaluation
-from fastvit.evaluation.validation import BytePictures, Counts, match_classes, pictures_to_evaluate
+from fastvit.deploy import running
+from fastvit.evaluation.metrics import Counts
 from fastvit.testing import randomize
 from fastvit.utils.devices import choose_device
 
-app = typer.Typer()
-app.command()(evaluate.main)
 FORKS = "ignore:.*fork:DeprecationWarning"  # of Python 3.12 on, at torch's workers
 NAMES = ["dog", "cat", "ship"]  # not in alphabetical order, which is that of the folders
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An untrained network whose answer is always the second class, cat, then ship."""
-    torch.set_num_threads(1)
+    """An untrained model that always predicts the second class, cat, then ship."""
     network = fastvit.create_model("fastvit_t8", num_classes=3)
     assert isinstance(network, fastvit.FastViT)
     classifier = network.get_classifier()
@@ -62,55 +53,44 @@ def data(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
-def run(*arguments: object) -> tuple[int, str]:
-    result = CliRunner().invoke(app, ["--device=cpu", *(str(argument) for argument in arguments)])
-    return result.exit_code, result.output
+def run(*arguments: object) -> Result:
+    return command("evaluate", *arguments, "--device=cpu")
 
 
-@settings(max_examples=50, deadline=None)
-@given(st.integers(0, 2**31), st.integers(1, 8), st.integers(0, 5), st.integers(1, 40), st.booleans())
-def test_counts_equal_those_of_a_plain_loop(seed: int, folders: int, more: int, images: int, among: bool) -> None:
-    random = numpy.random.default_rng(seed)
-    classes = folders + more
-    indices = random.permutation(classes)[:folders].tolist()
-    logits = random.normal(size=(images, classes)).astype(numpy.float32)
-    labels = random.integers(folders, size=images)
-    counts = Counts(indices, classes, among)
-    for start in range(0, images, 7):
-        counts.add(torch.from_numpy(logits[start : start + 7]), torch.from_numpy(labels[start : start + 7]))
-    if among:
-        others = sorted(set(range(classes)) - set(indices))
-        logits[:, others] = -numpy.inf
-    first = sum(int(row.argmax()) == indices[label] for row, label in zip(logits, labels, strict=True))
-    five = sum(indices[label] in (-row).argsort()[:5] for row, label in zip(logits, labels, strict=True))
-    assert counts.top1 == pytest.approx(100 * first / images)
-    assert counts.top5 == pytest.approx(100 * five / images)
-    assert counts.total.tolist() == [int((labels == folder).sum()) for folder in range(folders)]
+def refused(*arguments: object) -> str:
+    """The one line of an error of the request, and nothing else."""
+    result = run(*arguments)
+    assert (result.status, result.stdout, result.stderr.count("\n")) == (2, "", 1), result
+    return result.stderr
 
 
-@pytest.mark.parametrize("folding", ["--reparameterized", "--unfused"])
-def test_json_has_the_counts_of_folders_matched_by_name(model: Path, data: Path, folding: str) -> None:
-    code, output = run(model, data, "--json", "--batch-size=3", folding)
-    assert code == 0, output
-    summary = json.loads(output)
+def summary_of(*arguments: object) -> dict[str, Any]:
+    result = run(*arguments, "--json")
+    assert result.status == 0, result.stderr
+    return json.loads(result.stdout)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("form", ["--reparameterize", "--no-reparameterize"])
+def test_json_has_the_counts_of_folders_matched_by_name(model: Path, data: Path, form: str) -> None:
+    summary = summary_of(model, data, "--batch-size=3", form)
     assert (summary["images"], summary["top1"], summary["top5"]) == (8, 37.5, 100.0)
     assert summary["classes"] == [
-        {"name": "cat", "images": 3, "right": 3, "top1": 100.0},
-        {"name": "dog", "images": 1, "right": 0, "top1": 0.0},
-        {"name": "ship", "images": 4, "right": 0, "top1": 0.0},
+        {"name": "cat", "images": 3, "correct": 3, "top1": 100.0},
+        {"name": "dog", "images": 1, "correct": 0, "top1": 0.0},
+        {"name": "ship", "images": 4, "correct": 0, "top1": 0.0},
     ]
 
 
 @pytest.mark.filterwarnings(FORKS)
 def test_processes_count_as_threads_do(model: Path, data: Path) -> None:
-    found = [json.loads(run(model, data, "--json", "--batch-size=3", f"--workers={n}")[1]) for n in (0, 1)]
+    found = [summary_of(model, data, "--batch-size=3", f"--workers={n}") for n in (0, 1)]
     for summary in found:
         del summary["images_per_second"]
     assert found[0] == found[1] and found[0]["images"] == 8
 
 
 def archived(folder: Path, kind: str, to: Path) -> str:
-    """The pictures of a folder of classes as a source of another kind."""
+    """The images of a folder of classes as a source of another kind."""
     if kind == "folder":
         return str(folder)
     if kind == "torch":
@@ -133,43 +113,30 @@ def test_every_kind_of_source_is_counted_alike(
     model: Path, data: Path, tmp_path: Path, kind: str, workers: int
 ) -> None:
     source = archived(data / "val", kind, tmp_path)
-    code, output = run(model, source, "--json", "--batch-size=3", f"--workers={workers}")
-    assert code == 0, output
-    summary = json.loads(output)
-    rows = {row["name"]: (row["images"], row["right"]) for row in summary["classes"]}
+    summary = summary_of(model, source, "--batch-size=3", f"--workers={workers}")
+    rows = {row["name"]: (row["images"], row["correct"]) for row in summary["classes"]}
     assert rows == {"cat": (3, 3), "dog": (1, 0), "ship": (4, 0)}
     assert (summary["top1"], summary["top5"], summary["data"]) == (37.5, 100.0, source)
 
 
-def test_archives_have_held_out_parts_and_others(model: Path, data: Path, tmp_path: Path) -> None:
+def test_archives_have_validation_splits_and_others(model: Path, data: Path, tmp_path: Path) -> None:
     (data / "train/dog").mkdir(parents=True)
     Image.new("RGB", (32, 32)).save(data / "train/dog/0.png")
     for source in (data, shutil.make_archive(str(tmp_path / "archive"), "zip", data)):
         for options, images in (([], 8), (["--split=val"], 8), (["--split=train"], 1)):
-            code, output = run(model, source, "--json", *options)
-            assert code == 0 and json.loads(output)["images"] == images, output
-        assert run(model, source, "--split=nowhere")[0] == 2
+            assert summary_of(model, source, *options)["images"] == images
+        assert "nowhere" in refused(model, source, "--split=nowhere")
     (tmp_path / "shards").mkdir()
     source = archived(data / "val", "shards", tmp_path / "shards")
-    code, output = run(model, source, "--split=train")
-    assert code == 2 and "has no {split} in it" in output
+    assert "has no {split} in it" in refused(model, source, "--split=train")
 
 
-def test_a_broken_held_out_part_is_an_error_rather_than_the_whole(model: Path, data: Path) -> None:
+def test_a_broken_validation_split_is_an_error_rather_than_the_whole(model: Path, data: Path) -> None:
     (data / "val/empty").mkdir()
-    code, output = run(model, data)
-    assert code == 2 and f"{data}/val/empty: no images in it" in output
+    assert f"{data}/val/empty: no images in it" in refused(model, data)
 
 
-def test_labels_that_are_secret_are_an_error(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = open_source(data / "val")
-    source.labels[2:4] = -1
-    monkeypatch.setattr(evaluation, "evaluation", lambda *arguments, **options: source)
-    with pytest.raises(DataError, match=r"cat/2.png: label -1, expected 0 to 2; 2 of 8 labels are like that"):
-        pictures_to_evaluate(str(data / "val"))
-
-
-def test_of_classes_without_pictures_there_is_no_share(
+def test_of_classes_without_images_there_is_no_share(
     model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     axes = pytest.importorskip("matplotlib.axes")
@@ -177,71 +144,60 @@ def test_of_classes_without_pictures_there_is_no_share(
     monkeypatch.setattr(axes.Axes, "text", lambda self, x, y, text, **style: drawn.append(text))
     shutil.rmtree(data / "val/dog")
     source = archived(data / "val", "shards", tmp_path)
-    summary = json.loads(run(model, source, "--json")[1])
-    assert summary["classes"][0] == {"name": "dog", "images": 0, "right": 0, "top1": None}
-    code, output = run(model, source, f"--confusion={tmp_path / 'confusion.png'}")
-    assert code == 0 and any("dog" in line and " - " in line for line in output.splitlines()), output
+    assert summary_of(model, source)["classes"][0] == {"name": "dog", "images": 0, "correct": 0, "top1": None}
+    result = run(model, source, f"--confusion={tmp_path / 'confusion.png'}")
+    assert result.status == 0 and any("dog" in line and " - " in line for line in result.stdout.splitlines())
     assert drawn == ["100.0", "100.0"]  # cats and ships, all of which are called cats
 
 
-def test_fewer_folders_than_classes_are_all_that_may_be_answered(model: Path, data: Path) -> None:
-    """Cat, which the network always says, has no folder; its second guess is ship."""
+def test_fewer_folders_than_classes_are_all_that_may_be_predicted(model: Path, data: Path) -> None:
+    """Cat, which the model always predicts, has no folder; its second class is ship."""
     shutil.rmtree(data / "val/cat")
-    found = {
-        option: json.loads(run(model, data, "--json", *option)[1])
-        for option in ((), ("--among-folders",), ("--among-all",))
-    }
-    assert [(each["top1"], each["answers"]) for each in found.values()] == [
-        (80, {"among": 2, "of": 3}),
-        (80, {"among": 2, "of": 3}),
-        (0, {"among": 3, "of": 3}),
-    ]
-    lines = run(model, data)[1].splitlines()
-    assert "answers among the 2 classes of the data, of 3 (--among-all: all)" in lines
-    assert not any("among" in line for line in run(model, data, "--among-all")[1].splitlines())
+    found = [summary_of(model, data, *option) for option in ((), ("--scoring=data",), ("--scoring=all",))]
+    keys = ("top1", "candidate_classes", "num_classes")
+    assert [tuple(each[key] for key in keys) for each in found] == [(80, 2, 3), (80, 2, 3), (0, 3, 3)]
+    assert "Predicted among the 2 classes of the data, of 3." in run(model, data).stdout.splitlines()
+    assert "among" not in run(model, data, "--scoring=all").stdout
 
 
-def test_likelihood_and_calibration_are_those_of_the_networks_probabilities(model: Path, data: Path) -> None:
-    """Of 8 pictures 3 are cats: e^2 / (1 + e + e^2) is the probability of cat for each of them."""
-    summary = json.loads(run(model, data, "--json")[1])
+def test_likelihood_and_calibration_are_those_of_the_models_probabilities(model: Path, data: Path) -> None:
+    """Of 8 images 3 are cats: e^2 / (1 + e + e^2) is the probability of cat for each of them."""
+    summary = summary_of(model, data)
     powers = {"dog": 1.0, "cat": math.e**2, "ship": math.e}
     logarithms = {name: math.log(power / sum(powers.values())) for name, power in powers.items()}
     expected = -(3 * logarithms["cat"] + logarithms["dog"] + 4 * logarithms["ship"]) / 8
-    assert summary["negative_log_likelihood"] == pytest.approx(expected, rel=1e-6)
+    assert summary["nll"] == pytest.approx(expected, rel=1e-6)
     sure = math.exp(logarithms["cat"])
-    assert summary["expected_calibration_error"] == pytest.approx(sure - 3 / 8, rel=1e-6)
+    assert summary["ece"] == pytest.approx(sure - 3 / 8, rel=1e-6)
     (filled,) = (each for each in summary["bins"] if each["images"])
-    assert filled["above"] < sure <= filled["most"] and (filled["images"], filled["accuracy"]) == (8, 0.375)
+    assert filled["lower"] < sure <= filled["upper"] and (filled["images"], filled["accuracy"]) == (8, 0.375)
     assert filled["confidence"] == pytest.approx(sure) and len(summary["bins"]) == 15
-    text = run(model, data)[1].splitlines()[-2]
+    text = run(model, data).stdout.splitlines()[-2]
     assert text == f"expected calibration error {sure - 3 / 8:.4f}, negative log likelihood {expected:.4f}"
 
 
 @pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.filterwarnings(FORKS))])
-def test_so_many_unreadable_pictures_are_left_out_and_listed(model: Path, data: Path, workers: int) -> None:
+def test_so_many_unreadable_images_are_left_out_and_listed(model: Path, data: Path, workers: int) -> None:
     broken = [data / "val/cat/1.png", data / "val/ship/3.png"]  # the last one is a batch of its own
     for path in broken:
         path.write_bytes(b"broken")
     options = (model, data, "--batch-size=7", f"--workers={workers}")
-    code, output = run(*options, "--json", "--most-unreadable=2")
-    summary = json.loads(output)
-    assert code == 0 and (summary["images"], summary["top1"]) == (6, pytest.approx(100 * 2 / 6))
+    summary = summary_of(*options, "--max-unreadable=2")
+    assert (summary["images"], summary["top1"]) == (6, pytest.approx(100 * 2 / 6))
     assert [line.partition(": ")[0] for line in summary["unreadable"]] == [str(path) for path in broken]
-    code, output = run(*options, "--most-unreadable=5")
-    lines = output.splitlines()
-    start = lines.index("2 pictures could not be read, and are not counted:")
-    assert code == 0 and [line.partition(": ")[0] for line in lines[start + 1 : start + 3]] == [str(p) for p in broken]
-    code, output = run(*options, "--most-unreadable=1")
-    assert code == 2 and f"2 pictures cannot be read, 1 may: {broken[0]}: not an image" in output
-    assert run(*options)[1].startswith(f"error: {broken[0]}: not an image")
+    result = run(*options, "--max-unreadable=5")
+    text = result.stdout.replace("\n", "")  # lines are folded at the terminal's width
+    assert result.status == 0 and "2 images could not be read, and are not counted:" in result.stdout.splitlines()
+    assert all(f"{path}: not an image" in text for path in broken)
+    assert f"2 images cannot be read, 1 may: {broken[1]}: not an image" in refused(*options, "--max-unreadable=1")
+    assert refused(*options).startswith(f"error: {broken[0]}: not an image")
     for path in data.glob("val/*/*"):
         path.write_bytes(b"broken")
-    code, output = run(*options, "--most-unreadable=100")
-    assert code == 2 and f"{data}/val: not one of its pictures can be read: " in output
+    assert f"{data}/val: not one of its images can be read: " in refused(*options, "--max-unreadable=100")
 
 
 @pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # by timm's reader
-@pytest.mark.parametrize("options", [[], ["--unfused", "--batch-size=5"]])
+@pytest.mark.parametrize("options", [[], ["--no-reparameterize", "--batch-size=5"]])
 def test_the_numbers_are_those_of_timms_validation(tmp_path: Path, options: list[str]) -> None:
     random = numpy.random.default_rng(1)
     network = fastvit.create_model("fastvit_t8", num_classes=12)
@@ -260,38 +216,12 @@ def test_the_numbers_are_those_of_timms_validation(tmp_path: Path, options: list
         index = number % 12 if number < 24 else int(ranked[number % 8])
         (tmp_path / "data" / names[index]).mkdir(parents=True, exist_ok=True)
         image.save(tmp_path / "data" / names[index] / f"{number}.jpg", quality=95)
-    theirs = timms_network(network, tmp_path / "timm.safetensors")
+    theirs = timms_model(network, tmp_path / "timm.safetensors")
     top1, top5, loss = timms_numbers(theirs, network.pretrained_cfg, tmp_path / "data")
-    code, output = run(tmp_path / "model.safetensors", tmp_path / "data", "--json", *options)
-    assert code == 0, output
-    summary = json.loads(output)
+    summary = summary_of(tmp_path / "model.safetensors", tmp_path / "data", *options)
     assert (summary["top1"], summary["top5"]) == (pytest.approx(top1), pytest.approx(top5))
-    assert summary["negative_log_likelihood"] == pytest.approx(loss, rel=1e-4)
+    assert summary["nll"] == pytest.approx(loss, rel=1e-4)
     assert 5 < top1 < top5 < 95
-
-
-@pytest.mark.parametrize("batch_size", [1, 3, 8, 100])
-def test_pictures_come_in_order_with_their_labels_and_timms_numbers(data: Path, batch_size: int) -> None:
-    preprocess = fastvit.Preprocess(size=(32, 32), crop=1.0)
-    pictures = BytePictures(open_source(data / "val"), preprocess)
-    batches = list(pictures.batches(batch_size, 0, torch.device("cpu")))
-    assert [len(images) for images, _ in batches] == [batch_size] * (8 // batch_size) + [8 % batch_size] * (
-        8 % batch_size > 0
-    )
-    transform = create_transform((3, 32, 32), is_training=False, interpolation="bicubic", crop_pct=1.0)
-    expected = torch.stack([transform(Image.open(path)) for path in sorted((data / "val").glob("*/*.png"))])
-    assert torch.equal(torch.cat([images for images, _ in batches]), expected)
-    assert torch.cat([labels for _, labels in batches]).tolist() == [0, 0, 0, 1, 2, 2, 2, 2]
-
-
-def test_large_jpegs_are_read_smaller_where_that_is_asked_for(tmp_path: Path) -> None:
-    (tmp_path / "a").mkdir()
-    Image.effect_noise((256, 256), 90).convert("RGB").save(tmp_path / "a/1.jpg")
-    preprocess = fastvit.Preprocess(size=(32, 32), crop=1.0)
-    source = open_source(tmp_path)
-    exact, fast = (torch.as_tensor(BytePictures(source, preprocess, fast)[0][0]).int() for fast in (False, True))
-    assert exact.shape == fast.shape == (32, 32, 3)
-    assert 0 < (exact - fast).abs().max() < 60
 
 
 def test_an_interrupt_leaves_no_thread(model: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -299,11 +229,11 @@ def test_an_interrupt_leaves_no_thread(model: Path, data: Path, monkeypatch: pyt
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Counts, "add", interrupt)
-    assert run(model, data, "--batch-size=1")[0] == 130
+    assert run(model, data, "--batch-size=1").status == 130
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("reading")]
 
 
-def test_int8_is_calibrated_with_pictures_of_every_class(
+def test_int8_is_calibrated_with_images_of_every_class(
     model: Path, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
@@ -313,61 +243,40 @@ def test_int8_is_calibrated_with_pictures_of_every_class(
 
         def __init__(self, network: fastvit.FastViT, name: str, **options: object) -> None:
             asked.append((name, options))
+            self.pretrained_cfg = network.pretrained_cfg
 
         def __call__(self, images: torch.Tensor) -> torch.Tensor:
             return torch.tensor([[0.0, 0.0, 1.0]]).expand(len(images), 3)  # ship
 
-    monkeypatch.setattr(fastvit, "engine", Engine)
+    monkeypatch.setattr(running, "make_engine", Engine)
     monkeypatch.setattr(running, "CALIBRATION", 4)
-    options = [
-        "--engine=openvino",
-        "--precision=int8",
-        f"--calibration={data / 'val'}",
-        "--json",
-        "--keep=stem",
-        "--keep=head",
-    ]
-    code, output = run(model, data, *options)
-    assert code == 0 and json.loads(output.splitlines()[-1])["top1"] == 50
+    options = ["--engine=openvino", "--precision=int8", f"--calibration={data / 'val'}", "--keep=stem", "--keep=head"]
+    assert summary_of(model, data, *options)["top1"] == 50
     ((name, given),) = asked
     assert (name, given["precision"], list(given["keep"])) == ("openvino", "int8", ["stem", "head"])
-    chosen = [data / "val" / picture for picture in ("cat/0.png", "cat/2.png", "ship/0.png", "ship/2.png")]
+    chosen = [data / "val" / name for name in ("cat/0.png", "cat/2.png", "ship/0.png", "ship/2.png")]
     transform = create_transform((3, 32, 32), is_training=False, interpolation="bicubic", crop_pct=1.0)
     assert torch.equal(given["calibration"], torch.stack([transform(Image.open(path)) for path in chosen]))
 
 
-def test_of_large_pictures_fewer_are_calibrated_with_but_enough(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for index in range(20):
-        Image.new("RGB", (32, 48), (index, 0, 0)).save(tmp_path / f"{index:02}.png")
-    preprocess = fastvit.Preprocess(size=(48, 32), crop=1.0, mean=(0, 0, 0), std=(1, 1, 1))
-    for most, number in ((2**27, 20), (3 * 48 * 32 * 10 + 1, 10), (1, FEWEST)):
-        monkeypatch.setattr(running, "MOST_NUMBERS", most)
-        images = running.calibration_images(tmp_path, preprocess)
-        assert images.shape == (number, 3, 48, 32) and images.dtype == torch.float32
-        expected = torch.tensor([index * 20 // number for index in range(number)])
-        assert torch.equal((images[:, 0, 0, 0] * 255).round(), expected.float())
-
-
 def test_the_table_comes_first_and_the_result_last(model: Path, data: Path) -> None:
-    code, output = run(model, data / "val")  # the folder of class folders itself
-    assert code == 0, output
-    lines = output.splitlines()
+    result = run(model, data / "val")  # the folder of class folders itself
+    assert result.status == 0, result.stderr
+    lines = result.stdout.splitlines()
     assert any("cat" in line and "100.00" in line for line in lines)
-    assert "on 8 pictures: top-1 37.50 %, top-5 100.00 %" in lines[-1]
+    assert "8 images: top-1 37.50 %, top-5 100.00 %" in lines[-1]
 
 
-def test_the_confusion_matrix_becomes_a_picture(model: Path, data: Path, tmp_path: Path) -> None:
+def test_the_confusion_matrix_becomes_a_plot(model: Path, data: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    code, output = run(model, data, f"--confusion={tmp_path / 'confusion.png'}")
-    assert code == 0, output
-    with Image.open(tmp_path / "confusion.png") as picture:
-        assert min(picture.size) > 300
+    result = run(model, data, f"--confusion={tmp_path / 'confusion.png'}")
+    assert result.status == 0, result.stderr
+    with Image.open(tmp_path / "confusion.png") as plot:
+        assert min(plot.size) > 300
 
 
 def test_names_of_classes_are_shown_as_they_are(tmp_path: Path) -> None:
-    """They mean nothing to what draws tables and pictures."""
+    """They mean nothing to what draws tables and plots."""
     pytest.importorskip("matplotlib")
     names = ["$a_$", "[red]cat", "b$\\frac$", "[dog]"]
     for name in names:
@@ -376,57 +285,44 @@ def test_names_of_classes_are_shown_as_they_are(tmp_path: Path) -> None:
     network = fastvit.create_model("fastvit_t8", num_classes=4)
     network.pretrained_cfg |= {"input_size": (3, 32, 32), "label_names": names}
     fastvit.save(network.eval(), tmp_path / "model.safetensors")
-    code, output = run(tmp_path / "model.safetensors", tmp_path / "data", f"--confusion={tmp_path / 'confusion.png'}")
-    assert code == 0, output
-    assert all(name.replace("\\", "") in output.replace("\\", "") for name in names), output
+    result = run(tmp_path / "model.safetensors", tmp_path / "data", f"--confusion={tmp_path / 'confusion.png'}")
+    assert result.status == 0, result.stderr
+    assert all(name.replace("\\", "") in result.stdout.replace("\\", "") for name in names), result.stdout
 
 
 def test_without_matplotlib_it_says_what_to_install(model: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(confusion, "find_spec", lambda name: None)
-    code, output = run(model, data, "--confusion=x.png")
-    assert (code, output.strip()) == (2, 'error: --confusion needs matplotlib; run: pip install "fastvit[train]"')
+    monkeypatch.setattr("fastvit.utils.extras.find_spec", lambda name: None)
+    error = refused(model, data, "--confusion=x.png")
+    assert error == 'error: A plot of the confusion matrix needs matplotlib; run: pip install "fastvit[train]"\n'
 
 
 def test_errors_are_one_line(model: Path, data: Path, tmp_path: Path) -> None:
-    def error(*arguments: object) -> str:
-        code, output = run(*arguments)
-        assert code == 2 and len(output.strip().splitlines()) == 1
-        return output
-
-    assert "there is no folder nowhere" in error(model, data, "--confusion=nowhere/x.png")
-    assert "x.txt: expected a name that ends in" in error(model, data, "--confusion=x.txt")
-    assert f"{tmp_path}/nothing: no such file or folder" in error(model, tmp_path / "nothing")
-    assert "fastvit_t9" in error("fastvit_t9", data)
-    assert "precision 'int9'" in error(model, data, "--precision=int9")
-    assert "--precision int8 needs pictures" in error(model, data, "--precision=int8")
-    assert "--calibration is for --precision int8" in error(model, data, f"--calibration={data}/nowhere")
-    assert f"{tmp_path}/nowhere: there is no such file" in error(
+    assert "there is no folder nowhere" in refused(model, data, "--confusion=nowhere/x.png")
+    assert "x.txt: expected a name that ends in" in refused(model, data, "--confusion=x.txt")
+    assert f"{tmp_path}/nothing: no such file or folder" in refused(model, tmp_path / "nothing")
+    assert "fastvit_t9" in refused("fastvit_t9", data)
+    assert "precision 'int9'" in refused(model, data, "--precision=int9")
+    assert "precision int8 needs images to calibrate with" in refused(model, data, "--precision=int8")
+    assert "calibration is for precision int8" in refused(model, data, f"--calibration={data}/nowhere")
+    assert f"{tmp_path}/nowhere: there is no such file" in refused(
         model, data, "--precision=int8", f"--calibration={tmp_path}/nowhere"
     )
-    assert "are for torch in float32" in error(model, data, "--unfused", "--engine=openvino")
+    assert "runs in torch and float32 alone" in refused(model, data, "--no-reparameterize", "--engine=openvino")
+    assert 'Choose from: "auto", "all", "data", "real"' in refused(model, data, "--scoring=best")
+    assert "abacus" in command("evaluate", model, data, "--device=abacus").stderr
     damaged = data / "val/cat/0.png"
     damaged.write_bytes(damaged.read_bytes()[:40])
-    assert f"{damaged}: " in error(model, data)
+    assert f"{damaged}: " in refused(model, data)
     (data / "val/cat").rename(data / "val/cow")
-    assert "folders that are no class of the network: cow; its classes are dog, cat, ship" in error(model, data)
+    words = "The model does not have these classes of the data: cow; it has dog, cat, ship"
+    assert words in refused(model, data)
 
 
-def test_imagenets_folders_are_matched_by_their_number() -> None:
-    cfg = {"num_classes": 1000, "label_names": ["tench", "goldfish"]}
-    assert match_classes(["n01443537", "n15075141"], cfg) == [
-        1,
-        999,
-    ]  # goldfish, the second, and toilet tissue, the last
-    with pytest.raises(DataError, match="n99999999"):
-        match_classes(["n99999999"], cfg)
-    own = [f"n{number:08}" for number in range(1000)]  # a thousand others, which the network calls by their numbers
-    assert match_classes(own[5:8], cfg | {"label_names": own}) == [5, 6, 7]
-
-
-def test_a_network_without_names_counts_folders_in_alphabetical_order() -> None:
-    assert match_classes(["a", "b"], {"num_classes": 2, "label_names": None}) == [0, 1]
-    with pytest.raises(DataError, match="3 folders for a network of 2 classes without names"):
-        match_classes(["a", "b", "c"], {"num_classes": 2})
+def test_its_help_fits_a_terminal_and_cuts_nothing() -> None:
+    shown = command("evaluate", "--help").stdout
+    assert max(map(len, shown.splitlines())) <= 80 and "…" not in shown
+    for option in ("--split", "--scoring", "--max-unreadable", "--confusion", "--engine", "--calibration", "--workers"):
+        assert option in shown
 
 
 def test_a_device_that_is_not_there_is_named() -> None:

@@ -8,17 +8,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastvit.evaluation.calibration import Confidence
+from fastvit.evaluation.calibration import Calibration
 
 
-def added(logits: numpy.ndarray, right: numpy.ndarray, bins: int = 15, together: int = 7) -> Confidence:
-    confidence = Confidence(bins)
+def added(logits: numpy.ndarray, right: numpy.ndarray, bins: int = 15, together: int = 7) -> Calibration:
+    calibration = Calibration(bins)
     for start in range(0, len(logits), together):
         part, of_part = torch.from_numpy(logits[start : start + together]), torch.from_numpy(right[start:])
         of_part = of_part[: len(part)]
         hits = of_part.gather(1, part.argmax(1, keepdim=True))[:, 0]
-        confidence.add(part, of_part, hits)
-    return confidence
+        calibration.add(part, of_part, hits)
+    return calibration
 
 
 @given(st.integers(0, 2**31), st.integers(2, 12), st.integers(1, 60), st.sampled_from([1, 7, 15]), st.floats(0.1, 40))
@@ -27,22 +27,22 @@ def test_they_equal_those_of_a_plain_loop(seed: int, classes: int, images: int, 
     logits = random.normal(0, scale, (images, classes)).astype(numpy.float32)
     right = random.random((images, classes)) < 0.3
     right[numpy.arange(images), random.integers(classes, size=images)] = True  # at least one
-    confidence = added(logits, right, bins)
+    calibration = added(logits, right, bins)
     found: dict[int, list[tuple[float, bool]]] = {number: [] for number in range(bins)}
-    surprise = 0.0
+    nll = 0.0
     for row, answers in zip(logits.tolist(), right, strict=True):
         powers = [math.exp(value - max(row)) for value in row]
         best = row.index(max(row))
         probability = powers[best] / math.fsum(powers)
         number = next(number for number in range(bins) if probability <= (number + 1) / bins)
         found[number].append((probability, bool(answers[best])))
-        surprise -= math.log(math.fsum(p for p, is_right in zip(powers, answers, strict=True) if is_right)) - math.log(
+        nll -= math.log(math.fsum(p for p, is_right in zip(powers, answers, strict=True) if is_right)) - math.log(
             math.fsum(powers)
         )
     error = math.fsum(abs(sum(hit for _, hit in pairs) - math.fsum(p for p, _ in pairs)) for pairs in found.values())
-    assert confidence.calibration_error == pytest.approx(error / images, abs=1e-12)
-    assert confidence.negative_log_likelihood == pytest.approx(surprise / images, rel=1e-9, abs=1e-12)
-    for each, pairs in zip(confidence.bins, found.values(), strict=True):
+    assert calibration.ece == pytest.approx(error / images, abs=1e-12)
+    assert calibration.nll == pytest.approx(nll / images, rel=1e-9, abs=1e-12)
+    for each, pairs in zip(calibration.bins, found.values(), strict=True):
         assert each.images == len(pairs)
         if pairs:
             assert each.accuracy == pytest.approx(sum(hit for _, hit in pairs) / len(pairs))
@@ -51,14 +51,14 @@ def test_they_equal_those_of_a_plain_loop(seed: int, classes: int, images: int, 
             assert each.accuracy is each.confidence is None
 
 
-def test_four_pictures_by_hand() -> None:
+def test_four_images_by_hand() -> None:
     """At 0.8 one right and one wrong, at 0.95 one right, at one half one wrong: |1 - 1.6|, |1 - 0.95| and 0.5 of 4."""
     logits = numpy.log(numpy.array([[0.8, 0.2], [0.2, 0.8], [0.95, 0.05], [0.5, 0.5]]))
     right = numpy.array([[True, False], [True, False], [True, False], [False, True]])
-    confidence = added(logits, right)
-    assert confidence.calibration_error == pytest.approx((0.6 + 0.05 + 0.5) / 4)
-    assert confidence.negative_log_likelihood == pytest.approx(-math.log(0.8 * 0.2 * 0.95 * 0.5) / 4)
-    assert [each.images for each in confidence.bins if each.images] == [1, 2, 1]
+    calibration = added(logits, right)
+    assert calibration.ece == pytest.approx((0.6 + 0.05 + 0.5) / 4)
+    assert calibration.nll == pytest.approx(-math.log(0.8 * 0.2 * 0.95 * 0.5) / 4)
+    assert [each.images for each in calibration.bins if each.images] == [1, 2, 1]
 
 
 def test_an_edge_belongs_to_the_bin_below_it() -> None:
@@ -68,16 +68,16 @@ def test_an_edge_belongs_to_the_bin_below_it() -> None:
 
 def test_a_sure_mistake_has_a_finite_price() -> None:
     logits, right = numpy.array([[3e38, -3e38]], numpy.float32), numpy.array([[False, True]])
-    assert added(logits, right).negative_log_likelihood == pytest.approx(6e38, rel=0.01)
-    assert added(logits, right).calibration_error == 1
+    assert added(logits, right).nll == pytest.approx(6e38, rel=0.01)
+    assert added(logits, right).ece == 1
 
 
-def test_of_several_right_answers_the_probabilities_are_added() -> None:
+def test_of_several_right_classes_the_probabilities_are_added() -> None:
     logits = numpy.log(numpy.array([[0.5, 0.25, 0.25]]))
-    assert added(logits, numpy.array([[True, True, False]])).negative_log_likelihood == pytest.approx(-math.log(0.75))
+    assert added(logits, numpy.array([[True, True, False]])).nll == pytest.approx(-math.log(0.75))
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_answers_that_are_no_numbers_are_refused(value: float) -> None:
-    with pytest.raises(ValueError, match="not finite"):
+def test_logits_that_are_no_numbers_are_refused(value: float) -> None:
+    with pytest.raises(ValueError, match="returned NaN or infinity"):
         added(numpy.array([[value, 0.0]]), numpy.array([[True, False]]))

@@ -1,4 +1,4 @@
-"""timm's evaluation of timm's network with our weights: what its validation script does, of timm's own parts."""
+"""Timm's validation of timm's model with our weights: what its validation script does, of timm's own parts."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,12 +11,12 @@ from timm.utils import AverageMeter, accuracy
 import fastvit
 
 
-def timms_network(model: fastvit.FastViT, path: Path) -> torch.nn.Module:
+def timms_model(model: fastvit.FastViT, path: Path) -> torch.nn.Module:
     """Timm's fastvit_t8 with the weights of `model`, by way of a file in timm's names."""
     fastvit.save(model, path, names="timm")
-    network = timm.create_model("fastvit_t8", num_classes=model.num_classes)
-    timm.models.load_checkpoint(network, str(path), strict=True)
-    return network.eval()
+    theirs = timm.create_model("fastvit_t8", num_classes=model.num_classes)
+    timm.models.load_checkpoint(theirs, str(path), strict=True)
+    return theirs.eval()
 
 
 def timms_loader(cfg: dict[str, object], folder: Path) -> tuple[Sequence[str], torch.utils.data.DataLoader]:
@@ -31,12 +31,12 @@ def timms_loader(cfg: dict[str, object], folder: Path) -> tuple[Sequence[str], t
 
 @torch.inference_mode()
 def timms_numbers(
-    network: torch.nn.Module, cfg: dict[str, object], folder: Path, valid_labels: list[int] | None = None
+    model: torch.nn.Module, cfg: dict[str, object], folder: Path, valid_labels: list[int] | None = None
 ) -> tuple[float, float, float]:
     """Top-1 and top-5 in percent, and the mean cross entropy."""
     top1, top5, losses = AverageMeter(), AverageMeter(), AverageMeter()
     for images, target in timms_loader(cfg, folder)[1]:
-        output = network(images)
+        output = model(images)
         if valid_labels is not None:
             output = output[:, valid_labels]
         losses.update(torch.nn.functional.cross_entropy(output, target).item(), len(target))
