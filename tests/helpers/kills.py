@@ -1,6 +1,6 @@
 """What test_kills.py starts: a run of so many epochs, killed at random moments, again and again.
 
-kills.py DATA OUTPUT KILLS SEED EPOCHS
+kills.py DATA OUTPUT KILLS SEED EPOCHS SECONDS full|small, where SECONDS is the longest time from a start to a kill.
 
 Each attempt is a fork of this process, which has loaded everything but computed nothing, so that it starts at once.
 """
@@ -13,7 +13,10 @@ import time
 from pathlib import Path
 
 import torch
+from helpers.small import SMALL
 from helpers.small_run import small_trainer
+
+from fastvit import CONFIGS
 
 
 def attempt(data: Path, output: Path, epochs: int) -> int:
@@ -29,14 +32,16 @@ def attempt(data: Path, output: Path, epochs: int) -> int:
         os._exit(status)
 
 
-def main(data: Path, output: Path, kills: int, seed: int, epochs: int) -> None:
+def main(data: Path, output: Path, kills: int, seed: int, epochs: int, seconds: float, size: str) -> None:
     torch.set_num_threads(1)
+    if size == "small":
+        CONFIGS.update(SMALL)
     draw = random.Random(seed)
     assert os.waitstatus_to_exitcode(os.waitpid(attempt(data, output / "whole", epochs), 0)[1]) == 0
     done = 0
     while done < kills:
         child = attempt(data, output / "killed", epochs)
-        time.sleep(draw.uniform(0.1, 2.0))
+        time.sleep(draw.uniform(0.1, seconds))
         os.kill(child, signal.SIGKILL)
         if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) != -signal.SIGKILL:
             break  # it was done before
@@ -46,4 +51,4 @@ def main(data: Path, output: Path, kills: int, seed: int, epochs: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), *map(int, sys.argv[3:]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), *map(int, sys.argv[3:6]), float(sys.argv[6]), sys.argv[7])

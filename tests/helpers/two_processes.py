@@ -1,4 +1,7 @@
-"""What test_distributed.py starts in one process or several: two_processes.py WHAT DATA OUTPUT,... OPTION=VALUE ..."""
+"""What test_distributed.py does in one process, or starts in several: two_processes.py DATA JOB ..., as JSON.
+
+A job is [what, output, changes of the recipe]; several are done one after the other, since starting takes long.
+"""
 
 import json
 import os
@@ -11,9 +14,11 @@ import accelerate
 import torch
 from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import FullyShardedDataParallelPlugin
+from helpers.small import SMALL
 from helpers.small_run import AfterStep, small_trainer
 from helpers.synchronized import synchronize
 
+from fastvit import CONFIGS
 from fastvit.training import Trainer, build
 from fastvit.training.distributed import Processes
 
@@ -83,15 +88,19 @@ def shard_on_processors() -> None:
     Processes.__init__ = told  # type: ignore[method-assign]
 
 
+def do(data: Path | str, what: str, output: Path | str, changes: dict[str, Any]) -> None:
+    """One job, in the processes that there are."""
+    globals()[what](small_trainer(data, Path(output), {**EXACT, **changes}, save_every=0.0))
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    CONFIGS.update(SMALL)
     build.synchronize = synchronize  # on CPUs, where torch has none
-    what, data, output, *options = sys.argv[1:]
-    if what == "sharded":
-        shard_on_processors()
-    for name in output.split(","):  # several runs in one process, since starting one takes long
-        changes = {key: json.loads(value) for key, value in (option.split("=") for option in options)}
-        changes = changes.get(Path(name).name, changes)
-        globals()[what](small_trainer(data, Path(name), {**EXACT, **changes}, save_every=0.0))
+    data, *jobs = sys.argv[1:]
+    for what, output, changes in map(json.loads, jobs):
+        if what == "sharded":
+            shard_on_processors()
+        do(data, what, output, changes)
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()

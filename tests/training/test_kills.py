@@ -6,24 +6,30 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from helpers.images import write_images
 from helpers.paths import TESTS
 
 import fastvit
 
-KILLS = 20
 
-
-def test_killed_twenty_times_at_random_moments_a_run_has_the_losses_and_weights_of_one_never_killed(
-    tmp_path: Path,
+@pytest.mark.parametrize(
+    ("kills", "epochs", "seconds", "size"),
+    [(3, 6, 0.5, "small"), pytest.param(20, 30, 2, "full", marks=pytest.mark.slow)],
+)
+def test_killed_again_and_again_at_random_moments_a_run_has_the_losses_and_weights_of_one_never_killed(
+    tmp_path: Path, request: pytest.FixtureRequest, kills: int, epochs: int, seconds: float, size: str
 ) -> None:
+    if size == "small":
+        request.getfixturevalue("small_variants")
     data = write_images(tmp_path / "data", train=10, val=2)
-    command = [sys.executable, str(TESTS / "helpers" / "kills.py"), str(data), str(tmp_path), str(KILLS), "0"]
+    script = [sys.executable, str(TESTS / "helpers" / "kills.py")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=900)
+    command = [*script, data, tmp_path, kills, 0, epochs, seconds, size]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, env=environment, timeout=900)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert f"kills {KILLS}" in done.stdout
+    assert f"kills {kills}" in done.stdout
     whole, killed = (
         [json.loads(line) for line in (tmp_path / run / "metrics.jsonl").read_text().splitlines()]
         for run in ("whole", "killed")
@@ -31,7 +37,7 @@ def test_killed_twenty_times_at_random_moments_a_run_has_the_losses_and_weights_
     for lines in (whole, killed):
         for line in lines:
             line.pop("images_per_second", None)
-    assert killed == whole and len(whole) == 45
+    assert killed == whole and len(whole) == epochs + epochs * 5 // 10  # of epochs of five steps, and of ten steps
     first, second = (fastvit.load(tmp_path / run / "model.safetensors").state_dict() for run in ("whole", "killed"))
     assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
     leftovers = [path.name for path in (tmp_path / "killed").rglob(".*")]
