@@ -39,6 +39,7 @@ def make_app(asked: str = "") -> App:
         version_flags=["--version"],
         help_format="plaintext",
         group_parameters="Options",
+        suppress_keyboard_interrupt=False,  # `main` says that it was interrupted
         default_parameter=Parameter(negative_iterable=(), show_default=_shown),
     )
     for name, summary in COMMANDS.items():
