@@ -29,7 +29,7 @@ INTERRUPTED = 130  # the shell's status of what Ctrl-C ended
 
 def make_app(asked: str = "") -> App:
     """The application; of the command `asked` the help is its own docstring, of the others a line of `COMMANDS`."""
-    from cyclopts import App, Parameter
+    from cyclopts import App, Group, Parameter
 
     app = App(
         name="fastvit",
@@ -38,8 +38,8 @@ def make_app(asked: str = "") -> App:
         version=__version__,
         version_flags=["--version"],
         help_format="plaintext",
-        group_parameters="Options",
-        suppress_keyboard_interrupt=False,  # `main` says that it was interrupted
+        suppress_keyboard_interrupt=False,
+        group_parameters=Group("Options", sort_key=1),
         default_parameter=Parameter(negative_iterable=(), show_default=_shown),
     )
     for name, summary in COMMANDS.items():

@@ -7,6 +7,7 @@ import math
 import os
 import sys
 import time
+import warnings
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -130,7 +131,9 @@ class Progress:
 
     @property
     def speed(self) -> float:
-        """Images per second of late."""
+        """Images per second of late; 0 before two advances: the first also starts workers and chooses kernels."""
+        if len(self._recent) < 2:
+            return 0.0
         (began, before), (ended, after) = self._recent[0], self._recent[-1]
         return (after - before) / max(ended - began, 1e-9)
 
@@ -138,7 +141,6 @@ class Progress:
         """The work begins now: what was prepared before tells no speed."""
         self._started = self._told = time.perf_counter()
         self._recent.clear()
-        self._recent.append((self._started, self.done))
 
     def pause(self) -> None:
         """Clear the bar until the next `advance`."""
@@ -166,8 +168,27 @@ class Progress:
             self._bar.start()
         if not self.terminal and not self.quiet and now - self._told >= EVERY_SECONDS:
             self._told = now
-            left = f"  {(total - done) / self.speed:.0f} s left" if self.speed else ""
+            left = f"  {duration((total - done) / self.speed)} left" if self.speed else ""
             print(f"{done}/{total}  {notes}{left}", file=sys.stderr, flush=True)
+
+
+def duration(seconds: float) -> str:
+    """Such as 59 s, 3 min 05 s or 2 h 07 min."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"
+
+
+@contextmanager
+def plain_warnings(quiet: bool = False) -> Iterator[None]:
+    """Python's warnings as one line each on standard error, or not at all."""
+    with warnings.catch_warnings():
+        if quiet:
+            warnings.simplefilter("ignore")
+        warnings.showwarning = lambda message, *_: note(f"warning: {message}")
+        yield
 
 
 @contextmanager

@@ -32,14 +32,14 @@ def runnable(
     engine: str = "torch",
     precision: str = "float32",
     reparameterize: bool | None = True,
+    threads: int | None = None,
     calibration: str | PathLike[str] | Tensor | None = None,
     keep: Collection[str] = (),
     inplace: bool = False,
 ) -> FastViT | Engine:
     """`model` as what runs it: preprocessed images (B, 3, H, W) -> logits (B, num_classes).
 
-    In torch and float32 that is a FastViT in eval mode, else an `Engine`; both have `pretrained_cfg`, `preprocess`,
-    `num_classes` and `returns_embedding`.
+    In torch and float32 that is a FastViT in eval mode, else an `Engine`; both say how images are prepared for them.
 
     Args:
         model: in any form and mode; left as it is unless `inplace`.
@@ -47,6 +47,7 @@ def runnable(
         engine: "torch", "compile", "onnxruntime", "openvino", or "auto", as `fastvit.engine` has them.
         precision: "float32", "bfloat16", "float16" or "int8"; not every engine has every one.
         reparameterize: run the fused form; False runs the branches, in torch and float32 alone; None the form it has.
+        threads: of an engine on the CPU; None leaves it to the library.
         calibration: for int8 alone, a folder of images, or images (N, 3, H, W) as the model will see them.
         keep: for int8 alone, layers or blocks such as "stages.3.blocks.0" that are not quantized.
         inplace: the model may be used up, so that no second copy is held.
@@ -62,14 +63,13 @@ def runnable(
         'fused'
     """
     _check(model, engine, precision, reparameterize, calibration, keep)
-    plain = (engine, precision) == PLAIN
-    fuses = plain and bool(reparameterize)
+    fuses = (engine, precision) == PLAIN and bool(reparameterize)
     model = _placed(model, device_for(model, device, engine), inplace, fuses)
-    if plain:
+    if (engine, precision) == PLAIN:
         return fuse(model, inplace=True).to(memory_format=torch.channels_last) if fuses else model
     if isinstance(calibration, str | PathLike):
         calibration = calibration_images(calibration, model.preprocess)
-    return make_engine(model, engine, precision=precision, calibration=calibration, keep=keep)
+    return make_engine(model, engine, precision=precision, threads=threads, calibration=calibration, keep=keep)
 
 
 def _placed(model: FastViT, device: torch.device, inplace: bool, changes: bool) -> FastViT:

@@ -144,9 +144,9 @@ def test_where_there_is_no_terminal_progress_is_a_line_now_and_then(
             progress.advance(50, "top-1 90 %")
     lines = [line.split("  ") for line in capsys.readouterr().err.splitlines()]
     assert lines == [
-        ["150/1000", "5 images/s", "top-1 90 %", "170 s left"],
-        ["300/1000", "5 images/s", "top-1 90 %", "140 s left"],
-        ["450/1000", "5 images/s", "top-1 90 %", "110 s left"],
+        ["150/1000", "5 images/s", "top-1 90 %", "2 min 50 s left"],
+        ["300/1000", "5 images/s", "top-1 90 %", "2 min 20 s left"],
+        ["450/1000", "5 images/s", "top-1 90 %", "1 min 50 s left"],
     ]
 
 
