@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .images.preprocess import check_images
 from .models.affine import exact_device
+from .models.checks import require_eval_mode
 from .models.fastvit import FastViT
 from .models.forms import form_of
 from .models.reparam import Fusible, fusible_blocks, reparameterize
@@ -104,17 +106,11 @@ def verify(model: FastViT, images: Tensor | None = None) -> Report:
     Raises:
         ValueError: train mode; a model that is fused or half fused; images of another shape, or not finite.
     """
-    if model.training or any(module.training for module in model.modules()):
-        raise ValueError(
-            "cannot verify a model in train mode, where batch norm depends on the batch: call model.eval()"
-        )
+    require_eval_mode(model, "verify a model")
     if form_of(model) == "fused":
         raise ValueError("cannot verify a fused model: nothing is left to compare with; give the unfused one")
     images = _noise(model) if images is None else images
-    if images.ndim != 4 or not len(images) or images.shape[1] != model.in_chans or min(images.shape[2:]) < 32:
-        raise ValueError(f"images are {tuple(images.shape)}, expected (B, {model.in_chans}, H, W), H and W from 32 up")
-    if not images.isfinite().all():
-        raise ValueError("images hold NaN or infinity")
+    check_images(images, model.in_chans)
     own_blocks, own_whole, expected, given, fused = _compare(copy.deepcopy(model), images)
     exact_blocks, exact_whole, *_ = _compare(_exact(model), images)
     kinds = {name: type(block).__name__ for name, block in fusible_blocks(model).items()}

@@ -114,6 +114,15 @@ class FastViT(nn.Module):
         return Preprocess.from_cfg(self.pretrained_cfg)
 
     @property
+    def returns_embedding(self) -> bool:
+        """Whether the outputs are an embedding, to be compared with those of texts or images, rather than classes.
+
+        They are where the variant's own head gives one and nobody named its outputs as classes.
+        """
+        own_head = 0 < self.num_classes == self.config.num_classes and not self.pretrained_cfg.get("label_names")
+        return self.config.embeds and own_head
+
+    @property
     def global_pool(self) -> str:
         return self.head.global_pool
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..images.preprocess import check_images
 from .affine import Affine, scale_and_shift
 from .fastvit import FastViT
 from .forms import outline
@@ -65,7 +66,7 @@ def overparameterize(fused: FastViT, images: Tensor | None = None) -> FastViT:
     """
     blocks = _fused(fused)
     if images is not None:
-        _check(fused, images)
+        check_images(images, fused.in_chans)
     if not blocks:
         return copy.deepcopy(fused)
     images = pink_noise(fused) if images is None else images
@@ -304,15 +305,3 @@ def _exact(layer: nn.Module) -> Affine:
 def _copy(layer: nn.Conv2d | nn.Linear, affine: Affine) -> None:
     layer.weight.copy_(affine.weight)
     cast(Tensor, layer.bias).copy_(affine.bias)
-
-
-# The images
-
-
-def _check(model: FastViT, images: Tensor) -> None:
-    if images.ndim != 4 or not len(images) or images.shape[1] != model.in_chans or min(images.shape[2:]) < 32:
-        raise ValueError(f"images are {tuple(images.shape)}, expected (B, {model.in_chans}, H, W), H and W from 32 up")
-    if not images.is_floating_point():
-        raise ValueError(f"images are {images.dtype}, expected preprocessed ones, of a floating-point dtype")
-    if not images.isfinite().all():
-        raise ValueError("images hold NaN or infinity")

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .affine import Affine, ScaleShift
+from .checks import require_eval_mode
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -35,11 +36,7 @@ class Fusible(nn.Module):
         the branches inside go with them. The name is the one that `timm.models.reparameterize_model` calls.
         Raises ValueError in train mode.
         """
-        if any(module.training for module in self.modules()):
-            raise ValueError(
-                f"cannot fold {type(self).__name__} in train mode, where batch norm depends on the batch: "
-                "call model.eval() first"
-            )
+        require_eval_mode(self, f"reparameterize a {type(self).__name__}")
         parameters = list(self.parameters())
         weight = max(parameters, key=Tensor.numel)  # in half precision, norms and scales may be kept in float32
         layer = self.affine().layer(self.stride, self.groups).to(weight.device, weight.dtype)
@@ -84,13 +81,7 @@ def reparameterize(model: Module, inplace: bool = False) -> Module:
 
     Source: arXiv:2303.14189, section 3.2; arXiv:2206.04040, section 3.3.
     """
-    blocks = fusible_blocks(model)
-    training = [name for name, block in blocks.items() if any(module.training for module in block.modules())]
-    if training:
-        raise ValueError(
-            f"cannot fold a model in train mode, where batch norm depends on the batch: {len(training)} of its "
-            f"{len(blocks)} foldable blocks are ({training[0] or type(model).__name__}, ...): call model.eval() first"
-        )
+    require_eval_mode(model, "reparameterize a model", fusible_blocks(model))
     if not inplace:
         model = copy.deepcopy(model)
     if isinstance(model, Fusible):

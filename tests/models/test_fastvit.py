@@ -509,3 +509,19 @@ def test_dropout_stands_before_the_classifier_and_only_in_training() -> None:
     dropped = model.train().forward_head(features, pre_logits=True)
     assert set(dropped.flatten().tolist()) == {0.0, 2.0}
     assert isinstance(model.stages[0], Stage)
+
+
+# Embeddings
+
+
+def test_the_own_head_of_a_clip_encoder_returns_an_embedding_and_one_for_classes_does_not() -> None:
+    assert small("fastvit_mci0").returns_embedding and small("fastvithd").returns_embedding
+    assert not small("fastvit_t8").returns_embedding
+    assert not small("fastvit_mci0", num_classes=10).returns_embedding
+    assert not small("fastvit_mci0", num_classes=0).returns_embedding
+
+
+def test_a_head_of_the_embeddings_width_whose_outputs_are_named_returns_classes() -> None:
+    model = small("fastvit_mci0")
+    model.pretrained_cfg |= {"label_names": [str(index) for index in range(model.num_classes)]}
+    assert not model.returns_embedding
