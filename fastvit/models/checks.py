@@ -36,3 +36,21 @@ def require_eval_mode(model: nn.Module, what: str, parts: Mapping[str, nn.Module
         raise ValueError(
             f"cannot {what} in train mode ({where}), where batch norm depends on the batch: call model.eval() first"
         )
+
+
+def check_numbers(**values: tuple[float, float, float | None]) -> None:
+    """Refuse numbers out of their range; each is given by its name as (value, lowest, what it is below, or None).
+
+    Raises:
+        ValueError: says which, its value and its range; NaN is in none.
+
+    Example:
+        >>> from fastvit.models.checks import check_numbers
+        >>> check_numbers(drop_rate=(1.5, 0, 1))
+        Traceback (most recent call last):
+        ValueError: drop_rate is 1.5, expected 0 or more and below 1
+    """
+    for name, (value, low, high) in values.items():
+        if not (low <= value and (high is None or value < high)):  # also refuses nan
+            limit = f"{low} or more" + (f" and below {high}" if high is not None else "")
+            raise ValueError(f"{name} is {value}, expected {limit}")

@@ -1,4 +1,4 @@
-"""How much arithmetic a network does."""
+"""How much arithmetic a model does."""
 
 import copy
 
@@ -18,6 +18,13 @@ def multiply_adds(model: FastViT, size: tuple[int, int]) -> int:
 
     Raises:
         ValueError: a size that a FastViT does not take.
+
+    Example:
+        >>> from fastvit import CONFIGS
+        >>> from fastvit.models.flops import multiply_adds
+        >>> from fastvit.models.forms import outline
+        >>> f"{multiply_adds(outline(CONFIGS['fastvit_t8'], 'fused'), (256, 256)) / 1e9:.1f} GMACs"
+        '0.7 GMACs'
     """
     check_size(size)
     shapes = _without_memory(model).eval()

@@ -18,10 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fastvit import CONFIGS, FastViT, create_model, reparameterize
-from fastvit.models.overparam import overparameterize, with_norms
-from fastvit.models.reparam import (
+from fastvit.models.blocks import (
     ConvNorm,
-    Fusible,
     NormLinear,
     PositionEncoding,
     RepConv,
@@ -29,8 +27,9 @@ from fastvit.models.reparam import (
     ScaledConv,
     ScaledLinear,
     SkipNorm,
-    fusible_blocks,
 )
+from fastvit.models.overparam import overparameterize, with_norms
+from fastvit.models.reparam import Fusible, fusible_blocks
 from fastvit.testing import randomize
 
 Form = Callable[[FastViT], FastViT]
@@ -445,7 +444,7 @@ def degenerate(compatible: bool) -> FastViT:
 
 def test_a_bias_of_the_queries_that_no_norm_gives_is_refused() -> None:
     check(degenerate(compatible=True), 1e-5)
-    with pytest.raises(ValueError, match=r"stages\.3\.blocks\.0\.mixer\.qkv: cannot unfold a bias of the queries"):
+    with pytest.raises(ValueError, match=r"stages\.3\.blocks\.0\.mixer\.qkv: cannot overparameterize a query bias"):
         overparameterize(degenerate(compatible=False))
     with pytest.raises(ValueError, match=r"^stages\.3\.blocks\.0\.mixer\.qkv: .* that no norm can give$"):
         with_norms(degenerate(compatible=False))
@@ -633,7 +632,7 @@ def test_other_things_are_refused_in_one_line(function: Callable[[Any], FastViT]
         function(nn.Linear(3, 3))
     with torch.device("meta"):
         model = FastViT(SMALL["fastvit_t8"]).eval()
-    with pytest.raises(ValueError, match=r"^cannot unfold a model on the meta device.*$"):
+    with pytest.raises(ValueError, match=r"^cannot overparameterize a model on the meta device.*$"):
         function(reparameterize(model))
 
 

@@ -21,9 +21,8 @@ from torch import Tensor, nn
 
 from fastvit import CONFIGS, Config, FastViT, reparameterize
 from fastvit.models.affine import ScaleShift
-from fastvit.models.reparam import (
+from fastvit.models.blocks import (
     ConvNorm,
-    Fusible,
     NormLinear,
     PositionEncoding,
     RepConv,
@@ -31,8 +30,8 @@ from fastvit.models.reparam import (
     ScaledConv,
     ScaledLinear,
     SkipNorm,
-    fusible_blocks,
 )
+from fastvit.models.reparam import Fusible, fusible_blocks
 from fastvit.testing import randomize
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
