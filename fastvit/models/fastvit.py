@@ -178,7 +178,9 @@ class FastViT(nn.Module):
         """Remove what the chosen stages do not need, in place: later stages and, with `prune_head`, the classifier.
 
         The final convolution goes with the head, with `prune_norm` or with the last stage, and the classifier with it.
-        Returns the stages' indices, from 0.
+
+        Returns:
+            The chosen stages' indices, from 0.
         """
         wanted = stage_indices(len(self.stages), indices)
         if prune_head or prune_norm or max(wanted) < len(self.stages) - 1:

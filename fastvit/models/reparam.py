@@ -66,9 +66,9 @@ def fusible_blocks(model: nn.Module) -> dict[str, Fusible]:
 def reparameterize(model: Module, inplace: bool = False) -> Module:
     """`model` with every foldable block as one plain `nn.Conv2d` or `nn.Linear`: same outputs, fewer and faster layers.
 
-    After it a FastViT has no batch norm and no layer scale. Folding goes on where it stopped: a fused model comes
-    back as it is, a half-fused one is finished. Any module that contains a FastViT will do, on any device, `meta` too.
-    Arithmetic is in float64, rounded once to the model's dtype.
+    After it a FastViT has no batch norm and no layer scale. A fused model comes back as it is, a half-fused one is
+    finished. Any module that contains a FastViT will do, on any device, `meta` too. Arithmetic is in float64, rounded
+    once to the model's dtype.
 
     Args:
         model: in eval mode; left untouched unless `inplace`.

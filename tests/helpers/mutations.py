@@ -102,7 +102,7 @@ _TABLE = {
             HIDDEN,
         ),
     ],
-    # Not in folding, and so the same before and after: chance or timm tells.
+    # Not in the kernels, and so the same before and after: chance or timm tells.
     "layers.DropPath.forward": [
         ("drop path in eval mode", "not self.training or ", "", HIDDEN),
     ],
