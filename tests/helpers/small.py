@@ -24,12 +24,12 @@ def small(name: str, **arguments: Any) -> FastViT:
 
 
 def timms(name: str) -> str:
-    """timm has FastViTHD under the name that it bears in MobileCLIP2."""
+    """Timm has FastViTHD under the name that it bears in MobileCLIP2."""
     return "fastvit_mci3" if name == "fastvithd" else name
 
 
 def timms_small(name: str, **arguments: Any) -> nn.Module:
-    """timm's class, built as the small one."""
+    """Timm's class, built as the small one."""
     config = SMALL[name]
     arguments = {"num_classes": config.num_classes} | arguments
     return timm.create_model(timms(name), layers=config.depths, embed_dims=config.widths, **arguments).eval()

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.pictures import write_pictures
+from helpers.images import write_images
 from helpers.small_run import small_run
 
 from fastvit.training import Run
@@ -20,7 +20,7 @@ def one_thread() -> None:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_pictures(tmp_path_factory.mktemp("recipe") / "data", train=4, val=2)
+    return write_images(tmp_path_factory.mktemp("recipe") / "data", train=4, val=2)
 
 
 def losses(run: Run, updates: int = 2) -> list[float]:
