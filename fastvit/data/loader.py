@@ -61,14 +61,14 @@ class LabelledImages(Dataset[tuple[Tensor, int]]):
         ImageError: from `[index]`; the image cannot be read.
 
     Example:
-        >>> import tempfile
+        >>> import os, tempfile
         >>> from fastvit.data import open_source
-        >>> folder = Path(tempfile.mkdtemp())
-        >>> (folder / "cat").mkdir()
-        >>> Image.new("RGB", (300, 200)).save(folder / "cat" / "1.png")
-        >>> images = LabelledImages(open_source(folder), Preprocess(size=(64, 64)))
-        >>> [(tuple(batch.images.shape), batch.labels) for batch in images.batches(32)]
-        [((1, 3, 64, 64), tensor([0]))]
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     os.makedirs(f"{folder}/cat")
+        ...     Image.new("RGB", (300, 200)).save(f"{folder}/cat/1.png")
+        ...     images = LabelledImages(open_source(folder), Preprocess(size=(64, 64)))
+        ...     [(batch.images.shape, batch.labels) for batch in images.batches(32)]
+        [(torch.Size([1, 3, 64, 64]), tensor([0]))]
     """
 
     def __init__(

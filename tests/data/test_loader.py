@@ -1,5 +1,6 @@
 """Batches: every image once in an epoch, the same whoever reads them, and what cannot be read is said."""
 
+import io
 import multiprocessing
 import random
 from collections import Counter
@@ -34,6 +35,8 @@ from fastvit.data import (
 )
 from fastvit.data import training_images as module
 from fastvit.images.io import ImageError
+from fastvit.images.prefetch import decoded
+from fastvit.images.preprocess import Preprocess
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # of Python 3.12 on, at torch's workers
 
@@ -303,6 +306,30 @@ def test_what_cannot_be_read_is_left_out_of_batches_and_listed_up_to_a_limit(tmp
     with pytest.raises(DataError, match=rf"^5 images cannot be read, 4 may: {tmp_path}/data/cat/8.png: not an image"):
         list(numbered.batches(3, workers=workers, most_unreadable=4))
     assert len(list(numbered.batches(3, workers=workers, most_unreadable=None))) == 3
+
+
+def test_an_image_too_elongated_to_prepare_is_one_that_cannot_be_read(tmp_path: Path) -> None:
+    stream = io.BytesIO()
+    Image.new("RGB", (5000, 1)).save(stream, "PNG")
+    source = open_source(folder(tmp_path / "data", {"cat/long.png": stream.getvalue(), "cat/0.png": image_file(0)}))
+    (batch,) = LabelledImages(source, Preprocess().pixels).batches(2, most_unreadable=1)
+    assert batch.images.shape == (1, 256, 256, 3)
+    assert batch.unreadable[0].startswith(f"{tmp_path}/data/cat/long.png: 5000 x 1 pixels are too elongated: ")
+
+
+def test_large_jpegs_are_decoded_at_a_part_of_their_size_where_that_is_asked_for(tmp_path: Path) -> None:
+    source = open_source(folder(tmp_path / "data", {"cat/0.jpg": image_file(0, "JPEG", 800)}))
+    preprocess = Preprocess(size=(64, 64), crop=1.0)
+    (exact,), (fast,) = (
+        next(LabelledImages(source, preprocess.pixels, fast_for=fast_for).batches(1)).images
+        for fast_for in (None, preprocess)
+    )
+    path = source.content(0)
+    with decoded(path) as image:
+        assert image.size == (800, 800) and torch.equal(exact, preprocess.pixels(image))
+    with decoded(path, fast_for=preprocess) as image:
+        assert image.size == (200, 200) and torch.equal(fast, preprocess.pixels(image))
+    assert not torch.equal(exact, fast)
 
 
 def test_images_none_of_which_can_be_read_are_an_error_whatever_the_limit(tmp_path: Path) -> None:

@@ -501,7 +501,7 @@ def test_a_name_with_a_tag_is_fine_tuned_with_its_own_mean_and_deviation(
         run = small_run(data, tmp_path / "run", {"model": "fastvit_mci0.apple_mclip"})
     assert asked == ["fastvit_mci0.apple_mclip"]
     assert run.preprocess.mean == (0.0, 0.0, 0.0) and run.preprocess.std == (1.0, 1.0, 1.0)
-    batch = next(run._batches())
+    batch = next(iter(run._batches()))
     assert batch.images.shape == (4, 3, 32, 32)
     transform = run.recipe.transform(0, run.preprocess)
     normalize = next(each for each in transform.transforms if type(each).__name__ == "Normalize")
