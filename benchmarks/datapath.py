@@ -77,7 +77,6 @@ def clock_steps(report: Path) -> None:
     import atexit
 
     from fastvit import FastViT, Preprocess, prediction
-    from fastvit.data import source
     from fastvit.deploy.engines import Engine
     from fastvit.evaluation import validation as evaluation
     from fastvit.images import prefetch as reading
@@ -95,8 +94,7 @@ def clock_steps(report: Path) -> None:
 
         return wrapper
 
-    for module in (reading, source):
-        module.read_image = clocked("decode", module.read_image)  # type: ignore[attr-defined]
+    reading.read_image = clocked("decode", reading.read_image)  # type: ignore[attr-defined]
     Preprocess.pixels = clocked("resize, crop", Preprocess.pixels)  # type: ignore[method-assign]
     Preprocess.normalized = clocked("to numbers", Preprocess.normalized)  # type: ignore[method-assign]
     for kind in (FastViT, Engine):

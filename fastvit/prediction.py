@@ -21,9 +21,9 @@ from .comparison import Comparison
 from .deploy.engines.engine import Engine
 from .deploy.running import device_of, runnable
 from .images.cards import fitted
-from .images.inputs import ImageLike, opened, several
-from .images.io import ImageError
-from .images.prefetch import ahead
+from .images.inputs import ImageLike, as_image_input, several
+from .images.io import ImageError, named
+from .images.prefetch import ahead, read_or_error
 from .models.fastvit import FastViT
 from .utils.devices import cores
 from .utils.numerics import probabilities
@@ -165,9 +165,10 @@ class _Classifier:
         self.top = min(top, model.num_classes)
 
     def one(self, image: Any) -> Prediction:
-        (prediction,) = self._classified([self._read(image, "the image")])
+        prediction, pixels = self._read(image, "the image")
+        (prediction,) = self._classified([(prediction, pixels)])
         if prediction.error:
-            raise ValueError(prediction.error)
+            raise (ImageError if pixels is None else ValueError)(prediction.error)
         return prediction
 
     def many(self, images: Iterable[ImageLike], batch_size: int) -> Generator[Prediction, None, None]:
@@ -178,29 +179,32 @@ class _Classifier:
 
     def _tasks(self, images: Iterable[ImageLike]) -> Iterator[Callable[[], _Read]]:
         for index, image in enumerate(images):
-            task = partial(self._read_or_error, image, f"image {index}")
+            task = partial(self._read, image, f"image {index}")
             if _path(image) == STANDARD_INPUT:  # here and now: a thread that waits for it could not be interrupted
                 piped = task()
                 yield lambda piped=piped: piped  # type: ignore[misc]
             else:
                 yield task
 
-    def _read_or_error(self, image: ImageLike, name: str) -> _Read:
-        try:
-            return self._read(image, name)
-        except ImageError as error:
-            return Prediction(path=_path(image), error=str(error)), None
-
     def _read(self, image: ImageLike, name: str) -> _Read:
         """Only a thumbnail and the pixels that the model sees are kept of an image."""
         path = _path(image)
-        if path is not None:
-            name = display_name(path)
+        name = name if path is None else path
         if path == STANDARD_INPUT:
             image = sys.stdin.buffer if sys.stdin else b""  # None where it is closed
-        with opened(image, name, self.preprocess if self.fast else None) as rgb:
-            thumbnail = fitted(rgb) if self.thumbnails else None
-            return Prediction(path=path, thumbnail=thumbnail), self.preprocess.pixels(rgb)
+        try:
+            with named(name):
+                source = as_image_input(image)
+            found = read_or_error(source, self._kept, name, self.preprocess if self.fast else None)
+        except ImageError as error:
+            found = error
+        if isinstance(found, ImageError):
+            return Prediction(path=path, error=str(found)), None
+        thumbnail, pixels = found
+        return Prediction(path=path, thumbnail=thumbnail), pixels
+
+    def _kept(self, image: Image.Image) -> tuple[Image.Image | None, Tensor]:
+        return fitted(image) if self.thumbnails else None, self.preprocess.pixels(image)
 
     def _classified(self, batch: list[_Read]) -> Iterator[Prediction]:
         seen = [pixels for _, pixels in batch if pixels is not None]

@@ -169,7 +169,7 @@ def test_what_is_neither_an_image_nor_several_is_a_type_error(model: fastvit.Fas
     for given in (None, 5):
         with pytest.raises(TypeError, match="expected a path, bytes, a PIL image"):
             fastvit.predict(model, given)  # type: ignore[call-overload]
-    with pytest.raises(TypeError, match="image 1 is a NoneType"):
+    with pytest.raises(TypeError, match="an image is a NoneType"):
         list(fastvit.predict(model, [image(), None]))  # type: ignore[list-item]
     with pytest.raises(TypeError, match="model is a Linear"):
         fastvit.predict(torch.nn.Linear(1, 1), image())  # type: ignore[call-overload]

@@ -93,7 +93,7 @@ def draw(predictions: Sequence[Prediction], save: Path) -> None:
     cards = [
         Card(
             name=display_name(os.path.basename(prediction.path or "")),
-            picture=prediction.thumbnail,
+            image=prediction.thumbnail,
             predictions=prediction.top,
         )
         for prediction in predictions

@@ -15,6 +15,7 @@ from ..models.fastvit import FastViT
 from ..models.reparam import fusible_blocks
 from ..models.reparam import reparameterize as fuse
 from ..utils.devices import choose_device
+from ..utils.sampling import evenly
 from .engines.engine import Engine
 from .engines.select import engine as make_engine
 from .quantize import FEWEST
@@ -122,6 +123,6 @@ def calibration_images(folder: str | PathLike[str], preprocess: Preprocess) -> T
     height, width = preprocess.size
     number = min(len(found), CALIBRATION, max(FEWEST, MOST_NUMBERS // (3 * height * width)))
     images = torch.empty(number, 3, height, width)
-    for index in range(number):
-        images[index] = preprocess(read_image(found[index * len(found) // number]))
+    for index, image in enumerate(evenly(number, len(found))):
+        images[index] = preprocess(read_image(found[image]))
     return images
