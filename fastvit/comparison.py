@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import statistics
 from functools import partial
 from typing import Any
@@ -28,7 +29,7 @@ class Comparison:
         fused: whether the logits are those of the fused form.
 
     Attributes:
-        unfused, fused: both forms.
+        unfused, fused: both forms, in copies.
         images: how many have been compared.
         same_top1: how many of them have the same most likely class.
         largest_difference: of the probability of any class of any image.
@@ -49,7 +50,9 @@ class Comparison:
     def __init__(self, model: FastViT, fused: bool = True) -> None:
         if not fusible_blocks(model):
             raise ValueError("the model is fused already: to compare needs the weights that it was made of")
-        self.unfused, self.fused, self.returns_fused = model, reparameterize(model), fused
+        forms = copy.deepcopy(model), reparameterize(model)
+        self.unfused, self.fused = (form.to(memory_format=torch.channels_last) for form in forms)  # as images lie
+        self.returns_fused = fused
         self.images, self.same_top1, self.largest_difference = 0, 0, 0.0
 
     @torch.inference_mode()

@@ -40,7 +40,7 @@ def runnable(
 ) -> FastViT | Engine:
     """`model` as what runs it: preprocessed images (B, 3, H, W) -> logits (B, num_classes).
 
-    In torch and float32 that is a FastViT in eval mode, else an `Engine`; both say how images are prepared for them.
+    In torch and float32 that is a FastViT in eval mode, else an `Engine`; both say how images are prepared.
 
     Args:
         model: in any form and mode; left as it is unless `inplace`.
@@ -58,16 +58,16 @@ def runnable(
         fastvit.deploy.engines.EngineError: an engine that is not installed, or has no such precision.
 
     Example:
-        >>> import fastvit
-        >>> from fastvit.deploy.running import runnable
-        >>> fastvit.form_of(runnable(fastvit.load("fastvit_t8.cifar10")))
+        >>> import fastvit, fastvit.deploy.running
+        >>> fastvit.form_of(fastvit.deploy.running.runnable(fastvit.load("fastvit_t8.cifar10")))
         'fused'
     """
     _check(model, engine, precision, reparameterize, calibration, keep)
     fuses = (engine, precision) == PLAIN and bool(reparameterize)
     model = _placed(model, device_for(model, device, engine), inplace, fuses)
     if (engine, precision) == PLAIN:
-        return fuse(model, inplace=True).to(memory_format=torch.channels_last) if fuses else model
+        model = fuse(model, inplace=True) if fuses else model
+        return model.to(memory_format=torch.channels_last) if fuses or inplace else model  # as images lie
     if isinstance(calibration, str | PathLike):
         calibration = calibration_images(calibration, model.preprocess)
     return make_engine(model, engine, precision=precision, threads=threads, calibration=calibration, keep=keep)
