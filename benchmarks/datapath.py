@@ -45,7 +45,7 @@ def photograph(seed: int, width: int, height: int) -> Any:
 
 
 def make_large(folder: Path, number: int) -> None:
-    """number pictures in two folders of classes; a quarter stands upright."""
+    """Number pictures in two folders of classes; a quarter stands upright."""
     for index in range(number):
         path = folder / "ab"[index % 2] / f"{index:04}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -78,7 +78,6 @@ def clock_steps(report: Path) -> None:
 
     from fastvit import Preprocess
     from fastvit.cli import classify, evaluate
-    from fastvit.data import source
     from fastvit.evaluation import validation as evaluation
     from fastvit.images import prefetch as reading
 
@@ -95,8 +94,7 @@ def clock_steps(report: Path) -> None:
 
         return wrapper
 
-    for module in (reading, source):
-        module.read_image = clocked("decode", module.read_image)  # type: ignore[attr-defined]
+    reading.read_image = clocked("decode", reading.read_image)  # type: ignore[attr-defined]
     Preprocess.pixels = clocked("resize, crop", Preprocess.pixels)  # type: ignore[method-assign]
     Preprocess.normalized = clocked("to numbers", Preprocess.normalized)  # type: ignore[method-assign]
     for command in (classify, evaluate):

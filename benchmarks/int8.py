@@ -17,11 +17,12 @@ from results import heading, markdown, page, parsed, surroundings
 from torch import Tensor
 
 import fastvit
-from fastvit.data import Pictures, open_source
+from fastvit.data import LabelledImages, open_source
 from fastvit.deploy.graph import onnx_model, openvino_model
 from fastvit.deploy.openvino_runtime import core
 from fastvit.deploy.quantize import quantize_onnx, quantize_openvino, quietly_nncf
 from fastvit.deploy.sensitivity import decibels, layer_errors
+from fastvit.utils.sampling import evenly
 
 CALIBRATION = 300  # training pictures
 WORST = 12  # layers to be shown
@@ -53,7 +54,7 @@ def naively(graph: Any, images: Tensor, row: str) -> Any:
 
 
 def openvino_run(graph: Any, precision: str = "float32") -> Callable[[Tensor], Tensor]:
-    """images -> logits; what is not in int8 in bfloat16 where it is asked for and the processor computes in it."""
+    """Images -> logits; what is not in int8 in bfloat16 where it is asked for and the processor computes in it."""
     computes_in = core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     hint = "bf16" if precision != "float32" and "BF16" in computes_in else "f32"
     compiled = core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": hint})
@@ -61,7 +62,7 @@ def openvino_run(graph: Any, precision: str = "float32") -> Callable[[Tensor], T
 
 
 def onnxruntime_run(graph: Any) -> Callable[[Tensor], Tensor]:
-    """images -> logits."""
+    """Images -> logits."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
@@ -72,11 +73,10 @@ def logits(run: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
     return torch.cat([run(part) for part in images.split(BATCH)])
 
 
-def chosen(pictures: Pictures, number: int) -> tuple[Tensor, Tensor]:
+def chosen(pictures: LabelledImages, number: int) -> tuple[Tensor, Tensor]:
     """(N, 3, H, W) and (N): so many pictures, or all there are, from all classes alike."""
-    number = min(number, len(pictures))
-    images, labels = zip(*(pictures[index * len(pictures) // number] for index in range(number)), strict=True)
-    return torch.stack(images), torch.stack(labels)
+    images, labels = zip(*(pictures[index] for index in evenly(number, len(pictures))), strict=True)
+    return torch.stack(images), torch.tensor(labels)
 
 
 def ways(model: fastvit.FastViT, calibration: Tensor) -> Iterator[tuple[str, str, Callable[[Tensor], Tensor]]]:
@@ -154,8 +154,8 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=10**9, help="of the test pictures, so many (default: all)")
     options = parsed(parser)
     model = fastvit.load("fastvit_t8.cifar10")
-    calibration, _ = chosen(Pictures(open_source(options.data, "train"), model.preprocess), CALIBRATION)
-    images, labels = chosen(Pictures(open_source(options.data, "test"), model.preprocess), options.pictures)
+    calibration, _ = chosen(LabelledImages(open_source(options.data, "train"), model.preprocess), CALIBRATION)
+    images, labels = chosen(LabelledImages(open_source(options.data, "test"), model.preprocess), options.pictures)
     row, noise = ("weights and activations", "runtime"), "signal to noise, dB"
     head = (*row, "top-1, %", "loss", "same class, %", noise)
     text = "\n\n".join(

@@ -27,7 +27,7 @@ import torch
 from readme import write_section
 
 import fastvit
-from fastvit.data import training
+from fastvit.data import training_source
 from fastvit.models.fastvit import FastViT
 from fastvit.models.overparam import overparameterize
 from fastvit.training import Run
@@ -168,7 +168,7 @@ def compare(options: argparse.Namespace) -> None:
     settings = {name: value for name, value in asdict(recipes[options.seeds[0]]).items() if name != "seed"}
     settings |= {
         "weights": hashlib.sha256(WEIGHTS.read_bytes()).hexdigest(),
-        "pictures": options.pictures or len(training(options.data)),
+        "pictures": options.pictures or len(training_source(options.data)),
     }
     results = Results(options.output, settings)
     for seed in options.seeds:  # all arms of a seed before the next one: stopped early, whole comparisons are there

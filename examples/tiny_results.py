@@ -9,15 +9,15 @@ import torch
 from console import writing
 from tiny_captions import captions
 from tiny_model import ENCODER
-from tiny_run import Run, spread
-from torch.utils.data import DataLoader
+from tiny_run import Run
 
 import fastvit
-from fastvit.data import Pictures
+from fastvit.data import LabelledImages
 from fastvit.utils.atomic import replacing
+from fastvit.utils.sampling import evenly
 
 
-def right_by_classifier(pictures: Pictures) -> list[bool] | None:
+def right_by_classifier(pictures: LabelledImages) -> list[bool] | None:
     """Of each picture whether the encoder's own classifier names it right; None if these are not its classes."""
     model = fastvit.load(ENCODER)
     known = model.pretrained_cfg["label_names"]
@@ -26,7 +26,7 @@ def right_by_classifier(pictures: Pictures) -> list[bool] | None:
         return None
     fused, right = fastvit.reparameterize(model), []
     with torch.inference_mode():
-        for images, labels in DataLoader(pictures, 100):
+        for images, labels, _ in pictures.batches(100):
             guesses = fused(images).argmax(1)
             right += [known[guess] == classes[label] for guess, label in zip(guesses, labels, strict=True)]
     return right
@@ -65,7 +65,8 @@ def draw_samples(run: Run) -> Any:
     figure = Figure(figsize=(12, 8), layout="constrained")
     answers = list(zip(range(len(run.held_out)), run.captions["all"], run.right("all"), strict=True))
     panels = figure.subplots(4, 6).flat
-    for panel, (index, text, right) in zip(panels, spread(answers, len(panels)), strict=False):
+    shown = [answers[index] for index in evenly(len(panels), len(answers))]
+    for panel, (index, text, right) in zip(panels, shown, strict=False):
         panel.imshow(run.held_out.source.read(index))
         panel.set_title(f"{text}\n{'right' if right else 'wrong'}", fontsize=7, color="green" if right else "red")
     for panel in figure.axes:

@@ -16,7 +16,7 @@ from tiny_model import describe, make_model
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from fastvit.data import Pictures, Selected, check_same_classes, held_out, training
+from fastvit.data import LabelledImages, Selected, check_same_classes, training_source, validation_source
 from fastvit.training.recipe import Recipe
 from fastvit.utils.atomic import replacing
 
@@ -36,13 +36,13 @@ def mixed(*numbers: int) -> int:
     return int(numpy.random.SeedSequence(numbers).generate_state(1)[0])
 
 
-class Views(Dataset[tuple[Tensor, Tensor, Tensor]]):
+class Views(Dataset[tuple[Tensor, int, Tensor]]):
     """Position in a stage -> (augmented picture, class, way to say it), all drawn from the seed and the position.
 
     So it is nothing to a run how often it was stopped, or which process reads its pictures.
     """
 
-    def __init__(self, pictures: Pictures, seed: Sequence[int], length: int) -> None:
+    def __init__(self, pictures: LabelledImages, seed: Sequence[int], length: int) -> None:
         self.pictures, self.seed = pictures, seed
         generator = torch.Generator().manual_seed(mixed(*seed))
         passes = range(-(-length // len(pictures)))
@@ -51,16 +51,10 @@ class Views(Dataset[tuple[Tensor, Tensor, Tensor]]):
     def __len__(self) -> int:
         return len(self.order)
 
-    def __getitem__(self, position: int) -> tuple[Tensor, Tensor, Tensor]:
+    def __getitem__(self, position: int) -> tuple[Tensor, int, Tensor]:
         seed = mixed(*self.seed, position)
         torch.manual_seed(seed), random.seed(seed), numpy.random.seed(seed)  # the augmentation draws from all three
         return *self.pictures[int(self.order[position])], torch.randint(len(WAYS), ())
-
-
-def spread(items: list[Any], number: int) -> list[Any]:
-    """So many of the items, evenly spread over the list and so over the classes; 0 means all."""
-    number = min(number, len(items)) or len(items)
-    return [items[index * len(items) // number] for index in range(number)]
 
 
 class Run:
@@ -75,11 +69,11 @@ class Run:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options, self.last = options, options.out / "last.pt"
-        train, test = training(options.data), held_out(options.data)
+        train, test = training_source(options.data), validation_source(options.data)
         check_same_classes(train, test)
-        self.pictures = Pictures(Selected.spread(train, options.images), AUGMENTATION.transform(0))
-        test = Selected.spread(test, options.test_images)
-        self.held_out = Pictures(test, lambda image: self.encoder.preprocess(image))
+        self.pictures = LabelledImages(Selected.evenly(train, options.images), AUGMENTATION.transform(0))
+        test = Selected.evenly(test, options.test_images)
+        self.held_out = LabelledImages(test, lambda image: self.encoder.preprocess(image))
         classes = train.classes
         self.tokenizer = make_tokenizer(classes)
         self.model = make_model(self.tokenizer, options.seed)
@@ -161,7 +155,7 @@ class Run:
 
     def _describe_held_out(self, report: Report) -> list[str]:
         texts: list[str] = []
-        for images, _ in DataLoader(self.held_out, 100):
+        for images, _, _ in self.held_out.batches(100):
             texts += describe(self.model, self.tokenizer, images)
             report("held-out captions", len(texts), len(self.held_out))
         return texts

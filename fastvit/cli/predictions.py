@@ -86,7 +86,7 @@ def draw(answers: list[Answer], save: Path) -> None:
     from fastvit.utils.text import display_name
 
     cards = [
-        Card(name=display_name(os.path.basename(answer.name)), picture=answer.picture, predictions=answer.predictions)
+        Card(name=display_name(os.path.basename(answer.name)), image=answer.picture, predictions=answer.predictions)
         for answer in answers
         if answer.picture
     ]

@@ -1,4 +1,4 @@
-"""Labelled pictures from folders, archives, shards and libraries, one interface for all of them: `Source`."""
+"""Labelled images from folders, archives, shards and libraries, one interface for all of them: `Source`."""
 
 import lazy_loader
 

@@ -5,28 +5,25 @@ Archives are not trusted. Names are only names, links are not followed, and what
 
 from __future__ import annotations
 
-import os
 import stat
 import struct
-import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from ..utils.text import one_line
-from .source import DataError
+import numpy
+
+from ..utils.text import display_name, one_line
+from ..utils.zip_entries import read_local_header
+from .source import DataError, Names, Source
+from .tar_headers import UNREAD, entries
 
 LARGEST = 2**30  # bytes of one file
-UNREAD = -1  # the size of links, which are not followed, and of files with holes
 COMPRESSED = (".gz", ".tgz", ".bz2", ".tbz", ".tbz2", ".xz", ".txz", ".zst", ".tzst", ".7z", ".rar")
 
-LONGEST = 2**20  # bytes of a name, or of what else is in the headers before a file
-BEFORE = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
-
-_DAMAGED = (ValueError, EOFError, OverflowError, RuntimeError, struct.error)  # by what the standard library fails on
-_LOCAL = struct.Struct("<4sHHHHHIIIHH")  # what a zip has before each file; the central directory at its end has it too
+_DAMAGED = (zipfile.BadZipFile, OSError, ValueError, EOFError, OverflowError, RuntimeError, struct.error)  # zipfile's
 
 
 class Member(NamedTuple):
@@ -39,31 +36,43 @@ class Member(NamedTuple):
     is_folder: bool = False
 
     def read(self) -> bytes:
-        """Raises OSError, whatever is wrong."""
+        """The content of the file.
+
+        Raises:
+            OSError: whatever is wrong.
+        """
         return read_member(self.archive, self.start, self.size)
 
 
 def members(archive: Path) -> Iterator[Member]:
-    """What is in a zip or an uncompressed tar, in its order, from the headers alone. Raises DataError."""
+    """What is in a zip or an uncompressed tar, in its order, from the headers alone.
+
+    Raises:
+        DataError: no such file, compressed as a whole, encrypted, or damaged.
+    """
     if archive.suffix.lower() in COMPRESSED:
         raise DataError(
-            f"{archive}: compressed as a whole, so that no picture can be read without all before it; unpack it, or "
+            f"{archive}: compressed as a whole, so that no image can be read without all before it; unpack it, or "
             "make it an uncompressed .tar, or a .zip"
         )
-    kind = "zip" if _is_zip(archive) else "uncompressed tar"
     try:
-        yield from _of_zip(archive) if kind == "zip" else _of_tar(archive)
+        yield from _of_zip(archive) if _is_zip(archive) else _of_tar(archive)
     except FileNotFoundError:
         raise DataError(f"{archive}: no such file") from None
     except DataError:
         raise
-    except (tarfile.TarError, zipfile.BadZipFile, OSError, *_DAMAGED) as error:
+    except _DAMAGED as error:
+        kind = "zip" if _is_zip(archive) else "uncompressed tar"
         reason = getattr(error, "strerror", None) or one_line(error)
         raise DataError(f"{archive}: damaged, or no {kind} ({reason}); copy or make it again") from None
 
 
 def read_member(archive: Path, start: int, size: int) -> bytes:
-    """Raises OSError, whatever is wrong."""
+    """The content of a file in an archive.
+
+    Raises:
+        OSError: whatever is wrong.
+    """
     if size == UNREAD:
         raise OSError("a link, which is not followed, or a file with holes; pack it with tar --hard-dereference")
     if size > LARGEST:
@@ -73,49 +82,49 @@ def read_member(archive: Path, start: int, size: int) -> bytes:
         return _unzipped(file, size) if _is_zip(archive) else file.read(size)
 
 
+class ArchiveIndex:
+    """Where in one archive its images are, in 24 bytes and the name for each."""
+
+    def __init__(self, images: Sequence[Member]) -> None:
+        self.names = Names(image.name for image in images)
+        self.starts = numpy.array([image.start for image in images], dtype=numpy.int64)
+        self.sizes = numpy.array([image.size for image in images], dtype=numpy.int64)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+class ArchivedImages(Source):
+    """Image i is one read, out of the archive whose range of numbers it is in: those from `first` up to the next."""
+
+    def __init__(self, archives: list[Path], indices: list[ArchiveIndex]) -> None:
+        self.archives, self.indices = archives, indices
+        self.first = numpy.cumsum([0, *map(len, indices)], dtype=numpy.int64)
+
+    def name(self, index: int) -> str:
+        """ARCHIVE/NAME."""
+        archive, row = self._place(index)
+        return display_name(f"{self.archives[archive]}/{self.indices[archive].names[row]}")
+
+    def content(self, index: int) -> bytes:
+        """The bytes of its file, which are read out of the archive."""
+        archive, row = self._place(index)
+        there = self.indices[archive]
+        return read_member(self.archives[archive], int(there.starts[row]), int(there.sizes[row]))
+
+    def _place(self, index: int) -> tuple[int, int]:
+        archive = int(numpy.searchsorted(self.first, index, side="right")) - 1
+        return archive, index - int(self.first[archive])
+
+
 def _is_zip(archive: Path) -> bool:
     return archive.suffix.lower() == ".zip"
 
 
-class _Header(tarfile.TarInfo):
-    """Reads of a plain file what is needed here: its owners and times would take half of the time."""
-
-    @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Header:
-        header = cls._plain(bytes(buf), encoding, errors) or super().frombuf(buf, encoding, errors)
-        if header.type in BEFORE and header.size > LONGEST:  # all of it would be read
-            raise tarfile.ReadError(f"a name of {header.size} bytes")
-        return header
-
-    @classmethod
-    def _plain(cls, buf: bytes, encoding: str, errors: str) -> _Header | None:
-        kind, check = buf[156:157], buf[148:156].strip(b" \0")
-        if kind not in (tarfile.REGTYPE, tarfile.XHDTYPE) or buf[257:262] != b"ustar" or buf[124] >= 128:
-            return None
-        if not check.isdigit() or int(check, 8) != sum(buf) - sum(buf[148:156]) + 8 * ord(" "):
-            return None
-        name, size, prefix = (field.partition(b"\0")[0] for field in (buf[:100], buf[124:136], buf[345:500]))
-        header = cls((prefix + b"/" * bool(prefix) + name).decode(encoding, errors))
-        header.type, header.size = kind, int(size.strip() or b"0", 8)
-        return header
-
-
 def _of_tar(archive: Path) -> Iterator[Member]:
-    length = os.path.getsize(archive)
-    with open(archive, "rb") as file, tarfile.open(fileobj=file, mode="r:", tarinfo=_Header) as tar:
-        while (info := tar.next()) is not None:
-            tar.members.clear()  # type: ignore[attr-defined]  # it would keep them all
-            if info.islnk() or info.issym() or info.issparse():
-                yield Member(archive, info.name, info.offset_data, UNREAD)
-            elif info.isdir():
-                yield Member(archive, info.name, info.offset_data, 0, is_folder=True)
-            elif info.isreg() and 0 <= info.size <= length - info.offset_data:
-                yield Member(archive, info.name, info.offset_data, info.size)
-            elif info.isreg():
-                raise tarfile.ReadError(f"cut short in {info.name}")
-        file.seek(tar.offset)
-        if file.read(tarfile.BLOCKSIZE).strip(b"\0"):  # it takes whatever is no header for the end
-            raise tarfile.ReadError(f"no header at byte {tar.offset}")
+    with open(archive, "rb") as file:
+        for entry in entries(file):
+            yield Member(archive, *entry)
 
 
 def _of_zip(archive: Path) -> Iterator[Member]:
@@ -131,19 +140,17 @@ def _of_zip(archive: Path) -> Iterator[Member]:
 
 
 def _unzipped(file: BinaryIO, size: int) -> bytes:
-    """The standard library reads the whole directory of a zip before its first file, in each process."""
     try:
-        signature, _, flags, method, _, _, checksum, _, _, *lengths = _LOCAL.unpack(file.read(_LOCAL.size))
-        file.seek(sum(lengths), os.SEEK_CUR)
+        header = read_local_header(file)
         content = file.read(size)
-        if method == zipfile.ZIP_DEFLATED:
+        if header.method == zipfile.ZIP_DEFLATED:
             unpacking = zlib.decompressobj(-zlib.MAX_WBITS)
             content = unpacking.decompress(content, LARGEST)
             if not unpacking.eof:
                 raise OSError(f"cut short, or more than the {LARGEST} bytes that are the limit")
-    except (struct.error, zlib.error) as error:
+    except (ValueError, zlib.error) as error:
         raise OSError(f"damaged: {error}") from None
-    known = not flags & 8  # otherwise it follows the file
-    if signature != b"PK\3\4" or (known and zlib.crc32(content) != checksum):
+    known = not header.flags & 8  # otherwise it follows the file
+    if known and zlib.crc32(content) != header.checksum:
         raise OSError("damaged: its checksum is another")
     return content

@@ -1,7 +1,7 @@
-"""Pictures in zip and tar files, which are read where they lie: nothing is unpacked.
+"""Images in zip and tar files, which are read where they lie: nothing is unpacked.
 
-An index of where in which file each picture begins is made once, from the headers alone; then any picture is one read.
-The index takes about a hundred bytes a picture, the pictures themselves stay on the disk.
+An index of where in which file each image begins is made once, from the headers alone; then any image is one read.
+The index takes about a hundred bytes an image, the images themselves stay on the disk.
 """
 
 from __future__ import annotations
@@ -11,59 +11,56 @@ from pathlib import Path
 
 import numpy
 
+from ..images.io import is_image_name
 from ..utils.text import either, some
-from .archive_index import Member, members
-from .folders import is_picture
-from .packed import Index, Packed
+from .archive_index import ArchivedImages, ArchiveIndex, Member, members
 from .source import DataError
 
-__all__ = ["Archive", "ClassArchives", "Member", "members"]
-
-HELD_OUT = ("val", "validation", "test")  # in the order of preference: a test set is for the very end
-SPLITS = ("train", *HELD_OUT)
+VALIDATION_SPLITS = ("val", "validation", "test")  # in the order of preference: a test set is for the very end
+SPLITS = ("train", *VALIDATION_SPLITS)
 
 Folders = tuple[str, ...]  # a path's parts but the last
 
 
-class Archive(Packed):
-    """A .zip or .tar with [SPLIT/]CLASS/**/picture in it, perhaps all of it in a folder of its own.
+class Archive(ArchivedImages):
+    """A .zip or .tar with [SPLIT/]CLASS/**/image in it, perhaps all of it in a folder of its own.
 
     Args:
         splits: the first of these that it has; "" is the whole, if nothing in it is called like a split.
 
     Raises:
-        DataError: no such file, damaged, no such split, or a class without pictures.
+        DataError: no such file, damaged, no such split, or a class without images.
     """
 
     def __init__(self, archive: Path, splits: Sequence[str] = ("",)) -> None:
         self.where = str(archive)
-        pictures, folders = _listed(archive)
-        depth = _wrapping({parts for parts, _ in pictures})
-        around = pictures[0][0][:depth] if pictures else ()
+        images, folders = _listed(archive)
+        depth = _wrapping({parts for parts, _ in images})
+        around = images[0][0][:depth] if images else ()
         folders = {parts[depth:] for parts in folders if parts[:depth] == around}
         split = _split(archive, splits, folders)
         if split:
             depth += 1
-            pictures = [(parts, member) for parts, member in pictures if parts[depth - 1 : depth] == (split,)]
+            images = [(parts, member) for parts, member in images if parts[depth - 1 : depth] == (split,)]
             folders = {parts[1:] for parts in folders if parts[:1] == (split,)}
-        classed = [(parts[depth], member) for parts, member in pictures if _is_class(parts[depth:])]
+        classed = [(parts[depth], member) for parts, member in images if _is_class(parts[depth:])]
         if not classed:
             expected = f"{split}/CLASS/*.jpg" if split else "CLASS/*.jpg"
-            raise DataError(f"{archive}: no pictures in folders in it; expected {expected}")
+            raise DataError(f"{archive}: no images in folders in it; expected {expected}")
         classed.sort(key=lambda pair: (pair[0], pair[1].name))
         self.classes = sorted({name for name, _ in classed})
         if empty := {parts[0] for parts in folders if _is_class(parts)}.difference(self.classes):
-            raise DataError(f"{archive}: no pictures in {some(sorted(empty))}; add some or remove the folder")
+            raise DataError(f"{archive}: no images in {some(sorted(empty))}; add some or remove the folder")
         numbers = {name: label for label, name in enumerate(self.classes)}
         self.labels = numpy.array([numbers[name] for name, _ in classed], dtype=numpy.int64)
-        super().__init__([archive], [Index([member for _, member in classed])])
+        super().__init__([archive], [ArchiveIndex([member for _, member in classed])])
 
 
-class ClassArchives(Packed):
-    """FOLDER/CLASS.tar for each class, as ImageNet is published: every picture in it, in whatever folders.
+class ClassArchives(ArchivedImages):
+    """FOLDER/CLASS.tar for each class, as ImageNet is published: every image in it, in whatever folders.
 
     Raises:
-        DataError: a file that is damaged or has no pictures.
+        DataError: a file that is damaged or has no images.
     """
 
     def __init__(self, folder: Path, archives: Iterable[Path]) -> None:
@@ -72,16 +69,17 @@ class ClassArchives(Packed):
         self.classes = [path.stem for path in archives]
         indices = []
         for archive in archives:
-            indices.append(Index(sorted((member for _, member in _listed(archive)[0]), key=lambda member: member.name)))
-            if not len(indices[-1]):
-                raise DataError(f"{archive}: no pictures in it; add some or remove the file")
+            found = sorted((member for _, member in _listed(archive)[0]), key=lambda member: member.name)
+            if not found:
+                raise DataError(f"{archive}: no images in it; add some or remove the file")
+            indices.append(ArchiveIndex(found))
         self.labels = numpy.repeat(numpy.arange(len(indices), dtype=numpy.int64), [len(index) for index in indices])
         super().__init__(archives, indices)
 
 
 def _listed(archive: Path) -> tuple[list[tuple[Folders, Member]], set[Folders]]:
-    """Each picture behind the folders that it lies in, and all folders there are."""
-    pictures: list[tuple[Folders, Member]] = []
+    """Each image behind the folders that it lies in, and all folders there are."""
+    images: list[tuple[Folders, Member]] = []
     folders: set[Folders] = set()
     known: dict[Folders, Folders] = {}  # each is kept once
     for member in members(archive):
@@ -91,9 +89,9 @@ def _listed(archive: Path) -> tuple[list[tuple[Folders, Member]], set[Folders]]:
             continue
         inside = known.setdefault(inside, inside)
         folders.add(inside)
-        if not member.is_folder and is_picture(parts[-1]):
-            pictures.append((inside, member))
-    return pictures, folders
+        if not member.is_folder and is_image_name(parts[-1]):
+            images.append((inside, member))
+    return images, folders
 
 
 def _wrapping(folders: Collection[Folders]) -> int:

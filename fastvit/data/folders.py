@@ -1,4 +1,4 @@
-"""Pictures in a folder for each class."""
+"""Images in a folder for each class."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from pathlib import Path
 
 import numpy
 
-from ..images.io import SUFFIXES
+from ..images.io import is_image_name
 from ..utils.text import display_name
 from .source import DataError, Names, Source
 
 
 class Folder(Source):
-    """FOLDER/CLASS/**/picture, classes in alphabetical order.
+    """FOLDER/CLASS/**/image, classes in alphabetical order.
 
     Raises:
-        DataError: no such folder, no class in it, or a class without pictures.
+        DataError: no such folder, no class in it, or a class without images.
     """
 
     def __init__(self, folder: Path) -> None:
         if not folder.is_dir():
-            raise DataError(f"{folder}: no such folder; expected one that holds a folder of pictures for each class")
+            raise DataError(f"{folder}: no such folder; expected one that holds a folder of images for each class")
         self.where, self.folder = str(folder), folder
         self.classes = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and entry.name[0] != ".")
         if not self.classes:
@@ -30,33 +30,30 @@ class Folder(Source):
         paths: list[str] = []
         counts: list[int] = []
         for name in self.classes:
-            found = sorted(_pictures(folder / name))
+            found = sorted(_images(folder / name))
             if not found:
-                raise DataError(f"{folder / name}: no pictures in it; add some or remove the folder")
+                raise DataError(f"{folder / name}: no images in it; add some or remove the folder")
             paths += found
             counts.append(len(found))
         self.paths = Names(paths)
         self.labels = numpy.repeat(numpy.arange(len(counts), dtype=numpy.int64), counts)
 
     def name(self, index: int) -> str:
+        """FOLDER/CLASS/NAME."""
         return display_name(self.folder / self.paths[index])
 
     def content(self, index: int) -> Path:
+        """Its path."""
         return self.folder / self.paths[index]
 
 
-def is_picture(name: str) -> bool:
-    """By the suffix of a file's name, without folders, that is not hidden."""
-    return os.path.splitext(name)[1].lower() in SUFFIXES and not name.startswith(".")
-
-
-def _pictures(folder: Path) -> Iterator[str]:
+def _images(folder: Path) -> Iterator[str]:
     """Their paths, from the folder above on."""
     for parent, folders, names in os.walk(folder, onerror=_refuse, followlinks=True):  # data sets are farms of links
         here = os.path.realpath(parent)
         folders[:] = [name for name in folders if not _is_around(os.path.join(parent, name), here)]
         inside = os.path.relpath(parent, folder.parent)
-        yield from (os.path.join(inside, name) for name in names if is_picture(name))
+        yield from (os.path.join(inside, name) for name in names if is_image_name(name))
 
 
 def _is_around(folder: str, here: str) -> bool:

@@ -28,26 +28,28 @@ class Torchvision(Source):
 
         self.where = f"{name}:{root}, split {split}"
         try:
-            self.pictures: Any = timm.data.create_dataset(name, str(root), split=split, download=download)
+            self.dataset: Any = timm.data.create_dataset(name, str(root), split=split, download=download)
         except Exception as error:  # each data set looks for its files in its own way, and fails in it
             raise DataError(f"{self.where}: {one_line(error)}; expected one of torchvision's data sets there") from None
-        labels = next((getattr(self.pictures, name) for name in LABELS if hasattr(self.pictures, name)), None)
+        labels = next((getattr(self.dataset, name) for name in LABELS if hasattr(self.dataset, name)), None)
         if labels is None:
             raise DataError(f"{self.where}: torchvision keeps its labels where fastvit does not look; use a folder")
         self.labels = numpy.asarray(labels).astype(numpy.int64)
         if self.labels.ndim == 2:  # QMNIST's: the digit, then who wrote it and where
             self.labels = self.labels[:, 0]
-        names = getattr(self.pictures, "classes", None)
+        names = getattr(self.dataset, "classes", None)
         self.classes = [_name(each) for each in names] if names else _numbered(self.labels)
 
     def name(self, index: int) -> str:
-        return f"picture {index} of {self.where}"
+        """Its number and the data set's name."""
+        return f"image {index} of {self.where}"
 
     def content(self, index: int) -> Content:
+        """The image, which the library decodes."""
         try:
-            picture = self.pictures[index][0]
-            return picture if isinstance(picture, Image.Image) else Image.fromarray(numpy.asarray(picture))
-        except Exception as error:  # it decodes the picture
+            image = self.dataset[index][0]
+            return image if isinstance(image, Image.Image) else Image.fromarray(numpy.asarray(image))
+        except Exception as error:  # it decodes the image
             raise OSError(one_line(error)) from None
 
 
@@ -74,13 +76,15 @@ class HuggingFace(Source):
         self.classes = [str(name) for name in names] or _numbered(self.labels)
 
     def name(self, index: int) -> str:
-        return f"picture {index} of {self.where}"
+        """Its number and the data set's name."""
+        return f"image {index} of {self.where}"
 
     def content(self, index: int) -> bytes:
+        """The bytes that the data set holds."""
         try:
             with self.reader[index][0] as stream:
                 return bytes(stream.read())
-        except Exception as error:  # no picture in this row, or a file that is gone
+        except Exception as error:  # no image in this row, or a file that is gone
             raise OSError(one_line(error) or "there is none in this row") from None
 
     def _labels(self) -> Labels:

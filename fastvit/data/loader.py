@@ -1,149 +1,143 @@
-"""Sources -> batches (B, 3, H, W) with labels (B).
-
-While training, what is random follows from (seed, epoch, number of the picture) alone: not from the process or worker
-that reads it, nor from what was read before. So a run may go on in the middle of an epoch, with another number of
-processes or workers, and sees the very pictures that it would have seen.
-"""
+"""Sources -> batches (B, 3, H, W) with labels (B), in the source's order, as for validation."""
 
 from __future__ import annotations
 
-import random
 import signal
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
+from functools import partial
+from itertools import islice
 from typing import Any, NamedTuple, TypeVar
 
-import numpy
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from ..images.io import ImageError
+from ..images.prefetch import ahead
+from ..images.preprocess import Preprocess
+from ..utils.devices import cores
 from .source import DataError, Source
 
 Item = TypeVar("Item")
 Transform = Callable[[Image.Image], Tensor]
 
-MOST_IN_A_ROW = 1000  # unreadable pictures, after which something else is wrong
-
 
 class Batch(NamedTuple):
-    images: Tensor  # (B, 3, H, W)
+    """B images with their labels, and what else could not be read."""
+
+    images: Tensor  # (B, 3, H, W), or whatever the transform gives for each
     labels: Tensor  # (B)
-    unreadable: list[str]  # a line for each picture that could not be read, in whose place another one is here
+    unreadable: list[str]  # a line for each image that could not be read
 
 
-@dataclass(frozen=True)
-class Draw:
-    """A picture in an epoch."""
+class ErrorsAsValues(Dataset[Item | Exception]):
+    """Another data set whose errors are values: torch raises a worker's anew, with a traceback as the message."""
 
-    epoch: int
-    index: int
-
-
-class Pictures(Dataset[tuple[Tensor, Tensor]]):
-    """Number -> (picture, label). A picture that cannot be read is a DataError."""
-
-    def __init__(self, source: Source, transform: Transform) -> None:
-        self.source, self.transform = source, transform
+    def __init__(self, dataset: Dataset[Item]) -> None:
+        self.dataset = dataset
 
     def __len__(self) -> int:
-        return len(self.source)
+        return len(self.dataset)  # type: ignore[arg-type]  # those with an order of their own need none
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, index: Any) -> Item | Exception:
         try:
-            return self.transform(self.source.read(index)), torch.tensor(int(self.source.labels[index]))
-        except ImageError as error:
-            raise DataError(str(error)) from None
+            return self.dataset[index]
+        except (DataError, ImageError) as error:
+            return type(error)(str(error))
 
 
-class TrainingPictures(Dataset[tuple[Tensor, int, list[str]]]):
-    """Draw -> (picture, label, why others could not be read in its place), with draws of its own.
+class LabelledImages(Dataset[tuple[Tensor, int]]):
+    """Number -> (image, label), as torch's loaders want it.
 
     Args:
-        transform_at: epoch -> transform.
-    """
-
-    def __init__(self, source: Source, transform_at: Callable[[int], Transform], seed: int) -> None:
-        self.source, self.transform_at, self.seed = source, transform_at, seed
-        self._newest: tuple[int, Transform] | None = None
-
-    def __getitem__(self, draw: Draw) -> tuple[Tensor, int, list[str]]:
-        unreadable: list[str] = []
-        for offset in range(min(len(self.source), MOST_IN_A_ROW)):
-            # the place of one that cannot be read is taken by the next
-            index = (draw.index + offset) % len(self.source)
-            try:
-                image = self.source.read(index)
-            except ImageError as error:
-                unreadable.append(str(error))
-                continue
-            transform = self._transform(draw.epoch)
-            seed_draws(self.seed, draw.epoch, draw.index)
-            return transform(image), int(self.source.labels[index]), unreadable
-        raise DataError(f"{self.source.where}: {len(unreadable)} pictures in a row cannot be read: {unreadable[0]}")
-
-    def _transform(self, epoch: int) -> Transform:
-        if self._newest is None or self._newest[0] != epoch:
-            self._newest = epoch, self.transform_at(epoch)
-        return self._newest[1]
-
-
-class Draws(Sampler[list[Draw]]):
-    """What one of `processes` reads, from update `start` on to the last: a list of draws for each part of its share.
-
-    In each epoch every picture comes once, but for an incomplete last batch. A batch of all processes is a range of the
-    epoch's order whatever their number, and each takes every `processes`-th picture of it.
+        source: where the images come from.
+        transform: an image in RGB -> tensor, such as a model's `preprocess`.
+        labels: (N) what comes with each image, by default the source's labels.
+        fast_for: decode large JPEGs at a part of their size, enough for this preprocessing; with slightly other pixels.
 
     Raises:
-        DataError: there are fewer pictures than a batch has.
+        ImageError: from `[index]`; the image cannot be read.
+
+    Example:
+        >>> import os, tempfile
+        >>> from fastvit.data import open_source
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     os.makedirs(f"{folder}/cat")
+        ...     Image.new("RGB", (300, 200)).save(f"{folder}/cat/1.png")
+        ...     images = LabelledImages(open_source(folder), Preprocess(size=(64, 64)))
+        ...     [(batch.images.shape, batch.labels) for batch in images.batches(32)]
+        [(torch.Size([1, 3, 64, 64]), tensor([0]))]
     """
 
     def __init__(
         self,
         source: Source,
+        transform: Transform,
         *,
-        batch_size: int,
-        epochs: int,
-        seed: int,
-        start: int = 0,
-        process: int = 0,
-        processes: int = 1,
-        parts: int = 1,
+        labels: Sequence[int] | None = None,
+        fast_for: Preprocess | None = None,
     ) -> None:
-        self.source, self.batch_size, self.epochs, self.seed, self.start = source, batch_size, epochs, seed, start
-        self.process, self.processes, self.parts = process, processes, parts
-        self.updates = len(source) // batch_size  # in an epoch
-        if not self.updates:
-            raise DataError(f"{source.where}: {len(source)} pictures are less than a batch of {batch_size}")
-        if batch_size < processes * parts:
-            raise ValueError(f"a batch of {batch_size} pictures for {processes} processes in {parts} parts each")
-
-    def __iter__(self) -> Iterator[list[Draw]]:
-        for epoch in range(self.start // self.updates, self.epochs):
-            order = self.source.order(torch.Generator().manual_seed(_mixed(self.seed, epoch)))
-            for update in range(max(0, self.start - epoch * self.updates), self.updates):
-                share = order[update * self.batch_size + self.process : (update + 1) * self.batch_size : self.processes]
-                for part in share.tensor_split(self.parts):
-                    yield [Draw(epoch, index) for index in part.tolist()]
+        self.source, self.transform, self.labels, self.fast_for = source, transform, labels, fast_for
 
     def __len__(self) -> int:
-        return (self.epochs * self.updates - self.start) * self.parts
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        image = self.source.sample(index, self.transform, fast_for=self.fast_for)
+        if isinstance(image, ImageError):
+            raise image
+        return image, int((self.source.labels if self.labels is None else self.labels)[index])
+
+    def batches(
+        self, batch_size: int, *, workers: int = 0, pin: bool = False, max_unreadable: int | None = 0
+    ) -> Generator[Batch, None, None]:
+        """All images in their order, without those that cannot be read; `images` is empty where a batch has no other.
+
+        Args:
+            batch_size: how many are read for a batch.
+            workers: the number of processes that read ahead; 0 for threads of this one. They end with the generator:
+                close it (`contextlib.closing`).
+            pin: put batches of worker processes into page-locked memory, from which a GPU copies sooner.
+            max_unreadable: how many images may be left out; None for any number.
+
+        Raises:
+            DataError: more images than that, or all of them, cannot be read.
+        """
+        failed = 0
+        with closing(self._read_ahead(batch_size, workers, pin)) as batches:
+            for batch in batches:
+                failed += len(batch.unreadable)
+                if max_unreadable is not None and batch.unreadable:
+                    self._check_unreadable(failed, batch.unreadable[0], max_unreadable)
+                yield batch
+
+    def _read_ahead(self, batch_size: int, workers: int, pin: bool) -> Generator[Batch, None, None]:
+        samples = ErrorsAsValues(self)
+        if workers:
+            options = {"num_workers": workers, "pin_memory": pin, "worker_init_fn": ignore_interrupts}
+            with reading(DataLoader(samples, batch_size, collate_fn=_collate, **options)) as batches:  # type: ignore
+                yield from batches
+            return
+        tasks = (partial(samples.__getitem__, index) for index in range(len(self)))
+        with closing(ahead(tasks, max(batch_size, cores()))) as read:
+            while batch := list(islice(read, batch_size)):
+                yield _collate(batch)
+
+    def _check_unreadable(self, failed: int, reason: str, most: int) -> None:
+        if failed > most:
+            prefix = f"{failed} images cannot be read, {most} may: " if most else ""
+            raise DataError(f"{prefix}{reason}; or leave such images out with --max-unreadable")
+        if failed == len(self):
+            raise DataError(f"{self.source.where}: not one of its images can be read: {reason}")
 
 
-def training_batches(pictures: TrainingPictures, draws: Draws, *, workers: int, pin: bool = False) -> DataLoader[Batch]:
-    """One loader for the whole run: its workers, if any, read ahead across the ends of epochs."""
-    loader: DataLoader[Any] = DataLoader(
-        pictures,
-        batch_sampler=draws,
-        num_workers=workers,
-        pin_memory=pin,
-        collate_fn=_collate,
-        worker_init_fn=ignore_interrupts,
-    )
-    return loader
+def _collate(samples: Sequence[tuple[Tensor, int] | Exception]) -> Batch:
+    read = [sample for sample in samples if not isinstance(sample, Exception)]
+    images = torch.stack([image for image, _ in read]) if read else torch.empty(0)
+    unreadable = [str(sample) for sample in samples if isinstance(sample, Exception)]
+    return Batch(images, torch.tensor([label for _, label in read], dtype=torch.int64), unreadable)
 
 
 def ignore_interrupts(worker: int) -> None:
@@ -153,35 +147,20 @@ def ignore_interrupts(worker: int) -> None:
 
 
 @contextmanager
-def closing_workers(batches: Iterator[Item]) -> Iterator[Iterator[Item]]:
-    """End a loader's workers with the block: no signal does, and an error may keep its iterator for long."""
+def reading(loader: DataLoader[Batch]) -> Iterator[Iterator[Batch]]:
+    """The batches of a loader, whose workers end with the block: no signal ends them, and errors keep iterators alive.
+
+    Raises:
+        DataError: from the batches; the one that a worker returned.
+    """
+    batches = iter(loader)
     try:
-        yield batches
+        yield map(_raised, batches)
     finally:
         getattr(batches, "_shutdown_workers", lambda: None)()
 
 
-def _collate(samples: Sequence[tuple[Tensor, int, list[str]]]) -> Batch:
-    images, labels, unreadable = zip(*samples, strict=True)
-    return Batch(torch.stack(images), torch.tensor(labels), [line for lines in unreadable for line in lines])
-
-
-def seed_draws(*numbers: int) -> None:
-    """One state of torch on the CPU, random and numpy, in all of which timm draws, for each tuple of numbers.
-
-    Not by torch.manual_seed, which seeds devices too: while they are not started, it is slower than to read a picture.
-    """
-    mixed = _mixed(*numbers)
-    torch.default_generator.manual_seed(mixed)
-    random.seed(mixed)
-    numpy.random.seed(mixed)
-
-
-def seed_everything(*numbers: int) -> None:
-    """The same, and of torch on the devices."""
-    seed_draws(*numbers)
-    torch.manual_seed(_mixed(*numbers))
-
-
-def _mixed(*numbers: int) -> int:
-    return int(numpy.random.SeedSequence(numbers).generate_state(1)[0])
+def _raised(batch: Batch | Exception) -> Batch:
+    if isinstance(batch, Exception):
+        raise batch
+    return batch

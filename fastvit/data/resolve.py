@@ -8,20 +8,40 @@ from pathlib import Path
 
 from ..utils.text import either, some
 from .archive_index import COMPRESSED
-from .archives import HELD_OUT, SPLITS, Archive, ClassArchives
+from .archives import SPLITS, VALIDATION_SPLITS, Archive, ClassArchives
 from .folders import Folder
 from .libraries import HuggingFace, Torchvision
-from .notation import NOTATION
 from .shards import Shards, expand, is_shard
 from .source import DataError, Source
 
-__all__ = ["HELD_OUT", "NOTATION", "evaluation", "held_out", "open_source", "training"]
-
 ARCHIVES = (".zip", ".tar")
+
+NOTATION = """
+  FOLDER          with SPLIT/CLASS/*.jpg in it, in whatever folders inside
+                  CLASS; or CLASS/*.jpg, without splits
+  FOLDER          with SPLIT.zip or SPLIT.tar in it, SPLIT/CLASS.tar, or
+                  SPLIT/*.tar that are WebDataset's shards
+  FILE.zip, FILE.tar
+                  with SPLIT/CLASS/*.jpg or CLASS/*.jpg in it, read where it
+                  lies; a .tar may be one shard
+  '{split}-{000000..001023}.tar', '{split}-*.tar'
+                  WebDataset's shards: KEY.jpg with a label in KEY.cls, or
+                  "label" in KEY.json; names of classes in classes.txt beside
+                  them, one a line; A::B joins two patterns
+  torch/NAME:FOLDER
+                  torchvision's data set NAME in FOLDER, downloaded if it is not
+                  there
+  hfds/NAME, hfds/FOLDER
+                  a data set of the Hugging Face Hub, or a folder of one, with
+                  columns image and label
+
+SPLIT is train; and val, validation or test, whichever is there first.
+"""
+"""What may be given as data, for every command that reads labelled images."""
 
 
 def open_source(data: str | Path, split: str = "", *, num_classes: int | None = None) -> Source:
-    """The pictures of a split, or of the whole if `split` is ""; of libraries, which have splits only, the held-out.
+    """The images of a split, or the whole if `split` is ""; of libraries, which have splits only, those to validate on.
 
     Args:
         data: `NOTATION` says what it may be.
@@ -30,35 +50,64 @@ def open_source(data: str | Path, split: str = "", *, num_classes: int | None = 
 
     Raises:
         DataError: there is nothing of the kind; the message says what is there.
+
+    Example:
+        >>> import tempfile, zipfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with zipfile.ZipFile(f"{folder}/pets.zip", "w") as archive:
+        ...         for name in ("train/cat/1.jpg", "train/dog/1.jpg", "val/cat/2.jpg", "val/dog/2.jpg"):
+        ...             archive.writestr(name, b"")
+        ...     source = open_source(f"{folder}/pets.zip", "train")
+        ...     source.classes, source.labels.tolist(), source.content(1)
+        (['cat', 'dog'], [0, 1], b'')
     """
     return _first(data, (split,), num_classes)
 
 
-def training(data: str | Path, *, num_classes: int | None = None) -> Source:
+def training_source(data: str | Path, *, num_classes: int | None = None) -> Source:
     """The split "train" of `data`; the whole of what has no splits, such as shards without {split} in their name.
+
+    Args:
+        data: `NOTATION` says what it may be.
+        num_classes: of shards that have no classes.txt.
 
     Raises:
         DataError: it is not there.
+
+    Example:
+        >>> import os, tempfile
+        >>> from PIL import Image
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     os.makedirs(f"{folder}/train/cat")
+        ...     Image.new("RGB", (8, 8)).save(f"{folder}/train/cat/1.png")
+        ...     training_source(folder).classes
+        ['cat']
     """
     return _first(data, ("train", ""), num_classes)
 
 
-def held_out(data: str | Path, *, num_classes: int | None = None) -> Source:
+def validation_source(data: str | Path, *, or_whole: bool = False, num_classes: int | None = None) -> Source:
     """The split of `data` that nothing is trained on: val, validation or test, the first there is.
+
+    Args:
+        data: `NOTATION` says what it may be.
+        or_whole: take the whole of what has no splits.
+        num_classes: of shards that have no classes.txt.
 
     Raises:
         DataError: none of them is there.
+
+    Example:
+        >>> import os, tempfile
+        >>> from PIL import Image
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     os.makedirs(f"{folder}/test/cat")
+        ...     Image.new("RGB", (8, 8)).save(f"{folder}/test/cat/1.png")
+        ...     same = len(validation_source(folder)) == len(validation_source(f"{folder}/test", or_whole=True))
+        >>> same
+        True
     """
-    return _first(data, HELD_OUT, num_classes)
-
-
-def evaluation(data: str | Path, *, num_classes: int | None = None) -> Source:
-    """What `held_out` gives; the whole of what has no splits.
-
-    Raises:
-        DataError: there is a split "train" only, or nothing.
-    """
-    return _first(data, (*HELD_OUT, ""), num_classes)
+    return _first(data, (*VALIDATION_SPLITS, "") if or_whole else VALIDATION_SPLITS, num_classes)
 
 
 def _first(data: str | Path, splits: Sequence[str], num_classes: int | None) -> Source:
@@ -130,7 +179,7 @@ def _in_shards(pattern: str, splits: Sequence[str], num_classes: int | None) -> 
 def _of_hugging_face(name: str, splits: Sequence[str]) -> Source:
     """Its library names the splits in a ValueError, after which the next is tried; whatever else is wrong is wrong."""
     wanted = [split for split in splits if split] or ["validation"]
-    if wanted == list(HELD_OUT):
+    if wanted == list(VALIDATION_SPLITS):
         wanted.remove("val")  # the same as validation there
     for split in wanted[:-1]:
         try:

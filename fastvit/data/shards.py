@@ -1,4 +1,4 @@
-"""WebDataset shards: tar files in which a picture and its label follow each other, as KEY.jpg and KEY.cls."""
+"""WebDataset shards: tar files in which an image and its label follow each other, as KEY.jpg and KEY.cls."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import glob
 import json
 import os
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from itertools import islice
@@ -13,26 +14,23 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import numpy
-import torch
-from torch import Tensor
 
 from ..images.io import SUFFIXES
 from ..utils.text import display_name, one_line, some
-from .archive_index import Member, members
-from .packed import Index, Packed
-from .source import DataError, Labels
+from .archive_index import ArchivedImages, ArchiveIndex, Member, members
+from .source import DataError, Labels, Order
 
 LABEL = ".cls"
 RECORD = ".json"  # whose "label" it is where there is no .cls
 CLASSES = "classes.txt"  # beside the shards: a name a line
 LARGEST_LABEL = 2**20  # bytes of a label's file
 MOST_CLASSES = 2**20
-TOGETHER = 16  # shards whose pictures are shuffled among each other
+TOGETHER = 16  # shards whose images are shuffled among each other
 THREADS = 8
 PEEKED = 20  # files at the beginning of a tar, which tell whether it is a shard
 
 
-class Shards(Packed):
+class Shards(ArchivedImages):
     """Shards by number: as random as a folder, though read shard by shard, and of any size: only an index is kept.
 
     A label is a number, or a name of those in classes.txt beside the shards. Without that file classes are called by
@@ -44,7 +42,7 @@ class Shards(Packed):
         num_classes: how many classes there are, where no classes.txt says it.
 
     Raises:
-        DataError: a shard that is missing or damaged, a picture without a label, a label out of range.
+        DataError: a shard that is missing or damaged, an image without a label, a label out of range.
 
     Source: https://github.com/webdataset/webdataset, whose own reader streams; its place in a stream cannot be found
     again after a kill, or with another number of processes.
@@ -57,24 +55,24 @@ class Shards(Packed):
             raise DataError(f"{pattern}: {len(missing)} of {len(shards)} shards are missing: {some(missing)}")
         with ThreadPoolExecutor(THREADS) as pool:
             scanned = list(pool.map(_scan, shards))
-        super().__init__(shards, [each.pictures for each in scanned])
+        super().__init__(shards, [each.images for each in scanned])
         labels = [label for each in scanned for label in each.labels]
         if not labels:
-            raise DataError(f"{pattern}: no pictures in it; expected KEY.jpg and KEY{LABEL}, and no dot in KEY")
+            raise DataError(f"{pattern}: no images in it; expected KEY.jpg and KEY{LABEL}, and no dot in KEY")
         self.labels_of = shards[0].with_name(CLASSES)
         self.classes = self._classes(labels, num_classes)
         self.labels = self._numbers(labels)
 
     @cached_property
     def root(self) -> str:
+        """The folder that all shards are in."""
         return os.path.commonpath([path.parent for path in self.archives])
 
-    def order(self, generator: torch.Generator) -> Tensor:
-        """Shards in a random order, and the pictures of every 16 of them, which are next to each other, in another."""
-        shards = torch.randperm(len(self.archives), generator=generator).tolist()
-        ranges = [torch.arange(self.first[shard], self.first[shard + 1]) for shard in shards]
-        groups = [torch.cat(ranges[begin : begin + TOGETHER]) for begin in range(0, len(ranges), TOGETHER)]
-        return torch.cat([group[torch.randperm(len(group), generator=generator)] for group in groups])
+    def order(self, permutation: Callable[[int], Order]) -> Order:
+        """Shards in a random order, and the images of every 16 of them, which are next to each other, in another."""
+        ranges = [numpy.arange(self.first[shard], self.first[shard + 1]) for shard in permutation(len(self.archives))]
+        groups = [numpy.concatenate(ranges[begin : begin + TOGETHER]) for begin in range(0, len(ranges), TOGETHER)]
+        return numpy.concatenate([group[permutation(len(group))] for group in groups])
 
     def _classes(self, labels: list[str], num_classes: int | None) -> list[str]:
         if self.labels_of.is_file():
@@ -107,7 +105,11 @@ class Shards(Packed):
 
 
 def expand(pattern: str) -> list[Path]:
-    """shards-{000..002}.tar -> three paths; shards-*.tar or a folder -> those that are there. Raises DataError."""
+    """shards-{000..002}.tar -> three paths; shards-*.tar or a folder -> those that are there.
+
+    Raises:
+        DataError: an address, or a pattern that cannot be read.
+    """
     if os.path.isdir(pattern):
         return sorted(Path(pattern).glob("*.tar"))
     if os.path.exists(pattern):
@@ -130,39 +132,43 @@ def _matches(name: str) -> list[str]:
 
 
 def is_shard(path: Path) -> bool:
-    """Whether there is a label among the first files in a tar. Raises DataError."""
+    """Whether there is a label among the first files in a tar.
+
+    Raises:
+        DataError: as `members` does.
+    """
     first = [(_split_key(member.name)[1], member) for member in islice(members(path), PEEKED)]
     return any(suffix == LABEL or (suffix == RECORD and _label_in(member)) for suffix, member in first)
 
 
 class _Scanned(NamedTuple):
-    pictures: Index
+    images: ArchiveIndex
     labels: list[str]
 
 
 def _scan(shard: Path) -> _Scanned:
-    """The headers of one shard, and its labels. Raises DataError."""
-    kinds: dict[str, dict[str, Member]] = {"": {}, LABEL: {}, RECORD: {}}  # "" are pictures
+    """The headers of one shard, and its labels."""
+    kinds: dict[str, dict[str, Member]] = {"": {}, LABEL: {}, RECORD: {}}  # "" are images
     for member in members(shard):
         key, suffix = _split_key(member.name)
         kind = "" if suffix in SUFFIXES else suffix
         if member.is_folder or not key or kind not in kinds:
             continue
         if not kind and key in kinds[kind]:
-            raise DataError(f"{shard}/{display_name(member.name)}: a second picture of the same key")
+            raise DataError(f"{shard}/{display_name(member.name)}: a second image of the same key")
         kinds[kind][key] = member
-    pictures, written, records = kinds.values()
+    images, written, records = kinds.values()
     labels: dict[str, str] = {}
     with open(shard, "rb", buffering=0) as file:
-        for key in pictures:
+        for key in images:
             if label := _label_in_file(file, written.get(key)) or _label_in(records.get(key)):
-                labels[key] = sys.intern(label)  # once for all pictures that have it
-    if lost := sorted(pictures.keys() - labels.keys()):
+                labels[key] = sys.intern(label)  # once for all images that have it
+    if lost := sorted(images.keys() - labels.keys()):
         raise DataError(
-            f"{shard}/{display_name(lost[0])}: {len(lost)} of {len(pictures)} pictures have no label; expected "
+            f"{shard}/{display_name(lost[0])}: {len(lost)} of {len(images)} images have no label; expected "
             f'KEY{LABEL} or a "label" in KEY{RECORD}'
         )
-    return _Scanned(Index(list(pictures.values())), list(labels.values()))
+    return _Scanned(ArchiveIndex(list(images.values())), list(labels.values()))
 
 
 def _split_key(name: str) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""What labelled pictures are read from: every source can be asked for any of its pictures by number.
+"""What labelled images are read from: every source can be asked for any of its images by number.
 
 That is all that training, evaluation and embedding need to divide the work among processes, to shuffle it and to go on
 where a killed run stopped: their place in the data is a number.
@@ -10,37 +10,48 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy
-import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
-from ..images.io import ImageError, read_image, to_rgb
+from ..images.io import ImageError
+from ..images.prefetch import read_or_error
+from ..images.preprocess import Preprocess
+from ..utils.sampling import evenly
 
 Content = Path | bytes | Image.Image
 Labels = NDArray[numpy.int64]
+Order = NDArray[numpy.int64]
+Result = TypeVar("Result")
 
 
 class DataError(ValueError):
     """What is wrong with the data, in one line."""
 
-    def __init__(self, message: str) -> None:
-        # A loader's worker raises this anew with its whole traceback as the message; the last line of that is ours.
-        super().__init__(message.strip().splitlines()[-1].removeprefix(f"{__name__}.DataError: "))
-
 
 class Source(ABC):
-    """N labelled pictures, by number.
+    """N labelled images, by number.
 
     It is read by several threads at once, goes to other processes by fork or pickle, and takes about a hundred bytes of
-    memory a picture; those of torchvision and of Hugging Face are as these libraries have made them.
+    memory an image; those of torchvision and of Hugging Face are as these libraries have made them.
 
     Attributes:
         where: what the user called it, for messages.
         classes: the names of the classes; a label is an index into them.
-        labels: (N) the labels, known without reading any picture.
+        labels: (N) the labels, known without reading any image.
+
+    Example:
+        >>> from PIL import Image
+        >>> class Squares(Source):
+        ...     where, classes, labels = "squares", ["small", "large"], numpy.array([0, 1])
+        ...     def name(self, index):
+        ...         return f"square {index}"
+        ...     def content(self, index):
+        ...         return Image.new("RGB", (8, 8)) if index == 0 else b""
+        >>> [Squares().sample(index, lambda image: image.size) for index in range(2)]
+        [(8, 8), ImageError('square 1: the file is empty; copy or download it again')]
     """
 
     where: str
@@ -52,57 +63,94 @@ class Source(ABC):
 
     @property
     def root(self) -> str:
-        """The folder or archive with which the names of its pictures begin."""
+        """The folder or archive with which the names of its images begin."""
         return self.where
 
     @abstractmethod
     def name(self, index: int) -> str:
-        """What a message calls this picture, in one line."""
+        """What a message calls this image, in one line."""
 
     @abstractmethod
     def content(self, index: int) -> Content:
-        """A file's path, its bytes, or a decoded picture. Raises OSError."""
+        """A file's path, its bytes, or a decoded image.
 
-    def read(self, index: int, before_decoding: Callable[[Image.Image], object] | None = None) -> Image.Image:
-        """The picture in RGB. Raises ImageError, which names it, whatever is wrong."""
+        Raises:
+            OSError: it cannot be read.
+        """
+
+    def sample(
+        self, index: int, transform: Callable[[Image.Image], Result], *, fast_for: Preprocess | None = None
+    ) -> Result | ImageError:
+        """Number -> what `transform` makes of that image in RGB; or why there is none, which names the image.
+
+        The one reader of a sample, for threads and worker processes: `fastvit.images.prefetch.read_or_error` says what
+        its arguments are.
+        """
         name = self.name(index)
         try:
             content = self.content(index)
         except OSError as error:
-            raise ImageError(f"{name}: cannot be read ({error.strerror or error})") from None
-        if not isinstance(content, Image.Image):
-            return read_image(content, name, before_decoding)
-        try:
-            return to_rgb(content)
-        except ImageError as error:
-            raise ImageError(f"{name}: {error}") from None
+            return ImageError(f"{name}: cannot be read ({error.strerror or error})")
+        return read_or_error(content, transform, name, fast_for)
 
-    def order(self, generator: torch.Generator) -> Tensor:
-        """(N) the numbers of all pictures in a random order that is quick to read."""
-        return torch.randperm(len(self), generator=generator)
+    def read(self, index: int) -> Image.Image:
+        """Number -> that image in RGB.
+
+        Raises:
+            ImageError: names the image, whatever is wrong with it.
+        """
+        image = self.sample(index, lambda image: image)
+        if isinstance(image, ImageError):
+            raise image
+        return image
+
+    def order(self, permutation: Callable[[int], Order]) -> Order:
+        """(N) the numbers of all images in a random order that is quick to read.
+
+        Args:
+            permutation: n -> (n) the numbers from 0 to n - 1 in a random order, another one at each call.
+        """
+        return permutation(len(self))
 
 
 class Selected(Source):
-    """Some of the pictures of another source, in this order."""
+    """Some of the images of another source, in this order.
+
+    Example:
+        >>> class Numbers(Source):
+        ...     where, classes, labels = "numbers", ["even", "odd"], numpy.arange(10) % 2
+        ...     def name(self, index):
+        ...         return f"number {index}"
+        ...     def content(self, index):
+        ...         return b""
+        >>> every_fourth = Selected(Numbers(), range(0, 10, 4))
+        >>> [every_fourth.name(index) for index in range(len(every_fourth))]
+        ['number 0', 'number 4', 'number 8']
+        >>> Selected.evenly(Numbers(), 4).labels.tolist()
+        [0, 0, 1, 1]
+    """
 
     def __init__(self, source: Source, indices: Sequence[int]) -> None:
         self.source, self.indices = source, list(indices)
         self.where, self.classes, self.labels = source.where, source.classes, source.labels[self.indices]
 
     @classmethod
-    def spread(cls, source: Source, number: int) -> Selected:
+    def evenly(cls, source: Source, count: int) -> Selected:
         """So many, evenly spread over the source and so over its classes; 0 means all."""
-        number = min(number, len(source)) or len(source)
-        return cls(source, [index * len(source) // number for index in range(number)])
+        return cls(source, evenly(count or len(source), len(source)))
+
+    @property
+    def root(self) -> str:
+        """That of the other source."""
+        return self.source.root
 
     def name(self, index: int) -> str:
+        """Its name in the other source."""
         return self.source.name(self.indices[index])
 
     def content(self, index: int) -> Content:
+        """Its content in the other source."""
         return self.source.content(self.indices[index])
-
-    def read(self, index: int, before_decoding: Callable[[Image.Image], object] | None = None) -> Image.Image:
-        return self.source.read(self.indices[index], before_decoding)
 
 
 class Names:

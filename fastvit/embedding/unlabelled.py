@@ -9,14 +9,12 @@ from pathlib import Path, PurePosixPath
 import numpy
 
 from ..data import DataError, Source, open_source
-from ..data.archive_index import Member, members
+from ..data.archive_index import ArchivedImages, ArchiveIndex, Member, members
 from ..data.archives import SPLITS
-from ..data.folders import is_picture
-from ..data.packed import Index, Packed
 from ..data.resolve import ARCHIVES
 from ..data.shards import LABEL, is_shard
 from ..data.source import Names
-from ..images.io import find_images
+from ..images.io import find_images, is_image_name
 from ..utils.text import display_name
 
 
@@ -35,13 +33,13 @@ class Loose(Source):
         return Path(self.paths[index])
 
 
-class Packets(Packed):
+class Packets(ArchivedImages):
     """Pictures of no class in an archive."""
 
     def __init__(self, archive: Path, pictures: Sequence[Member]) -> None:
         self.where, self.classes = str(archive), []
         self.labels = numpy.full(len(pictures), -1)
-        super().__init__([archive], [Index(pictures)])
+        super().__init__([archive], [ArchiveIndex(pictures)])
 
 
 def open_pictures(data: str, split: str = "") -> Source:
@@ -80,7 +78,7 @@ def _place(data: Path, split: str) -> tuple[Path, str]:
 def _directly_in(folder: Path) -> bool:
     """Whether there is a picture in it, rather than in the folders in it."""
     with os.scandir(folder) as entries:
-        return any(is_picture(entry.name) and entry.is_file() for entry in entries)
+        return any(is_image_name(entry.name) and entry.is_file() for entry in entries)
 
 
 def _loose_in_archive(archive: Path, split: str) -> list[Member]:
@@ -93,7 +91,7 @@ def _loose_in_archive(archive: Path, split: str) -> list[Member]:
         parts = _after(split, PurePosixPath(member.name).parts)
         if member.name.endswith(LABEL):
             return []
-        if parts and not member.is_folder and is_picture(parts[-1]) and "__MACOSX" not in parts:
+        if parts and not member.is_folder and is_image_name(parts[-1]) and "__MACOSX" not in parts:
             found.append((parts, member))
     if not any(len(parts) == 1 for parts, _ in found):
         return []

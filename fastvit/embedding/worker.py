@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..data import DataError, Source
 from ..images.io import ImageError
-from ..images.prefetch import ahead, in_room
+from ..images.prefetch import ahead
 from ..images.preprocess import Preprocess
 from ..utils.devices import cores
 from ..utils.text import some
@@ -90,8 +90,5 @@ def _batches(
 
 def _read(source: Source, index: int, preprocess: Preprocess, fast: bool) -> Tensor | str:
     """(H, W, 3) bytes, or why there are none."""
-    try:
-        with in_room(preprocess if fast else None) as prepare:
-            return preprocess.pixels(source.read(index, prepare))
-    except ImageError as error:
-        return str(error)
+    pixels = source.sample(index, preprocess.pixels, fast_for=preprocess if fast else None)
+    return str(pixels) if isinstance(pixels, ImageError) else pixels

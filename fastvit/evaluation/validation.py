@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from ..data import DataError, Source, evaluation, open_source
+from ..data import DataError, Source, open_source, validation_source
 from ..data.checks import check_range
 from ..images.io import ImageError
-from ..images.prefetch import ahead, in_room
+from ..images.prefetch import ahead
 from ..images.preprocess import Preprocess
 from ..utils.devices import cores
 from ..utils.text import some
@@ -45,7 +45,10 @@ def pictures_to_evaluate(data: str, split: str = "", *, num_classes: int | None 
     Raises:
         DataError: as `open_source` does, or a label is out of range, as where a test set's are secret.
     """
-    source = open_source(data, split, num_classes=num_classes) if split else evaluation(data, num_classes=num_classes)
+    if split:
+        source = open_source(data, split, num_classes=num_classes)
+    else:
+        source = validation_source(data, or_whole=True, num_classes=num_classes)
     check_range(source)
     return source
 
@@ -79,11 +82,9 @@ class BytePictures(Dataset[Sample]):
         return len(self.source)
 
     def __getitem__(self, index: int) -> Sample:
-        try:
-            with in_room(self.preprocess if self.fast else None) as prepare:
-                return self.preprocess.pixels(self.source.read(index, prepare)), int(self.labels[index])
-        except ImageError as error:
-            return str(error)
+        fast_for = self.preprocess if self.fast else None
+        pixels = self.source.sample(index, self.preprocess.pixels, fast_for=fast_for)
+        return str(pixels) if isinstance(pixels, ImageError) else (pixels, int(self.labels[index]))
 
     def batches(self, batch_size: int, workers: int, device: torch.device) -> Batches:
         """Images (B, 3, H, W) on the device, labels (B): read ahead by so many processes, or by threads for 0.

@@ -1,4 +1,4 @@
-"""Pictures with their most likely classes drawn below as bars: one card, or a sheet of many."""
+"""Images with their most likely classes drawn below as bars: one card, or a sheet of many."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from ..utils.atomic import check_writable, replacing
 
 Color = tuple[int, int, int]
 
-WIDTH, HEIGHT = 480, 360  # the box in which a picture is shown
-GAP = 24  # around pictures, and between cards
+WIDTH, HEIGHT = 480, 360  # the box in which an image is shown
+GAP = 24  # around images, and between cards
 ROW = 46  # from one bar to the next
 CAPTION = 30
 MOST_ROWS = 10
@@ -25,10 +25,10 @@ INK, PALE, FIRST, OTHERS, TRACK = (15, 23, 42), (100, 116, 139), (13, 148, 136),
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Card:
-    """What is drawn of one picture."""
+    """What is drawn of one image."""
 
     name: str
-    picture: Image.Image  # as `fitted` makes it
+    image: Image.Image  # as `fitted` makes it
     predictions: Sequence[tuple[str, float]]  # class, probability
 
 
@@ -40,42 +40,49 @@ def fitted(image: Image.Image) -> Image.Image:
 
 
 def sheet(cards: Sequence[Card]) -> Image.Image:
-    """Cards side by side, about as wide as high; a single one is just as large as its picture."""
+    """Cards side by side, about as wide as high; a single one is just as large as its image."""
     captioned = len(cards) > 1
-    picture_height = HEIGHT if captioned else cards[0].picture.height
+    image_height = HEIGHT if captioned else cards[0].image.height
     rows = min(MOST_ROWS, max(len(card.predictions) for card in cards))
-    height = picture_height + captioned * CAPTION + GAP // 2 + rows * ROW
+    height = image_height + (CAPTION if captioned else 0) + GAP // 2 + rows * ROW
     columns = min(len(cards), math.ceil(math.sqrt(len(cards) * (height + GAP) / (WIDTH + GAP))))
     lines = math.ceil(len(cards) / columns)
     size = (GAP + columns * (WIDTH + GAP), GAP // 2 + lines * (height + GAP))
     canvas = Image.new("RGB", size, "white")
     for index, card in enumerate(cards):
         line, column = divmod(index, columns)
-        _draw(canvas, card, GAP + column * (WIDTH + GAP), GAP + line * (height + GAP), picture_height, captioned)
+        _draw(canvas, card, GAP + column * (WIDTH + GAP), GAP + line * (height + GAP), image_height, captioned)
     return canvas
 
 
 def check_target(path: Path) -> None:
-    """A ValueError, before any work is done, if no picture can be written there."""
+    """Refuse, before any work is done, a path where no sheet can be written.
+
+    Raises:
+        ValueError: what is wrong with the path.
+    """
     if path.suffix.lower() not in SUFFIXES:
-        raise ValueError(
-            f"{path}: cannot write this kind of picture; expected a name that ends in {', '.join(SUFFIXES)}"
-        )
+        raise ValueError(f"{path}: cannot write this kind of file; expected a name that ends in {', '.join(SUFFIXES)}")
     check_writable(path)
 
 
 def write(image: Image.Image, path: Path) -> None:
+    """Save a sheet, in the format that the path ends in.
+
+    Raises:
+        OSError: of the disk.
+    """
     with replacing(path) as temporary:
         image.save(temporary, quality=92)  # which PNG has no use for
 
 
 def _draw(canvas: Image.Image, card: Card, left: int, top: int, height: int, captioned: bool) -> None:
-    """Picture, name, and one line for each class: its name and percentage over its bar."""
+    """Image, name, and one line for each class: its name and percentage over its bar."""
     draw = ImageDraw.Draw(canvas)
     text, small = ImageFont.load_default(19), ImageFont.load_default(16)
-    across, down = (WIDTH - card.picture.width) // 2, (height - card.picture.height) // 2
+    across, down = (WIDTH - card.image.width) // 2, (height - card.image.height) // 2
     canvas.paste(TRACK, (left, top), _rounded((WIDTH, height), 10))
-    canvas.paste(card.picture, (left + across, top + down), _rounded(card.picture.size, 10))
+    canvas.paste(card.image, (left + across, top + down), _rounded(card.image.size, 10))
     top += height
     if captioned:
         draw.text((left, top + 18), _shortened(card.name, small, WIDTH), PALE, small, anchor="lm")

@@ -1,4 +1,4 @@
-"""Picture files of every kind, found and read; whatever is wrong with one is an ImageError of one clear line."""
+"""Image files of every kind, found and read; whatever is wrong with one is an ImageError of one clear line."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import os
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import BinaryIO
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from ..utils.text import STANDARD_INPUT, display_name
+from ..utils.text import STANDARD_INPUT, display_name, one_line
 
 # Only what Pillow decodes in this process: its EPS reader starts Ghostscript, which runs the program in the file.
 FORMATS = {
@@ -32,34 +32,64 @@ FORMATS = {
 SUFFIXES = frozenset(suffix for suffixes in FORMATS.values() for suffix in suffixes.split())
 MAX_PIXELS = 2**27  # 134 million, above the largest cameras; as RGB half a gigabyte
 
-Source = str | os.PathLike[str] | bytes | BinaryIO
+ImageInput = str | os.PathLike[str] | bytes | BinaryIO | Image.Image
+"""A file's path, its bytes, a binary stream, or an image that Pillow has opened."""
 
 
 class ImageError(ValueError):
-    """A picture that cannot be read: which, what is wrong with it, and what to do, in one line."""
+    """An image that cannot be read: which, what is wrong with it, and what to do, in one line."""
 
 
 def read_image(
-    source: Source, name: str | None = None, before_decoding: Callable[[Image.Image], object] | None = None
+    source: ImageInput, name: str | None = None, before_decoding: Callable[[Image.Image], object] | None = None
 ) -> Image.Image:
-    """A file's path, its bytes, or a binary stream -> the picture in RGB, the right way up.
+    """A file's path, its bytes, or a binary stream -> the image in RGB, the right way up.
 
     Of an animation it is the first frame; what is transparent is shown on white; 16-bit greys keep their high byte.
-    Every failure is an ImageError that starts with `name`, by default the path. `before_decoding` gets the picture
-    when its header has been read and its size is accepted, but nothing more.
+    An image that Pillow has opened already is only converted to RGB.
+
+    Args:
+        source: what to read.
+        name: what errors call it, by default the path.
+        before_decoding: gets the image when its header has been read and its size is accepted, but nothing more.
+
+    Raises:
+        ImageError: whatever is wrong, in one line that starts with the name.
+
+    Example:
+        >>> from PIL import Image
+        >>> read_image(Image.new("L", (4, 2))).mode
+        'RGB'
+        >>> read_image(b"text", "notes.txt")  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        fastvit.images.io.ImageError: notes.txt: not an image, or of none of the kinds AVIF, BMP, ...
     """
-    if name is None:
-        name = display_name(source) if isinstance(source, str | os.PathLike) else "the picture"
+    with named(source if name is None else name):
+        try:
+            if isinstance(source, Image.Image):
+                return to_rgb(source)
+            with _opened(source) as stream, without_warnings:
+                return _decoded(stream, before_decoding)
+        except ImageError:
+            raise
+        except Image.DecompressionBombError:
+            raise ImageError(_too_large("more")) from None
+        except Exception as error:  # decoders fail as they please: OSError, SyntaxError, struct.error, IndexError...
+            raise ImageError(f"cut short or damaged ({one_line(error)}); copy or download it again") from error
+
+
+@contextmanager
+def named(source: ImageInput) -> Iterator[None]:
+    """Put the name of the image, or what it is read from, before what is wrong with it.
+
+    Raises:
+        ImageError: the one that the block raised, with the name.
+    """
     try:
-        with _opened(source) as stream, without_warnings:
-            return _decoded(stream, before_decoding)
+        yield
     except ImageError as error:
-        raise ImageError(f"{name}: {error}") from None
-    except Image.DecompressionBombError:
-        raise ImageError(f"{name}: {_too_large('more')}") from None
-    except Exception as error:  # decoders fail with what they please: OSError, SyntaxError, struct.error, IndexError...
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ImageError(f"{name}: cut short or damaged ({reason}); copy or download it again") from error
+        name = display_name(source) if isinstance(source, str | os.PathLike) else "the image"
+        raise ImageError(f"{name}: {error}") from error.__cause__
 
 
 class _WithoutWarnings:
@@ -91,10 +121,13 @@ without_warnings = _WithoutWarnings()
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """A picture of any mode -> RGB, with transparency on white, and deep greys scaled down rather than clipped.
+    """An image of any mode -> RGB, with transparency on white, and deep greys scaled down rather than clipped.
 
     Pillow itself clips: to its `convert`, every 16-bit grey above 255 is white. 32-bit integers are taken for 16-bit
     greys, since that is what Pillow makes of a 16-bit PGM file, and floats for greys from 0 to 1.
+
+    Raises:
+        ImageError: of a mode without a conversion to RGB, or its greys are out of range.
     """
     if image.mode.startswith("I;16") or image.mode == "I":
         image = _scaled_down(image, white=65535)
@@ -112,9 +145,13 @@ def to_rgb(image: Image.Image) -> Image.Image:
 def find_images(arguments: Sequence[str]) -> list[str]:
     """Files, folders, patterns and "-" -> the names of files, each once; "-" stands for standard input.
 
-    Of folders, and the folders inside them, these are the files with a picture's suffix, sorted, without hidden ones
+    Of folders, and the folders inside them, these are the files with an image's suffix, sorted, without hidden ones
     and without following links to folders. A file given by its own name is passed on whatever its suffix, even if it
-    is missing, and so is a folder or pattern without any picture: `read_image` says what is wrong with it.
+    is missing, and so is a folder or pattern without any image: `read_image` says what is wrong with it.
+
+    Example:
+        >>> find_images(["cat.jpg", "./cat.jpg", "-"])
+        ['cat.jpg', '-']
     """
     unique = dict[str, str]()
     for argument in arguments:
@@ -123,7 +160,17 @@ def find_images(arguments: Sequence[str]) -> list[str]:
     return list(unique.values())
 
 
-def _opened(source: Source) -> BinaryIO:
+def is_image_name(name: str) -> bool:
+    """Whether a file's name, without folders, has an image's suffix and is not hidden.
+
+    Example:
+        >>> [is_image_name(name) for name in ("cat.JPG", ".cat.jpg", "cat.txt")]
+        [True, False, False]
+    """
+    return os.path.splitext(name)[1].lower() in SUFFIXES and not name.startswith(".")
+
+
+def _opened(source: str | os.PathLike[str] | bytes | BinaryIO) -> BinaryIO:
     if isinstance(source, bytes):
         return io.BytesIO(source)
     if not isinstance(source, str | os.PathLike):
@@ -133,7 +180,7 @@ def _opened(source: Source) -> BinaryIO:
             raise ImageError("this folder may not be read")
         if any(_names_inside(os.fspath(source))):
             raise ImageError("a folder; give a file in it")
-        raise ImageError("no picture in this folder; check the suffixes of its files")
+        raise ImageError("no image in this folder; check the suffixes of its files")
     try:
         return open(source, "rb")
     except FileNotFoundError:
@@ -154,13 +201,13 @@ def _decoded(stream: BinaryIO, before_decoding: Callable[[Image.Image], object] 
         if not stream.read(1):
             raise ImageError("the file is empty; copy or download it again") from None
         kinds = ", ".join(FORMATS)
-        raise ImageError(f"not a picture, or of none of the kinds {kinds}; convert it to PNG or JPEG") from None
+        raise ImageError(f"not an image, or of none of the kinds {kinds}; convert it to PNG or JPEG") from None
     if image.width * image.height > MAX_PIXELS:
         raise ImageError(_too_large(f"{image.width} x {image.height}"))
     if before_decoding:
         before_decoding(image)
     image.load()
-    with suppress(Exception):  # broken metadata says nothing about the picture
+    with suppress(Exception):  # broken metadata says nothing about the image
         ImageOps.exif_transpose(image, in_place=True)
     return to_rgb(image)
 
@@ -198,9 +245,8 @@ def _names_inside(folder: str) -> Iterator[str]:
         yield folder  # whoever reads it is told why that fails
         return
     for entry in entries:
-        if entry.name.startswith("."):
-            continue
         if entry.is_dir(follow_symlinks=False):
-            yield from _names_inside(entry.path)
-        elif os.path.splitext(entry.name)[1].lower() in SUFFIXES:
+            if not entry.name.startswith("."):
+                yield from _names_inside(entry.path)
+        elif is_image_name(entry.name):
             yield entry.path

@@ -1,10 +1,11 @@
-"""Pictures read ahead: threads decode and resize the next ones while something is done with those that are ready.
+"""Images read ahead: threads decode and resize the next ones while something is done with those that are ready.
 
 Pillow lets go of Python's lock while it decodes and resizes, and torch while it computes.
 """
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -13,7 +14,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 from ..utils.devices import cores
-from .io import MAX_PIXELS, Source, read_image, without_warnings
+from .io import MAX_PIXELS, ImageError, ImageInput, named, read_image, without_warnings
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -23,11 +24,58 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 
+def read_or_error(
+    source: ImageInput,
+    transform: Callable[[Image.Image], Result],
+    name: str | None = None,
+    fast_for: Preprocess | None = None,
+) -> Result | ImageError:
+    """An image -> what `transform` makes of it, or why it cannot be read, as a value: one of many may fail alone.
+
+    It is called by many threads at once, which wait for room for their images, and by the workers of torch's loaders,
+    where an error that is raised would come out as a traceback.
+
+    Args:
+        source: what `read_image` reads.
+        transform: gets the image in RGB; keep only its result, since the image's room is given back.
+        name: what an error calls the image, by default its path.
+        fast_for: decode a JPEG that is much larger than this preprocessing needs at a part of its size (`in_room`).
+
+    Example:
+        >>> from PIL import Image
+        >>> read_or_error(Image.new("L", (4, 2)), lambda image: image.size)
+        (4, 2)
+        >>> read_or_error(b"", lambda image: image.size, "cat.jpg")
+        ImageError('cat.jpg: the file is empty; copy or download it again')
+    """
+    try:
+        with decoded(source, name, fast_for) as image, named(source if name is None else name):
+            return transform(image)
+    except ImageError as error:
+        return ImageError(str(error))  # the one that was raised keeps the image alive in its traceback
+
+
+@contextmanager
+def decoded(source: ImageInput, name: str | None = None, fast_for: Preprocess | None = None) -> Iterator[Image.Image]:
+    """`read_image` in room for the image, as `in_room` makes it.
+
+    Raises:
+        ImageError: as `read_image` does.
+    """
+    with in_room(fast_for) as prepare:
+        yield read_image(source, name, prepare)
+
+
 class Room:
     """For so many pixels at a time, in all threads together; what alone is more than that waits until it is alone."""
 
     def __init__(self, pixels: int) -> None:
-        self._pixels, self._taken, self._changed = pixels, 0, threading.Condition()
+        self._pixels = pixels
+        self.clear()
+
+    def clear(self) -> None:
+        """Nothing is taken, as in a forked process, where the threads that have taken some are not."""
+        self._taken, self._changed = 0, threading.Condition()
 
     def take(self, pixels: int) -> None:
         """Wait until there is room. A thread that already has some must give it back first."""
@@ -36,17 +84,20 @@ class Room:
             self._taken += pixels
 
     def give(self, pixels: int) -> None:
+        """Give back what was taken."""
         with self._changed:
             self._taken -= pixels
             self._changed.notify_all()
 
 
-ROOM = Room(MAX_PIXELS)  # many threads take no more memory than the largest picture does in one
+ROOM = Room(MAX_PIXELS)  # many threads take no more memory than the largest image does in one
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=ROOM.clear)
 
 
 @contextmanager
 def in_room(fast_for: Preprocess | None = None) -> Iterator[Callable[[Image.Image], None]]:
-    """What to call before a picture is decoded: it waits for room, which is kept until the block ends.
+    """What to call before an image is decoded: it waits for room, which is kept until the block ends.
 
     With `fast_for`, a JPEG that is much larger than that preprocessing needs is decoded at 1/2, 1/4 or 1/8 of its size,
     with at least twice the pixels that it is resized to. That is several times faster, and changes the pixels slightly.
@@ -66,25 +117,18 @@ def in_room(fast_for: Preprocess | None = None) -> Iterator[Callable[[Image.Imag
         ROOM.give(taken)
 
 
-@contextmanager
-def decoded(source: Source, name: str | None = None, fast_for: Preprocess | None = None) -> Iterator[Image.Image]:
-    """`read_image` in room for the picture, as `in_room` makes it.
-
-    Raises:
-        ImageError: as `read_image` does.
-    """
-    with in_room(fast_for) as prepare:
-        yield read_image(source, name, prepare)
-
-
 def ahead(tasks: Iterable[Callable[[], Result]], most: int) -> Generator[Result, None, None]:
     """What the tasks return, in their order; threads are at work on at most `most` that have not been asked for.
 
     They are taken from `tasks` in the caller's thread. The first that raises ends it, when its turn comes. However it
     ends, close it (`contextlib.closing`): what has not begun is then dropped, and what has is waited for.
+
+    Example:
+        >>> list(ahead([lambda: "one", lambda: "two"], most=2))
+        ['one', 'two']
     """
     pending = deque[Future[Result]]()
-    # Without warnings all the time, not picture by picture: threads would put back the filters of the whole process
+    # Without warnings all the time, not image by image: threads would put back the filters of the whole process
     # while the caller is at work, where a library that changes them for a moment would then keep the wrong ones.
     with without_warnings, ThreadPoolExecutor(min(most, cores()), "reading") as pool:
         try:

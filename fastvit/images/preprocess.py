@@ -1,4 +1,4 @@
-"""From a picture to the numbers a network reads: what timm's evaluation transform does, as a small frozen record."""
+"""From an image to the numbers that a model reads: what timm's evaluation transform does, as a small frozen record."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from .io import MAX_PIXELS, to_rgb
+from .io import MAX_PIXELS, ImageError, to_rgb
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,9 +17,8 @@ if TYPE_CHECKING:
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 SMALLEST = 32  # five halvings bring 32 pixels down to one
-ELONGATED = 10  # longer than so many times its width, a picture is resized only where the crop will look
+MOST_RESIZED = 2 * MAX_PIXELS  # as RGB a gigabyte; the black square around any image twice as long as wide is smaller
 CROP_MODES = ("center", "border")  # timm's words; its "squash" is used by no FastViT
-REACH = 3  # of Pillow's widest filter, Lanczos, in pixels of the smaller picture
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,15 +26,33 @@ class Preprocess:
     """(height, width, 3) bytes -> ((pixels / 255) - mean) / std, of shape (3, *size).
 
     With crop_mode "center", the shortest edge is resized to `size / crop`, and the centre of that size is cut out.
-    Equal, to the last bit, to `timm.data.create_transform(size, is_training=False, ...)`, but for pictures over ten
-    times longer than wide (`_resized_and_cropped` says why). With "border" nothing is lost: the picture is put in the
-    middle of a black square as wide as its longer edge, and that is resized to `size`, which is then square, and
-    `crop` 1. Equal, to the last bit, to LLaVA's `image_aspect_ratio="pad"` for a mean of 0, but for pictures more than
-    11,585 pixels long (`_bordered` says why). LLaVA and timm give the border the mean's colour, and timm resizes before
-    it pads. Modes other than RGB are converted as `fastvit.images.io.to_rgb` does.
+    Equal, to the last bit, to `timm.data.create_transform(size, is_training=False, ...)`. With "border" nothing is
+    lost: the image is put in the middle of a black square as wide as its longer edge, and that is resized to `size`,
+    which is then square, and `crop` 1. Equal, to the last bit, to LLaVA's `image_aspect_ratio="pad"` for a mean of 0;
+    LLaVA and timm give the border the mean's colour, and timm resizes before it pads. Modes other than RGB are
+    converted as `fastvit.images.io.to_rgb` does.
+
+    Args:
+        size: (height, width) of the result.
+        crop: the part of the resized image's edge that is kept.
+        crop_mode: "center" or "border".
+        interpolation: the name of one of Pillow's filters.
+        mean: of red, green and blue, from 0 to 1.
+        std: of red, green and blue.
 
     Raises:
         ValueError: a value out of its range, quoted with its name and what was expected.
+        fastvit.images.io.ImageError: from a call, and from `pixels`; the image cannot be converted to RGB, or is so
+            elongated that it would fill the memory: 1 x 5,000 pixels resized to 284 x 1,420,000 would be cropped to
+            256 x 256.
+
+    Example:
+        >>> from PIL import Image
+        >>> preprocess = Preprocess(size=(64, 96))
+        >>> preprocess(Image.new("RGB", (300, 200))).shape
+        torch.Size([3, 64, 96])
+        >>> preprocess.pixels(Image.new("RGB", (300, 200))).shape
+        torch.Size([64, 96, 3])
     """
 
     size: tuple[int, int] = (256, 256)  # height, width
@@ -52,7 +69,7 @@ class Preprocess:
         if self.crop_mode not in CROP_MODES:
             raise ValueError(f"crop_mode={self.crop_mode!r}: expected {' or '.join(map(repr, CROP_MODES))}")
         if self.crop_mode == "border" and self.crop != 1:
-            raise ValueError(f"crop={self.crop!r}: expected 1.0 with crop_mode='border', which keeps the whole picture")
+            raise ValueError(f"crop={self.crop!r}: expected 1.0 with crop_mode='border', which keeps the whole image")
         if self.crop_mode == "border" and self.size[0] != self.size[1]:
             raise ValueError(f"size={self.size!r}: expected a square with crop_mode='border', which makes one")
         if self.interpolation not in _filters():
@@ -64,7 +81,7 @@ class Preprocess:
 
     @classmethod
     def from_cfg(cls, cfg: Mapping[str, Any]) -> Preprocess:
-        """timm's `pretrained_cfg` -> Preprocess; a key that is missing keeps the default of this class."""
+        """The `pretrained_cfg` of timm -> Preprocess; a key that is missing keeps the default of this class."""
         channels, *size = cfg.get("input_size", (3, 256, 256))
         if channels != 3:
             raise ValueError(f"input_size={cfg['input_size']!r}: expected (3, height, width), for red, green and blue")
@@ -89,11 +106,11 @@ class Preprocess:
         }
 
     def __call__(self, image: Image.Image) -> Tensor:
-        """(height, width) picture of any mode -> (3, *size) float32."""
+        """(height, width) image of any mode -> (3, *size) float32."""
         return self.normalized(self.pixels(image)[None])[0].contiguous()
 
     def pixels(self, image: Image.Image) -> Tensor:
-        """(height, width) picture of any mode -> (*size, 3) bytes: a quarter of the memory, to be normalised later."""
+        """(height, width) image of any mode -> (*size, 3) bytes: a quarter of the memory, to be normalised later."""
         import numpy
         import torch
 
@@ -103,7 +120,7 @@ class Preprocess:
     def normalized(self, pixels: Tensor) -> Tensor:
         """(B, height, width, 3) bytes -> (B, 3, height, width) float32 on their device, in torch's channels_last.
 
-        That is how the bytes lie already, and how convolutions of many pictures are the fastest.
+        That is how the bytes lie already, and how convolutions of many images are the fastest.
         """
         import torch
 
@@ -116,9 +133,9 @@ class Preprocess:
         return rows.view(pixels.shape).permute(0, 3, 1, 2)
 
     def enough(self, size: tuple[int, int]) -> tuple[int, int]:
-        """The (width, height) at which a picture of that size has twice the pixels, across and down, it is resized to.
+        """The (width, height) at which an image of that size has twice the pixels, across and down, it is resized to.
 
-        For either orientation, as a picture may have to be turned. One that has fewer is enough as it is.
+        For either orientation, as an image may have to be turned. One that has fewer is enough as it is.
         """
         border = self.crop_mode == "border"
         needed = 2 * (max(self.size) if border else math.floor(max(self.size) / self.crop))
@@ -129,56 +146,20 @@ class Preprocess:
         return width, height
 
     def _resized_and_cropped(self, image: Image.Image) -> Image.Image:
-        """(height, width) -> size; the whole picture is resized, unless it is so long that almost all of it is lost.
-
-        A picture of 1x5000 pixels whose shortest edge becomes 284 would fill a gigabyte, to be cropped to 256x256.
-        Pillow can resize just the `box` that survives, but then keeps its corners in single precision and may do rows
-        before columns, with a rounding to bytes in between: one or two in 255 for photographs, up to 45 for noise
-        (Pillow 13). So that way is only for pictures where the other costs too much.
-        """
+        """(height, width) -> size."""
         height, width = self._resized_size(image)
+        _check_room(image, width, height)
         top, left = (round((edge - kept) / 2) for edge, kept in zip((height, width), self.size, strict=True))
-        bottom, right = top + self.size[0], left + self.size[1]
-        resample = _filters()[self.interpolation]
-        if max(image.size) <= ELONGATED * min(image.size):
-            return image.resize((width, height), resample).crop((left, top, right, bottom))
-        across, down = image.width / width, image.height / height
-        box = (left * across, top * down, min(right * across, image.width), min(bottom * down, image.height))
-        return image.resize((right - left, bottom - top), resample, box=box)
+        resized = image.resize((width, height), _filters()[self.interpolation])
+        return resized.crop((left, top, left + self.size[1], top + self.size[0]))
 
     def _bordered(self, image: Image.Image) -> Image.Image:
-        """(height, width) -> size; in the middle of a black square, which is resized, unless it is too large to make.
-
-        A picture of 1x50000 pixels would stand on a square of ten gigabytes. Where the square has more pixels than
-        `read_image` lets a picture have, the long edge is resized alone, which needs no border, and then the short one
-        with as much black as the filter reaches. Pillow does rows before columns too, with a rounding to bytes in
-        between, so a landscape comes out the same, to 1 in 255; a portrait is turned, which costs up to 3 in smooth
-        pictures, and more in noise, as in `_resized_and_cropped`.
-        """
-        edge, long, short = self.size[0], max(image.size), min(image.size)
-        resample = _filters()[self.interpolation]
-        if long * long <= MAX_PIXELS:
-            square = Image.new("RGB", (long, long))
-            square.paste(image, ((long - image.width) // 2, (long - image.height) // 2))
-            return square.resize((edge, edge), resample)
-        turned = image.height > image.width
-        lying = image.transpose(Image.Transpose.TRANSPOSE) if turned else image
-        strip = lying.resize((edge, short), resample)
-        top, scale = (long - short) // 2, long / edge
-        # The result's rows that see the picture, and the large square's rows that they are made of.
-        first = max(0, math.floor(top / scale) - REACH)
-        last = min(edge, math.ceil((top + short) / scale) + REACH)
-        above = max(0, math.floor((first - REACH) * scale))
-        below = min(long, math.ceil((last + REACH) * scale))
-        bands = []
-        for band in strip.split():  # one at a time: up to 13 bytes for each pixel of the long edge, rather than 52
-            column = Image.new("L", (edge, below - above))
-            column.paste(band, (0, top - above))
-            box = (0, first * scale - above, edge, last * scale - above)
-            bands.append(column.resize((edge, last - first), resample, box=box))
-        square = Image.new("RGB", (edge, edge))
-        square.paste(Image.merge("RGB", bands), (0, first))
-        return square.transpose(Image.Transpose.TRANSPOSE) if turned else square
+        """(height, width) -> size; in the middle of a black square, which is resized."""
+        edge, long = self.size[0], max(image.size)
+        _check_room(image, long, long)
+        square = Image.new("RGB", (long, long))
+        square.paste(image, ((long - image.width) // 2, (long - image.height) // 2))
+        return square.resize((edge, edge), _filters()[self.interpolation])
 
     def _resized_size(self, image: Image.Image) -> tuple[int, int]:
         """The (height, width) that covers size / crop; rounded as timm does: down for squares, else to the nearest."""
@@ -189,6 +170,15 @@ class Preprocess:
         if image.height <= image.width:
             return height, int(height * image.width / image.height)
         return int(width * image.height / image.width), width
+
+
+def _check_room(image: Image.Image, width: int, height: int) -> None:
+    """Refuse an image that takes so many pixels on its way."""
+    if width * height > MOST_RESIZED:
+        raise ImageError(
+            f"{image.width} x {image.height} pixels are too elongated: it would take {width} x {height} to prepare, "
+            f"while {MOST_RESIZED / 1e6:.0f} million are the limit; crop it, or make it smaller"
+        )
 
 
 def _filters() -> dict[str, Image.Resampling]:

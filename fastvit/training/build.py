@@ -14,19 +14,19 @@ from torch import Tensor
 from ..checkpoint import save
 from ..data import (
     DataError,
+    Draw,
     Selected,
     Source,
-    TrainingPictures,
+    TrainingImages,
     check_labels,
     check_range,
     check_same_classes,
-    evaluation,
-    held_out,
-    training,
+    training_source,
+    validation_source,
 )
-from ..data.loader import Draw
 from ..models.fastvit import FastViT
 from ..utils.atomic import check_writable, remove_leftovers
+from ..utils.sampling import evenly
 from .checkpoints import Checkpoints
 from .distillation import make_teacher
 from .distributed import Processes
@@ -76,13 +76,13 @@ class State:
         check_output(output)
         self.processes = Processes(device, recipe.precision, tracker, output)
         self.device = self.processes.device
-        self.source = training(data, num_classes=recipe.num_classes or None)
+        self.source = training_source(data, num_classes=recipe.num_classes or None)
         self.held_out = _held_out(data, validation, recipe.num_classes or len(self.source.classes))
         check_labels(self.source)
         check_range(self.held_out)
         check_same_classes(self.source, self.held_out)
         if recipe.pictures:
-            self.source = Selected.spread(self.source, recipe.pictures)
+            self.source = Selected.evenly(self.source, recipe.pictures)
         self.steps = len(self.source) // recipe.batch_size
         self._check_batch(data)
         output.mkdir(parents=True, exist_ok=True)
@@ -162,9 +162,8 @@ class State:
 
     def some_pictures(self, most: int = CALIBRATION) -> Tensor:
         """(B, 3, H, W): augmented training pictures, spread over the classes, the same every time."""
-        number = min(most, len(self.source))
-        pictures = TrainingPictures(self.source, self.recipe.transform, self.recipe.seed)
-        chosen = [pictures[Draw(0, index * len(self.source) // number)] for index in range(number)]
+        pictures = TrainingImages(self.source, self.recipe.transform, self.recipe.seed)
+        chosen = [pictures[Draw(0, index)] for index in evenly(most, len(self.source))]
         return torch.stack([image for image, _, _ in chosen])
 
     # What is known of it
@@ -234,4 +233,4 @@ def check_output(folder: Path) -> None:
 
 
 def _held_out(data: str | Path, validation: str, classes: int) -> Source:
-    return evaluation(validation, num_classes=classes) if validation else held_out(data, num_classes=classes)
+    return validation_source(validation or data, or_whole=bool(validation), num_classes=classes)

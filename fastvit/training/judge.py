@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 from ..data import Source
-from ..data.loader import closing_workers, ignore_interrupts
+from ..data.loader import ignore_interrupts, reading
 from ..evaluation.validation import predictions
 from ..images.io import ImageError
 from ..images.preprocess import Preprocess
@@ -50,10 +51,10 @@ class Judge:
         counts = torch.zeros(3, dtype=torch.float64)
         lines: list[str] = []
         share = max(1, self.batch_size // self.processes.number)
-        batches: Iterable[Readable] = DataLoader(
+        loader: DataLoader[Any] = DataLoader(
             self.pictures, share, num_workers=self.workers, collate_fn=_readable, worker_init_fn=ignore_interrupts
         )
-        with closing_workers(iter(batches)) as read:
+        with reading(loader) as read:
             for logits, labels in predictions(fused, _noting(read, lines), device):
                 best = logits.topk(min(5, logits.shape[1])).indices == labels[:, None]
                 loss = F.cross_entropy(logits, labels, reduction="sum")

@@ -1,8 +1,8 @@
 """A run: its state, and one update after the other.
 
 The place in a run is the number of complete updates, and every random draw follows from it and the seed: the order of
-the pictures and their augmentation (fastvit.data.loader), mixup, drop path. So a run that was killed and started again
-from a checkpoint ends with the same weights as one that was never interrupted, on a CPU bit for bit.
+the images and their augmentation (fastvit.data.training_images), mixup, drop path. So a run that was killed and started
+again from a checkpoint ends with the same weights as one that was never interrupted, on a CPU bit for bit.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from functools import partial
 
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 
-from ..data import Batch, DataError, Draws, TrainingPictures, training_batches
-from ..data.loader import closing_workers, seed_everything
+from ..data import Batch, DataError, StepSampler, TrainingImages, reading, seed_everything, training_loader
 from .build import State
 from .distillation import distillation_loss
 from .metrics import Line, can_draw, draw
@@ -62,7 +62,7 @@ class Run(State):
             self.processes.end()
 
     def _train(self, report: Report | None, epoch_done: Callable[[Line], None] | None) -> None:
-        with StopSignals() as signals, closing_workers(self._batches()) as batches:
+        with StopSignals() as signals, reading(self._batches()) as batches:
             while self.updates < self.total:
                 loss = self._update(batches)
                 self.updates += 1
@@ -76,20 +76,20 @@ class Run(State):
                         self.save()
                 self._stop_if_told(signals)
 
-    def _batches(self) -> Iterator[Batch]:
+    def _batches(self) -> DataLoader[Batch]:
         recipe, processes = self.recipe, self.processes
-        draws = Draws(
+        draws = StepSampler(
             self.source,
             batch_size=recipe.batch_size,
             epochs=recipe.epochs,
             seed=recipe.seed,
             start=self.updates,
-            process=processes.index,
-            processes=processes.number,
-            parts=recipe.accumulate,
+            rank=processes.index,
+            world_size=processes.number,
+            micro_batches=recipe.accumulate,
         )
-        pictures = TrainingPictures(self.source, partial(recipe.transform, preprocess=self.preprocess), recipe.seed)
-        return iter(training_batches(pictures, draws, workers=self.workers, pin=self.device.type == "cuda"))
+        pictures = TrainingImages(self.source, partial(recipe.transform, preprocess=self.preprocess), recipe.seed)
+        return training_loader(pictures, draws, workers=self.workers, pin=self.device.type == "cuda")
 
     def _update(self, batches: Iterator[Batch]) -> Tensor:
         """One change of the weights -> the loss, a scalar."""

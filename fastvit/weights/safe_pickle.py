@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ..utils.text import one_line as line
+from ..utils.zip_entries import read_local_header
 from .tensors import DamagedError, Tensors, WeightsError, unwrapped
 
 LONGEST = 1_000_000  # opcodes; mci4 with its optimizer has some 100,000
@@ -118,11 +119,8 @@ class Pickled(Tensors):
                 return torch.empty(one.shape, dtype=one.dtype)
             with self.path.open("rb") as file:
                 file.seek(entry.header_offset)
-                local = file.read(30)  # the entry's own header, whose two lengths the archive's directory does not tell
-                if local[:4] != b"PK\3\4":
-                    raise ValueError(f"no entry of the archive where {entry.filename} should be")
-                lengths = int.from_bytes(local[26:28], "little") + int.from_bytes(local[28:30], "little")
-                file.seek(lengths + one.offset * one.dtype.itemsize, 1)
+                read_local_header(file)
+                file.seek(one.offset * one.dtype.itemsize, 1)
                 content = bytearray(file.read(one.extent * one.dtype.itemsize))
             return torch.frombuffer(content, dtype=one.dtype, count=one.extent).as_strided(one.shape, one.stride)
         except (KeyError, ValueError, OSError, RuntimeError, OverflowError) as error:

@@ -326,7 +326,7 @@ def test_an_empty_folder_and_a_pattern_without_a_match_are_bad_files_too(
     result = run("empty", picture.name, "*.gif")
     assert result.exit_code == 1 and result.stdout.splitlines()[0] == picture.name
     assert result.stderr.splitlines() == [
-        "error: empty: no picture in this folder; check the suffixes of its files",
+        "error: empty: no image in this folder; check the suffixes of its files",
         "error: *.gif: no file matches this pattern; check the name",
     ]
 

@@ -158,7 +158,7 @@ def test_archives_have_held_out_parts_and_others(model: Path, data: Path, tmp_pa
 def test_a_broken_held_out_part_is_an_error_rather_than_the_whole(model: Path, data: Path) -> None:
     (data / "val/empty").mkdir()
     code, output = run(model, data)
-    assert code == 2 and f"{data}/val/empty: no pictures in it" in output
+    assert code == 2 and f"{data}/val/empty: no images in it" in output
 
 
 def test_labels_that_are_secret_are_an_error(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -232,8 +232,8 @@ def test_so_many_unreadable_pictures_are_left_out_and_listed(model: Path, data: 
     start = lines.index("2 pictures could not be read, and are not counted:")
     assert code == 0 and [line.partition(": ")[0] for line in lines[start + 1 : start + 3]] == [str(p) for p in broken]
     code, output = run(*options, "--most-unreadable=1")
-    assert code == 2 and f"2 pictures cannot be read, 1 may: {broken[0]}: not a picture" in output
-    assert run(*options)[1].startswith(f"error: {broken[0]}: not a picture")
+    assert code == 2 and f"2 pictures cannot be read, 1 may: {broken[0]}: not an image" in output
+    assert run(*options)[1].startswith(f"error: {broken[0]}: not an image")
     for path in data.glob("val/*/*"):
         path.write_bytes(b"broken")
     code, output = run(*options, "--most-unreadable=100")

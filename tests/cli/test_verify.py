@@ -37,7 +37,7 @@ def test_verify_says_in_one_line_what_it_cannot_use(tmp_path: Path) -> None:
         ([str(fused)], "fused model"),
         ([str(text)], "not a readable safetensors file"),
         ([str(tmp_path / "none.safetensors")], "no such weights file"),
-        (["--image", str(text)], "not a picture"),
+        (["--image", str(text)], "not an image"),
     ):
         status, shown, error = run("verify", *arguments)
         assert (status, shown, error.count("\n")) == (2, "", 1) and words in error, (arguments, error)

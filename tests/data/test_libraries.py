@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy
 import pyarrow
 import pytest
-from helpers.data_sets import CLASSES, contents, folder, picture
+from helpers.data_sets import CLASSES, contents, folder, image_file
 from numpy.typing import NDArray
 from pyarrow import parquet
 from torchvision.datasets import MNIST, QMNIST, FashionMNIST, ImageFolder
 
-from fastvit.data import DataError, Source, check_labels, held_out, open_source, training
+from fastvit.data import DataError, Source, check_labels, open_source, training_source, validation_source
 from fastvit.images.io import ImageError
 
 datasets = pytest.importorskip("datasets")
@@ -63,7 +63,7 @@ def test_torchvisions_digits_are_those_in_its_files(tmp_path: Path, kind: type[M
             write_numbers(raw / f"{name}-labels-idx1-ubyte", labels[split].astype(numpy.uint8), 0x801)
         write_numbers(raw / f"{name}-images-idx3-ubyte", images[split], 0x803)
     name = {MNIST: "mnist", FashionMNIST: "fashion_mnist", QMNIST: "qmnist"}[kind]
-    for split, function in (("train", training), ("t10k", held_out)):
+    for split, function in (("train", training_source), ("t10k", validation_source)):
         source = function(f"torch/{name}:{tmp_path}")
         check_labels(source)
         assert source.classes == kind.classes
@@ -80,14 +80,14 @@ def write_numbers(path: Path, values: NDArray[numpy.generic], magic: int) -> Non
 
 def test_torchvisions_folder_is_the_folder(tmp_path: Path) -> None:
     folder(tmp_path / "train", contents())
-    source, theirs = training(f"torch/image_folder:{tmp_path}"), ImageFolder(tmp_path / "train")
+    source, theirs = training_source(f"torch/image_folder:{tmp_path}"), ImageFolder(tmp_path / "train")
     assert source.classes == theirs.classes
     assert source.labels.tolist() == theirs.targets
     assert all(numpy.array_equal(source.read(index), theirs[index][0]) for index in range(len(source)))
     (tmp_path / "train/cat/1.png").write_bytes(b"text")
     wrong = next(index for index, (path, _) in enumerate(theirs.samples) if path.endswith("cat/1.png"))
     with pytest.raises(
-        ImageError, match=rf"^picture {wrong} of torch/image_folder:{tmp_path}, split train: cannot be read"
+        ImageError, match=rf"^image {wrong} of torch/image_folder:{tmp_path}, split train: cannot be read"
     ):
         source.read(wrong)
 
@@ -107,9 +107,9 @@ def test_hugging_faces_data_sets_hold_what_was_written(tmp_path: Path, cache: Pa
         assert source.classes == (sorted(CLASSES) if layout == "folder" else ["0", "1", "2"])
         found = Counter((int(source.labels[index]), source.content(index)) for index in range(len(source)))
         assert found == Counter(zip(numbers(files), files.values(), strict=True))
-        assert source.name(0) == f"picture 0 of {name}, split {split}"
-    assert len(training(name)) == len(sources["train"])
-    assert len(held_out(name)) == len(open_source(name, "val")) == len(sources["validation"])
+        assert source.name(0) == f"image 0 of {name}, split {split}"
+    assert len(training_source(name)) == len(sources["train"])
+    assert len(validation_source(name)) == len(open_source(name, "val")) == len(sources["validation"])
     source: Source = pickle.loads(pickle.dumps(sources["train"]))
     with ThreadPoolExecutor(8) as pool:
         sizes = list(pool.map(lambda index: source.read(index % len(source)).size, range(200)))
@@ -119,10 +119,10 @@ def test_hugging_faces_data_sets_hold_what_was_written(tmp_path: Path, cache: Pa
 def test_a_test_set_is_held_out_where_there_is_no_other(tmp_path: Path, cache: Path) -> None:
     for split in ("train", "test"):
         folder(tmp_path / "data" / split, flat(seed=len(split)))
-    assert held_out(f"hfds/{tmp_path}/data").where.endswith("split test")
+    assert validation_source(f"hfds/{tmp_path}/data").where.endswith("split test")
     folder(tmp_path / "less/train", flat())
     with pytest.raises(DataError, match=r"hfds/.*less, split test: .*test.*train"):
-        held_out(f"hfds/{tmp_path}/less")
+        validation_source(f"hfds/{tmp_path}/less")
 
 
 def test_what_is_wrong_with_hugging_faces_is_one_line(
@@ -130,7 +130,7 @@ def test_what_is_wrong_with_hugging_faces_is_one_line(
 ) -> None:
     def refused(name: str) -> str:
         with pytest.raises(DataError) as error:
-            training(name)
+            training_source(name)
         assert "\n" not in str(error.value)
         return str(error.value)
 
@@ -149,14 +149,14 @@ def test_what_is_wrong_with_hugging_faces_is_one_line(
     assert refused("hfds/x").endswith('needs the datasets library; run: pip install "fastvit[train]"')
 
 
-def test_a_row_without_a_picture_is_a_picture_that_cannot_be_read(tmp_path: Path, cache: Path) -> None:
-    images = pyarrow.array([{"bytes": picture(0), "path": None}, None, {"bytes": b"text", "path": None}])
+def test_a_row_without_an_image_is_an_image_that_cannot_be_read(tmp_path: Path, cache: Path) -> None:
+    images = pyarrow.array([{"bytes": image_file(0), "path": None}, None, {"bytes": b"text", "path": None}])
     (tmp_path / "data").mkdir()
     parquet.write_table(pyarrow.table({"image": images, "label": [0, 1, 0]}), tmp_path / "data/train.parquet")
-    source = training(f"hfds/{tmp_path}/data")
+    source = training_source(f"hfds/{tmp_path}/data")
     assert source.read(0).size == (8, 8)
-    for index, reason in ((1, "cannot be read"), (2, "not a picture")):
-        with pytest.raises(ImageError, match=rf"^picture {index} of hfds/.*: {reason}"):
+    for index, reason in ((1, "cannot be read"), (2, "not an image")):
+        with pytest.raises(ImageError, match=rf"^image {index} of hfds/.*: {reason}"):
             source.read(index)
 
 
@@ -167,5 +167,5 @@ def test_what_is_wrong_with_torchvisions_is_one_line(tmp_path: Path) -> None:
         (f"torch/image_folder:{tmp_path}", "Couldn't find any class folder"),
     ):
         with pytest.raises(DataError) as error:
-            training(name)
+            training_source(name)
         assert message in str(error.value) and "\n" not in str(error.value)

@@ -1,13 +1,14 @@
-"""What the user calls the data: which pictures it is, and one clear line for whatever is wrong with it."""
+"""What the user calls the data: which images it is, and one clear line for whatever is wrong with it."""
 
 import re
 import zipfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy
 import pytest
-from helpers.data_sets import CLASSES, contents, expected, folder, held, picture, samples, sharded, tarred, zipped
+from helpers.data_sets import CLASSES, contents, expected, folder, held, image_file, samples, sharded, tarred, zipped
 
 from fastvit.data import (
     NOTATION,
@@ -15,11 +16,12 @@ from fastvit.data import (
     Source,
     check_labels,
     check_same_classes,
-    evaluation,
-    held_out,
     open_source,
-    training,
+    training_source,
+    validation_source,
 )
+
+or_whole = partial(validation_source, or_whole=True)
 
 
 def refused(function: Any, *arguments: Any, **options: Any) -> str:
@@ -30,7 +32,7 @@ def refused(function: Any, *arguments: Any, **options: Any) -> str:
 
 
 @pytest.mark.parametrize("kind", ["folder", "archives", "whole.zip", "whole.tar", "{split}-*.tar"])
-def test_the_held_out_split_is_val_then_validation_then_test(tmp_path: Path, kind: str) -> None:
+def test_the_validation_split_is_val_then_validation_then_test(tmp_path: Path, kind: str) -> None:
     def written(place: Path, *splits: str) -> str:
         for number, split in enumerate(splits):
             files = contents(seed=100 * len(split) + number)
@@ -48,14 +50,14 @@ def test_the_held_out_split_is_val_then_validation_then_test(tmp_path: Path, kin
 
     for splits in (("test", "train"), ("validation", "test", "train"), ("val", "validation", "train", "test")):
         data = written(tmp_path / splits[0], *splits)
-        assert held_contents(held_out(data)) == held_contents(open_source(data, splits[0]))
-        assert held_contents(evaluation(data)) == held_contents(open_source(data, splits[0]))
-        assert held_contents(training(data)) == held_contents(open_source(data, "train"))
-        assert held_contents(training(data)) != held_contents(held_out(data))
+        assert held_contents(validation_source(data)) == held_contents(open_source(data, splits[0]))
+        assert held_contents(or_whole(data)) == held_contents(open_source(data, splits[0]))
+        assert held_contents(training_source(data)) == held_contents(open_source(data, "train"))
+        assert held_contents(training_source(data)) != held_contents(validation_source(data))
     only_train, only_test = written(tmp_path / "1", "train"), written(tmp_path / "2", "test", "other")
     for data, function, wanted in (
-        (only_train, held_out, "val, validation or test"), (only_train, evaluation, "val, validation or test"),
-        (only_test, training, "train"), (only_test, lambda data: open_source(data, "later"), "later"),
+        (only_train, validation_source, "val, validation or test"), (only_train, or_whole, "val, validation or test"),
+        (only_test, training_source, "train"), (only_test, lambda data: open_source(data, "later"), "later"),
     ):  # fmt: skip
         message = refused(function, data)
         assert message.startswith(f"{data}: ") and f"expected {wanted} in " in message
@@ -65,22 +67,22 @@ def held_contents(source: Source) -> list[bytes]:
     return sorted(content for _, content in held(source).elements())
 
 
-def test_what_has_no_splits_is_trained_on_whole_and_evaluated_whole_and_never_held_out(tmp_path: Path) -> None:
+def test_what_has_no_splits_is_trained_on_whole_and_validated_on_whole_if_asked_for(tmp_path: Path) -> None:
     files = contents()
     places = [
         folder(tmp_path / "folder", files), zipped(tmp_path / "a.zip", files), tarred(tmp_path / "a.tar", files),
         zipped(tmp_path / "b.zip", files, prefix="my data/"),
     ]  # fmt: skip
     for data in places:
-        for function in (training, evaluation, open_source):
+        for function in (training_source, or_whole, open_source):
             assert held(function(data)) == expected(files)
-        assert refused(held_out, data).startswith(f"{data}: expected val, validation or test in it; found: ")
+        assert refused(validation_source, data).startswith(f"{data}: expected val, validation or test in it; found: ")
     shards = sharded(str(tmp_path / "s-%03d.tar"), samples(9), 4)
     for data in (shards, str(tmp_path / "s-*.tar"), str(tmp_path / "s-000.tar")):
-        assert len(training(data)) == len(evaluation(data)) == len(open_source(data))
-        assert "expected val, validation or test" in refused(held_out, data)
-    assert "s-*.tar: has no {split} in it" in refused(held_out, tmp_path / "s-*.tar")
-    assert "a shard, which has no splits" in refused(held_out, tmp_path / "s-000.tar")
+        assert len(training_source(data)) == len(or_whole(data)) == len(open_source(data))
+        assert "expected val, validation or test" in refused(validation_source, data)
+    assert "s-*.tar: has no {split} in it" in refused(validation_source, tmp_path / "s-*.tar")
+    assert "a shard, which has no splits" in refused(validation_source, tmp_path / "s-000.tar")
     assert "expected a name in place of {split}" in refused(open_source, "{split}-{0..1}.tar")
 
 
@@ -90,7 +92,7 @@ def test_an_empty_class_is_an_error(tmp_path: Path, suffix: str) -> None:
     write = {"": folder, ".zip": zipped, ".tar": tarred}[suffix]
     path = write(tmp_path / f"data{suffix}", files)
     assert re.fullmatch(rf"{path}.*wolf.*", message := refused(open_source, path))
-    assert "no pictures in" in message and "remove the folder" in message
+    assert "no images in" in message and "remove the folder" in message
     empty = write(tmp_path / f"empty{suffix}", {"readme.txt": b""})
     assert "expected" in refused(open_source, empty) and "CLASS/*.jpg" in refused(open_source, empty)
 
@@ -100,7 +102,7 @@ def test_an_empty_folder_in_an_archive_is_an_empty_class(tmp_path: Path) -> None
     with zipfile.ZipFile(path, "a") as archive:
         archive.mkdir("train/wolf") if hasattr(archive, "mkdir") else archive.writestr("train/wolf/", "")
         archive.writestr("val/fox/", "")
-    assert f"{path}: no pictures in wolf; add some or remove the folder" in refused(training, path)
+    assert f"{path}: no images in wolf; add some or remove the folder" in refused(training_source, path)
 
 
 def test_what_is_no_data_is_said_in_one_line(tmp_path: Path) -> None:
@@ -112,25 +114,25 @@ def test_what_is_no_data_is_said_in_one_line(tmp_path: Path) -> None:
         (tmp_path / f"empty.{name}").write_bytes(b"")
         (tmp_path / f"text.{name}").write_text("text " * 500)
         for cut in ("cut", "empty", "text"):
-            for function in (open_source, training, held_out, evaluation):
+            for function in (open_source, training_source, validation_source, or_whole):
                 message = refused(function, tmp_path / f"{cut}.{name}")
                 kind = "zip" if "zip" in name else "uncompressed tar"
                 assert message.startswith(f"{tmp_path}/{cut}.{name}: damaged, or no {kind} (")
                 assert message.endswith("; copy or make it again")
     for name in ("a.tar.gz", "a.tgz", "a.tar.xz", "a.tar.zst", "a.7z"):
         (tmp_path / name).write_bytes(b"\x1f\x8b")
-        message = refused(training, tmp_path / name)
+        message = refused(training_source, tmp_path / name)
         assert "unpack it, or make it an uncompressed .tar, or a .zip" in message and message.startswith(str(tmp_path))
     tarred(tmp_path / "packed.tar", contents())
     (tmp_path / "packed.tar").write_bytes(__import__("gzip").compress((tmp_path / "packed.tar").read_bytes()))
-    assert "damaged, or no uncompressed tar" in refused(training, tmp_path / "packed.tar")
+    assert "damaged, or no uncompressed tar" in refused(training_source, tmp_path / "packed.tar")
     (tmp_path / "notes.txt").write_text("text")
-    assert refused(training, tmp_path / "notes.txt").startswith(f"{tmp_path}/notes.txt: no folder, .zip or .tar")
-    for function in (open_source, training, held_out, evaluation):
+    assert refused(training_source, tmp_path / "notes.txt").startswith(f"{tmp_path}/notes.txt: no folder, .zip or .tar")
+    for function in (open_source, training_source, validation_source, or_whole):
         assert f"{tmp_path}/none: no such file or folder" in refused(function, tmp_path / "none")
     (tmp_path / "nothing").mkdir()
-    assert "no folders in it; expected" in refused(training, tmp_path / "nothing")
-    assert "expected val, validation or test in it; found: none" in refused(held_out, tmp_path / "nothing")
+    assert "no folders in it; expected" in refused(training_source, tmp_path / "nothing")
+    assert "expected val, validation or test in it; found: none" in refused(validation_source, tmp_path / "nothing")
 
 
 def test_an_encrypted_or_unusual_zip_says_so(tmp_path: Path) -> None:
@@ -139,13 +141,15 @@ def test_an_encrypted_or_unusual_zip_says_so(tmp_path: Path) -> None:
     for start in (content.index(b"PK\3\4") + 6, content.index(b"PK\1\2") + 8):
         content[start] |= 1  # the flag of an encrypted file
     (tmp_path / "secret.zip").write_bytes(content)
-    assert "secret.zip: encrypted; unpack it with its password first" in refused(training, tmp_path / "secret.zip")
+    assert "secret.zip: encrypted; unpack it with its password first" in refused(
+        training_source, tmp_path / "secret.zip"
+    )
     zipped(tmp_path / "lzma.zip", contents(), zipfile.ZIP_LZMA)
-    assert "packed by method 14; use zip -0" in refused(training, tmp_path / "lzma.zip")
+    assert "packed by method 14; use zip -0" in refused(training_source, tmp_path / "lzma.zip")
 
 
 class Numbers(Source):
-    """Labels and no pictures."""
+    """Labels and no images."""
 
     def __init__(self, where: str, classes: list[str], labels: list[int]) -> None:
         self.where, self.classes, self.labels = where, classes, numpy.array(labels, dtype=numpy.int64)
@@ -154,14 +158,14 @@ class Numbers(Source):
         return f"{self.where}/{index}.jpg"
 
     def content(self, index: int) -> bytes:
-        return picture(index)
+        return image_file(index)
 
 
-def test_labels_out_of_range_and_classes_without_pictures_are_errors() -> None:
+def test_labels_out_of_range_and_classes_without_images_are_errors() -> None:
     check_labels(Numbers("data", ["a", "b", "c"], [0, 2, 1, 1]))
     message = refused(check_labels, Numbers("data", ["a", "b"], [0, 1, 2, 1, -1]))
     assert message == "data/2.jpg: label 2, expected 0 to 1; 2 of 5 labels are like that"
-    assert "1 of 3 classes have no pictures: b;" in refused(check_labels, Numbers("data", ["a", "b", "c"], [0, 2, 2]))
+    assert "1 of 3 classes have no images: b;" in refused(check_labels, Numbers("data", ["a", "b", "c"], [0, 2, 2]))
 
 
 def test_two_sources_have_the_same_classes_in_the_same_order_or_it_is_an_error(tmp_path: Path) -> None:
@@ -180,8 +184,9 @@ def test_names_that_do_not_print_are_shown_in_one_line(tmp_path: Path) -> None:
         source = open_source(path)
         assert all(source.name(index).isprintable() for index in range(len(source)))
         assert any("line\\nbreak" in source.name(index) for index in range(len(source)))
-    (folder(tmp_path / "g", contents()) / "cat" / b"\xff.png".decode(errors="surrogateescape")).write_bytes(picture(1))
-    tarred(tmp_path / "g.tar", contents() | {b"cat/\xff.png".decode(errors="surrogateescape"): picture(1)})
+    more = contents() | {b"cat/\xff.png".decode(errors="surrogateescape"): image_file(1)}
+    folder(tmp_path / "g", more)
+    tarred(tmp_path / "g.tar", more)
     for path in (tmp_path / "g", tmp_path / "g.tar"):
         source = open_source(path)
         names = [source.name(index) for index in range(len(source))]
@@ -189,15 +194,15 @@ def test_names_that_do_not_print_are_shown_in_one_line(tmp_path: Path) -> None:
         assert source.read(odd).size == (8, 8)
 
 
-def test_a_tar_with_other_records_beside_its_pictures_is_no_shard(tmp_path: Path) -> None:
+def test_a_tar_with_other_records_beside_its_images_is_no_shard(tmp_path: Path) -> None:
     files = contents()
     records = {f"{name.rpartition('.')[0]}.json": b'{"author": "me"}' for name in files}
-    assert held(training(tarred(tmp_path / "data.tar", files | records))) == expected(files)
+    assert held(training_source(tarred(tmp_path / "data.tar", files | records))) == expected(files)
 
 
 def test_a_name_of_any_length_is_an_error_of_one_line() -> None:
     for name in ("x" * 5000, "::".join(["a/" + "y" * 300 + "-{0..2}.tar"] * 20), "*" * 300):
-        assert refused(training, name)
+        assert refused(training_source, name)
 
 
 def test_the_notation_names_every_kind_there_is() -> None:
@@ -216,10 +221,10 @@ def test_the_notation_names_every_kind_there_is() -> None:
         "hfds/",
     ):
         assert kind in NOTATION
-    assert all(len(line) <= 120 for line in NOTATION.splitlines())
+    assert all(len(line) <= 80 for line in NOTATION.splitlines())
 
 
-def test_folders_beside_the_pictures_of_an_archive_are_no_classes(tmp_path: Path) -> None:
+def test_folders_beside_the_images_of_an_archive_are_no_classes(tmp_path: Path) -> None:
     path = zipped(tmp_path / "data.zip", contents(), prefix="data/")
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr("docs/text/readme.txt", "hello")

@@ -20,7 +20,7 @@ from tiny_results import results, right_by_classifier
 from tiny_run import AUGMENTATION, STAGES, Run, Views
 
 import fastvit
-from fastvit.data import Pictures, Selected, open_source
+from fastvit.data import LabelledImages, Selected, open_source
 
 # The one with a size of its own, "a small frog", one with "an", and one of two words.
 COLOURS = {"Orange": (220, 130, 20), "frog": (40, 180, 40), "polar_bear": (235, 235, 245)}
@@ -232,17 +232,17 @@ def test_the_encoders_own_classifier_is_asked_about_its_own_classes(tmp_path: Pa
         (tmp_path / name).mkdir()
         (tmp_path / name / "0.jpg").write_bytes(PHOTOGRAPH.read_bytes())
     preprocess = fastvit.load(ENCODER).preprocess
-    assert right_by_classifier(Pictures(open_source(tmp_path), preprocess)) == [True, False]
+    assert right_by_classifier(LabelledImages(open_source(tmp_path), preprocess)) == [True, False]
 
 
 def test_a_view_follows_from_the_seed_and_its_position_alone(data: Path) -> None:
-    pictures = Pictures(open_source(data, "train"), AUGMENTATION.transform(0))
+    pictures = LabelledImages(open_source(data, "train"), AUGMENTATION.transform(0))
     views = Views(pictures, (0, 1), 60)
     first = [views[position] for position in (5, 30, 7)]
     torch.manual_seed(99)
     again = [Views(pictures, (0, 1), 40)[position] for position in (7, 30, 5)][::-1]
     for one, two in zip(first, again, strict=True):
-        assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
+        assert all(torch.equal(torch.as_tensor(a), torch.as_tensor(b)) for a, b in zip(one, two, strict=True))
     assert not torch.equal(Views(pictures, (1, 1), 60)[5][0], first[0][0])
     assert sorted(views.order[:24].tolist()) == list(range(24))  # each picture once before any twice
     assert views.order[:24].tolist() != views.order[24:48].tolist()

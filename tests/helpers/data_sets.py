@@ -1,4 +1,4 @@
-"""The same small pictures as a folder, as archives and as shards, each written by somebody else's writer."""
+"""The same small images as a folder, as archives and as shards, each written by somebody else's writer."""
 
 import gc
 import io
@@ -20,7 +20,7 @@ from fastvit.data import Source
 CLASSES = ("cat", "dog", "über hund")  # names are more than ASCII
 
 
-def picture(seed: int, kind: str = "PNG", side: int = 8) -> bytes:
+def image_file(seed: int, kind: str = "PNG", side: int = 8) -> bytes:
     """A file of random pixels."""
     pixels = numpy.random.default_rng(seed).integers(0, 256, (side, side, 3), dtype=numpy.uint8)
     stream = io.BytesIO()
@@ -29,13 +29,13 @@ def picture(seed: int, kind: str = "PNG", side: int = 8) -> bytes:
 
 
 def contents(per_class: int = 3, classes: tuple[str, ...] = CLASSES, seed: int = 0) -> dict[str, bytes]:
-    """CLASS/.../NAME -> a file; the classes are of different sizes, and some pictures are in folders inside."""
+    """CLASS/.../NAME -> a file; the classes are of different sizes, and some images are in folders inside."""
     files: dict[str, bytes] = {}
     for label, name in enumerate(classes):
         for number in range(per_class + label):
             inside = "" if number % 2 else f"more {number}/"
             kind, suffix = ("JPEG", "JPEG") if number % 3 == 0 else ("PNG", "png")
-            files[f"{name}/{inside}{number}.{suffix}"] = picture(seed + 1000 * label + number, kind)
+            files[f"{name}/{inside}{number}.{suffix}"] = image_file(seed + 1000 * label + number, kind)
     return files
 
 
@@ -82,14 +82,14 @@ def sharded(pattern: str, samples: list[dict[str, Any]], count: int) -> str:
 def samples(number: int, classes: int = 4, **more: Any) -> list[dict[str, Any]]:
     """webdataset's: key, jpg, cls."""
     return [
-        {"__key__": f"part {i % 3}/{i:05}", "jpg": picture(i, "JPEG"), "cls": (7 * i) % classes, **more}
+        {"__key__": f"part {i % 3}/{i:05}", "jpg": image_file(i, "JPEG"), "cls": (7 * i) % classes, **more}
         for i in range(number)
     ]
 
 
 @contextmanager
 def closed_at_last() -> Iterator[None]:
-    """webdataset leaves files open that it has read; the warnings of that are not ours."""
+    """Webdataset leaves files open that it has read; the warnings of that are not ours."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
         yield
@@ -97,7 +97,7 @@ def closed_at_last() -> Iterator[None]:
 
 
 def held(source: Source) -> Counter[tuple[str, bytes]]:
-    """What a source holds, in whatever order: names of classes with the bytes of pictures."""
+    """What a source holds, in whatever order: names of classes with the bytes of images."""
     found: Counter[tuple[str, bytes]] = Counter()
     for index in range(len(source)):
         content = source.content(index)

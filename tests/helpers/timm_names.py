@@ -7,7 +7,7 @@ from fastvit.weights.naming import timm, translate
 
 
 def timm_name(model: FastViT, name: str) -> str:
-    """timm's name of `model`'s parameter or buffer `name`."""
+    """Timm's name of `model`'s parameter or buffer `name`."""
     return translate(model, name, timm(model.config))
 
 

@@ -12,7 +12,7 @@ import fastvit
 
 
 def timms_network(model: fastvit.FastViT, path: Path) -> torch.nn.Module:
-    """timm's fastvit_t8 with the weights of `model`, by way of a file in timm's names."""
+    """Timm's fastvit_t8 with the weights of `model`, by way of a file in timm's names."""
     fastvit.save(model, path, names="timm")
     network = timm.create_model("fastvit_t8", num_classes=model.num_classes)
     timm.models.load_checkpoint(network, str(path), strict=True)

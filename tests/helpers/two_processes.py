@@ -69,7 +69,7 @@ def sharded(run: Run) -> None:
 
 
 def shard_on_processors() -> None:
-    """accelerate shards on GPUs only; on CPUs, with torch's gloo, the same code works if it is told to."""
+    """Accelerate shards on GPUs only; on CPUs, with torch's gloo, the same code works if it is told to."""
     start = Processes.__init__
 
     def told(self: Processes, *arguments: Any) -> None:

@@ -1,4 +1,4 @@
-"""Every kind of picture file is read as it is meant to be seen, and every broken one is refused in one clear line."""
+"""Every kind of image file is read as it is meant to be seen, and every broken one is refused in one clear line."""
 
 import io
 import os
@@ -54,7 +54,7 @@ def test_lossy_kinds_come_back_nearly(photo: Image.Image, kind: str) -> None:
     assert error.mean() < 8, error.mean()
 
 
-def test_a_path_bytes_a_stream_and_a_pipe_give_the_same_picture(tmp_path: Path, photo: Image.Image) -> None:
+def test_a_path_bytes_a_stream_and_a_pipe_give_the_same_image(tmp_path: Path, photo: Image.Image) -> None:
     data = encoded(photo)
     path = tmp_path / "photo"  # without a suffix too
     path.write_bytes(data)
@@ -189,7 +189,7 @@ def test_exif_orientation_is_applied(photo: Image.Image, kind: str, orientation:
     assert (pixels(read_image(data)) == seen(pixels(photo))).all()
 
 
-def test_broken_exif_does_not_spoil_the_picture(photo: Image.Image) -> None:
+def test_broken_exif_does_not_spoil_the_image(photo: Image.Image) -> None:
     for exif in (b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0nonsense", b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03"):
         assert read_image(encoded(photo, "JPEG", exif=exif)).size == photo.size
 
@@ -218,10 +218,10 @@ NOT_PICTURES = {"text": b"hello", "EPS": EPS, "SVG": SVG, "PDF": b"%PDF-1.7\n", 
 
 
 @pytest.mark.parametrize("kind", NOT_PICTURES)
-def test_what_is_no_picture_is_refused(tmp_path: Path, kind: str) -> None:
+def test_what_is_no_image_is_refused(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "photo.jpg"
     path.write_bytes(NOT_PICTURES[kind])
-    with pytest.raises(ImageError, match=r"photo.jpg: not a picture.*convert it to PNG or JPEG$"):
+    with pytest.raises(ImageError, match=r"photo.jpg: not an image.*convert it to PNG or JPEG$"):
         read_image(path)
 
 
@@ -238,12 +238,12 @@ def test_a_truncated_file_is_refused_wherever_it_ends(kind: str) -> None:
     data = encoded(noise, kind)
     assert not ImageFile.LOAD_TRUNCATED_IMAGES
     for part in (0.01, 0.1, 0.5, 0.9):
-        with pytest.raises(ImageError, match=r"^the picture: (cut short or damaged|not a picture)") as caught:
+        with pytest.raises(ImageError, match=r"^the image: (cut short or damaged|not an image)") as caught:
             read_image(data[: int(part * len(data))])
         assert "\n" not in str(caught.value)
 
 
-def test_damage_is_an_image_error_or_a_picture_and_nothing_else(photo: Image.Image) -> None:
+def test_damage_is_an_image_error_or_an_image_and_nothing_else(photo: Image.Image) -> None:
     """Three hundred files with random bytes overwritten; Pillow answers with a dozen types of exception."""
     generator = numpy.random.default_rng(0)
     refused = 0
@@ -274,7 +274,7 @@ def test_a_bomb_is_refused_by_its_header(edge: int, monkeypatch: pytest.MonkeyPa
     assert limit == Image.MAX_IMAGE_PIXELS
 
 
-def test_a_picture_below_the_limit_passes_without_pillows_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_below_the_limit_passes_without_pillows_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 300)  # the photo has 384: Pillow would warn
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -315,7 +315,7 @@ def test_what_is_to_happen_before_decoding_happens_once_the_size_is_accepted(mon
 
 
 def test_folders_missing_files_and_impossible_names_are_named(tmp_path: Path) -> None:
-    with pytest.raises(ImageError, match="no picture in this folder"):
+    with pytest.raises(ImageError, match="no image in this folder"):
         read_image(tmp_path)
     (tmp_path / "a.png").touch()
     with pytest.raises(ImageError, match="a folder; give a file in it"):
@@ -393,9 +393,9 @@ def test_nothing_comes_twice(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("argument", "words"), [("empty", "no picture in this folder"), ("*.gif", "no file matches this pattern")]
+    ("argument", "words"), [("empty", "no image in this folder"), ("*.gif", "no file matches this pattern")]
 )
-def test_a_folder_or_pattern_without_pictures_is_passed_on_and_refused(folder: Path, argument: str, words: str) -> None:
+def test_a_folder_or_pattern_without_images_is_passed_on_and_refused(folder: Path, argument: str, words: str) -> None:
     (folder / "empty").mkdir()
     assert found("b.png", argument, "a.JPG") == ["b.png", argument, "a.JPG"]
     with pytest.raises(ImageError, match=words):

@@ -1,9 +1,13 @@
 """Reading ahead keeps order and bounds, really overlaps, and leaves nothing behind."""
 
+import gc
 import io
 import itertools
+import os
+import pickle
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, nullcontext
@@ -19,8 +23,8 @@ from PIL import Image
 
 from fastvit import Preprocess
 from fastvit.images import prefetch as reading
-from fastvit.images.io import ImageError, read_image
-from fastvit.images.prefetch import Room, ahead, decoded
+from fastvit.images.io import MAX_PIXELS, ImageError, read_image
+from fastvit.images.prefetch import ROOM, Room, ahead, decoded, read_or_error
 
 SOON = 20  # seconds, that only a failing test waits
 
@@ -143,7 +147,73 @@ def test_an_interrupt_of_the_caller_leaves_no_thread() -> None:
     assert threads() == []
 
 
+# The image, or why it cannot be read
+
+
+def test_an_image_is_what_is_made_of_it_or_the_error_that_names_it(tmp_path: Path) -> None:
+    Image.effect_noise((9, 7), 50).save(tmp_path / "a.png")
+    content = (tmp_path / "a.png").read_bytes()
+    (tmp_path / "cut.png").write_bytes(content[:-40])
+
+    def size(image: Image.Image) -> tuple[int, int]:
+        assert image.mode == "RGB"
+        return image.size
+
+    opened = Image.open(io.BytesIO(content))
+    for source in (tmp_path / "a.png", str(tmp_path / "a.png"), content, io.BytesIO(content), opened):
+        assert read_or_error(source, size) == (9, 7)
+    for source, name, expected in (
+        (tmp_path / "cut.png", None, f"{tmp_path}/cut.png: cut short or damaged ("),
+        (tmp_path / "cut.png", "the third", "the third: cut short or damaged ("),
+        (content[:-40], None, "the image: cut short or damaged ("),
+        (Image.open(io.BytesIO(content[:-40])), "opened", "opened: cut short or damaged ("),
+        (b"text", "notes\n", "notes\\n: not an image"),
+    ):
+        error = read_or_error(source, size, name)
+        assert isinstance(error, ImageError) and str(error).startswith(expected)
+
+
+def test_what_a_transform_refuses_is_an_error_with_a_name_too_and_whatever_else_it_raises_is_raised() -> None:
+    image = Image.new("RGB", (9, 9))
+
+    def refuse(image: Image.Image) -> None:
+        raise ImageError("too blue; paint it over")
+
+    assert str(read_or_error(image, refuse, "sky.jpg")) == "sky.jpg: too blue; paint it over"
+    with pytest.raises(ZeroDivisionError):
+        read_or_error(image, lambda image: 1 / 0, "sky.jpg")
+
+
+def test_an_error_that_is_kept_keeps_no_image_alive_and_survives_pickling(tmp_path: Path) -> None:
+    seen = []
+
+    def refuse(image: Image.Image) -> None:
+        seen.append(weakref.ref(image))
+        raise ImageError("too blue")
+
+    error = read_or_error(Image.new("L", (9, 9)), refuse, "sky.jpg")
+    gc.collect()
+    assert isinstance(error, ImageError) and seen[0]() is None
+    again = pickle.loads(pickle.dumps(error))
+    assert type(again) is ImageError and str(again) == str(error) == "sky.jpg: too blue"
+
+
 # Room
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_forked_process_has_the_room_that_threads_of_the_other_have_taken() -> None:
+    ended: list[int] = []
+    ROOM.take(2 * MAX_PIXELS)
+    try:
+        child = os.fork()
+        if not child:
+            ROOM.take(1)
+            os._exit(7)
+    finally:
+        ROOM.give(2 * MAX_PIXELS)
+    finishes(lambda: ended.append(os.waitpid(child, 0)[1]))
+    assert os.waitstatus_to_exitcode(ended[0]) == 7
 
 
 def test_there_is_never_more_in_a_room_than_fits_unless_it_is_alone() -> None:
@@ -166,7 +236,7 @@ def test_there_is_never_more_in_a_room_than_fits_unless_it_is_alone() -> None:
     assert max(map(len, seen)) > 1  # else they only queued
 
 
-def test_a_damaged_picture_and_an_error_in_the_block_give_their_room_back(
+def test_a_damaged_image_and_an_error_in_the_block_give_their_room_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     room, done = Room(100), list[str]()
@@ -187,7 +257,7 @@ def test_a_damaged_picture_and_an_error_in_the_block_give_their_room_back(
     assert done == ["a.png", "all"]
 
 
-def test_pictures_that_do_not_fit_are_decoded_one_after_the_other(
+def test_images_that_do_not_fit_are_decoded_one_after_the_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reading, "ROOM", Room(100))
@@ -220,8 +290,8 @@ def jpeg(size: tuple[int, int], orientation: int = 1) -> bytes:
     exif = Image.Exif()
     exif[0x0112] = orientation
     stream = io.BytesIO()
-    picture = Image.fromarray(corners).resize(size, Image.Resampling.BICUBIC)
-    picture.save(stream, "JPEG", quality=95, exif=exif)
+    drawn = Image.fromarray(corners).resize(size, Image.Resampling.BICUBIC)
+    drawn.save(stream, "JPEG", quality=95, exif=exif)
     return stream.getvalue()
 
 
@@ -252,20 +322,20 @@ def test_the_longer_edge_of_what_the_network_sees_counts(size: tuple[int, int], 
 
 @settings(max_examples=60)
 @given(
-    picture=st.tuples(st.integers(30, 1500), st.integers(30, 1500)),
+    shape=st.tuples(st.integers(30, 1500), st.integers(30, 1500)),
     size=st.tuples(st.integers(32, 200), st.integers(32, 200)),
     crop=st.floats(0.5, 1),
     border=st.booleans(),
     orientation=st.sampled_from([1, 3, 6]),
 )
 def test_it_still_has_twice_the_pixels_that_it_is_resized_to(
-    picture: tuple[int, int], size: tuple[int, int], crop: float, border: bool, orientation: int
+    shape: tuple[int, int], size: tuple[int, int], crop: float, border: bool, orientation: int
 ) -> None:
     if border:
         preprocess = Preprocess(size=(size[0], size[0]), crop=1.0, crop_mode="border")
     else:
         preprocess = Preprocess(size=size, crop=crop)
-    data = jpeg(picture, orientation)
+    data = jpeg(shape, orientation)
     whole, fast = opened(data, None), opened(data, preprocess)
     assert preprocess.pixels(fast).shape == preprocess.pixels(whole).shape
     if fast.size != whole.size:
@@ -291,7 +361,7 @@ def test_without_it_a_jpeg_is_what_pillow_makes_of_it() -> None:
     assert (numpy.asarray(read_image(data)) == expected).all()
 
 
-def test_a_fast_picture_takes_only_the_room_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fast_image_takes_only_the_room_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
     taken: list[Any] = []
     monkeypatch.setattr(reading.ROOM, "take", taken.append)
     monkeypatch.setattr(reading.ROOM, "give", lambda pixels: taken.append(-pixels))

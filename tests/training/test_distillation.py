@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import timm
 import torch
-from helpers.pictures import write_pictures
+from helpers.images import write_images
 from helpers.small_run import small_run
 from safetensors.torch import save_file
 from torch.nn import functional as F
@@ -21,7 +21,7 @@ ZERO_TO_ONE = Preprocess(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    return write_pictures(tmp_path / "data", train=4, val=2)
+    return write_images(tmp_path / "data", train=4, val=2)
 
 
 def timm_teacher(tmp_path: Path, classes: int = 2, name: str = "test_resnet") -> tuple[torch.nn.Module, str]:

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.images import write_images
 from helpers.paths import TESTS
-from helpers.pictures import write_pictures
 
 import fastvit
 
@@ -37,7 +37,7 @@ def started(*arguments: Any, **changes: Any) -> str:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_pictures(tmp_path_factory.mktemp("distributed") / "data", train=8, val=3)
+    return write_images(tmp_path_factory.mktemp("distributed") / "data", train=8, val=3)
 
 
 def lines(output: Path) -> list[dict[str, float]]:

@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 import torch
+from helpers.images import write_images
 from helpers.paths import TESTS
-from helpers.pictures import write_pictures
 
 import fastvit
 
@@ -18,7 +18,7 @@ KILLS = 20
 def test_killed_twenty_times_at_random_moments_a_run_has_the_losses_and_weights_of_one_never_killed(
     tmp_path: Path,
 ) -> None:
-    data = write_pictures(tmp_path / "data", train=10, val=2)
+    data = write_images(tmp_path / "data", train=10, val=2)
     command = [sys.executable, str(TESTS / "helpers" / "kills.py"), str(data), str(tmp_path), str(KILLS), "0"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=900)

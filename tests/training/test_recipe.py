@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.pictures import write_pictures
+from helpers.images import write_images
 from helpers.small_run import small_run
 
 from fastvit.training import Run
@@ -20,12 +20,12 @@ def one_thread() -> None:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_pictures(tmp_path_factory.mktemp("recipe") / "data", train=4, val=2)
+    return write_images(tmp_path_factory.mktemp("recipe") / "data", train=4, val=2)
 
 
 def losses(run: Run, updates: int = 2) -> list[float]:
     """Of the first updates."""
-    batches = run._batches()
+    batches = iter(run._batches())
     seen = []
     for _ in range(updates):
         seen.append(float(run._update(batches)))
@@ -111,7 +111,7 @@ def test_parts_add_up_to_the_mean_of_their_gradients(data: Path, tmp_path: Path)
         held.update({name: parameter.grad.clone() for name, parameter in whole.network.named_parameters()})
 
     whole.optimizer.optimizer.register_step_pre_hook(hold)
-    batches = whole._batches()
+    batches = iter(whole._batches())
     losses(whole, 1)
     parts = [next(batches) for _ in range(2)]
     whole.network.zero_grad()
@@ -128,7 +128,7 @@ def test_the_average_follows_the_weights_as_timms_does(data: Path, tmp_path: Pat
 
     run = small_run(data, tmp_path / "run", {"ema_decay": 0.7})
     theirs = timm.utils.ModelEmaV3(run.network, decay=0.7, use_warmup=True)
-    batches = run._batches()
+    batches = iter(run._batches())
     for update in range(4):
         run._update(batches)
         run.updates += 1

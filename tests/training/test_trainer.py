@@ -16,7 +16,7 @@ import pytest
 import torch
 import typer
 import yaml
-from helpers.pictures import write_pictures
+from helpers.images import write_images
 from helpers.small_run import arguments, small_run
 from PIL import Image
 from rich.console import Console
@@ -44,7 +44,7 @@ def one_thread() -> None:
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    return write_pictures(tmp_path / "data", train=4, val=2)
+    return write_images(tmp_path / "data", train=4, val=2)
 
 
 def losses(run: Run) -> list[Line]:
@@ -501,7 +501,7 @@ def test_a_name_with_a_tag_is_fine_tuned_with_its_own_mean_and_deviation(
         run = small_run(data, tmp_path / "run", {"model": "fastvit_mci0.apple_mclip"})
     assert asked == ["fastvit_mci0.apple_mclip"]
     assert run.preprocess.mean == (0.0, 0.0, 0.0) and run.preprocess.std == (1.0, 1.0, 1.0)
-    batch = next(run._batches())
+    batch = next(iter(run._batches()))
     assert batch.images.shape == (4, 3, 32, 32)
     transform = run.recipe.transform(0, run.preprocess)
     normalize = next(each for each in transform.transforms if type(each).__name__ == "Normalize")
@@ -575,7 +575,7 @@ def test_no_weights_are_kept_of_an_epoch_whose_loss_was_not_finite(data: Path, t
 def test_the_speed_counts_the_updates_since_a_resume_and_no_time_of_saving(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data = write_pictures(tmp_path / "data", train=6, val=2)  # 3 updates, so that the tenth ends no epoch
+    data = write_images(tmp_path / "data", train=6, val=2)  # 3 updates, so that the tenth ends no epoch
     stop_after(small_run(data, tmp_path / "run", {"epochs": 8}), 7)
     run = small_run(data, tmp_path / "run", {"epochs": 8})
     clock = 0.0
@@ -632,12 +632,12 @@ def test_data_errors_name_the_folder_and_what_to_do(tmp_path: Path) -> None:
         return str(caught.value)
 
     assert f"{tmp_path}/nothing: no such" in error(tmp_path / "nothing")
-    only_train = write_pictures(tmp_path / "only_train", train=4)
+    only_train = write_images(tmp_path / "only_train", train=4)
     assert error(only_train) == f"{only_train}: expected val, validation or test in it; found: train"
     (only_train / "test").mkdir()
     assert error(only_train).endswith(f"expected {only_train}/test/CLASS/*.jpg for each class")
     (only_train / "test/green").mkdir()
-    assert error(only_train) == f"{only_train}/test/green: no pictures in it; add some or remove the folder"
+    assert error(only_train) == f"{only_train}/test/green: no images in it; add some or remove the folder"
     Image.new("RGB", (32, 32)).save(only_train / "test/green/0.png")
     assert f"only in {only_train}/train: blue, red; only in {only_train}/test: green;" in error(only_train)
 
@@ -647,13 +647,13 @@ def test_held_out_labels_out_of_range_are_told_before_training(
 ) -> None:
     secret = open_source(data, "val")
     secret.labels[2] = -1  # as those of a test set whose labels are secret
-    monkeypatch.setattr("fastvit.training.build.held_out", lambda *_, **__: secret)
+    monkeypatch.setattr("fastvit.training.build.validation_source", lambda *_, **__: secret)
     with pytest.raises(DataError, match="label -1, expected 0 to 1; 1 of 4 labels are like that"):
         small_run(data, tmp_path / "run")
 
 
 def test_held_out_data_may_be_elsewhere(data: Path, tmp_path: Path) -> None:
-    other = write_pictures(tmp_path / "other", val=3)
+    other = write_images(tmp_path / "other", val=3)
     run = small_run(data / "train", tmp_path / "run", validation=str(other))
     assert (len(run.source), len(run.held_out)) == (8, 6)
     assert len(small_run(data / "train", tmp_path / "run2", validation=str(other / "val")).held_out) == 6
@@ -664,7 +664,7 @@ def test_pictures_that_cannot_be_read_are_passed_over_up_to_a_limit_and_listed(d
     (data / "val/red/0.png").write_bytes((data / "val/red/0.png").read_bytes()[:60])
     result = CliRunner().invoke(app, arguments(data, tmp_path / "run", most_unreadable=2))
     assert result.exit_code == 0 and "2 pictures could not be read:" in result.output
-    assert f"{data}/train/red/0.png: not a picture" in result.output and f"{data}/val/red/0.png:" in result.output
+    assert f"{data}/train/red/0.png: not an image" in result.output and f"{data}/val/red/0.png:" in result.output
     last = json.loads((tmp_path / "run/metrics.jsonl").read_text().splitlines()[-1])
     assert last["unreadable"] == 2
     result = CliRunner().invoke(app, arguments(data, tmp_path / "other", most_unreadable=1))

@@ -1,4 +1,4 @@
-"""Folders of small pictures of two colours, which a network learns in a few updates."""
+"""Folders of small images of two colours, which a model learns in a few steps."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from PIL import Image
 COLOURS = {"blue": (40, 40, 200), "red": (200, 40, 40)}
 
 
-def write_pictures(root: Path, **counts: int) -> Path:
+def write_images(root: Path, **counts: int) -> Path:
     """ROOT/SPLIT/COLOUR/0.png and on: noise around a colour."""
     random = numpy.random.default_rng(0)
     for split, count in counts.items():
