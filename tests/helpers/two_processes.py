@@ -31,7 +31,7 @@ def gradients(run: Run) -> None:
         held.update({name: parameter.grad.clone() for name, parameter in run.network.named_parameters()})
 
     run.optimizer.optimizer.register_step_pre_hook(hold)
-    run._update(run._batches())
+    run._update(iter(run._batches()))
     held |= dict(run.network.named_buffers())
     if run.processes.main:
         torch.save(held, run.output / "gradients.pt")
