@@ -45,7 +45,7 @@ def photograph(seed: int, width: int, height: int) -> Any:
 
 
 def make_large(folder: Path, number: int) -> None:
-    """Number pictures in two folders of classes; a quarter stands upright."""
+    """That number of pictures in two folders of classes; a quarter stands upright."""
     for index in range(number):
         path = folder / "ab"[index % 2] / f"{index:04}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -66,18 +66,18 @@ def make_network(path: Path) -> None:
 
 def child(in_turn: bool, report: Path, arguments: list[str]) -> None:
     """`fastvit ARGUMENTS`; in turn, and with clocks that are written to `report`."""
-    from fastvit import cli as commands
+    from fastvit.cli import main
 
     if in_turn:
         clock_steps(report)
-    commands.app(arguments)
+    main(arguments)
 
 
 def clock_steps(report: Path) -> None:
     import atexit
 
-    from fastvit import Preprocess
-    from fastvit.cli import classify, evaluate
+    from fastvit import FastViT, Preprocess, prediction
+    from fastvit.deploy.engines import Engine
     from fastvit.evaluation import validation as evaluation
     from fastvit.images import prefetch as reading
 
@@ -97,10 +97,9 @@ def clock_steps(report: Path) -> None:
     reading.read_image = clocked("decode", reading.read_image)  # type: ignore[attr-defined]
     Preprocess.pixels = clocked("resize, crop", Preprocess.pixels)  # type: ignore[method-assign]
     Preprocess.normalized = clocked("to numbers", Preprocess.normalized)  # type: ignore[method-assign]
-    for command in (classify, evaluate):
-        runner = command.runner
-        command.runner = lambda *a, runner=runner, **o: clocked("network", runner(*a, **o))  # type: ignore[attr-defined]
-    for module in (reading, evaluation):
+    for kind in (FastViT, Engine):
+        kind.__call__ = clocked("network", kind.__call__)  # type: ignore[method-assign]
+    for module in (reading, evaluation, prediction):
         module.ahead = lambda tasks, most: (task() for task in tasks)  # type: ignore[attr-defined]
     atexit.register(lambda: report.write_text(json.dumps(seconds)))
 
@@ -172,7 +171,7 @@ def effect(small: Path, scratch: Path) -> str:
             )
         ]
         lines = [json.loads(line)["predictions"] for line in printed[1].splitlines()]
-        answers = [{entry["class"]: entry["probability"] for entry in line} for line in lines]
+        answers = [{entry["label"]: entry["probability"] for entry in line} for line in lines]
         found.append((json.loads(printed[0])["top1"], answers))
     (before, exact), (after, fast) = found
     changes = [max(abs(a[name] - b[name]) for name in a) for a, b in zip(exact, fast, strict=True)]

@@ -7,6 +7,7 @@ from . import images as images
 from . import models as models
 from . import testing as testing
 from . import training as training
+from . import verification as verification
 from . import weights as weights
 from ._version import __version__ as __version__
 from .checkpoint import load as load

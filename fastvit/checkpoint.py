@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from .models.config import CONFIGS
-from .models.fastvit import FastViT, Head
+from .models.fastvit import FastViT
 from .models.forms import KINDS, Form, form_of, outline
+from .models.head import Head
 from .models.overparam import with_norms
 from .models.reparam import fuse_children, reparameterize
 from .weights import formats as files

@@ -19,11 +19,11 @@ from torch import Tensor
 from .checkpoint import load
 from .comparison import Comparison
 from .deploy.engines.engine import Engine
-from .deploy.running import PLAIN, device_of, runnable
+from .deploy.running import device_of, runnable
 from .images.cards import fitted
-from .images.inputs import ImageLike, opened, several
-from .images.io import ImageError
-from .images.prefetch import ahead
+from .images.inputs import ImageLike, as_image_input, several
+from .images.io import ImageError, named
+from .images.prefetch import ahead, read_or_error
 from .models.fastvit import FastViT
 from .utils.devices import cores
 from .utils.numerics import probabilities
@@ -35,6 +35,14 @@ if TYPE_CHECKING:
 
 Model = FastViT | Engine | Comparison | str | os.PathLike[str]
 Top = tuple[tuple[str, float], ...]
+
+
+class Options(TypedDict, total=False):
+    """The options of `predict`, for its types."""
+
+    batch_size: int
+    fast_decoding: bool
+    thumbnails: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,18 +78,6 @@ class Prediction:
         return self.top[0][1] if self.top else math.nan
 
 
-class Options(TypedDict, total=False):
-    """How `predict` does it."""
-
-    batch_size: int
-    device: torch.device | str | None
-    engine: str
-    precision: str
-    reparameterize: bool | None
-    fast_decoding: bool
-    thumbnails: bool
-
-
 @overload
 def predict(  # type: ignore[overload-overlap]  # a stream is also an iterator, of lines
     model: Model, images: bytes | BinaryIO | Image.Image, top: int = ..., **options: Unpack[Options]
@@ -100,48 +96,34 @@ def predict(
     top: int = 5,
     *,
     batch_size: int = 32,
-    device: torch.device | str | None = None,
-    engine: str = "torch",
-    precision: str = "float32",
-    reparameterize: bool | None = None,
     fast_decoding: bool = False,
     thumbnails: bool = False,
 ) -> Prediction | Generator[Prediction, None, None]:
-    """Name what is in one image, or in many.
-
-    The model, its mode and its device stay as they are: what has to change is changed in a copy. Of many images only
-    a few batches are in memory; threads read the next ones while the model computes.
+    """Name what is in one image, or in many; of those only a few batches are in memory, and threads read ahead.
 
     Args:
-        model: a FastViT in any form and mode, what `fastvit.engine` gives, a `Comparison`, or what `fastvit.load`
-            reads.
+        model: a FastViT in any form and mode, which it keeps; what `fastvit.engine` gives; a `Comparison`; or what
+            `fastvit.load` reads, which is fused and runs on the fastest device.
         images: a path, a file's bytes, a binary stream, a PIL image, an array (H, W, 3) or (H, W), or a tensor
             (3, H, W), of bytes or of floats from 0 to 1. Or several: a folder, a pattern such as "*.jpg", an array
             (B, H, W, 3), a tensor (B, 3, H, W), or anything that gives single ones in turn. "-" is standard input.
         top: how many classes to name.
         batch_size: images computed at a time.
-        device: where to compute; by default where the model is, and on the fastest device if it is loaded here.
-        engine: what runs the model, as `fastvit.engine` has them.
-        precision: of the arithmetic, as `fastvit.engine` has them; int8 needs calibration, so an engine.
-        reparameterize: compute with the fused form, or with the unfused one; by default with the form that the model
-            has, and with the fused one if it is loaded here. To fuse takes as long as some dozens of images.
         fast_decoding: decode large JPEGs at a reduced size: several times faster, with slightly different results.
         thumbnails: keep a small copy of each image in its prediction.
 
     Returns:
-        One `Prediction` for one image. For several an iterator over theirs, in order: one that cannot be read has an
-        `error`, and the others go on.
+        One `Prediction` for one image; an iterator over theirs, in order, for several, where one that cannot be read
+        has an `error`.
 
     Raises:
         ImageError: a single image that cannot be read.
-        ValueError: a model without classes or with corrupted weights, or options that do not go together.
-        TypeError: what is no model or no image.
+        ValueError: a model without classes, or one that returns NaN or infinity for a single image.
 
     Example:
         >>> import fastvit
         >>> from PIL import Image
-        >>> model = fastvit.load("fastvit_t8.cifar10")
-        >>> sky = Image.new("RGB", (64, 48), "skyblue")
+        >>> model, sky = fastvit.load("fastvit_t8.cifar10"), Image.new("RGB", (64, 48), "skyblue")
         >>> fastvit.predict(model, sky).label
         'airplane'
         >>> [found.label for found in fastvit.predict(model, [sky, sky], top=1)]
@@ -149,24 +131,18 @@ def predict(
     """
     if min(top, batch_size) < 1:
         raise ValueError(f"top is {top} and batch_size {batch_size}: expected 1 or more of each")
-    options = {"device": device, "engine": engine, "precision": precision, "reparameterize": reparameterize}
-    classifier = _Classifier(_prepared(model, **options), top, fast_decoding, thumbnails)
-    many = several(images)
+    classifier, many = _Classifier(_prepared(model), top, fast_decoding, thumbnails), several(images)
     return classifier.one(images) if many is None else classifier.many(many, batch_size)
 
 
-def _prepared(model: Model, **options: Any) -> FastViT | Engine | Comparison:
+def _prepared(model: Model) -> FastViT | Engine | Comparison:
     """What runs it, in eval mode."""
-    if isinstance(model, FastViT):
-        return runnable(model, **options)
     if isinstance(model, str | os.PathLike):
-        own: dict[str, Any] = {"device": "", "reparameterize": True}  # it is ours alone, to be as fast as it can
-        given = {name: value for name, value in options.items() if value is not None}
-        return runnable(load(os.fspath(model)), inplace=True, **own | given)
+        return runnable(load(os.fspath(model)), device="", inplace=True)
+    if isinstance(model, FastViT):
+        return runnable(model, reparameterize=None)
     if not isinstance(model, Engine | Comparison):
         raise TypeError(f"model is a {type(model).__name__}, expected a FastViT, an engine, or what fastvit.load reads")
-    if options != {"device": None, "engine": PLAIN[0], "precision": PLAIN[1], "reparameterize": None}:
-        raise ValueError("the engine says how it runs: leave out device, engine, precision and reparameterize")
     return model
 
 
@@ -189,9 +165,10 @@ class _Classifier:
         self.top = min(top, model.num_classes)
 
     def one(self, image: Any) -> Prediction:
-        (prediction,) = self._classified([self._read(image, "the image")])
+        prediction, pixels = self._read(image, "the image")
+        (prediction,) = self._classified([(prediction, pixels)])
         if prediction.error:
-            raise ValueError(prediction.error)
+            raise (ImageError if pixels is None else ValueError)(prediction.error)
         return prediction
 
     def many(self, images: Iterable[ImageLike], batch_size: int) -> Generator[Prediction, None, None]:
@@ -202,29 +179,32 @@ class _Classifier:
 
     def _tasks(self, images: Iterable[ImageLike]) -> Iterator[Callable[[], _Read]]:
         for index, image in enumerate(images):
-            task = partial(self._read_or_error, image, f"image {index}")
+            task = partial(self._read, image, f"image {index}")
             if _path(image) == STANDARD_INPUT:  # here and now: a thread that waits for it could not be interrupted
                 piped = task()
                 yield lambda piped=piped: piped  # type: ignore[misc]
             else:
                 yield task
 
-    def _read_or_error(self, image: ImageLike, name: str) -> _Read:
-        try:
-            return self._read(image, name)
-        except ImageError as error:
-            return Prediction(path=_path(image), error=str(error)), None
-
     def _read(self, image: ImageLike, name: str) -> _Read:
         """Only a thumbnail and the pixels that the model sees are kept of an image."""
         path = _path(image)
-        if path is not None:
-            name = display_name(path)
+        name = name if path is None else path
         if path == STANDARD_INPUT:
             image = sys.stdin.buffer if sys.stdin else b""  # None where it is closed
-        with opened(image, name, self.preprocess if self.fast else None) as rgb:
-            thumbnail = fitted(rgb) if self.thumbnails else None
-            return Prediction(path=path, thumbnail=thumbnail), self.preprocess.pixels(rgb)
+        try:
+            with named(name):
+                source = as_image_input(image)
+            found = read_or_error(source, self._kept, name, self.preprocess if self.fast else None)
+        except ImageError as error:
+            found = error
+        if isinstance(found, ImageError):
+            return Prediction(path=path, error=str(found)), None
+        thumbnail, pixels = found
+        return Prediction(path=path, thumbnail=thumbnail), pixels
+
+    def _kept(self, image: Image.Image) -> tuple[Image.Image | None, Tensor]:
+        return fitted(image) if self.thumbnails else None, self.preprocess.pixels(image)
 
     def _classified(self, batch: list[_Read]) -> Iterator[Prediction]:
         seen = [pixels for _, pixels in batch if pixels is not None]

@@ -1,4 +1,4 @@
-"""Proof by measurement that a model and its fused form compute the same."""
+"""Proof by measurement that a model and its reparameterized form compute the same."""
 
 import copy
 from collections.abc import Callable
@@ -7,9 +7,13 @@ from math import isfinite
 from typing import Any
 
 import torch
+from rich.console import Console, Group
+from rich.table import Table
 from torch import Tensor, nn
 
+from .images.preprocess import check_images
 from .models.affine import exact_device
+from .models.checks import require_eval_mode
 from .models.fastvit import FastViT
 from .models.forms import form_of
 from .models.reparam import Fusible, fusible_blocks, reparameterize
@@ -32,7 +36,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What `verify` measured; `print` shows it as a table."""
+    """What `fastvit.verify` measured; `print` shows it as a table."""
 
     model: str
     dtype: torch.dtype
@@ -41,11 +45,11 @@ class Report:
     whole: Row
     top1_agreement: float | None  # share of the images with the same best class; None without classes
     parameters: tuple[int, int]  # before and after
-    modules: tuple[int, int]
+    modules: tuple[int, int]  # before and after
 
     @property
     def exact(self) -> bool:
-        """Whether every block and the whole agree within `TOLERANCE`."""
+        """Whether the reparameterized model computes the same: every block, and the whole, within `TOLERANCE`."""
         rows = (*self.blocks, self.whole)
         own = TOLERANCE.get(self.dtype, float("inf"))
         # Written so that NaN is not exact.
@@ -61,8 +65,6 @@ class Report:
         return report | {"dtype": str(self.dtype).removeprefix("torch."), "exact": self.exact}
 
     def __str__(self) -> str:
-        from rich.console import Console
-
         console = Console(width=80, no_color=True, highlight=False)
         with console.capture() as capture:
             console.print(self)
@@ -70,9 +72,6 @@ class Report:
 
     def __rich__(self) -> Any:
         """The table and what it says of the whole, for a rich console."""
-        from rich.console import Group
-        from rich.table import Table
-
         dtype = str(self.dtype).removeprefix("torch.")
         headings = ("block", "kind", "float64\nabs.", "\nrel.", f"{dtype}\nabs.", "\nrel.")
         table = Table(*headings, box=None, pad_edge=False, padding=(0, 1, 0, 0))
@@ -87,12 +86,12 @@ class Report:
             f"\n{self.model}, {len(self.blocks)} blocks, images {self.images}{agreement}",
             f"parameters {self.parameters[0]:,} -> {self.parameters[1]:,}, "
             f"modules {self.modules[0]:,} -> {self.modules[1]:,}",
-            "exact: fused and unfused agree" if self.exact else "NOT exact: fused and unfused differ",
+            f"The reparameterized model {'computes' if self.exact else 'does NOT compute'} the same.",
         )
 
 
 def verify(model: FastViT, images: Tensor | None = None) -> Report:
-    """Fold a copy of `model` and measure how far its outputs, and each block's, are from the original's.
+    """Reparameterize a copy of `model` and measure how far its outputs, and each block's, are from the original's.
 
     Each block is compared on what it receives while the model looks at the images, once in float64 and once in the
     model's dtype. The model is left untouched.
@@ -101,20 +100,26 @@ def verify(model: FastViT, images: Tensor | None = None) -> Report:
         model: unfused, in eval mode. At its initial values it proves little: batch norm is then almost the identity.
         images: (B, in_chans, H, W); by default four of normal noise, of the variant's size but at most 256 x 256.
 
+    Returns:
+        A `fastvit.verification.Report`: `exact` says whether they agree, `print` shows the errors of every block.
+
     Raises:
-        ValueError: train mode; a model that is fused or half fused; images of another shape, or not finite.
+        ValueError: train mode; a model that is fused or half fused; images of another shape, of whole numbers, or not
+            finite.
+
+    Example:
+        >>> import fastvit
+        >>> report = fastvit.verify(fastvit.load("fastvit_t8.cifar10"))
+        >>> isinstance(report, fastvit.verification.Report), report.exact, report.top1_agreement
+        (True, True, 1.0)
+        >>> print(str(report).splitlines()[-1])
+        The reparameterized model computes the same.
     """
-    if model.training or any(module.training for module in model.modules()):
-        raise ValueError(
-            "cannot verify a model in train mode, where batch norm depends on the batch: call model.eval()"
-        )
+    require_eval_mode(model, "verify a model")
     if form_of(model) == "fused":
         raise ValueError("cannot verify a fused model: nothing is left to compare with; give the unfused one")
     images = _noise(model) if images is None else images
-    if images.ndim != 4 or not len(images) or images.shape[1] != model.in_chans or min(images.shape[2:]) < 32:
-        raise ValueError(f"images are {tuple(images.shape)}, expected (B, {model.in_chans}, H, W), H and W from 32 up")
-    if not images.isfinite().all():
-        raise ValueError("images hold NaN or infinity")
+    check_images(images, model.in_chans)
     own_blocks, own_whole, expected, given, fused = _compare(copy.deepcopy(model), images)
     exact_blocks, exact_whole, *_ = _compare(_exact(model), images)
     kinds = {name: type(block).__name__ for name, block in fusible_blocks(model).items()}

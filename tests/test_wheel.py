@@ -28,6 +28,7 @@ def test_a_wheel_installed_outside_the_checkout_classifies(tmp_path: Path) -> No
     installed = tmp_path / "installed"
     run("pip", "install", "--quiet", "--no-deps", "--no-index", "--target", installed, wheel)
     assert (installed / "fastvit" / "weights" / "fastvit_t8.cifar10.safetensors").exists()
+    assert (installed / "fastvit" / "py.typed").exists() and (installed / "fastvit" / "__init__.pyi").exists()
     assert not (installed / "weights").exists() and not (installed / "tests").exists()
     shown = run("fastvit", "classify", ROOT / "weights" / "cat.jpg", "--json", PYTHONPATH=str(installed))
-    assert json.loads(shown)["predictions"][0]["class"] == "cat"
+    assert json.loads(shown)["predictions"][0]["label"] == "cat"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -10,8 +9,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from .options import RUNS, BatchSize, ModelName, Reparameterize, Running, unmarked
-from .output import Progress
-from .predictions import MOST_CARDS, check_save, draw, show_comparison, show_prediction
+from .predictions import check_save, draw, show_comparison, show_predictions
 
 if TYPE_CHECKING:
     from ..models.fastvit import FastViT
@@ -23,9 +21,7 @@ def classify(
     *,
     model: ModelName = "fastvit_t8.cifar10",
     top: Annotated[int, Parameter(validator=Number(gte=1), help="Number of classes to show for each image.")] = 5,
-    save: Annotated[
-        Path | None, Parameter(help="Draw the images and their classes into this .png, .jpg or .webp.")
-    ] = None,
+    save: Annotated[Path | None, Parameter(help="Draw images and classes into this .png, .jpg or .webp.")] = None,
     compare: Annotated[bool, Parameter(negative="", help="Compute fused and unfused, and show what differs.")] = False,
     json: Annotated[bool, Parameter(negative="", help="Print one JSON object a line.")] = False,
     running: Running = RUNS,
@@ -45,30 +41,16 @@ def classify(
     from ..checkpoint import load
     from ..comparison import Comparison
     from ..images.io import find_images
-    from ..prediction import Prediction, predict
+    from ..prediction import predict
 
     names = find_images(unmarked(images))
     if save:
         check_save(save, names)
     run = running.prepare(load(model), reparameterize=reparameterize and not compare)
     comparison = Comparison(cast("FastViT", run), fused=reparameterize) if compare else None
-    predictions = predict(
-        comparison or run,
-        names,
-        top,
-        batch_size=batch_size,
-        fast_decoding=running.fast_decoding,
-        thumbnails=save is not None,
-    )
-    drawn, failed = list[Prediction](), False
-    with closing(predictions), Progress(len(names)) as progress:
-        for prediction in predictions:
-            progress.pause()
-            show_prediction(prediction, json)
-            failed |= bool(prediction.error)
-            if save and not prediction.error and len(drawn) < MOST_CARDS:
-                drawn.append(prediction)
-            progress.advance()
+    seen = {"fast_decoding": running.fast_decoding, "thumbnails": save is not None}
+    predictions = predict(comparison or run, names, top, batch_size=batch_size, **seen)
+    drawn, failed = show_predictions(predictions, len(names), json)
     if comparison and comparison.images:
         show_comparison(comparison.summary(), json)
     if save and drawn:

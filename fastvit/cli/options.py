@@ -34,7 +34,7 @@ class Running:
     A command has it as `running: Running = RUNS`.
     """
 
-    device: Annotated[str, Parameter(help="cpu, cuda, mps ... [default: the fastest one]")] = ""
+    device: Annotated[str, Parameter(help="Where to compute: cpu, cuda, mps ... [default: the fastest one]")] = ""
     engine: Annotated[
         str,
         Parameter(

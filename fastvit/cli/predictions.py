@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..utils.text import display_name
-from .output import Failure, complain, say, say_json, show, show_rows
+from .output import Failure, Progress, complain, say, say_json, show, show_rows
 
 if TYPE_CHECKING:
     from ..prediction import Prediction
@@ -16,7 +17,24 @@ if TYPE_CHECKING:
 MOST_CARDS = 100  # on one sheet; of a million nobody wants one
 
 
-def show_prediction(prediction: Prediction, json: bool) -> None:
+def show_predictions(
+    predictions: Generator[Prediction, None, None], total: int, json: bool
+) -> tuple[list[Prediction], bool]:
+    """Each as soon as it is there -> the first ones that have thumbnails, and whether any has an error."""
+    drawn: list[Prediction] = []
+    failed = False
+    with closing(predictions), Progress(total) as progress:
+        for prediction in predictions:
+            progress.pause()
+            _show(prediction, json)
+            failed |= bool(prediction.error)
+            if prediction.thumbnail and not prediction.error and len(drawn) < MOST_CARDS:
+                drawn.append(prediction)
+            progress.advance()
+    return drawn, failed
+
+
+def _show(prediction: Prediction, json: bool) -> None:
     """On standard output, as JSON or as a table; an error on standard error too."""
     if prediction.error:
         complain(prediction.error)

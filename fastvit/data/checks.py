@@ -43,6 +43,13 @@ def check_same_classes(train: Source, validation: Source) -> None:
 
     Raises:
         DataError: what differs.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> train, other = (SimpleNamespace(where=classes, classes=list(classes)) for classes in ("ab", "ba"))
+        >>> check_same_classes(train, other)
+        Traceback (most recent call last):
+        fastvit.data.source.DataError: ab and ba number their classes differently: a here is b there
     """
     extra = sorted(set(train.classes) - set(validation.classes))
     missing = sorted(set(validation.classes) - set(train.classes))

@@ -61,14 +61,14 @@ class LabelledImages(Dataset[tuple[Tensor, int]]):
         ImageError: from `[index]`; the image cannot be read.
 
     Example:
-        >>> import tempfile
+        >>> import os, tempfile
         >>> from fastvit.data import open_source
-        >>> folder = Path(tempfile.mkdtemp())
-        >>> (folder / "cat").mkdir()
-        >>> Image.new("RGB", (300, 200)).save(folder / "cat" / "1.png")
-        >>> images = LabelledImages(open_source(folder), Preprocess(size=(64, 64)))
-        >>> [(tuple(batch.images.shape), batch.labels) for batch in images.batches(32)]
-        [((1, 3, 64, 64), tensor([0]))]
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     os.makedirs(f"{folder}/cat")
+        ...     Image.new("RGB", (300, 200)).save(f"{folder}/cat/1.png")
+        ...     images = LabelledImages(open_source(folder), Preprocess(size=(64, 64)))
+        ...     [(batch.images.shape, batch.labels) for batch in images.batches(32)]
+        [(torch.Size([1, 3, 64, 64]), tensor([0]))]
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class LabelledImages(Dataset[tuple[Tensor, int]]):
         return image, int((self.source.labels if self.labels is None else self.labels)[index])
 
     def batches(
-        self, batch_size: int, *, workers: int = 0, pin: bool = False, most_unreadable: int | None = 0
+        self, batch_size: int, *, workers: int = 0, pin: bool = False, max_unreadable: int | None = 0
     ) -> Generator[Batch, None, None]:
         """All images in their order, without those that cannot be read; `images` is empty where a batch has no other.
 
@@ -100,7 +100,7 @@ class LabelledImages(Dataset[tuple[Tensor, int]]):
             workers: the number of processes that read ahead; 0 for threads of this one. They end with the generator:
                 close it (`contextlib.closing`).
             pin: put batches of worker processes into page-locked memory, from which a GPU copies sooner.
-            most_unreadable: how many images may be left out; None for any number.
+            max_unreadable: how many images may be left out; None for any number.
 
         Raises:
             DataError: more images than that, or all of them, cannot be read.
@@ -109,8 +109,8 @@ class LabelledImages(Dataset[tuple[Tensor, int]]):
         with closing(self._read_ahead(batch_size, workers, pin)) as batches:
             for batch in batches:
                 failed += len(batch.unreadable)
-                if most_unreadable is not None and batch.unreadable:
-                    self._check_unreadable(failed, batch.unreadable[0], most_unreadable)
+                if max_unreadable is not None and batch.unreadable:
+                    self._check_unreadable(failed, batch.unreadable[0], max_unreadable)
                 yield batch
 
     def _read_ahead(self, batch_size: int, workers: int, pin: bool) -> Generator[Batch, None, None]:
@@ -128,7 +128,7 @@ class LabelledImages(Dataset[tuple[Tensor, int]]):
     def _check_unreadable(self, failed: int, reason: str, most: int) -> None:
         if failed > most:
             prefix = f"{failed} images cannot be read, {most} may: " if most else ""
-            raise DataError(f"{prefix}{reason}; or leave such images out with --most-unreadable")
+            raise DataError(f"{prefix}{reason}; or leave such images out with --max-unreadable")
         if failed == len(self):
             raise DataError(f"{self.source.where}: not one of its images can be read: {reason}")
 

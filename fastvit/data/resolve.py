@@ -52,15 +52,14 @@ def open_source(data: str | Path, split: str = "", *, num_classes: int | None = 
         DataError: there is nothing of the kind; the message says what is there.
 
     Example:
-        >>> import tempfile
-        >>> from PIL import Image
-        >>> folder = Path(tempfile.mkdtemp())
-        >>> for name in ("cat", "dog"):
-        ...     (folder / "train" / name).mkdir(parents=True)
-        ...     Image.new("RGB", (8, 8)).save(folder / "train" / name / "1.png")
-        >>> source = open_source(folder, "train")
-        >>> source.classes, source.labels.tolist(), source.read(1).size
-        (['cat', 'dog'], [0, 1], (8, 8))
+        >>> import tempfile, zipfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with zipfile.ZipFile(f"{folder}/pets.zip", "w") as archive:
+        ...         for name in ("train/cat/1.jpg", "train/dog/1.jpg", "val/cat/2.jpg", "val/dog/2.jpg"):
+        ...             archive.writestr(name, b"")
+        ...     source = open_source(f"{folder}/pets.zip", "train")
+        ...     source.classes, source.labels.tolist(), source.content(1)
+        (['cat', 'dog'], [0, 1], b'')
     """
     return _first(data, (split,), num_classes)
 
@@ -68,8 +67,21 @@ def open_source(data: str | Path, split: str = "", *, num_classes: int | None = 
 def training_source(data: str | Path, *, num_classes: int | None = None) -> Source:
     """The split "train" of `data`; the whole of what has no splits, such as shards without {split} in their name.
 
+    Args:
+        data: `NOTATION` says what it may be.
+        num_classes: of shards that have no classes.txt.
+
     Raises:
         DataError: it is not there.
+
+    Example:
+        >>> import os, tempfile
+        >>> from PIL import Image
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     os.makedirs(f"{folder}/train/cat")
+        ...     Image.new("RGB", (8, 8)).save(f"{folder}/train/cat/1.png")
+        ...     training_source(folder).classes
+        ['cat']
     """
     return _first(data, ("train", ""), num_classes)
 
@@ -84,8 +96,18 @@ def validation_source(data: str | Path, *, or_whole: bool = False, num_classes: 
 
     Raises:
         DataError: none of them is there.
+
+    Example:
+        >>> import os, tempfile
+        >>> from PIL import Image
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     os.makedirs(f"{folder}/test/cat")
+        ...     Image.new("RGB", (8, 8)).save(f"{folder}/test/cat/1.png")
+        ...     same = len(validation_source(folder)) == len(validation_source(f"{folder}/test", or_whole=True))
+        >>> same
+        True
     """
-    return _first(data, (*VALIDATION_SPLITS, *[""] * or_whole), num_classes)
+    return _first(data, (*VALIDATION_SPLITS, "") if or_whole else VALIDATION_SPLITS, num_classes)
 
 
 def _first(data: str | Path, splits: Sequence[str], num_classes: int | None) -> Source:

@@ -114,7 +114,21 @@ class Source(ABC):
 
 
 class Selected(Source):
-    """Some of the images of another source, in this order."""
+    """Some of the images of another source, in this order.
+
+    Example:
+        >>> class Numbers(Source):
+        ...     where, classes, labels = "numbers", ["even", "odd"], numpy.arange(10) % 2
+        ...     def name(self, index):
+        ...         return f"number {index}"
+        ...     def content(self, index):
+        ...         return b""
+        >>> every_fourth = Selected(Numbers(), range(0, 10, 4))
+        >>> [every_fourth.name(index) for index in range(len(every_fourth))]
+        ['number 0', 'number 4', 'number 8']
+        >>> Selected.evenly(Numbers(), 4).labels.tolist()
+        [0, 0, 1, 1]
+    """
 
     def __init__(self, source: Source, indices: Sequence[int]) -> None:
         self.source, self.indices = source, list(indices)

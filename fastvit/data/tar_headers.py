@@ -69,7 +69,9 @@ def entries(file: BinaryIO) -> Iterator[Entry]:
             if kind == SPARSE:
                 start = _after_map(file, header, start)
             size = int(own.get(b"size") or of_all.get(b"size") or size)
-            name, is_folder = _name(header, own, of_all), _is_folder(header)
+            name = _name(header, own, of_all)
+            is_folder = kind == FOLDER or (kind == b"\0" and name.endswith("/"))  # the oldest have no kind of their own
+            name = name.rstrip("/")
             if is_folder or kind in LINKS or kind in DEVICES:  # no content, whatever the size
                 size = 0
             if size > length - start:
@@ -153,14 +155,9 @@ def _after_map(file: BinaryIO, header: bytes, start: int) -> int:
 
 
 def _name(header: bytes, own: Records, of_all: Records) -> str:
-    for known in (own.get(b"GNU.sparse.name"), own.get(b"path"), own.get(b"long name"), of_all.get(b"path")):
-        if known:
-            return known.decode("utf-8", "surrogateescape")
+    """The nearest that is given; those of folders may have a slash at the end."""
     name, prefix = (field.partition(b"\0")[0] for field in (header[:100], header[345:500]))
     of_gnu = header[257:265] == b"ustar  \0"  # which keeps times where others have the first part of a long name
-    return (prefix + b"/" + name if prefix and not of_gnu else name).decode("utf-8", "surrogateescape")
-
-
-def _is_folder(header: bytes) -> bool:
-    """The oldest writers told folders by their names alone."""
-    return header[156:157] == FOLDER or (header[156:157] == b"\0" and header[:100].partition(b"\0")[0].endswith(b"/"))
+    written = prefix + b"/" + name if prefix and not of_gnu else name
+    named = own.get(b"GNU.sparse.name") or own.get(b"path") or own.get(b"long name") or of_all.get(b"path") or written
+    return named.decode("utf-8", "surrogateescape")

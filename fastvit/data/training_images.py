@@ -134,7 +134,22 @@ class StepSampler(Sampler[list[Draw]]):
 def training_loader(
     images: TrainingImages, sampler: StepSampler, *, workers: int, pin: bool = False
 ) -> DataLoader[Batch]:
-    """One loader for the whole run, to be used by `reading`: workers, if any, read ahead across the ends of epochs."""
+    """One loader for the whole run, to be used by `reading`: workers, if any, read ahead across the ends of epochs.
+
+    Example:
+        >>> import os, tempfile
+        >>> from fastvit.data import open_source, reading
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     os.makedirs(f"{folder}/cat")
+        ...     for number in range(6):
+        ...         Image.new("RGB", (8, 8)).save(f"{folder}/cat/{number}.png")
+        ...     source = open_source(folder)
+        ...     images = TrainingImages(source, lambda epoch: lambda image: torch.rand(3, 8, 8), seed=0)
+        ...     sampler = StepSampler(source, batch_size=3, epochs=2, seed=0)
+        ...     with reading(training_loader(images, sampler, workers=0)) as batches:
+        ...         [len(batch.labels) for batch in batches]
+        [3, 3, 3, 3]
+    """
     loader: DataLoader[Any] = DataLoader(
         ErrorsAsValues(images),
         batch_sampler=sampler,

@@ -15,6 +15,7 @@ from ..models.fastvit import FastViT
 from ..models.reparam import fusible_blocks
 from ..models.reparam import reparameterize as fuse
 from ..utils.devices import choose_device
+from ..utils.sampling import evenly
 from .engines.engine import Engine
 from .engines.select import engine as make_engine
 from .quantize import FEWEST
@@ -32,23 +33,22 @@ def runnable(
     engine: str = "torch",
     precision: str = "float32",
     reparameterize: bool | None = True,
+    threads: int | None = None,
     calibration: str | PathLike[str] | Tensor | None = None,
     keep: Collection[str] = (),
     inplace: bool = False,
 ) -> FastViT | Engine:
-    """`model` as what runs it best: images (B, 3, H, W), preprocessed -> logits (B, num_classes).
+    """`model` as what runs it: preprocessed images (B, 3, H, W) -> logits (B, num_classes).
 
-    In torch and float32 that is a FastViT in eval mode, fused unless told otherwise, and ready at once; with another
-    engine or precision it is an `Engine`, which is compared with eager torch at its first call. Both have
-    `pretrained_cfg`, `preprocess` and `num_classes`.
+    In torch and float32 that is a FastViT in eval mode, else an `Engine`; both say how images are prepared.
 
     Args:
         model: in any form and mode; left as it is unless `inplace`.
         device: where to run; None where the model is, "" on the fastest device that the engine runs on.
         engine: "torch", "compile", "onnxruntime", "openvino", or "auto", as `fastvit.engine` has them.
         precision: "float32", "bfloat16", "float16" or "int8"; not every engine has every one.
-        reparameterize: run the fused form; False runs the branches, in torch and float32 alone; None runs the form that
-            the model has. Engines always fuse.
+        reparameterize: run the fused form; False runs the branches, in torch and float32 alone; None the form it has.
+        threads: of an engine on the CPU; None leaves it to the library.
         calibration: for int8 alone, a folder of images, or images (N, 3, H, W) as the model will see them.
         keep: for int8 alone, layers or blocks such as "stages.3.blocks.0" that are not quantized.
         inplace: the model may be used up, so that no second copy is held.
@@ -58,24 +58,26 @@ def runnable(
         fastvit.deploy.engines.EngineError: an engine that is not installed, or has no such precision.
 
     Example:
-        >>> import fastvit, torch
-        >>> from fastvit.deploy.running import runnable
-        >>> fast = runnable(fastvit.load("fastvit_t8.cifar10"))
-        >>> fastvit.form_of(fast), fast(torch.zeros(2, 3, 64, 64)).shape
-        ('fused', torch.Size([2, 10]))
+        >>> import fastvit, fastvit.deploy.running
+        >>> fastvit.form_of(fastvit.deploy.running.runnable(fastvit.load("fastvit_t8.cifar10")))
+        'fused'
     """
-    chosen = device_for(model, device, engine)
     _check(model, engine, precision, reparameterize, calibration, keep)
-    plain = (engine, precision) == PLAIN
-    changed = model.training or chosen != device_of(model) or (plain and reparameterize)
-    if changed and not inplace:
-        model = copy.deepcopy(model)
-    model = model.eval().to(chosen)
-    if plain:
-        return fuse(model, inplace=True).to(memory_format=torch.channels_last) if reparameterize else model
+    fuses = (engine, precision) == PLAIN and bool(reparameterize)
+    model = _placed(model, device_for(model, device, engine), inplace, fuses)
+    if (engine, precision) == PLAIN:
+        model = fuse(model, inplace=True) if fuses else model
+        return model.to(memory_format=torch.channels_last) if fuses or inplace else model  # as images lie
     if isinstance(calibration, str | PathLike):
         calibration = calibration_images(calibration, model.preprocess)
-    return make_engine(model, engine, precision=precision, calibration=calibration, keep=keep)
+    return make_engine(model, engine, precision=precision, threads=threads, calibration=calibration, keep=keep)
+
+
+def _placed(model: FastViT, device: torch.device, inplace: bool, changes: bool) -> FastViT:
+    """In eval mode on the device; a copy, if anything about the model `changes` that must not."""
+    if not inplace and (changes or model.training or device != device_of(model)):
+        model = copy.deepcopy(model)
+    return model.eval().to(device)
 
 
 def device_of(model: FastViT | Engine) -> torch.device:
@@ -121,6 +123,6 @@ def calibration_images(folder: str | PathLike[str], preprocess: Preprocess) -> T
     height, width = preprocess.size
     number = min(len(found), CALIBRATION, max(FEWEST, MOST_NUMBERS // (3 * height * width)))
     images = torch.empty(number, 3, height, width)
-    for index in range(number):
-        images[index] = preprocess(read_image(found[index * len(found) // number]))
+    for index, image in enumerate(evenly(number, len(found))):
+        images[index] = preprocess(read_image(found[image]))
     return images

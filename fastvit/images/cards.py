@@ -44,7 +44,7 @@ def sheet(cards: Sequence[Card]) -> Image.Image:
     captioned = len(cards) > 1
     image_height = HEIGHT if captioned else cards[0].image.height
     rows = min(MOST_ROWS, max(len(card.predictions) for card in cards))
-    height = image_height + captioned * CAPTION + GAP // 2 + rows * ROW
+    height = image_height + (CAPTION if captioned else 0) + GAP // 2 + rows * ROW
     columns = min(len(cards), math.ceil(math.sqrt(len(cards) * (height + GAP) / (WIDTH + GAP))))
     lines = math.ceil(len(cards) / columns)
     size = (GAP + columns * (WIDTH + GAP), GAP // 2 + lines * (height + GAP))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Union
 
 import numpy
@@ -13,15 +13,12 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from ..utils.text import STANDARD_INPUT, one_line
-from .io import ImageError, Source, find_images, to_rgb
-from .prefetch import decoded
+from .io import ImageError, ImageInput, find_images, to_rgb
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from .preprocess import Preprocess
-
-ImageLike = Union[Source, Image.Image, "NDArray[Any]", Tensor]
+ImageLike = Union[ImageInput, "NDArray[Any]", Tensor]
 """A path ("-" is standard input), a file's bytes, a binary stream, a PIL image, or one of these:
 
     array (H, W, 3), (H, W, 4), (H, W, 1) or (H, W): bytes, or floats from 0 to 1
@@ -66,44 +63,34 @@ def several(images: ImageLike | Iterable[ImageLike]) -> Iterable[ImageLike] | No
     )
 
 
-@contextmanager
-def opened(image: ImageLike, name: str | None = None, fast_for: Preprocess | None = None) -> Iterator[Image.Image]:
-    """The image in RGB, the right way up; what it is in memory is left as it is.
-
-    Args:
-        image: a single one.
-        name: of it, for errors; by default its path.
-        fast_for: decode a large JPEG at a reduced size, as `prefetch.in_room` does.
+def as_image_input(image: ImageLike) -> ImageInput:
+    """What `images.io.read_image` reads: arrays, tensors and PIL images become RGB images, the right way up.
 
     Raises:
-        ImageError: it cannot be read, or has a shape, a dtype or values that no image has.
+        ImageError: it has a shape, a dtype or values that no image has.
         TypeError: it is no image.
 
     Example:
         >>> import torch
-        >>> from fastvit.images.inputs import opened
-        >>> with opened(torch.rand(3, 48, 64)) as image:
-        ...     image.size, image.mode
+        >>> from fastvit.images.inputs import as_image_input
+        >>> image = as_image_input(torch.rand(3, 48, 64))
+        >>> image.size, image.mode
         ((64, 48), 'RGB')
     """
-    if isinstance(image, Image.Image | numpy.ndarray | Tensor):
-        try:
-            converted = _from_pil(image) if isinstance(image, Image.Image) else _from_numbers(image)
-        except ImageError as error:
-            raise ImageError(f"{name or 'the image'}: {error}") from error
-        yield converted
-    elif isinstance(image, str | os.PathLike | bytes) or hasattr(image, "read"):
-        with decoded(image, name, fast_for) as read:
-            yield read
-    else:
-        raise TypeError(f"{name or 'the image'} is a {type(image).__name__}, expected a path, bytes, a PIL image, ...")
+    if isinstance(image, Image.Image):
+        return _from_pil(image)
+    if isinstance(image, numpy.ndarray | Tensor):
+        return _from_numbers(image)
+    if isinstance(image, str | os.PathLike | bytes) or hasattr(image, "read"):
+        return image
+    raise TypeError(f"an image is a {type(image).__name__}, expected a path, bytes, a PIL image, an array or a tensor")
 
 
 def _from_pil(image: Image.Image) -> Image.Image:
     try:
         with LOADING:
             image.load()
-    except Exception as error:  # decoders fail with what they please
+    except Exception as error:  # decoders fail as they please
         raise ImageError(f"cut short or damaged ({one_line(error)}); copy or download it again") from error
     with suppress(Exception):  # broken metadata says nothing about the image
         image = ImageOps.exif_transpose(image)

@@ -63,8 +63,7 @@ class Preprocess:
     std: tuple[float, float, float] = IMAGENET_STD
 
     def __post_init__(self) -> None:
-        if len(self.size) != 2 or not all(isinstance(edge, int) and edge >= SMALLEST for edge in self.size):
-            raise ValueError(f"size={self.size!r}: expected (height, width), two whole numbers of at least {SMALLEST}")
+        check_size(self.size)
         if not 0 < self.crop <= 1:  # also refuses nan
             raise ValueError(f"crop={self.crop!r}: expected the part of the edge to keep, above 0 and at most 1")
         if self.crop_mode not in CROP_MODES:
@@ -184,3 +183,55 @@ def _check_room(image: Image.Image, width: int, height: int) -> None:
 
 def _filters() -> dict[str, Image.Resampling]:
     return {resampling.name.lower(): resampling for resampling in Image.Resampling}
+
+
+def check_size(size: object, name: str = "size") -> None:
+    """Refuse what is not (height, width), each of at least `SMALLEST` pixels.
+
+    Args:
+        size: what was given.
+        name: the argument that it was given as, for the message.
+
+    Raises:
+        ValueError: it is something else.
+
+    Example:
+        >>> from fastvit.images.preprocess import check_size
+        >>> check_size((64, 16), "input_size")
+        Traceback (most recent call last):
+        ValueError: input_size=(64, 16): expected (height, width), two whole numbers from 32 up
+    """
+    if not (
+        isinstance(size, tuple | list)
+        and len(size) == 2
+        and all(isinstance(edge, int) and edge >= SMALLEST for edge in size)
+    ):
+        raise ValueError(f"{name}={size!r}: expected (height, width), two whole numbers from {SMALLEST} up")
+
+
+def check_images(images: Tensor, in_chans: int, name: str = "images", *, finite: bool = True) -> None:
+    """Refuse what is not a batch of preprocessed images that a model takes: (B, in_chans, H, W) in floating point.
+
+    Args:
+        images: what was given.
+        in_chans: channels that the model takes.
+        name: what they are, for the message.
+        finite: look for NaN and infinity too, at the cost of reading every number.
+
+    Raises:
+        ValueError: another shape, no images, whole numbers, or numbers that are not finite.
+
+    Example:
+        >>> import torch
+        >>> from fastvit.images.preprocess import check_images
+        >>> check_images(torch.zeros(2, 1, 64, 64), in_chans=3)
+        Traceback (most recent call last):
+        ValueError: images are (2, 1, 64, 64), expected (B, 3, H, W), H and W from 32 up
+    """
+    if images.ndim != 4 or not len(images) or images.shape[1] != in_chans or min(images.shape[2:]) < SMALLEST:
+        expected = f"(B, {in_chans}, H, W), H and W from {SMALLEST} up"
+        raise ValueError(f"{name} are {tuple(images.shape)}, expected {expected}")
+    if not images.is_floating_point():
+        raise ValueError(f"{name} are {images.dtype}, expected preprocessed ones, of a floating-point dtype")
+    if finite and not images.isfinite().all():
+        raise ValueError(f"{name} hold NaN or infinity")

@@ -45,10 +45,12 @@ class ScaleShift(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
+        """The identity: weight 1, bias 0."""
         nn.init.ones_(self.weight)
         nn.init.zeros_(self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, H, W)."""
         return self.weight[:, None, None] * x + self.bias[:, None, None]
 
 
@@ -77,6 +79,7 @@ class Affine:
 
     @classmethod
     def of(cls, linear: nn.Conv2d | nn.Linear) -> "Affine":
+        """The map that a plain layer computes."""
         weight = _exact(linear.weight)
         return cls(weight, weight.new_zeros(len(weight)) if linear.bias is None else _exact(linear.bias))
 

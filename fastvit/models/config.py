@@ -9,7 +9,15 @@ _imagenet = Preprocess()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """What distinguishes one FastViT encoder from another."""
+    """What distinguishes one FastViT encoder from another.
+
+    Example:
+        >>> from dataclasses import replace
+        >>> import fastvit
+        >>> narrow = replace(fastvit.CONFIGS["fastvit_t8"], width=16, num_classes=10)
+        >>> narrow.widths, sum(weight.numel() for weight in fastvit.FastViT(narrow).parameters())
+        ((16, 32, 64, 128), 407866)
+    """
 
     depths: tuple[int, ...]  # blocks in each stage
     width: int  # channels of the first stage; each later stage doubles them
@@ -85,7 +93,7 @@ _MOBILECLIP = {
     "fastvit_mci4": replace(_mci3, depths=(2, 12, 24, 4, 4), width=128),
 }
 
-# FastVLM's encoder, arXiv:2412.13303: the network of mci3, for larger images and plain pixels. Apple's code pads to a
+# FastVLM's encoder, arXiv:2412.13303: the model of mci3, for larger images and plain pixels. Apple's code pads to a
 # black square (llava/mm_utils.py of ml-fastvlm); the conversion for transformers cuts out the centre instead.
 _bordered = replace(_plain, size=(1024, 1024), crop_mode="border", interpolation="bicubic")
 _fastvithd = replace(_mci3, preprocess=_bordered)

@@ -3,49 +3,18 @@
 Shapes: B images, C channels, H x W positions; sizes are rounded up at each stride.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import islice
 from typing import Any, cast
 
-import torch
 from torch import Tensor, nn
 
 from ..images.preprocess import Preprocess
+from .blocks import RepConv
+from .checks import check_numbers
 from .config import Config
+from .head import Head
 from .layers import ConvBlock, SqueezeExcite, Stage, Stem
-from .reparam import RepConv, reset_small
-
-# Pooling (B, C, H, W) -> (B, C), or (B, 2C) for the last.
-POOLS: dict[str, Callable[[Tensor], Tensor]] = {
-    "": lambda x: x,
-    "avg": lambda x: x.mean((2, 3)),
-    "max": lambda x: x.amax((2, 3)),
-    "avgmax": lambda x: (x.mean((2, 3)) + x.amax((2, 3))) / 2,
-    "catavgmax": lambda x: torch.cat([x.mean((2, 3)), x.amax((2, 3))], 1),
-}
-
-
-class Head(nn.Module):
-    """fc(dropout(pool(x))): (B, C, H, W) -> (B, classes); without classes (B, C), without pooling every position's."""
-
-    def __init__(self, in_features: int, num_classes: int, global_pool: str, drop_rate: float):
-        super().__init__()
-        if global_pool not in POOLS:
-            raise ValueError(f"global_pool is {global_pool!r}, expected one of {', '.join(map(repr, POOLS))}")
-        if num_classes and not global_pool:
-            raise ValueError(f"global_pool is '' with {num_classes} classes: pool, or ask for num_classes=0")
-        self.global_pool = global_pool
-        self.num_features = in_features * (2 if global_pool == "catavgmax" else 1)
-        self.drop = nn.Dropout(drop_rate)
-        self.fc = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
-
-    def reset_parameters(self) -> None:
-        if isinstance(self.fc, nn.Linear):
-            reset_small(self.fc)
-
-    def forward(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        x = self.drop(POOLS[self.global_pool](x))
-        return x if pre_logits else cast(Tensor, self.fc(x))
 
 
 class FastViT(nn.Module):
@@ -61,6 +30,12 @@ class FastViT(nn.Module):
 
     Raises:
         ValueError: a number out of its range, or an unknown pooling.
+
+    Example:
+        >>> import fastvit, torch
+        >>> model = fastvit.FastViT(fastvit.CONFIGS["fastvit_t8"], num_classes=10).eval()
+        >>> model(torch.zeros(2, 3, 64, 64)).shape
+        torch.Size([2, 10])
     """
 
     def __init__(
@@ -75,8 +50,8 @@ class FastViT(nn.Module):
     ):
         super().__init__()
         num_classes = config.num_classes if num_classes is None else num_classes
-        _check(num_classes=(num_classes, 0, None), in_chans=(in_chans, 1, None))
-        _check(drop_rate=(drop_rate, 0, 1), drop_path_rate=(drop_path_rate, 0, 1))
+        check_numbers(num_classes=(num_classes, 0, None), in_chans=(in_chans, 1, None))
+        check_numbers(drop_rate=(drop_rate, 0, 1), drop_path_rate=(drop_path_rate, 0, 1))
         self.config = config
         self.num_classes = num_classes
         self.in_chans = in_chans
@@ -101,12 +76,12 @@ class FastViT(nn.Module):
 
     @property
     def default_cfg(self) -> dict[str, Any]:
-        """timm's older name of `pretrained_cfg`."""
+        """The older name that timm has for `pretrained_cfg`."""
         return self.pretrained_cfg
 
     @property
     def preprocess(self) -> Preprocess:
-        """Picture -> (3, *size), as the weights want it: what `pretrained_cfg` says.
+        """An image -> (3, *size), as the weights want it: what `pretrained_cfg` says.
 
         Raises:
             ValueError: the model reads other than three channels, or `pretrained_cfg` asks for what is not supported.
@@ -124,6 +99,7 @@ class FastViT(nn.Module):
 
     @property
     def global_pool(self) -> str:
+        """How the head pools the final map; "" for not at all."""
         return self.head.global_pool
 
     @property
@@ -132,6 +108,7 @@ class FastViT(nn.Module):
         return self.head.num_features
 
     def forward(self, images: Tensor) -> Tensor:
+        """(B, in_chans, H, W) -> (B, num_classes), or features where num_classes is 0."""
         return self.forward_head(self.forward_features(images))
 
     def forward_features(self, images: Tensor) -> Tensor:
@@ -152,7 +129,7 @@ class FastViT(nn.Module):
         Raises:
             ValueError: a size that no image has.
         """
-        _check(height=(height, 1, None), width=(width, 1, None))
+        check_numbers(height=(height, 1, None), width=(width, 1, None))
         reduction = 2 << len(self.stages)
         return -(-height // reduction) * -(-width // reduction)
 
@@ -201,7 +178,9 @@ class FastViT(nn.Module):
         """Remove what the chosen stages do not need, in place: later stages and, with `prune_head`, the classifier.
 
         The final convolution goes with the head, with `prune_norm` or with the last stage, and the classifier with it.
-        Returns the stages' indices, from 0.
+
+        Returns:
+            The chosen stages' indices, from 0.
         """
         wanted = stage_indices(len(self.stages), indices)
         if prune_head or prune_norm or max(wanted) < len(self.stages) - 1:
@@ -213,11 +192,12 @@ class FastViT(nn.Module):
         return wanted
 
     def get_classifier(self) -> nn.Module:
+        """The last layer, an `nn.Identity` where there is no classifier."""
         return self.head.fc
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """A new, randomly initialised classifier on the model's device and in its dtype; 0 leaves it out."""
-        _check(num_classes=(num_classes, 0, None))
+        check_numbers(num_classes=(num_classes, 0, None))
         like = next(self.parameters())
         pool = self.global_pool if global_pool is None else global_pool
         head = Head(self.num_features, num_classes, pool, self.drop_rate)
@@ -247,6 +227,7 @@ def own_cfg(config: Config, num_classes: int | None = None, in_chans: int = 3) -
     """What timm's tools read of a model: preprocessing, and where its first and last layers are."""
     size = config.preprocess.size
     reduction = 2 ** (1 + len(config.depths))
+    branches = ("main", "small") if config.stem_scale else ("main",)
     return {
         **config.preprocess.to_cfg(),
         "input_size": (in_chans, *size),
@@ -254,7 +235,7 @@ def own_cfg(config: Config, num_classes: int | None = None, in_chans: int = 3) -
         "num_classes": config.num_classes if num_classes is None else num_classes,
         "label_names": None,
         "license": None,
-        "first_conv": tuple(f"stem.0.conv.{branch}.conv" for branch in ("main", "small")[: 1 + config.stem_scale]),
+        "first_conv": tuple(f"stem.0.conv.{branch}.conv" for branch in branches),
         "classifier": "head.fc",
     }
 
@@ -276,10 +257,3 @@ def stage_indices(stages: int, indices: int | Sequence[int] | None) -> list[int]
     if not indices or not all(-stages <= index < stages for index in indices):
         raise ValueError(f"stages {given!r} asked for, of a model that has {stages}: 0 to {stages - 1}, or negative")
     return [index % stages for index in indices]
-
-
-def _check(**values: tuple[float, float, float | None]) -> None:
-    for name, (value, low, high) in values.items():
-        if not (low <= value and (high is None or value < high)):  # also refuses nan
-            limit = f"{low} or more" + (f" and below {high}" if high is not None else "")
-            raise ValueError(f"{name} is {value}, expected {limit}")

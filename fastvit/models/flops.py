@@ -1,4 +1,4 @@
-"""How much arithmetic a network does."""
+"""How much arithmetic a model does."""
 
 import copy
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..images.preprocess import SMALLEST
+from ..images.preprocess import check_size
 from .fastvit import FastViT
 
 
@@ -18,9 +18,15 @@ def multiply_adds(model: FastViT, size: tuple[int, int]) -> int:
 
     Raises:
         ValueError: a size that a FastViT does not take.
+
+    Example:
+        >>> from fastvit import CONFIGS
+        >>> from fastvit.models.flops import multiply_adds
+        >>> from fastvit.models.forms import outline
+        >>> f"{multiply_adds(outline(CONFIGS['fastvit_t8'], 'fused'), (256, 256)) / 1e9:.1f} GMACs"
+        '0.7 GMACs'
     """
-    if len(size) != 2 or not all(isinstance(edge, int) and edge >= SMALLEST for edge in size):
-        raise ValueError(f"size={size!r}: expected (height, width), two whole numbers of at least {SMALLEST}")
+    check_size(size)
     shapes = _without_memory(model).eval()
     images = torch.empty(1, model.in_chans, *size, dtype=next(model.parameters()).dtype, device="meta")
     with torch.no_grad(), FlopCounterMode(display=False) as counter:

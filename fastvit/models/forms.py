@@ -1,4 +1,4 @@
-"""The forms a network has: unfused, partial and fused."""
+"""The forms a model has: unfused, partial and fused."""
 
 from functools import lru_cache
 from typing import Any, Literal
@@ -6,9 +6,10 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from .blocks import BRANCHED
 from .config import Config
 from .fastvit import FastViT
-from .reparam import BRANCHED, Fusible, fuse_children, fusible_blocks
+from .reparam import Fusible, fuse_children, fusible_blocks
 
 Form = Literal["unfused", "partial", "fused"]
 """unfused: every branch, as trained. partial: parallel branches are one convolution; the MLPs' norms, the norms
@@ -18,7 +19,7 @@ KINDS: dict[Form, tuple[type[Fusible], ...]] = {"unfused": (), "partial": BRANCH
 
 
 def outline(config: Config, form: Form = "unfused", **arguments: Any) -> FastViT:
-    """The network on the meta device, in eval mode: names and shapes, and no memory."""
+    """A model on the meta device, in eval mode: names and shapes, and no memory."""
     with torch.device("meta"):
         model = FastViT(config, **arguments).eval()
     fuse_children(model, KINDS[form])
@@ -30,6 +31,12 @@ def form_of(model: FastViT) -> Form:
 
     Raises:
         ValueError: some blocks of a kind are fused and some are not.
+
+    Example:
+        >>> import fastvit
+        >>> model = fastvit.create_model("fastvit_t8").eval()
+        >>> fastvit.form_of(model), fastvit.form_of(fastvit.reparameterize(model))
+        ('unfused', 'fused')
     """
     whole = _blocks(model.config)
     kept = {name for name, module in model.named_modules() if not isinstance(module, nn.Identity)}
@@ -39,12 +46,12 @@ def form_of(model: FastViT) -> Form:
             return form
     fused = [name for name in whole if name in kept and name not in left]
     raise ValueError(
-        f"a half-fused model: {len(fused)} of its {len(fused) + len(left)} foldable blocks are fused already "
+        f"a half-fused model: {len(fused)} of its {len(fused) + len(left)} blocks are fused already "
         f"({fused[0]}, ...): finish with reparameterize(model), or start from the unfused one"
     )
 
 
 @lru_cache(maxsize=32)
 def _blocks(config: Config) -> dict[str, type[Fusible]]:
-    """The foldable blocks of an unfused network, by name: asked for whenever a FastVLM's weights are listed."""
+    """The foldable blocks of an unfused model, by name: asked for whenever a FastVLM's weights are listed."""
     return {name: type(block) for name, block in fusible_blocks(outline(config)).items()}

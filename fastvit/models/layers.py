@@ -14,8 +14,8 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from .affine import ScaleShift
+from .blocks import ConvNorm, NormLinear, PositionEncoding, RepConv, RepMixer, ScaledConv, ScaledLinear, reset_small
 from .config import Config
-from .reparam import ConvNorm, NormLinear, PositionEncoding, RepConv, RepMixer, ScaledConv, ScaledLinear, reset_small
 
 
 class SqueezeExcite(nn.Module):
@@ -27,6 +27,7 @@ class SqueezeExcite(nn.Module):
         self.expand = nn.Conv2d(channels // reduction, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, H, W)."""
         # A mean, not avg_pool2d over the map's size: that size would be a constant of the exported graph.
         gate = self.expand(F.relu(self.reduce(x.mean((2, 3), keepdim=True))))
         return x * cast(Tensor, gate).sigmoid()
@@ -42,6 +43,7 @@ class ConvBlock(nn.Module):
         self.act = nn.GELU() if gelu else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, in_channels, H, W) -> (B, out_channels, H', W'), as the convolution makes it."""
         return cast(Tensor, self.act(self.squeeze(self.conv(x))))
 
 
@@ -60,6 +62,7 @@ class Attention(nn.Module):
         self.proj = ScaledLinear(channels, channels, layer_scale)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, H, W)."""
         B, C, H, W = x.shape
         tokens = x.flatten(2).transpose(1, 2)  # (B, N, C): a view where x is channels_last
         qkv = self.qkv(self.standardize(tokens)).reshape(B, H * W, 3, self.heads, C // self.heads)
@@ -78,9 +81,11 @@ class MLP(nn.Module):
         self.fc2 = ScaledConv(hidden_channels, channels, layer_scale)
 
     def reset_parameters(self) -> None:
+        """Small initial weights of the first 1x1 convolution."""
         reset_small(self.fc1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, H, W)."""
         return cast(Tensor, self.fc2(F.gelu(self.fc1(self.conv(x)))))
 
 
@@ -92,12 +97,14 @@ class DropPath(nn.Module):
         self.rate = rate
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, H, W)."""
         if not self.training or self.rate == 0:
             return x
         keep = 1 - self.rate
         return x * x.new_empty(x.shape[0], 1, 1, 1).bernoulli_(keep).div_(keep)
 
     def extra_repr(self) -> str:
+        """The rate, for printing the model."""
         return f"rate={self.rate:.3f}"
 
 
@@ -111,6 +118,7 @@ class RepMixerBlock(nn.Module):
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, H, W)."""
         x = self.mixer(x)
         return x + cast(Tensor, self.drop_path(self.mlp(x)))
 
@@ -125,6 +133,7 @@ class AttentionBlock(nn.Module):
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, H, W)."""
         x = x + self.drop_path(self.mixer(x))
         return x + cast(Tensor, self.drop_path(self.mlp(x)))
 
@@ -175,6 +184,7 @@ class Stage(nn.Module):
         self.blocks = nn.Sequential(*(block(config, channels, rate) for rate in drop_path))
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, H, W) for the first stage, else (B, C / 2, 2 H, 2 W) -> (B, C, H, W)."""
         x = self.position(self.downsample(x))
         if not (self.grad_checkpointing and torch.is_grad_enabled()):
             return cast(Tensor, self.blocks(x))

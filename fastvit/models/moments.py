@@ -1,4 +1,4 @@
-"""Mean and variance of what layers put out, measured on pictures: from these unfolding sets batch norms."""
+"""Mean and variance of what layers put out, measured on images: batch norms are set from them."""
 
 import copy
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from .fastvit import FastViT
 EPS = 1e-5  # of nn.BatchNorm2d
 USUAL = 0.1  # root mean square of weights before a norm or a layer scale: about that of the trained weights that ship
 STILL = 1e-6  # an output that varies by less than this part of its kernel's size is rounding noise
-CHUNK = 8  # images that go through the network together while it is measured
+CHUNK = 8  # images that go through the model together while it is measured
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +60,11 @@ class Neutral(Moments):
         super().__init__(1, zero, zero + (1 - EPS))
 
     def deviation(self, weight: Tensor) -> Tensor:
+        """Ones, one of each output channel."""
         return torch.ones_like(weight.flatten(1)[:, 0])
 
     def length(self, weight: Tensor) -> Tensor:
+        """Ones, one of each output channel."""
         return torch.ones_like(weight.flatten(1)[:, 0])
 
 

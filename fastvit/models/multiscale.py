@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..images.preprocess import Preprocess
+from .blocks import reset_small
 from .fastvit import FastViT, stage_indices
-from .reparam import reset_small
 
 POOLS = ("depthwise", "average")
 
@@ -34,10 +34,12 @@ class CellPool(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
+        """The average, where the kernel is learned."""
         if isinstance(self.weigh, nn.Conv2d):
             nn.init.constant_(self.weigh.weight, self.stride**-2)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, ceil(H / s), ceil(W / s))."""
         # The most that may be needed; where it is more, the rest makes no cell.
         border = (0, self.stride - 1, 0, self.stride - 1)
         inside = F.avg_pool2d(F.pad(torch.ones_like(x[:, :1]), border), self.stride)
@@ -53,6 +55,7 @@ class Projection(nn.Conv2d):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
+        """The identity on the last map if the widths agree, else small random weights."""
         reset_small(self)
         of_last = self.weight[:, self.earlier :]
         if of_last.shape[0] == of_last.shape[1]:
@@ -85,6 +88,12 @@ class MultiScaleEncoder(nn.Module):
 
     Raises:
         ValueError: fewer than two stages, one that is not there, an unknown pooling, or a width below 1.
+
+    Example:
+        >>> import fastvit, torch
+        >>> encoder = fastvit.create_model("fastvit_t8", num_classes=0).eval()
+        >>> fastvit.MultiScaleEncoder(encoder, width=256).tokens(torch.zeros(1, 3, 64, 64)).shape
+        torch.Size([1, 4, 256])
     """
 
     def __init__(
@@ -127,6 +136,7 @@ class MultiScaleEncoder(nn.Module):
         return self.encoder.preprocess
 
     def forward(self, images: Tensor) -> Tensor:
+        """(B, in_chans, H, W) -> (B, num_features, h, w)."""
         return self.forward_features(images)
 
     def forward_features(self, images: Tensor) -> Tensor:

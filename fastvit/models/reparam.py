@@ -1,20 +1,16 @@
 """Structural reparameterization: many branches while training, one convolution afterwards.
 
-Each foldable block writes its forward and its kernel one under the other: the same expression, first of
-tensors, then of `Affine` maps. Shapes: x is (B, C, H, W), tokens are (B, N, C).
+What a foldable block is, and how a model's blocks are replaced. The blocks themselves are in `blocks`.
 """
 
 import copy
 from collections.abc import Iterator
-from functools import reduce
-from operator import add
 from typing import TypeVar, cast
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from .affine import Affine, ScaleShift
+from .affine import Affine
+from .checks import require_eval_mode
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -26,6 +22,7 @@ class Fusible(nn.Module):
     groups: int = 1
 
     def affine(self) -> Affine:
+        """The map that this block computes in eval mode."""
         raise NotImplementedError(f"{type(self).__name__} has a forward but no affine()")
 
     def fuse(self) -> nn.Conv2d | nn.Linear:
@@ -33,13 +30,11 @@ class Fusible(nn.Module):
 
         Computed in float64 and rounded once. It requires a gradient if any parameter of the block does. Hooks on
         the branches inside go with them. The name is the one that `timm.models.reparameterize_model` calls.
-        Raises ValueError in train mode.
+
+        Raises:
+            ValueError: the block, or a part of it, is in train mode.
         """
-        if any(module.training for module in self.modules()):
-            raise ValueError(
-                f"cannot fold {type(self).__name__} in train mode, where batch norm depends on the batch: "
-                "call model.eval() first"
-            )
+        require_eval_mode(self, f"reparameterize a {type(self).__name__}")
         parameters = list(self.parameters())
         weight = max(parameters, key=Tensor.numel)  # in half precision, norms and scales may be kept in float32
         layer = self.affine().layer(self.stride, self.groups).to(weight.device, weight.dtype)
@@ -71,9 +66,9 @@ def fusible_blocks(model: nn.Module) -> dict[str, Fusible]:
 def reparameterize(model: Module, inplace: bool = False) -> Module:
     """`model` with every foldable block as one plain `nn.Conv2d` or `nn.Linear`: same outputs, fewer and faster layers.
 
-    After it a FastViT has no batch norm and no layer scale. Folding goes on where it stopped: a fused model comes
-    back as it is, a half-fused one is finished. Any module that contains a FastViT will do, on any device, `meta` too.
-    Arithmetic is in float64, rounded once to the model's dtype.
+    After it a FastViT has no batch norm and no layer scale. A fused model comes back as it is, a half-fused one is
+    finished. Any module that contains a FastViT will do, on any device, `meta` too. Arithmetic is in float64, rounded
+    once to the model's dtype.
 
     Args:
         model: in eval mode; left untouched unless `inplace`.
@@ -83,14 +78,15 @@ def reparameterize(model: Module, inplace: bool = False) -> Module:
         ValueError: a foldable block is in train mode.
 
     Source: arXiv:2303.14189, section 3.2; arXiv:2206.04040, section 3.3.
+
+    Example:
+        >>> import fastvit
+        >>> model = fastvit.create_model("fastvit_t8").eval()
+        >>> fused = fastvit.reparameterize(model)
+        >>> len(list(model.modules())), len(list(fused.modules()))
+        (330, 134)
     """
-    blocks = fusible_blocks(model)
-    training = [name for name, block in blocks.items() if any(module.training for module in block.modules())]
-    if training:
-        raise ValueError(
-            f"cannot fold a model in train mode, where batch norm depends on the batch: {len(training)} of its "
-            f"{len(blocks)} foldable blocks are ({training[0] or type(model).__name__}, ...): call model.eval() first"
-        )
+    require_eval_mode(model, "reparameterize a model", fusible_blocks(model))
     if not inplace:
         model = copy.deepcopy(model)
     if isinstance(model, Fusible):
@@ -110,202 +106,3 @@ def fuse_children(
             module.add_module(name, fused[child])
         elif child is not None:
             fuse_children(child, kinds, fused)
-
-
-class StridedPointwise(nn.Conv2d):
-    """A 1x1 convolution with a stride: of every stride-th pixel, one without.
-
-    Beware of the same in one step: for 3 channels in channels_last, oneDNN's gradient of the weights writes past its
-    memory on processors with AVX2 and no AVX-512, which hangs, crashes or gives wrong gradients (oneDNN's issue 6035).
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        if torch.compiler.is_exporting():  # whose reasoning about sizes is lost in the slices; it needs no gradient
-            return super().forward(x)
-        return F.conv2d(x[..., :: self.stride[0], :: self.stride[1]], self.weight, self.bias, groups=self.groups)
-
-
-class ConvNorm(Fusible):
-    """bn(conv(x)), zero-padded to keep the size."""
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int,
-        stride: int = 1,
-        groups: int = 1,
-        *,
-        start_small: bool = False,
-    ):
-        super().__init__()
-        self.stride, self.groups, self.start_small = stride, groups, start_small
-        conv = StridedPointwise if kernel_size == 1 < stride and groups == 1 else nn.Conv2d
-        self.conv = conv(in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups, bias=False)
-        self.norm = nn.BatchNorm2d(out_channels)
-
-    def reset_parameters(self) -> None:
-        if self.start_small:
-            reset_small(self.conv)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return cast(Tensor, self.norm(self.conv(x)))
-
-    def affine(self) -> Affine:
-        return Affine.of(self.conv).normed(self.norm)
-
-
-class SkipNorm(Fusible):
-    """bn(x)."""
-
-    def __init__(self, channels: int, groups: int):
-        super().__init__()
-        self.channels, self.groups = channels, groups
-        self.norm = nn.BatchNorm2d(channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return cast(Tensor, self.norm(x))
-
-    def affine(self) -> Affine:
-        return Affine.identity(self.channels, self.groups, self.norm.weight.device).normed(self.norm)
-
-
-class RepConv(Fusible):
-    """main(x) + small(x) + skip(x); small and skip where asked for.
-
-    MobileOne's block (arXiv:2206.04040) has a 1x1 convolution as its small branch; RepLKNet's large
-    kernel (arXiv:2203.06717) has a 3x3 one and no skip.
-    """
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int,
-        *,
-        small: int | None = None,
-        skip: bool = False,
-        stride: int = 1,
-        groups: int = 1,
-    ):
-        super().__init__()
-        self.stride, self.groups = stride, groups
-        self.main = ConvNorm(in_channels, out_channels, kernel_size, stride, groups)
-        if small:
-            self.small = ConvNorm(in_channels, out_channels, small, stride, groups)
-        if skip:
-            self.skip = SkipNorm(in_channels, groups)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return cast(Tensor, reduce(add, [branch(x) for branch in self.children()]))
-
-    def affine(self) -> Affine:
-        return reduce(add, [branch.affine() for branch in cast(Iterator[Fusible], self.children())])
-
-
-class RepMixer(Fusible):
-    """x + scale * (mixer(x) - norm(x)): FastViT's token mixer (arXiv:2303.14189, section 3.2.1)."""
-
-    def __init__(self, channels: int, layer_scale: float):
-        super().__init__()
-        self.channels, self.groups = channels, channels
-        self.layer_scale = layer_scale
-        self.mixer = RepConv(channels, channels, 3, small=1, skip=True, groups=channels)
-        self.norm = SkipNorm(channels, groups=channels)
-        self.scale = nn.Parameter(torch.empty(channels, 1, 1))
-
-    def reset_parameters(self) -> None:
-        nn.init.constant_(self.scale, self.layer_scale)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.scale * cast(Tensor, self.mixer(x) - self.norm(x))
-
-    def affine(self) -> Affine:
-        x = Affine.identity(self.channels, self.groups, self.scale.device)
-        return x + self.scale * (self.mixer.affine() - self.norm.affine())
-
-
-class PositionEncoding(Fusible):
-    """x + conv(x), 7x7 and depthwise: conditional position encoding (arXiv:2102.10882)."""
-
-    def __init__(self, channels: int):
-        super().__init__()
-        self.channels, self.groups = channels, channels
-        self.conv = nn.Conv2d(channels, channels, 7, padding=3, groups=channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + cast(Tensor, self.conv(x))
-
-    def affine(self) -> Affine:
-        return Affine.identity(self.channels, self.groups, self.conv.weight.device) + Affine.of(self.conv)
-
-
-class ScaledConv(Fusible):
-    """scale * conv(x), 1x1: the end of a residual branch and its layer scale (arXiv:2103.17239)."""
-
-    def __init__(self, in_channels: int, out_channels: int, layer_scale: float):
-        super().__init__()
-        self.layer_scale = layer_scale
-        self.conv = nn.Conv2d(in_channels, out_channels, 1)
-        self.scale = nn.Parameter(torch.empty(out_channels, 1, 1))
-
-    def reset_parameters(self) -> None:
-        reset_small(self.conv)
-        nn.init.constant_(self.scale, self.layer_scale)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.scale * cast(Tensor, self.conv(x))
-
-    def affine(self) -> Affine:
-        return self.scale * Affine.of(self.conv)
-
-
-class ScaledLinear(Fusible):
-    """scale * linear(tokens): the same for attention."""
-
-    def __init__(self, in_channels: int, out_channels: int, layer_scale: float):
-        super().__init__()
-        self.layer_scale = layer_scale
-        self.linear = nn.Linear(in_channels, out_channels)
-        self.scale = nn.Parameter(torch.empty(out_channels, 1, 1))
-
-    def reset_parameters(self) -> None:
-        reset_small(self.linear)
-        nn.init.constant_(self.scale, self.layer_scale)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        return self.scale.flatten() * cast(Tensor, self.linear(tokens))
-
-    def affine(self) -> Affine:
-        return self.scale * Affine.of(self.linear)
-
-
-class NormLinear(Fusible):
-    """linear(norm(tokens)), where norm is a batch norm or, after a plain layer norm, its affine part."""
-
-    def __init__(self, in_channels: int, out_channels: int, norm: nn.BatchNorm2d | ScaleShift):
-        super().__init__()
-        self.norm = norm
-        self.linear = nn.Linear(in_channels, out_channels, bias=False)
-
-    def reset_parameters(self) -> None:
-        reset_small(self.linear)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        # (B N, C, 1, 1) and not (B, C, N, 1), for which torch's batch norm has a wrong gradient on a CPU when the
-        # gradient's memory is laid out otherwise than the input's, as it is here.
-        x = tokens.flatten(0, 1)[..., None, None]
-        return cast(Tensor, self.linear(self.norm(x).flatten(1))).view(*tokens.shape[:2], -1)
-
-    def affine(self) -> Affine:
-        return Affine.of(self.linear).after(self.norm)
-
-
-BRANCHED = (RepConv, RepMixer, PositionEncoding)  # what Apple's and timm's code fold, and all that they do
-
-
-def reset_small(layer: nn.Conv2d | nn.Linear) -> None:
-    """Weights of standard deviation 0.02 and no bias (ml-fastvit, models/fastvit.py)."""
-    nn.init.trunc_normal_(layer.weight, std=0.02)
-    if layer.bias is not None:
-        nn.init.zeros_(layer.bias)

@@ -5,8 +5,9 @@ from typing import Any
 
 from ..images.preprocess import Preprocess
 from ..models.config import CONFIGS
-from ..models.fastvit import POOLS, FastViT
+from ..models.fastvit import FastViT
 from ..models.forms import Form
+from ..models.head import POOLS
 from ..utils.text import one_line as line
 from .detect import Recognised
 from .tensors import Tensors, WeightsError

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from ..models.blocks import ConvNorm, PositionEncoding, RepConv, RepMixer
 from ..models.config import Config
 from ..models.fastvit import FastViT
 from ..models.forms import Form
 from ..models.layers import AttentionBlock, ConvBlock, Downsample, RepMixerBlock, SqueezeExcite, Stage
-from ..models.reparam import ConvNorm, PositionEncoding, RepConv, RepMixer
 
 Table = dict[type[nn.Module], dict[str, str]]
 

@@ -24,8 +24,7 @@ from timm.data import create_transform
 
 import fastvit
 from fastvit import comparison
-from fastvit.deploy.engines import EngineError
-from fastvit.deploy.engines.engine import Engine, Wanted
+from fastvit.deploy.engines import Engine, EngineError
 from fastvit.images import cards
 
 REPARAMETERIZE = fastvit.reparameterize
@@ -145,19 +144,27 @@ def test_strange_names(run: Callable[..., Result], tmp_path: Path, name: str) ->
 # --- engines ---
 
 
+class Faked(Engine):
+    """What an engine says of itself, and nothing that it does."""
+
+    def __init__(self, model: fastvit.FastViT) -> None:
+        self.model, self.chosen, self.device = model, "", torch.device("cpu")
+        self.pretrained_cfg, self.num_classes, self.returns_embedding = model.pretrained_cfg, model.num_classes, False
+
+
 @pytest.fixture
 def engines(monkeypatch: pytest.MonkeyPatch) -> list[dict]:
     """What `fastvit.engine` was asked for; it gives twice the logits."""
     asked = []
 
-    class Double(Engine):
+    class Double(Faked):
         def __init__(self, model: fastvit.FastViT, name: str, **options: object) -> None:
             asked.append({"name": name, **options})
-            super().__init__(name, Wanted(), lambda images: [2 * model(images)], model)
+            super().__init__(model)
             self.chosen = "openvino, the fastest of all" if name == "auto" else ""
 
-        def _check_parity(self, images: torch.Tensor) -> None:
-            self._many = False
+        def __call__(self, images: torch.Tensor) -> torch.Tensor:
+            return 2 * self.model(images)
 
     monkeypatch.setattr("fastvit.deploy.running.make_engine", Double)
     return asked
@@ -167,7 +174,7 @@ def test_an_engine_predicts_as_it_is_asked_to(
     run: Callable[..., Result], weights: Path, image: Path, engines: list[dict]
 ) -> None:
     result = run(image, "--json", "--engine", "auto", "--precision", "bfloat16", "--top", 6)
-    assert engines == [{"name": "auto", "precision": "bfloat16", "calibration": None, "keep": ()}]
+    assert engines == [{"name": "auto", "precision": "bfloat16", "threads": None, "calibration": None, "keep": ()}]
     assert result.stderr == "openvino, the fastest of all\n"
     expected = numpy.array([probability for _, probability in by_hand(weights, image)]) ** 2
     found = [entry["probability"] for entry in lines(result)[0]["predictions"]]
@@ -191,11 +198,11 @@ def test_torch_in_bfloat16_says_nearly_the_same(run: Callable[..., Result], weig
 def test_an_engine_that_fails_is_one_line_and_status_2(
     run: Callable[..., Result], image: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
-    class Failing(Engine):
+    class Failing(Faked):
         def __init__(self, model: fastvit.FastViT, name: str, **options: object) -> None:
             if moment == "made":
                 raise EngineError("it is\nnot there")
-            super().__init__(name, Wanted(), lambda images: [images], model)
+            super().__init__(model)
 
         def __call__(self, images: torch.Tensor) -> torch.Tensor:
             raise EngineError("it is not there")
@@ -421,7 +428,7 @@ def test_images_of_any_shape_fit_their_card(size: tuple[int, int]) -> None:
     assert small.width <= cards.WIDTH and small.height <= cards.HEIGHT
     assert small.width == cards.WIDTH or small.height == cards.HEIGHT
     long = [("a very long name " * 20, 0.5)] * 30
-    sheet = cards.sheet([cards.Card(name="n" * 999, picture=small, predictions=long)] * 2)
+    sheet = cards.sheet([cards.Card(name="n" * 999, image=small, predictions=long)] * 2)
     assert sheet.height < 2 * (cards.HEIGHT + 30 * cards.ROW) and sheet.width == 2 * cards.WIDTH + 3 * cards.GAP
 
 

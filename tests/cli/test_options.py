@@ -1,35 +1,55 @@
-"""What the options --device, --engine and --unfused make of a network."""
+"""The options that several commands share."""
+
+from dataclasses import fields
+from typing import Any
 
 import pytest
-import torch
+from cyclopts import App
 from helpers.small import small
 
-from fastvit.cli.options import device_for, runner
+from fastvit.cli.options import HYPHEN, RUNS, Running, marked, unmarked
+from fastvit.deploy.engines import Engine
 from fastvit.models.reparam import fusible_blocks
 
 
-def test_engines_of_the_processor_take_it_even_where_there_is_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fastvit.utils.devices.choose_device", lambda name: torch.device(name or "cuda"))
-    assert device_for("", "openvino").type == device_for("", "onnxruntime").type == "cpu"
-    assert device_for("", "torch").type == device_for("", "compile").type == device_for("", "auto").type == "cuda"
-    with pytest.raises(ValueError, match=r"^--device cuda: --engine openvino runs on the processor; give --device cpu"):
-        device_for("cuda", "openvino")
+def parsed(*words: str) -> Running:
+    """What a command gets."""
+
+    def command(*, running: Running = RUNS) -> Running:
+        return running
+
+    app = App(default_command=command, result_action="return_value")
+    found: Any = app(words, exit_on_error=False, print_error=False)
+    assert isinstance(found, Running)
+    return found
 
 
-@pytest.mark.parametrize("fused", [True, False])
-def test_in_torch_and_float32_it_is_the_network_itself_in_the_form_asked_for(fused: bool) -> None:
-    network, images = small("fastvit_sa12"), torch.randn(2, 3, 64, 64)
-    with torch.inference_mode():
-        expected = network(images)
-        run = runner(network, "torch", "float32", fused=fused)
-        assert bool(fusible_blocks(run)) != fused
-        torch.testing.assert_close(run(images), expected, rtol=1e-4, atol=1e-4)
+def test_what_says_how_a_model_runs_is_one_record_of_plain_options() -> None:
+    assert parsed() == RUNS == Running(device="", engine="torch", precision="float32", fast_decoding=False)
+    words = ("--device", "cpu", "--engine", "auto", "--precision", "bfloat16", "--fast-decoding")
+    assert parsed(*words) == Running(device="cpu", engine="auto", precision="bfloat16", fast_decoding=True)
+    assert {field.name for field in fields(Running)} == {"device", "engine", "precision", "fast_decoding"}
 
 
-def test_in_another_precision_it_is_an_engine() -> None:
-    network, images = small("fastvit_sa12"), torch.randn(2, 3, 64, 64)
-    with torch.inference_mode():
-        expected = network(images)
-        run = runner(network, "torch", "bfloat16")
-        difference = (run(images) - expected).abs().max() / expected.abs().max()
-    assert (run.name, run.precision) == ("torch", "bfloat16") and 1e-5 < difference < 0.05
+def test_a_model_is_prepared_as_they_say(capsys: pytest.CaptureFixture[str]) -> None:
+    model = small("fastvit_t8")
+    assert Running(device="cpu").prepare(model) is model and not fusible_blocks(model)
+    model = small("fastvit_t8")
+    assert Running(device="cpu").prepare(model, reparameterize=False) is model and fusible_blocks(model)
+    engine = Running(device="cpu", precision="bfloat16").prepare(small("fastvit_t8"))
+    assert isinstance(engine, Engine) and engine.precision == "bfloat16"
+    assert capsys.readouterr() == ("", "")
+
+
+def test_what_auto_chose_is_noted(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    class Chosen:
+        chosen = "torch, the fastest of all"
+
+    monkeypatch.setattr("fastvit.deploy.running.make_engine", lambda *_, **__: Chosen())
+    Running(device="cpu", engine="auto").prepare(small("fastvit_t8"))
+    assert capsys.readouterr() == ("", "torch, the fastest of all\n")
+
+
+def test_a_lone_hyphen_is_a_word_for_cyclopts_and_itself_for_us() -> None:
+    words = ["classify", "-", "--json", "-.png"]
+    assert marked(words) == ["classify", HYPHEN, "--json", "-.png"] and unmarked(marked(words)) == words

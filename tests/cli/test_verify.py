@@ -9,7 +9,7 @@ from helpers.paths import PHOTOGRAPH
 
 import fastvit
 from fastvit.models.affine import Affine
-from fastvit.models.reparam import PositionEncoding
+from fastvit.models.blocks import PositionEncoding
 
 
 def test_verify_proves_the_bundled_weights_on_a_photograph() -> None:
@@ -20,10 +20,10 @@ def test_verify_proves_the_bundled_weights_on_a_photograph() -> None:
     assert len(report["blocks"]) == 40
 
 
-def test_verify_draws_random_weights_for_a_network_that_has_none_and_says_so() -> None:
+def test_verify_draws_random_weights_for_a_model_that_has_none_and_says_so() -> None:
     status, shown, _ = run("verify", "fastvit_t12", "--image", str(PHOTOGRAPH))
     assert status == 0
-    assert "exact: fused and unfused agree" in shown and "random" in shown.splitlines()[-1]
+    assert "The reparameterized model computes the same." in shown and "random" in shown.splitlines()[-1]
     assert max(map(len, shown.splitlines())) <= 80
 
 
@@ -43,7 +43,7 @@ def test_verify_says_in_one_line_what_it_cannot_use(tmp_path: Path) -> None:
         assert (status, shown, error.count("\n")) == (2, "", 1) and words in error, (arguments, error)
 
 
-def test_verify_exits_with_1_when_folding_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_verify_exits_with_1_when_reparameterization_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(PositionEncoding, "affine", lambda self: Affine.of(self.conv))  # without its skip
     status, shown, _ = run("verify", "fastvit_sa12", "--image", str(PHOTOGRAPH))
-    assert status == 1 and "NOT exact" in shown
+    assert status == 1 and "does NOT compute the same" in shown

@@ -2,7 +2,6 @@
 
 import gc
 import io
-import os
 import pickle
 import random
 import struct
@@ -23,7 +22,6 @@ from torchvision.datasets import ImageFolder
 
 from fastvit.data import DataError, Source, open_source
 from fastvit.data import archive_index as reading
-from fastvit.data.archive_index import members
 from fastvit.images.io import ImageError
 
 
@@ -306,25 +304,3 @@ def test_damage_is_a_data_error_or_unreadable_images_or_none_at_all(
                 source.read(index)
             except ImageError as error:
                 assert "\n" not in str(error)
-
-
-@given(
-    names=st.lists(st.text(st.characters(exclude_characters="\0"), min_size=1, max_size=150), min_size=1, max_size=6),
-    format=st.sampled_from([tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]),
-    owner=st.text(max_size=8),
-    time=st.floats(0, 1e9),
-)
-def test_headers_are_read_as_the_standard_library_reads_them(
-    tmp_path_factory: pytest.TempPathFactory, names: list[str], format: int, owner: str, time: float
-) -> None:
-    path = tmp_path_factory.getbasetemp() / "headers.tar"
-    with tarfile.open(path, "w", format=format, errors="surrogatepass") as tar:
-        for index, name in enumerate(names):
-            try:
-                add(tar, name, os.urandom(index * 300), uname=owner, mtime=time if format == tarfile.PAX_FORMAT else 0)
-            except ValueError:  # too long for this format
-                continue
-    with tarfile.open(path) as tar:
-        theirs = [(info.name, info.offset_data, info.size) for info in tar if info.isreg()]
-    ours = [(member.name, member.start, member.size) for member in members(path) if not member.is_folder]
-    assert ours == theirs

@@ -1,5 +1,6 @@
 """Batches: every image once in an epoch, the same whoever reads them, and what cannot be read is said."""
 
+import io
 import multiprocessing
 import random
 from collections import Counter
@@ -34,6 +35,8 @@ from fastvit.data import (
 )
 from fastvit.data import training_images as module
 from fastvit.images.io import ImageError
+from fastvit.images.prefetch import decoded
+from fastvit.images.preprocess import Preprocess
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # of Python 3.12 on, at torch's workers
 
@@ -290,7 +293,7 @@ def test_what_cannot_be_read_is_left_out_of_batches_and_listed_up_to_a_limit(tmp
     files = {name: b"text" if index in damaged else image_file(index) for index, name in enumerate(names)}
     source = open_source(folder(tmp_path / "data", files))
     numbered = LabelledImages(source, of_torchvision.pil_to_tensor, labels=range(100, 109))
-    with closing(numbered.batches(3, workers=workers, most_unreadable=5)) as batches:
+    with closing(numbered.batches(3, workers=workers, max_unreadable=5)) as batches:
         found = list(batches)
     assert [batch.labels.tolist() for batch in found] == [[101, 102], [], [106, 107]]
     assert [len(batch.images) for batch in found] == [2, 0, 2]
@@ -301,16 +304,40 @@ def test_what_cannot_be_read_is_left_out_of_batches_and_listed_up_to_a_limit(tmp
         for image, number in zip(batch.images, batch.labels.tolist(), strict=True):
             assert torch.equal(image, of_torchvision.pil_to_tensor(source.read(number - 100)))
     with pytest.raises(DataError, match=rf"^5 images cannot be read, 4 may: {tmp_path}/data/cat/8.png: not an image"):
-        list(numbered.batches(3, workers=workers, most_unreadable=4))
-    assert len(list(numbered.batches(3, workers=workers, most_unreadable=None))) == 3
+        list(numbered.batches(3, workers=workers, max_unreadable=4))
+    assert len(list(numbered.batches(3, workers=workers, max_unreadable=None))) == 3
+
+
+def test_an_image_too_elongated_to_prepare_is_one_that_cannot_be_read(tmp_path: Path) -> None:
+    stream = io.BytesIO()
+    Image.new("RGB", (5000, 1)).save(stream, "PNG")
+    source = open_source(folder(tmp_path / "data", {"cat/long.png": stream.getvalue(), "cat/0.png": image_file(0)}))
+    (batch,) = LabelledImages(source, Preprocess().pixels).batches(2, max_unreadable=1)
+    assert batch.images.shape == (1, 256, 256, 3)
+    assert batch.unreadable[0].startswith(f"{tmp_path}/data/cat/long.png: 5000 x 1 pixels are too elongated: ")
+
+
+def test_large_jpegs_are_decoded_at_a_part_of_their_size_where_that_is_asked_for(tmp_path: Path) -> None:
+    source = open_source(folder(tmp_path / "data", {"cat/0.jpg": image_file(0, "JPEG", 800)}))
+    preprocess = Preprocess(size=(64, 64), crop=1.0)
+    (exact,), (fast,) = (
+        next(LabelledImages(source, preprocess.pixels, fast_for=fast_for).batches(1)).images
+        for fast_for in (None, preprocess)
+    )
+    path = source.content(0)
+    with decoded(path) as image:
+        assert image.size == (800, 800) and torch.equal(exact, preprocess.pixels(image))
+    with decoded(path, fast_for=preprocess) as image:
+        assert image.size == (200, 200) and torch.equal(fast, preprocess.pixels(image))
+    assert not torch.equal(exact, fast)
 
 
 def test_images_none_of_which_can_be_read_are_an_error_whatever_the_limit(tmp_path: Path) -> None:
     source = open_source(folder(tmp_path / "data", {f"cat/{index}.png": b"text" for index in range(3)}))
     images = LabelledImages(source, of_torchvision.pil_to_tensor)
     with pytest.raises(DataError, match=rf"^{tmp_path}/data: not one of its images can be read: .*/cat/2.png"):
-        list(images.batches(2, most_unreadable=3))
-    assert all(not len(batch.labels) for batch in images.batches(2, most_unreadable=None))
+        list(images.batches(2, max_unreadable=3))
+    assert all(not len(batch.labels) for batch in images.batches(2, max_unreadable=None))
 
 
 def test_processes_and_threads_read_the_same_batches_and_processes_end_with_them(source: Source) -> None:

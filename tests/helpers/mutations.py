@@ -70,11 +70,11 @@ _TABLE = {
         ("kernels turned round", "(self.weight)", "(self.weight.flip(2, 3) if kernel else self.weight)", SEEN),
         ("stride lost", "size, stride, size // 2", "size, 1, size // 2", SEEN),
     ],
-    "reparam.RepConv.affine": [
+    "blocks.RepConv.affine": [
         ("skip forgotten", "self.children())]", _WITHOUT.format("skip"), SEEN),
         ("small branch forgotten", "self.children())]", _WITHOUT.format("small"), SEEN),
     ],
-    "reparam.RepMixer.affine": [
+    "blocks.RepMixer.affine": [
         ("norm and mixer exchanged", "(self.mixer.affine() - self.norm.", "(self.norm.affine() - self.mixer.", HIDDEN),
         ("RepMixer's norm forgotten", " - self.norm.affine()", "", HIDDEN),
         (
@@ -85,24 +85,24 @@ _TABLE = {
         ),
         ("RepMixer's skip forgotten", "return x + ", "return ", SEEN),
     ],
-    "reparam.PositionEncoding.affine": [
+    "blocks.PositionEncoding.affine": [
         ("position encoding's skip forgotten", "return ", "return torch.zeros(self.channels) * ", SEEN),
     ],
-    "reparam.ScaledConv.affine": [
+    "blocks.ScaledConv.affine": [
         ("layer scale of the MLP forgotten", "self.scale * ", "", SEEN),
     ],
-    "reparam.ScaledLinear.affine": [
+    "blocks.ScaledLinear.affine": [
         ("layer scale of attention forgotten", "self.scale * ", "", SEEN),
     ],
     "reparam.fuse_children": [
         (
             "attention's norm left over",
             "(child, kinds)",
-            "(child, kinds) and type(child) is not NormLinear",
+            "(child, kinds) and type(child).__name__ != 'NormLinear'",
             HIDDEN,
         ),
     ],
-    # Not in folding, and so the same before and after: chance or timm tells.
+    # Not in the kernels, and so the same before and after: chance or timm tells.
     "layers.DropPath.forward": [
         ("drop path in eval mode", "not self.training or ", "", HIDDEN),
     ],

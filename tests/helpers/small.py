@@ -1,4 +1,4 @@
-"""Networks with every kind of block that the published ones have, and a few thousand parameters."""
+"""Models with every kind of block that the published ones have, and a few thousand parameters."""
 
 from dataclasses import replace
 from typing import Any
@@ -24,12 +24,12 @@ def small(name: str, **arguments: Any) -> FastViT:
 
 
 def timms(name: str) -> str:
-    """Timm has FastViTHD under the name that it bears in MobileCLIP2."""
+    """The name that timm has for `name`: for FastViTHD the one that it bears in MobileCLIP2."""
     return "fastvit_mci3" if name == "fastvithd" else name
 
 
 def timms_small(name: str, **arguments: Any) -> nn.Module:
-    """Timm's class, built as the small one."""
+    """A model of timm's class, built as the small one."""
     config = SMALL[name]
     arguments = {"num_classes": config.num_classes} | arguments
     return timm.create_model(timms(name), layers=config.depths, embed_dims=config.widths, **arguments).eval()

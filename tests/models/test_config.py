@@ -99,7 +99,7 @@ def test_a_row_cannot_be_changed_but_another_one_made_of_it() -> None:
     assert isinstance(wider, Config) and wider != config and hash(wider) != hash(config)
 
 
-def test_fastvithd_is_the_network_of_mci3_for_other_images() -> None:
+def test_fastvithd_is_the_model_of_mci3_for_other_images() -> None:
     mci3 = CONFIGS["fastvit_mci3"]
     assert CONFIGS["fastvithd"] == replace(mci3, preprocess=CONFIGS["fastvithd"].preprocess)
     assert CONFIGS["fastvithd"].preprocess != mci3.preprocess
@@ -109,7 +109,7 @@ def test_the_table_is_read_without_torch() -> None:
     code = """
 import sys, types, importlib.util, pathlib
 spec = importlib.util.find_spec("fastvit")
-package = types.ModuleType("fastvit")  # without __init__, which imports the network
+package = types.ModuleType("fastvit")  # without __init__, which imports the model
 package.__path__ = list(spec.submodule_search_locations)
 sys.modules["fastvit"] = package
 import fastvit.models.config

@@ -1,4 +1,4 @@
-"""The network against timm's of the same name, and what it promises beyond: sizes, precisions, compilers."""
+"""The model against timm's of the same name, and what it promises beyond: sizes, precisions, compilers."""
 
 import copy
 import functools
@@ -27,7 +27,7 @@ UNEVEN = (70, 99)  # neither a square nor a multiple of anything
 
 @pytest.fixture(scope="module", params=CONFIGS)
 def pair(request: pytest.FixtureRequest) -> tuple[str, FastViT, nn.Module]:
-    """A variant's name, our network and timm's: shapes, without the time and the memory that numbers take."""
+    """A variant's name, our model and timm's: shapes, without the time and the memory that numbers take."""
     with torch.device("meta"):
         ours = FastViT(CONFIGS[request.param]).eval()
         theirs = timm.create_model(timms(request.param), num_classes=ours.num_classes).eval()
@@ -39,7 +39,7 @@ def fused_or_not(name: str, fused: bool) -> FastViT:
     return reparameterize(model, inplace=True) if fused else model
 
 
-# The same network as timm's
+# The same model as timm's
 
 
 def test_names_shapes_and_dtypes_are_one_to_one_with_timms(pair: tuple[str, FastViT, nn.Module]) -> None:
@@ -65,7 +65,7 @@ MILLIONS = {
     "fastvit_mci4": (321.785, 321.570),
     "fastvithd": (125.236, 125.074),
 }
-# Tables of arXiv:2311.17049, arXiv:2508.20691 and arXiv:2412.13303 (section 3.2), which count fused networks.
+# Tables of arXiv:2311.17049, arXiv:2508.20691 and arXiv:2412.13303 (section 3.2), which count fused models.
 PAPERS = {"fastvit_mci0": 11.4, "fastvit_mci1": 21.5, "fastvit_mci2": 35.7, "fastvit_mci3": 125.1, "fastvithd": 125.1}
 # Table 2 of arXiv:2303.14189.
 FIRST_PAPER = {
@@ -108,7 +108,7 @@ def test_parameters_are_as_many_as_published(pair: tuple[str, FastViT, nn.Module
 
 
 @pytest.mark.parametrize("name", ["fastvit_t8", "fastvit_sa12", "fastvit_mci0", "fastvithd"])
-def test_parameters_of_the_fused_network_are_timms_less_what_it_does_not_fold(name: str) -> None:
+def test_parameters_of_the_fused_model_are_timms_less_what_it_does_not_fold(name: str) -> None:
     with torch.device("meta"):
         fused = reparameterize(FastViT(CONFIGS[name], 10).eval(), inplace=True)
         theirs = timm.create_model(timms(name), num_classes=10, inference_mode=True)
@@ -509,3 +509,19 @@ def test_dropout_stands_before_the_classifier_and_only_in_training() -> None:
     dropped = model.train().forward_head(features, pre_logits=True)
     assert set(dropped.flatten().tolist()) == {0.0, 2.0}
     assert isinstance(model.stages[0], Stage)
+
+
+# Embeddings
+
+
+def test_the_own_head_of_a_clip_encoder_returns_an_embedding_and_one_for_classes_does_not() -> None:
+    assert small("fastvit_mci0").returns_embedding and small("fastvithd").returns_embedding
+    assert not small("fastvit_t8").returns_embedding
+    assert not small("fastvit_mci0", num_classes=10).returns_embedding
+    assert not small("fastvit_mci0", num_classes=0).returns_embedding
+
+
+def test_a_head_of_the_embeddings_width_whose_outputs_are_named_returns_classes() -> None:
+    model = small("fastvit_mci0")
+    model.pretrained_cfg |= {"label_names": [str(index) for index in range(model.num_classes)]}
+    assert not model.returns_embedding

@@ -11,7 +11,7 @@ from fastvit import CONFIGS, Config, FastViT, reparameterize
 from fastvit.models.flops import multiply_adds
 
 # Billions at 256 x 256, unfused and fused: results/model_metadata-in1k.csv and the benchmarks of timm. Of the MCi
-# there is only the fused network's.
+# there is only the fused model's.
 TIMM = {
     "fastvit_t8": (0.70, 0.69),
     "fastvit_t12": (1.42, 1.39),
@@ -27,7 +27,7 @@ TIMM = {
 
 @pytest.mark.parametrize("name", TIMM)
 def test_it_is_what_timm_publishes(name: str) -> None:
-    """timm counts batch norms as well, which are up to 2 % of an unfused network."""
+    """Batch norms, which timm counts as well, are up to 2 % of an unfused model."""
     with torch.device("meta"):
         model = FastViT(CONFIGS[name]).eval()
     unfused, fused = TIMM[name]
@@ -37,7 +37,7 @@ def test_it_is_what_timm_publishes(name: str) -> None:
     assert fused_count < count
 
 
-# One block a stage; the last of the second network attends, after a downsampling that squeezes and excites.
+# One block a stage; the last of the second model attends, after a downsampling that squeezes and excites.
 MIXING = Config(depths=(1, 1), width=32, mlp_ratio=3, num_classes=10)
 ATTENDING = replace(MIXING, attention_stages=1, squeezed_stages=1)
 
@@ -49,7 +49,7 @@ def mlp(width: int, hidden: int, positions: int) -> int:
 @pytest.mark.parametrize("config", [MIXING, ATTENDING], ids=["mixing", "attending"])
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (64, 96)])
 def test_it_is_the_count_by_hand(config: Config, height: int, width: int) -> None:
-    """The fused network: kernel x input channels of a group x output channels x positions."""
+    """The fused model: kernel x input channels of a group x output channels x positions."""
     first, second = height * width // 16, height * width // 64  # positions of the two stages
     expected = 27 * 32 * 4 * first + 9 * 32 * first + 32 * 32 * first  # stem
     expected += 9 * 32 * first + mlp(32, 96, first)

@@ -53,7 +53,7 @@ def test_no_image_has_no_pixels(size: tuple[int, int]) -> None:
         outline(CONFIGS["fastvit_t8"]).num_tokens(*size)
 
 
-def test_a_pruned_network_says_its_own_number_of_tokens() -> None:
+def test_a_pruned_model_says_its_own_number_of_tokens() -> None:
     model = small("fastvithd")
     model.prune_intermediate_layers([2])
     assert model.tokens(torch.randn(1, 3, 70, 40)).shape[1] == model.num_tokens(70, 40) == 5 * 3
@@ -132,7 +132,7 @@ def test_where_the_last_stage_is_left_out_the_grid_is_of_the_last_one_chosen_and
 
 @pytest.mark.parametrize("name", ["fastvit_t8", "fastvithd"])
 @pytest.mark.parametrize("pool", ["average", "depthwise"])
-def test_it_folds(name: str, pool: str) -> None:
+def test_it_is_reparameterized(name: str, pool: str) -> None:
     multi = MultiScaleEncoder(small(name), pool=pool, width=9)
     randomize(multi).double().eval()
     fused = fastvit.reparameterize(multi)

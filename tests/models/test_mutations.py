@@ -1,4 +1,4 @@
-"""The checks of folding see the mistakes they are there for, and the obvious test would not have."""
+"""The checks of reparameterization see the mistakes they are there for, and the obvious test would not have."""
 
 from collections.abc import Callable
 
@@ -92,6 +92,6 @@ def test_a_mistake_that_no_longer_fits_the_source_is_an_error(monkeypatch: pytes
         mutation.plant(monkeypatch)
 
 
-def test_most_mistakes_in_folding_are_invisible_at_the_initial_values() -> None:
+def test_most_mistakes_in_reparameterization_are_invisible_at_the_initial_values() -> None:
     hidden = [mutation.name for mutation in mutations.MUTATIONS if mutation.hidden]
     assert len(hidden) >= len(mutations.MUTATIONS) / 2

@@ -1,4 +1,4 @@
-"""Unfolding changes no output, and what comes out trains from where the fused model was.
+"""Overparameterization changes no output, and what comes out trains from where the fused model was.
 
 Oracles: the model that was given, what hooks measure in the model that comes out, and the names of a new one.
 """
@@ -18,10 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fastvit import CONFIGS, FastViT, create_model, reparameterize
-from fastvit.models.overparam import overparameterize, with_norms
-from fastvit.models.reparam import (
+from fastvit.models.blocks import (
     ConvNorm,
-    Fusible,
     NormLinear,
     PositionEncoding,
     RepConv,
@@ -29,12 +27,13 @@ from fastvit.models.reparam import (
     ScaledConv,
     ScaledLinear,
     SkipNorm,
-    fusible_blocks,
 )
+from fastvit.models.overparam import overparameterize, with_norms
+from fastvit.models.reparam import Fusible, fusible_blocks
 from fastvit.testing import randomize
 
 Form = Callable[[FastViT], FastViT]
-fold = bound(reparameterize, inplace=True)
+fuse = bound(reparameterize, inplace=True)
 PAIR = ["fastvit_mci0", "fastvithd"]  # between them all kinds of blocks
 EXACT = {torch.float32: 1e-5, torch.float64: 1e-10}
 
@@ -43,21 +42,21 @@ def noise(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> Ten
     return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)).to(dtype)
 
 
-def pictures(batch: int, size: int = 64, dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:
-    """Blots of color: of noise little would be left at the last stage but its mean."""
+def blots(batch: int, size: int = 64, dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:
+    """Images of blots of color: of noise little would be left at the last stage but its mean."""
     blots = 2 * noise(batch, 3, size // 16, size // 16, dtype=dtype, seed=seed)
     return F.interpolate(blots, scale_factor=16, mode="bilinear") + noise(batch, 3, 1, 1, dtype=dtype, seed=seed)
 
 
 def small(name: str, **arguments: Any) -> FastViT:
-    """Of small pictures too, where none are given."""
+    """Of small images too, where none are given."""
     model = small_as_published(name, **arguments)
     model.pretrained_cfg["input_size"] = (model.in_chans, 64, 64)
     return model
 
 
-def folding(*kinds: type[Fusible], where: str = "") -> Form:
-    """Fold, in place, the blocks of these classes whose names hold certain words."""
+def fusing(*kinds: type[Fusible], where: str = "") -> Form:
+    """Fuse, in place, the blocks of these classes whose names hold certain words."""
 
     def some(model: FastViT) -> FastViT:
         for name, block in fusible_blocks(model).items():
@@ -68,19 +67,19 @@ def folding(*kinds: type[Fusible], where: str = "") -> Form:
     return some
 
 
-partial = folding(RepConv, RepMixer, PositionEncoding)  # what Apple's and timm's code folds
+partial = fusing(RepConv, RepMixer, PositionEncoding)  # what Apple's and timm's code folds
 FORMS: dict[str, Form] = {
-    "the rest fused": folding(ConvNorm, ScaledConv, ScaledLinear, NormLinear),
-    "one block fused": folding(Fusible, where="stages.1.blocks.0.mlp.conv"),
-    "only qkv fused": folding(NormLinear),
-    "only proj fused": folding(ScaledLinear),
+    "the rest fused": fusing(ConvNorm, ScaledConv, ScaledLinear, NormLinear),
+    "one block fused": fusing(Fusible, where="stages.1.blocks.0.mlp.conv"),
+    "only qkv fused": fusing(NormLinear),
+    "only proj fused": fusing(ScaledLinear),
     "unfused": copy.deepcopy,
 }
 
 
 def finetuned(model: FastViT, seed: int = 1) -> FastViT:
     """Fused, and then every weight and bias another."""
-    return randomize(fold(model), seed)
+    return randomize(fuse(model), seed)
 
 
 def snapshot(model: nn.Module) -> dict[str, Tensor]:
@@ -116,7 +115,7 @@ def check(model: FastViT, tolerance: float, images: Tensor | None = None) -> Fas
 @pytest.mark.parametrize("name", SMALL)
 @pytest.mark.parametrize("dtype", EXACT, ids=str)
 def test_unfused_equals_fused(name: str, dtype: torch.dtype) -> None:
-    check(fold(small(name).to(dtype)), EXACT[dtype], noise(9, 3, 64, 64))
+    check(fuse(small(name).to(dtype)), EXACT[dtype], noise(9, 3, 64, 64))
 
 
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
@@ -131,7 +130,7 @@ def test_unfused_equals_what_apple_and_timm_fold(name: str) -> None:
 
 @pytest.mark.parametrize("name", SMALL)
 @pytest.mark.parametrize("dtype", EXACT, ids=str)
-def test_unfused_equals_a_model_trained_after_folding(name: str, dtype: torch.dtype) -> None:
+def test_unfused_equals_a_model_trained_after_it_was_fused(name: str, dtype: torch.dtype) -> None:
     model = finetuned(small(name).to(dtype))
     unfused = check(model, EXACT[dtype], noise(2, 3, 64, 64))
     x = noise(2, 3, 64, 64, dtype=dtype)
@@ -140,8 +139,8 @@ def test_unfused_equals_a_model_trained_after_folding(name: str, dtype: torch.dt
 
 
 @pytest.mark.parametrize("name", PAIR)
-def test_a_bias_trained_after_folding_goes_into_a_projection_that_is_not_fused(name: str) -> None:
-    model = folding(NormLinear)(small(name).double())
+def test_a_bias_trained_after_the_fusion_goes_into_a_projection_that_is_not_fused(name: str) -> None:
+    model = fusing(NormLinear)(small(name).double())
     for module in model.modules():
         if isinstance(module, nn.Linear) and module.out_features == 3 * module.in_features:
             randomize(module, seed=1)
@@ -152,23 +151,23 @@ def test_a_bias_trained_after_folding_goes_into_a_projection_that_is_not_fused(n
 
 
 @torch.no_grad()
-def test_a_small_step_after_folding_is_kept() -> None:
+def test_a_small_step_of_a_fused_model_is_kept() -> None:
     """One that makes a bias of the queries that no norm gives, but not by much."""
     for size in (1e-3, 1e-6, 1e-9):
-        model = fold(small("fastvit_sa12").double())
+        model = fuse(small("fastvit_sa12").double())
         for parameter in model.parameters():
             parameter += size * noise(*parameter.shape, dtype=torch.float64)
         check(model, 1e-10, noise(9, 3, 64, 64))
 
 
 @pytest.mark.parametrize("dtype", EXACT, ids=str)
-def test_a_published_variant_unfolds(dtype: torch.dtype) -> None:
+def test_a_published_variant_is_overparameterized(dtype: torch.dtype) -> None:
     model = randomize(FastViT(CONFIGS["fastvit_t8"])).to(dtype).eval()
     check(reparameterize(model), EXACT[dtype], noise(4, 3, 64, 64))
 
 
-@pytest.mark.parametrize("form", [fold, partial], ids=["fused", "partial"])
-def test_the_trained_weights_unfold(form: Form) -> None:
+@pytest.mark.parametrize("form", [fuse, partial], ids=["fused", "partial"])
+def test_the_trained_weights_are_overparameterized(form: Form) -> None:
     model = create_model("fastvit_t8.cifar10", pretrained=True)
     assert isinstance(model, FastViT)
     model.pretrained_cfg["input_size"] = (3, 64, 64)
@@ -176,15 +175,15 @@ def test_the_trained_weights_unfold(form: Form) -> None:
 
 
 @pytest.mark.parametrize("name", PAIR)
-def test_a_model_at_its_initial_values_unfolds(name: str) -> None:
+def test_a_model_at_its_initial_values_is_overparameterized(name: str) -> None:
     """Where a layer scale is 1e-5 and what it scales is small."""
     check(reparameterize(FastViT(SMALL[name]).eval()), 1e-5)
 
 
 @pytest.mark.parametrize("name", PAIR)
-def test_folding_gives_back_the_parameters(name: str) -> None:
+def test_reparameterization_gives_back_the_parameters(name: str) -> None:
     for dtype, tolerance in EXACT.items():
-        fused = fold(small(name).to(dtype))
+        fused = fuse(small(name).to(dtype))
         again = reparameterize(overparameterize(fused, noise(9, 3, 64, 64))).state_dict()
         for key, tensor in fused.state_dict().items():
             assert_near(again[key], tensor, tolerance, key)
@@ -214,7 +213,7 @@ def test_of_blocks_that_are_there_only_the_norms_change() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 def test_half_precision_is_as_near_as_it_can_be(dtype: torch.dtype) -> None:
-    model = fold(small("fastvit_sa12")).to(dtype)
+    model = fuse(small("fastvit_sa12")).to(dtype)
     unfused = overparameterize(model)
     assert {t.dtype for t in unfused.state_dict().values()} == {dtype, torch.int64}
     x = noise(4, 3, 64, 64, dtype=torch.float64)
@@ -243,8 +242,8 @@ def captured(model: FastViT, images: Tensor, *kinds: type[nn.Module]) -> dict[st
 
 @pytest.mark.parametrize("name", PAIR)
 def test_norms_hold_the_biased_moments_of_all_images(name: str) -> None:
-    images = pictures(19, 128, torch.float64)
-    model = overparameterize(fold(small(name).double()), images)
+    images = blots(19, 128, torch.float64)
+    model = overparameterize(fuse(small(name).double()), images)
     for key, (x, _) in captured(model, images, nn.BatchNorm2d).items():
         norm = model.get_submodule(key)
         values = x.transpose(0, 1).flatten(1)
@@ -255,8 +254,8 @@ def test_norms_hold_the_biased_moments_of_all_images(name: str) -> None:
 
 @pytest.mark.parametrize("name", PAIR)
 def test_mixers_scales_are_the_standard_deviation_of_what_they_scale(name: str) -> None:
-    images = pictures(19, 128, torch.float64)
-    model = overparameterize(fold(small(name).double()), images)
+    images = blots(19, 128, torch.float64)
+    model = overparameterize(fuse(small(name).double()), images)
     for key, (x, y) in captured(model, images, RepMixer).items():
         values = (y - x).transpose(0, 1).flatten(1)
         assert_near(model.get_submodule(key).scale.flatten(), values.std(1, correction=0), 1e-5, key)
@@ -264,7 +263,7 @@ def test_mixers_scales_are_the_standard_deviation_of_what_they_scale(name: str) 
 
 @pytest.mark.parametrize("name", PAIR)
 def test_weights_before_a_norm_or_a_scale_are_of_one_size(name: str) -> None:
-    for module in overparameterize(fold(small(name).double())).modules():
+    for module in overparameterize(fuse(small(name).double())).modules():
         if isinstance(module, ConvNorm | ScaledConv | ScaledLinear):
             weight = module.linear.weight if isinstance(module, ScaledLinear) else module.conv.weight
             size = weight.flatten(1).square().mean(1).sqrt()
@@ -279,7 +278,7 @@ def tap(branch: Fusible) -> Tensor:
 
 @pytest.mark.parametrize("name", PAIR)
 def test_branches_share_equally(name: str) -> None:
-    fused = fold(small(name).double())
+    fused = fuse(small(name).double())
     model = overparameterize(fused)
     for key, block in fusible_blocks(model).items():
         rep = block.mixer if isinstance(block, RepMixer) else block
@@ -303,7 +302,7 @@ def test_branches_share_equally(name: str) -> None:
 
 @pytest.mark.parametrize("name", PAIR)
 def test_norms_before_attention_standardise(name: str) -> None:
-    model = overparameterize(fold(small(name)))
+    model = overparameterize(fuse(small(name)))
     for block in fusible_blocks(model).values():
         if isinstance(block, NormLinear):
             assert_near(block.norm.weight, torch.ones_like(block.norm.weight), 1e-6)
@@ -319,7 +318,7 @@ def trained_on(model: FastViT, images: Tensor) -> Tensor:
 
 @torch.no_grad()
 @pytest.mark.parametrize("name", SMALL)
-@pytest.mark.parametrize("trained", [fold, finetuned, partial], ids=["fused", "trained after folding", "in part"])
+@pytest.mark.parametrize("trained", [fuse, finetuned, partial], ids=["fused", "trained after it was fused", "in part"])
 def test_train_mode_on_the_same_images_is_eval_mode(name: str, trained: Form) -> None:
     fused, images = trained(small(name)), noise(17, 3, 64, 64)
     assert_near(trained_on(overparameterize(fused, images), images), fused(images), 1e-4)
@@ -327,7 +326,7 @@ def test_train_mode_on_the_same_images_is_eval_mode(name: str, trained: Form) ->
 
 @torch.no_grad()
 def test_train_mode_on_other_images_differs_by_the_noise_of_a_batch() -> None:
-    fused = fold(small("fastvit_sa12"))
+    fused = fuse(small("fastvit_sa12"))
     model = overparameterize(fused, noise(256, 3, 32, 32, seed=1))
 
     def apart(batch: int) -> float:
@@ -346,7 +345,7 @@ def test_train_mode_on_other_images_differs_by_the_noise_of_a_batch() -> None:
 
 def test_train_mode_needs_the_right_images() -> None:
     """What the docstring warns of."""
-    fused = fold(small("fastvit_t8"))
+    fused = fuse(small("fastvit_t8"))
     images = 3 + noise(16, 3, 64, 64)
     with torch.no_grad():
         expected = fused(images)
@@ -364,10 +363,10 @@ def units(model: FastViT) -> dict[str, nn.Module]:
 @pytest.mark.parametrize("name", PAIR)
 @pytest.mark.parametrize(
     ("optimizer", "form"),
-    [(torch.optim.SGD, fold), (torch.optim.AdamW, partial), (torch.optim.AdamW, finetuned)],
+    [(torch.optim.SGD, fuse), (torch.optim.AdamW, partial), (torch.optim.AdamW, finetuned)],
 )
 def test_one_step_moves_every_branch(name: str, optimizer: Any, form: Form) -> None:
-    images = pictures(16, dtype=torch.float64)
+    images = blots(16, dtype=torch.float64)
     model = overparameterize(form(small(name).double()), images).train()
     before = snapshot(model)
     loss = (model(images) * noise(16, model.num_classes, dtype=torch.float64)).sum()
@@ -389,7 +388,7 @@ def test_one_step_moves_every_branch(name: str, optimizer: Any, form: Form) -> N
 @torch.no_grad()
 @pytest.mark.parametrize("name", PAIR)
 def test_dead_channels_do_no_harm(name: str) -> None:
-    fused = fold(small(name))
+    fused = fuse(small(name))
     for key, parameter in fused.named_parameters():
         if parameter.ndim > 1 and not any(word in key for word in ("fc1", "head", "qkv")):
             parameter[0] = 0
@@ -411,7 +410,7 @@ def test_dead_channels_do_no_harm(name: str) -> None:
 @pytest.mark.parametrize("name", PAIR)
 @pytest.mark.parametrize("value", [0.0, 1.0])
 def test_constant_images_do_no_harm(name: str, value: float) -> None:
-    model = check(fold(small(name)), 1e-5, torch.full((4, 3, 64, 64), value))
+    model = check(fuse(small(name)), 1e-5, torch.full((4, 3, 64, 64), value))
     assert_finite(model)
     model.train()(noise(8, 3, 64, 64)).square().sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
@@ -419,7 +418,7 @@ def test_constant_images_do_no_harm(name: str, value: float) -> None:
 
 @torch.no_grad()
 def test_a_channel_whose_output_is_constant_does_no_harm() -> None:
-    fused = fold(small("fastvit_t8"))
+    fused = fuse(small("fastvit_t8"))
     fused.stem[1].conv.weight[0], fused.stem[1].conv.bias[0] = 0, 0.37  # the next layer sees a constant there
     fused.stem[2].conv.weight[0], fused.stem[2].conv.weight[0, 0] = 0, 0.1
     assert_finite(check(fused, 1e-5, noise(9, 3, 64, 64)))
@@ -427,12 +426,12 @@ def test_a_channel_whose_output_is_constant_does_no_harm() -> None:
 
 @pytest.mark.parametrize("name", PAIR)
 def test_one_small_image_is_enough_for_the_eval_mode(name: str) -> None:
-    assert_finite(check(fold(small(name)), 1e-5, noise(1, 3, 32, 32)))
+    assert_finite(check(fuse(small(name)), 1e-5, noise(1, 3, 32, 32)))
 
 
 def degenerate(compatible: bool) -> FastViT:
     """Queries of lower rank than they have channels, and a bias that a norm can give, or cannot."""
-    model = fold(small("fastvit_sa12"))
+    model = fuse(small("fastvit_sa12"))
     with torch.no_grad():
         for name, layer in model.named_modules():
             if name.endswith("qkv"):
@@ -445,7 +444,7 @@ def degenerate(compatible: bool) -> FastViT:
 
 def test_a_bias_of_the_queries_that_no_norm_gives_is_refused() -> None:
     check(degenerate(compatible=True), 1e-5)
-    with pytest.raises(ValueError, match=r"stages\.3\.blocks\.0\.mixer\.qkv: cannot unfold a bias of the queries"):
+    with pytest.raises(ValueError, match=r"stages\.3\.blocks\.0\.mixer\.qkv: cannot overparameterize a query bias"):
         overparameterize(degenerate(compatible=False))
     with pytest.raises(ValueError, match=r"^stages\.3\.blocks\.0\.mixer\.qkv: .* that no norm can give$"):
         with_norms(degenerate(compatible=False))
@@ -470,7 +469,7 @@ def test_a_channel_that_the_norm_before_attention_had_switched_off_comes_back(na
 
 
 def test_the_argument_is_untouched() -> None:
-    model = fold(small("fastvit_mci0")).train()
+    model = fuse(small("fastvit_mci0")).train()
     state, modules = snapshot(model), list(map(id, model.modules()))
     unfused = overparameterize(model)
     with torch.no_grad():
@@ -482,7 +481,7 @@ def test_the_argument_is_untouched() -> None:
 
 
 def test_no_global_random_number_is_drawn_and_the_result_is_the_same_every_time() -> None:
-    model = fold(small("fastvit_sa12"))
+    model = fuse(small("fastvit_sa12"))
     state = torch.get_rng_state()
     one = overparameterize(model)
     assert torch.equal(torch.get_rng_state(), state)
@@ -492,14 +491,14 @@ def test_no_global_random_number_is_drawn_and_the_result_is_the_same_every_time(
 
 @pytest.mark.parametrize("training", [False, True])
 def test_the_mode_is_kept_and_does_not_matter(training: bool) -> None:
-    fused = fold(small("fastvit_sa12", drop_path_rate=0.5, drop_rate=0.5))
+    fused = fuse(small("fastvit_sa12", drop_path_rate=0.5, drop_rate=0.5))
     unfused = overparameterize(fused.train(training))
     assert {module.training for module in unfused.modules()} == {training}
     assert equal(unfused, overparameterize(fused.eval()))
 
 
 def test_everything_else_of_the_model_is_kept() -> None:
-    model = fold(small("fastvit_sa12", num_classes=7, drop_path_rate=0.4, drop_rate=0.3, global_pool="max"))
+    model = fuse(small("fastvit_sa12", num_classes=7, drop_path_rate=0.4, drop_rate=0.3, global_pool="max"))
     model.pretrained_cfg["architecture"] = "fastvit_sa12"
     model.set_grad_checkpointing()
     unfused = overparameterize(model)
@@ -511,15 +510,15 @@ def test_everything_else_of_the_model_is_kept() -> None:
 
 @pytest.mark.parametrize("arguments", [{"in_chans": 4}, {"in_chans": 1}, {"num_classes": 0}, {"num_classes": 3}])
 def test_other_channels_and_classes(arguments: dict[str, int]) -> None:
-    check(fold(small("fastvit_mci0", **arguments)), 1e-5)
+    check(fuse(small("fastvit_mci0", **arguments)), 1e-5)
 
 
 def test_without_pooling() -> None:
-    check(fold(small("fastvit_t8", num_classes=0, global_pool="")), 1e-5)
+    check(fuse(small("fastvit_t8", num_classes=0, global_pool="")), 1e-5)
 
 
 @torch.no_grad()
-def test_a_pruned_model_unfolds_what_it_has_left() -> None:
+def test_a_pruned_model_gets_back_what_it_has_left() -> None:
     model, x = small("fastvit_sa12"), noise(2, 3, 64, 64)
     fused = reparameterize(model)
     for pruned in (model, fused):
@@ -529,7 +528,7 @@ def test_a_pruned_model_unfolds_what_it_has_left() -> None:
     assert_near(unfused(x), fused(x), 1e-5)
 
 
-@pytest.mark.parametrize("form", [fold, partial])
+@pytest.mark.parametrize("form", [fuse, partial])
 def test_frozen_layers_become_frozen_blocks(form: Form) -> None:
     model = form(small("fastvit_sa12"))
     model.stem.requires_grad_(False)
@@ -539,12 +538,12 @@ def test_frozen_layers_become_frozen_blocks(form: Form) -> None:
     unfused = overparameterize(model)
     for name, parameter in unfused.named_parameters():
         frozen = name.startswith(("stem.", "stages.3.blocks."))
-        if ".fc1." not in name and (not name.startswith("stages.0.") or form is fold):
+        if ".fc1." not in name and (not name.startswith("stages.0.") or form is fuse):
             assert parameter.requires_grad != frozen, name
 
 
 def test_hooks_of_a_layer_fire_on_its_block() -> None:
-    model, seen = fold(small("fastvit_sa12")), []
+    model, seen = fuse(small("fastvit_sa12")), []
     unfused_first = overparameterize(model)
     model.stages[3].blocks[0].mixer.qkv.register_forward_hook(lambda module, *rest: seen.append(type(module)))
     unfused = overparameterize(model)
@@ -556,7 +555,7 @@ def test_hooks_of_a_layer_fire_on_its_block() -> None:
 
 
 def test_another_default_dtype_or_autocast_does_not_matter() -> None:
-    model = fold(small("fastvit_sa12"))
+    model = fuse(small("fastvit_sa12"))
     expected = overparameterize(model)
     torch.set_default_dtype(torch.float64)
     try:
@@ -571,7 +570,7 @@ def test_another_default_dtype_or_autocast_does_not_matter() -> None:
 
 
 def test_without_images_pink_noise_stands_in_for_photographs() -> None:
-    model, seen = fold(small("fastvit_sa12")), []
+    model, seen = fuse(small("fastvit_sa12")), []
     model.pretrained_cfg["input_size"] = (3, 128, 128)
     model.stem.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].clone()))
     overparameterize(model)
@@ -588,7 +587,7 @@ def test_without_images_pink_noise_stands_in_for_photographs() -> None:
 
 @pytest.mark.parametrize("in_chans", [1, 4])
 def test_pink_noise_has_the_channels_and_the_size_of_the_model(in_chans: int) -> None:
-    model, seen = fold(small("fastvit_t8", in_chans=in_chans)), []
+    model, seen = fuse(small("fastvit_t8", in_chans=in_chans)), []
     model.pretrained_cfg["input_size"] = (in_chans, 64, 96)
     model.stem.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].shape))
     overparameterize(model)
@@ -596,7 +595,7 @@ def test_pink_noise_has_the_channels_and_the_size_of_the_model(in_chans: int) ->
 
 
 def test_pink_noise_is_at_most_256_pixels_high_and_wide() -> None:
-    model, seen = fold(small("fastvit_t8")), []
+    model, seen = fuse(small("fastvit_t8")), []
     model.pretrained_cfg["input_size"] = (3, 32, 320)
     model.stem.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].shape))
     overparameterize(model)
@@ -604,7 +603,7 @@ def test_pink_noise_is_at_most_256_pixels_high_and_wide() -> None:
 
 
 def test_images_of_another_dtype_are_taken() -> None:
-    model, images = fold(small("fastvit_t8")), noise(9, 3, 64, 64)
+    model, images = fuse(small("fastvit_t8")), noise(9, 3, 64, 64)
     assert equal(overparameterize(model, images.double()), overparameterize(model, images))
 
 
@@ -618,7 +617,7 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("form", [fold, copy.deepcopy], ids=["fused", "unfused"])
+@pytest.mark.parametrize("form", [fuse, copy.deepcopy], ids=["fused", "unfused"])
 @pytest.mark.parametrize("words", BAD)
 def test_bad_images_are_refused_in_one_line(words: str, form: Form) -> None:
     with pytest.raises(ValueError) as caught:
@@ -633,7 +632,7 @@ def test_other_things_are_refused_in_one_line(function: Callable[[Any], FastViT]
         function(nn.Linear(3, 3))
     with torch.device("meta"):
         model = FastViT(SMALL["fastvit_t8"]).eval()
-    with pytest.raises(ValueError, match=r"^cannot unfold a model on the meta device.*$"):
+    with pytest.raises(ValueError, match=r"^cannot overparameterize a model on the meta device.*$"):
         function(reparameterize(model))
 
 
@@ -642,7 +641,7 @@ def test_other_things_are_refused_in_one_line(function: Callable[[Any], FastViT]
 
 @torch.no_grad()
 @pytest.mark.parametrize("name", SMALL)
-@pytest.mark.parametrize("trained", [fold, finetuned], ids=["fused", "trained after folding"])
+@pytest.mark.parametrize("trained", [fuse, finetuned], ids=["fused", "trained after it was fused"])
 def test_with_norms_is_the_partial_form(name: str, trained: Form) -> None:
     fused, x = trained(small(name)), noise(2, 3, 64, 64)
     state, model = snapshot(fused), with_norms(fused)
@@ -650,7 +649,7 @@ def test_with_norms_is_the_partial_form(name: str, trained: Form) -> None:
     assert [(k, t.shape) for k, t in model.state_dict().items()] == [(k, t.shape) for k, t in expected.items()]
     assert_near(model(x), fused(x), 1e-5)
     assert same(fused.state_dict(), state)
-    if trained is fold:
+    if trained is fuse:
         again = reparameterize(model).state_dict()
         for key, tensor in state.items():
             assert_near(again[key], tensor, 1e-6, key)
@@ -659,7 +658,7 @@ def test_with_norms_is_the_partial_form(name: str, trained: Form) -> None:
 @pytest.mark.parametrize("name", SMALL)
 def test_with_norms_is_neutral(name: str) -> None:
     """Kernels stay as they were, bit for bit; norms divide by one, and scales are one."""
-    fused = fold(small(name))
+    fused = fuse(small(name))
     model = with_norms(fused)
     blocks = fusible_blocks(model)
     assert {type(block) for block in blocks.values()} <= {ConvNorm, ScaledConv, ScaledLinear, NormLinear}

@@ -1,4 +1,4 @@
-"""Folding changes no output: every block, every variant, and whatever a user may have done to the model before.
+"""Reparameterization changes no output: every block, every variant, whatever a user may have done to it before.
 
 Oracles: the unfused forward in float64, the measured impulse response, and timm's models. Nothing is left at its
 initial value, where most mistakes are invisible; `mutations.py` plants some and sees them caught by the checks here.
@@ -21,9 +21,8 @@ from torch import Tensor, nn
 
 from fastvit import CONFIGS, Config, FastViT, reparameterize
 from fastvit.models.affine import ScaleShift
-from fastvit.models.reparam import (
+from fastvit.models.blocks import (
     ConvNorm,
-    Fusible,
     NormLinear,
     PositionEncoding,
     RepConv,
@@ -31,15 +30,15 @@ from fastvit.models.reparam import (
     ScaledConv,
     ScaledLinear,
     SkipNorm,
-    fusible_blocks,
 )
+from fastvit.models.reparam import Fusible, fusible_blocks
 from fastvit.testing import randomize
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 
 # Between them, everything that a variant can have.
 FOUR_STAGES, FIVE_STAGES = SMALL["fastvit_mci0"], SMALL["fastvithd"]
-NETWORKS = [name for name in CONFIGS if name != "fastvithd"]  # which is fastvit_mci3 for other images
+VARIANTS = [name for name in CONFIGS if name != "fastvithd"]  # which is fastvit_mci3 for other images
 
 
 def norm_linear(channels: int, out_channels: int, norm: type[nn.BatchNorm2d] | type[ScaleShift]) -> NormLinear:
@@ -112,7 +111,7 @@ def subclasses(cls: type) -> Iterator[type]:
         yield from subclasses(subclass)
 
 
-# The checks: each raises AssertionError where folding is wrong.
+# The checks: each raises AssertionError where reparameterization is wrong.
 
 
 def assert_equal(given: Tensor, expected: Tensor, tolerance: float) -> None:
@@ -253,12 +252,12 @@ def test_a_block_without_its_kernel_says_so() -> None:
 # Whole models
 
 
-def test_fastvithd_is_the_network_of_mci3() -> None:
+def test_fastvithd_is_the_model_of_mci3() -> None:
     mci3 = CONFIGS["fastvit_mci3"]
     assert replace(CONFIGS["fastvithd"], preprocess=mci3.preprocess) == mci3
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", VARIANTS)
 def test_every_variant_fused_equals_unfused(name: str) -> None:
     model = random_model(CONFIGS[name], torch.float32)
     check_model(copy.deepcopy(model), 1e-4)
@@ -271,8 +270,8 @@ def test_fused_equals_unfused_whatever_the_weights(config: Config, seed: int) ->
     check_model(random_model(config, seed=seed), 1e-11)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
-def test_every_variant_folds_on_the_meta_device_into_plain_layers(name: str) -> None:
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_variant_is_reparameterized_on_the_meta_device_into_plain_layers(name: str) -> None:
     model = empty(CONFIGS[name])
     fused = reparameterize(model)
     check_nothing_left(fused)
@@ -283,7 +282,7 @@ def test_every_variant_folds_on_the_meta_device_into_plain_layers(name: str) -> 
 
 
 @pytest.mark.parametrize("name", ["fastvit_t8", "fastvit_sa12", "fastvit_mci0"])
-def test_fused_equals_timms_own_folding(name: str) -> None:
+def test_fused_equals_timms_own(name: str) -> None:
     check_against_timm(*random_pair(CONFIGS[name], timm.create_model(name)))
 
 
@@ -334,7 +333,7 @@ def test_in_place_returns_the_same_object_fused() -> None:
     check_nothing_left(model)
 
 
-def test_folding_twice_is_folding_once() -> None:
+def test_reparameterizing_twice_is_reparameterizing_once() -> None:
     fused = reparameterize(random_model(), inplace=True)
     tensors = list(map(id, fused.parameters()))
     state = snapshot(fused)
@@ -364,7 +363,7 @@ def test_kernels_are_the_exact_ones_rounded_once(dtype: torch.dtype) -> None:
 
 
 @torch.no_grad()
-def test_folding_a_bfloat16_model_is_more_exact_than_timms_folding_in_bfloat16() -> None:
+def test_a_fused_bfloat16_model_is_more_exact_than_timms_fused_in_bfloat16() -> None:
     ours, theirs = random_pair(CONFIGS["fastvit_sa12"], timm.create_model("fastvit_sa12"), torch.bfloat16)
     x = noise(4, 3, 64, 64)
     truth = copy.deepcopy(ours).double()(x)
@@ -398,7 +397,7 @@ def test_every_parameter_of_a_fused_model_gets_a_gradient(config: Config) -> Non
 
 
 @torch.no_grad()
-def test_folding_draws_no_random_numbers() -> None:
+def test_reparameterization_draws_no_random_numbers() -> None:
     model = random_model()
     state = torch.get_rng_state()
     reparameterize(model)
@@ -406,7 +405,7 @@ def test_folding_draws_no_random_numbers() -> None:
 
 
 @torch.no_grad()
-def test_folding_under_autocast_or_another_default_dtype_is_as_exact() -> None:
+def test_reparameterization_under_autocast_or_another_default_dtype_is_as_exact() -> None:
     model = random_model()
     expected = reparameterize(model).state_dict()
     with torch.autocast("cpu", torch.bfloat16):
@@ -446,7 +445,7 @@ def test_hooks_of_a_block_fire_on_its_fused_form(
 
 
 @pytest.mark.parametrize("register", HOOKS.values(), ids=HOOKS)
-def test_hooks_of_a_block_can_be_removed_after_folding_in_place(
+def test_hooks_of_a_block_can_be_removed_after_it_was_fused_in_place(
     register: Callable[[nn.Module, Callable[..., None]], Any],
 ) -> None:
     model, seen = random_model(), []
@@ -469,7 +468,7 @@ def test_a_forward_hook_sees_and_may_change_the_fused_output() -> None:
     assert not torch.allclose(plain(x), expected)
 
 
-def test_a_hook_added_after_folding_does_not_reach_the_unfused_model() -> None:
+def test_a_hook_added_to_the_fused_model_does_not_reach_the_unfused_model() -> None:
     model, seen = random_model(), []
     fused = reparameterize(model)
     fused.get_submodule(HOOKED).register_forward_hook(lambda module, *rest: seen.append(type(module)))
@@ -482,8 +481,8 @@ def test_a_hook_added_after_folding_does_not_reach_the_unfused_model() -> None:
 
 def test_train_mode_is_refused_with_what_to_do() -> None:
     model = random_model().train()
-    blocks = len(fusible_blocks(model))
-    message = rf"train mode.*batch norm.*{blocks} of its {blocks} foldable blocks.*stem\.0\.conv.*call model\.eval\(\)"
+    parts = sum(len(list(block.modules())) for block in fusible_blocks(model).values())
+    message = rf"train mode \(stem\.0\.conv and {parts - 1} more\).*batch norm.*call model\.eval\(\)"
     with pytest.raises(ValueError, match=message):
         reparameterize(model)
 
@@ -493,7 +492,7 @@ def test_one_batch_norm_in_train_mode_is_enough_to_refuse(inplace: bool) -> None
     model = random_model()
     state = snapshot(model)
     model.get_submodule("stages.1.blocks.0.mixer.mixer.small.norm").train()
-    message = r"1 of its \d+ foldable blocks.*\(stages\.1\.blocks\.0\.mixer, .*model\.eval\(\)"
+    message = r"train mode \(stages\.1\.blocks\.0\.mixer\.mixer\.small\.norm\).*model\.eval\(\)"
     with pytest.raises(ValueError, match=message):
         reparameterize(model, inplace=inplace)
     assert same_state(model.state_dict(), state)  # not half fused
@@ -502,9 +501,11 @@ def test_one_batch_norm_in_train_mode_is_enough_to_refuse(inplace: bool) -> None
 @pytest.mark.parametrize("case", [cases[-1] for cases in CASES.values()], ids=case_name)
 def test_a_block_in_train_mode_refuses_to_fuse(case: Callable[[], Fusible]) -> None:
     block = build(case).train()
-    with pytest.raises(ValueError, match=rf"cannot fold {type(block).__name__} in train mode.*call model\.eval\(\)"):
+    with pytest.raises(
+        ValueError, match=rf"cannot reparameterize a {type(block).__name__} in train mode.*call model\.eval\(\)"
+    ):
         block.fuse()
-    with pytest.raises(ValueError, match=rf"1 of its 1 foldable blocks are \({type(block).__name__}.*model\.eval\(\)"):
+    with pytest.raises(ValueError, match=rf"train mode \({type(block).__name__} and .*model\.eval\(\)"):
         reparameterize(block)
 
 
@@ -587,7 +588,7 @@ def test_a_block_alone_is_fused_into_a_layer(inplace: bool) -> None:
     [nn.SyncBatchNorm.convert_sync_batchnorm, freeze_batch_norm_2d],
     ids=["synchronised batch norm", "frozen batch norm"],
 )
-def test_other_batch_norms_fold_too(convert: Callable[[nn.Module], nn.Module]) -> None:
+def test_other_batch_norms_are_fused_too(convert: Callable[[nn.Module], nn.Module]) -> None:
     x = noise(2, 3, 64, 64)
     expected = random_model()(x)
     model = convert(random_model()).eval()
@@ -599,7 +600,7 @@ def test_other_batch_norms_fold_too(convert: Callable[[nn.Module], nn.Module]) -
 
 
 @torch.no_grad()
-def test_a_model_trained_for_a_step_folds() -> None:
+def test_a_model_trained_for_a_step_is_reparameterized() -> None:
     model, x = random_model().train(), noise(4, 3, 64, 64)
     with torch.enable_grad():
         model(x).square().mean().backward()

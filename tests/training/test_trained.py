@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 import fastvit
 from fastvit.cli import app
 from fastvit.images.io import read_image
+from fastvit.models.blocks import ConvNorm, ScaledConv
 from fastvit.models.moments import USUAL
-from fastvit.models.reparam import ConvNorm, ScaledConv
 from fastvit.weights import catalog
 
 FILE = catalog.bundled("fastvit_t8.cifar10")

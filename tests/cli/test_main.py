@@ -1,0 +1,207 @@
+"""What every command has in common: its exit status, one line for what went wrong, progress, and Tab."""
+
+import io
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from helpers.command import run
+from helpers.terminal import open_terminal
+
+import fastvit
+from fastvit.cli import COMMANDS, main, output
+from fastvit.cli.output import Failure, Progress
+
+
+def shell(code: str, *arguments: str, **more: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-W", "error", "-c", code, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, **more)  # type: ignore[call-overload]
+
+
+def test_the_version_is_the_packages() -> None:
+    assert run("--version") == (0, f"{fastvit.__version__}\n", "")
+
+
+def test_without_a_command_it_is_help() -> None:
+    assert run() == run("--help") and run().status == 0
+
+
+@pytest.mark.parametrize(
+    "words,line",
+    [
+        (["clasify", "a.png"], 'Unknown command "clasify". Did you mean "classify"?'),
+        (["--nonsense"], "--nonsense"),
+        (["classify", "a.png", "--dvice", "cpu"], "Unknown option: --dvice. Did you mean --device?"),
+        (["classify", "a.png", "--top"], "--top requires an argument"),
+        (["classify", "a.png", "--top", "many"], 'Invalid value for --top: unable to convert "many" into int'),
+        (["verify", "fastvit_t8", "fastvit_t12"], "unexpected argument fastvit_t12"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_understood_is_one_line_and_status_2(words: list[str], line: str) -> None:
+    status, shown, error = run(*words)
+    assert (status, shown, error.count("\n")) == (2, "", 1)
+    assert error.startswith("error: ") and line in error
+
+
+@pytest.mark.parametrize(
+    "raised,status,line",
+    [
+        (ValueError("of two\nlines"), 2, "error: of two lines"),
+        (FileNotFoundError(2, "No such file or directory", "a"), 2, "error: [Errno 2] No such file or directory: 'a'"),
+        (ImportError("training needs yaml"), 2, "error: training needs yaml"),
+        (Failure("the disk is full"), 1, "error: the disk is full"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (KeyboardInterrupt("interrupted: 5 images are kept"), 130, "interrupted: 5 images are kept"),
+    ],
+    ids=repr,
+)
+def test_what_goes_wrong_is_one_line_and_a_status(
+    raised: BaseException, status: int, line: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*_: object, **__: object) -> None:
+        raise raised
+
+    monkeypatch.setattr("fastvit.checkpoint.load", failing)
+    assert run("classify", "a.png") == (status, "", f"{line}\n")
+
+
+@pytest.mark.parametrize("module", ["cyclopts", "fastvit.cli.classify", "torch", "fastvit.prediction"])
+def test_control_c_while_something_is_imported_is_one_line_and_status_130(module: str, tmp_path: Path) -> None:
+    code = f"""
+import sys
+class Interrupted:
+    def find_spec(name, *_):
+        if name == {module!r}:
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interrupted)
+from fastvit.cli import main
+main()
+"""
+    ran = shell(code, "classify", "a.png", cwd=tmp_path)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (130, "", "interrupted\n")
+
+
+def test_a_reader_that_leaves_is_no_error() -> None:
+    command = [sys.executable, "-W", "error", "-m", "fastvit", "--help"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout and process.stderr
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 1
+
+
+# --- Tab ---
+
+
+@pytest.mark.parametrize(
+    "program,file",
+    [
+        ("bash", ".local/share/bash-completion/completions/fastvit"),
+        ("zsh", ".zsh/completions/_cyclopts_fastvit"),
+        ("fish", ".config/fish/completions/fastvit.fish"),
+    ],
+)
+def test_completion_is_installed_for_the_shell(
+    program: str, file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, str(tmp_path))
+    for name in ("XDG_DATA_HOME", "XDG_CONFIG_HOME", "ZDOTDIR"):
+        monkeypatch.delenv(name, raising=False)
+    status, _, error = run("--install-completion", "--shell", program)
+    assert (status, error) == (0, "")
+    script = (tmp_path / file).read_text()
+    assert all(re.search(rf"\b{name}\b", script) for name in COMMANDS)
+    if program == "bash":
+        assert completed(tmp_path / file, "fastvit", "clas") == ["classify"]
+        assert completed(tmp_path / file, "fastvit", "classify", "--fast") == ["--fast-decoding"]
+
+
+def completed(script: Path, *words: str) -> list[str]:
+    """What bash offers for the last of these words."""
+    code = f"source {script}; COMP_WORDS=({' '.join(words)}); COMP_CWORD={len(words) - 1}; _fastvit"
+    ran = subprocess.run(["bash", "-c", code + '; printf "%s\\n" "${COMPREPLY[@]}"'], capture_output=True, text=True)
+    assert ran.stderr == ""
+    return ran.stdout.split()
+
+
+# --- progress ---
+
+
+def test_where_there_is_no_terminal_progress_is_a_line_now_and_then(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(time, "perf_counter", lambda: now)
+    with Progress(1000) as progress:
+        for _ in range(10):
+            now += 10
+            progress.advance(50, "top-1 90 %")
+    lines = [line.split("  ") for line in capsys.readouterr().err.splitlines()]
+    assert lines == [
+        ["150/1000", "5 images/s", "top-1 90 %", "2 min 50 s left"],
+        ["300/1000", "5 images/s", "top-1 90 %", "2 min 20 s left"],
+        ["450/1000", "5 images/s", "top-1 90 %", "1 min 50 s left"],
+    ]
+
+
+def test_the_speed_shown_is_that_of_late_and_of_one_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(time, "perf_counter", lambda: now)
+    with Progress(quiet=True) as progress:
+        now += 1000  # while something was prepared
+        progress.restart()
+        for _ in range(output.RECENT):
+            now += 10
+            progress.advance(10)
+        assert progress.speed == pytest.approx(1)
+        for done in range(output.RECENT + 1):
+            now += 1
+            progress.update(done * 10, 10_000)
+        assert progress.speed == pytest.approx(10)
+        assert progress.seconds == pytest.approx(10 * output.RECENT + output.RECENT + 1)
+
+
+def test_quiet_progress_is_quiet(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(output, "EVERY_SECONDS", 0)
+    with Progress(10, quiet=True) as progress:
+        progress.advance(10)
+        progress.say("a result")
+    assert capsys.readouterr() == ("a result\n", "")
+
+
+def test_on_a_terminal_progress_is_a_bar_that_a_result_is_printed_above() -> None:
+    code = """
+from fastvit.cli import output
+output.QUIET_SECONDS = 0
+with output.Progress(3) as progress:
+    progress.advance(note="[red] loss 0.5")
+    progress.say("a result")
+    progress.advance(2)
+"""
+    terminal, inside = open_terminal()
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=inside) as process:
+        os.close(inside)
+        shown = io.BytesIO()
+        assert process.stdout and process.stdout.read() == b"a result\n"
+        while True:
+            try:
+                shown.write(os.read(terminal, 4096))
+            except OSError:  # Linux says so when the other end is closed
+                break
+    os.close(terminal)
+    text = shown.getvalue().decode()
+    assert process.returncode == 0 and "1/3" in text and "3/3" in text and "[red] loss 0.5" in text
+    assert "\x1b[2K" in text  # it was cleared
+
+
+def test_main_takes_the_words_of_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["fastvit", "--version"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 0
