@@ -70,7 +70,7 @@ def evaluate(
     cfg = _cfg_of(model, cfg)
     images, counts = _opened(data, split, cfg, scoring, fast_decoding)
     with _running(model, device, cfg, min(batch_size, len(images))) as logits_of:
-        read = partial(images.batches, batch_size, workers=workers, most_unreadable=max_unreadable)
+        read = partial(images.batches, batch_size, workers=workers, max_unreadable=max_unreadable)
         return _count(counts, images.source, read(pin=torch.cuda.is_available()), logits_of, progress)
 
 

@@ -103,7 +103,7 @@ class Tower(PreTrainedModel):  # type: ignore[misc]
     config_class = TowerConfig
     main_input_name = "pixel_values"
     input_modalities = ("image",)
-    supports_grad_checkpointing = True
+    supports_gradient_checkpointing = True
     _supports_sdpa = True  # which is what it always uses
     _no_split_modules: ClassVar = ["Stage"]
 
@@ -127,12 +127,12 @@ class Tower(PreTrainedModel):  # type: ignore[misc]
             reset_parameters(module)
 
     @property
-    def grad_checkpointing(self) -> bool:
+    def gradient_checkpointing(self) -> bool:
         """Whether blocks are computed again in the backward pass rather than kept."""
         return any(getattr(stage, "grad_checkpointing", False) for stage in self.encoder.modules())
 
-    @grad_checkpointing.setter
-    def grad_checkpointing(self, enable: bool) -> None:
+    @gradient_checkpointing.setter
+    def gradient_checkpointing(self, enable: bool) -> None:
         network_of(self.encoder).set_grad_checkpointing(enable)
 
     def forward(self, pixel_values: Tensor, **others: Any) -> BaseModelOutputWithPooling:

@@ -14,6 +14,7 @@ import pytest
 import torch
 from helpers.command import Result
 from helpers.command import run as command
+from helpers.small import small
 from helpers.timm_validation import timms_model, timms_numbers
 from PIL import Image
 from timm.data import create_transform
@@ -21,8 +22,9 @@ from timm.data import create_transform
 import fastvit
 from fastvit.deploy import running
 from fastvit.evaluation.metrics import Counts
-from fastvit.testing import randomize
 from fastvit.utils.devices import choose_device
+
+pytestmark = pytest.mark.usefixtures("small_variants")
 
 FORKS = "ignore:.*fork:DeprecationWarning"  # of Python 3.12 on, at torch's workers
 NAMES = ["dog", "cat", "ship"]  # not in alphabetical order, which is that of the folders
@@ -31,15 +33,15 @@ NAMES = ["dog", "cat", "ship"]  # not in alphabetical order, which is that of th
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An untrained model that always predicts the second class, cat, then ship."""
-    network = fastvit.create_model("fastvit_t8", num_classes=3)
-    assert isinstance(network, fastvit.FastViT)
-    classifier = network.get_classifier()
+    model = small("fastvit_t8", num_classes=3)
+    classifier = model.get_classifier()
     assert isinstance(classifier, torch.nn.Linear)
     torch.nn.init.zeros_(classifier.weight)
     classifier.bias.data = torch.tensor([0.0, 2.0, 1.0])
-    network.pretrained_cfg |= {"input_size": (3, 32, 32), "crop_pct": 1.0, "label_names": NAMES}
+    model.pretrained_cfg |= {"architecture": "fastvit_t8", "input_size": (3, 32, 32), "crop_pct": 1.0}
+    model.pretrained_cfg["label_names"] = NAMES
     path = tmp_path_factory.mktemp("model") / "model.safetensors"
-    fastvit.save(network.eval(), path)
+    fastvit.save(model, path)
     return path
 
 
@@ -200,24 +202,23 @@ def test_so_many_unreadable_images_are_left_out_and_listed(model: Path, data: Pa
 @pytest.mark.parametrize("options", [[], ["--no-reparameterize", "--batch-size=5"]])
 def test_the_numbers_are_those_of_timms_validation(tmp_path: Path, options: list[str]) -> None:
     random = numpy.random.default_rng(1)
-    network = fastvit.create_model("fastvit_t8", num_classes=12)
-    assert isinstance(network, fastvit.FastViT)
-    randomize(network, seed=1).eval()
-    network.get_classifier().weight.data *= 30  # type: ignore[union-attr]
+    model = small("fastvit_t8", num_classes=12)
+    model.get_classifier().weight.data *= 30  # type: ignore[union-attr]
     names = [f"class{number:02}" for number in range(12)]
-    network.pretrained_cfg |= {"input_size": (3, 32, 32), "crop_pct": 0.8, "label_names": names}
-    network.pretrained_cfg |= {"mean": (0.4, 0.5, 0.6), "interpolation": "bilinear"}
-    fastvit.save(network, tmp_path / "model.safetensors")
+    model.pretrained_cfg |= {"architecture": "fastvit_t8", "label_names": names}
+    model.pretrained_cfg |= {"input_size": (3, 32, 32), "crop_pct": 0.8}
+    model.pretrained_cfg |= {"mean": (0.4, 0.5, 0.6), "interpolation": "bilinear"}
+    fastvit.save(model, tmp_path / "model.safetensors")
     for number in range(72):
         pixels = random.integers(256, size=(2 + number % 5, 2 + number % 7, 3), dtype=numpy.uint8)
         image = Image.fromarray(pixels).resize((30 + number, 90 - number), Image.Resampling.BICUBIC)
         with torch.inference_mode():
-            ranked = network(network.preprocess(image)[None])[0].argsort(descending=True)
+            ranked = model(model.preprocess(image)[None])[0].argsort(descending=True)
         index = number % 12 if number < 24 else int(ranked[number % 8])
         (tmp_path / "data" / names[index]).mkdir(parents=True, exist_ok=True)
         image.save(tmp_path / "data" / names[index] / f"{number}.jpg", quality=95)
-    theirs = timms_model(network, tmp_path / "timm.safetensors")
-    top1, top5, loss = timms_numbers(theirs, network.pretrained_cfg, tmp_path / "data")
+    theirs = timms_model(model, tmp_path / "timm.safetensors")
+    top1, top5, loss = timms_numbers(theirs, model.pretrained_cfg, tmp_path / "data")
     summary = summary_of(tmp_path / "model.safetensors", tmp_path / "data", *options)
     assert (summary["top1"], summary["top5"]) == (pytest.approx(top1), pytest.approx(top5))
     assert summary["nll"] == pytest.approx(loss, rel=1e-4)
@@ -241,9 +242,9 @@ def test_int8_is_calibrated_with_images_of_every_class(
     class Engine:
         chosen = "x"
 
-        def __init__(self, network: fastvit.FastViT, name: str, **options: object) -> None:
+        def __init__(self, model: fastvit.FastViT, name: str, **options: object) -> None:
             asked.append((name, options))
-            self.pretrained_cfg = network.pretrained_cfg
+            self.pretrained_cfg = model.pretrained_cfg
 
         def __call__(self, images: torch.Tensor) -> torch.Tensor:
             return torch.tensor([[0.0, 0.0, 1.0]]).expand(len(images), 3)  # ship
@@ -282,9 +283,9 @@ def test_names_of_classes_are_shown_as_they_are(tmp_path: Path) -> None:
     for name in names:
         (tmp_path / "data" / name).mkdir(parents=True)
         Image.new("RGB", (32, 32)).save(tmp_path / "data" / name / "0.png")
-    network = fastvit.create_model("fastvit_t8", num_classes=4)
-    network.pretrained_cfg |= {"input_size": (3, 32, 32), "label_names": names}
-    fastvit.save(network.eval(), tmp_path / "model.safetensors")
+    model = fastvit.create_model("fastvit_t8", num_classes=4)
+    model.pretrained_cfg |= {"input_size": (3, 32, 32), "label_names": names}
+    fastvit.save(model.eval(), tmp_path / "model.safetensors")
     result = run(tmp_path / "model.safetensors", tmp_path / "data", f"--confusion={tmp_path / 'confusion.png'}")
     assert result.status == 0, result.stderr
     assert all(name.replace("\\", "") in result.stdout.replace("\\", "") for name in names), result.stdout

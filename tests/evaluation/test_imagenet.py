@@ -9,6 +9,7 @@ import numpy
 import pytest
 import torch
 from helpers.command import run
+from helpers.small import small
 from helpers.timm_validation import timms_loader, timms_model, timms_numbers
 from PIL import Image
 from timm.data import ImageNetInfo, RealLabelsImagenet
@@ -17,9 +18,11 @@ import fastvit
 from fastvit.data import DataError, open_source
 from fastvit.evaluation.classes import match_classes
 from fastvit.evaluation.imagenet import Real, real_labels
-from fastvit.testing import randomize
 
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # by timm's reader
+pytestmark = [
+    pytest.mark.usefixtures("small_variants"),
+    pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning"),  # by timm's reader
+]
 
 CFG = {"num_classes": 1000, "label_names": None}
 SYNSETS = ImageNetInfo("imagenet-1k").label_names()
@@ -39,12 +42,10 @@ def indices_of(relative: str) -> list[int]:
 @pytest.fixture(scope="module")
 def model() -> fastvit.FastViT:
     """Of 1,000 classes and small images; what it predicts depends on the image."""
-    model = fastvit.create_model("fastvit_t8")
-    assert isinstance(model, fastvit.FastViT)
-    randomize(model, seed=3)
+    model = small("fastvit_t8")
     model.get_classifier().weight.data *= 30  # type: ignore[union-attr]
-    model.pretrained_cfg |= {"input_size": (3, 32, 32), "crop_pct": 0.9}
-    return model.eval()
+    model.pretrained_cfg |= {"architecture": "fastvit_t8", "input_size": (3, 32, 32), "crop_pct": 0.9}
+    return model
 
 
 @pytest.fixture(scope="module")
@@ -214,7 +215,9 @@ def test_images_without_real_labels_are_an_error(weights: Path, tmp_path: Path) 
     assert "none of its 1 images has real labels" in message("ILSVRC2012_val_00000001.png")
 
 
-def test_real_labels_are_for_models_of_all_classes(validation: Path) -> None:
-    result = run("evaluate", "fastvit_t8.cifar10", validation, "--device=cpu", "--scoring=real")
+def test_real_labels_are_for_models_of_all_classes(validation: Path, tmp_path: Path) -> None:
+    other = fastvit.create_model("fastvit_t8", num_classes=10)
+    fastvit.save(other, tmp_path / "other.safetensors")
+    result = run("evaluate", tmp_path / "other.safetensors", validation, "--device=cpu", "--scoring=real")
     assert (result.status, result.stdout, result.stderr.count("\n")) == (2, "", 1)
     assert "Real labels are of ImageNet's 1000 classes, and the model has 10." in result.stderr

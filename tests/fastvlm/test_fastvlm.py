@@ -583,9 +583,9 @@ def test_it_trains_and_checkpointing_changes_no_gradient(scales: bool) -> None:
 
     plain = gradients()
     assert all(gradient.abs().max() > 0 for name, gradient in plain.items() if "k_proj.bias" not in name)
-    assert not ours.model.vision_tower.grad_checkpointing
-    getattr(ours, "activation_checkpointing_enable", ours.grad_checkpointing_enable)()
-    assert ours.model.vision_tower.grad_checkpointing
+    assert not ours.model.vision_tower.gradient_checkpointing
+    getattr(ours, "activation_checkpointing_enable", ours.gradient_checkpointing_enable)()
+    assert ours.model.vision_tower.gradient_checkpointing
     recomputed = blocks_run(ours, gradients)
     for name, gradient in plain.items():
         torch.testing.assert_close(recomputed[name], gradient, rtol=1e-9, atol=1e-12)

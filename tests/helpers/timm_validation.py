@@ -5,6 +5,7 @@ from pathlib import Path
 
 import timm
 import torch
+from helpers.small import timms_small
 from timm.data import create_dataset, create_loader, resolve_data_config
 from timm.utils import AverageMeter, accuracy
 
@@ -14,9 +15,9 @@ import fastvit
 def timms_model(model: fastvit.FastViT, path: Path) -> torch.nn.Module:
     """Timm's fastvit_t8 with the weights of `model`, by way of a file in timm's names."""
     fastvit.save(model, path, names="timm")
-    theirs = timm.create_model("fastvit_t8", num_classes=model.num_classes)
+    theirs = timms_small("fastvit_t8", num_classes=model.num_classes)
     timm.models.load_checkpoint(theirs, str(path), strict=True)
-    return theirs.eval()
+    return theirs
 
 
 def timms_loader(cfg: dict[str, object], folder: Path) -> tuple[Sequence[str], torch.utils.data.DataLoader]:
