@@ -19,6 +19,16 @@ HYPHEN = "\N{HYPHEN}"  # stands for a lone -, standard input, which cyclopts wou
 RUNNING = Group("How the model runs", sort_key=50)  # below what only one command has
 
 ModelName = Annotated[str, Parameter(help="A name that `fastvit models` lists, a weights file, or a folder of one.")]
+LabelledData = Annotated[
+    str,
+    Parameter(
+        help="A folder, zip or tar with SPLIT/CLASS/*.jpg or CLASS/*.jpg; WebDataset's shards as "
+        "'FOLDER/{split}-{000..127}.tar'; torch/NAME:FOLDER of torchvision; hfds/NAME of Hugging Face."
+    ),
+]
+MaxUnreadable = Annotated[
+    int, Parameter(validator=Number(gte=0), help="Images that may be left out, and listed, since they cannot be read.")
+]
 Json = Annotated[bool, Parameter(negative="", help="Print the result as JSON.")]
 BatchSize = Annotated[int, Parameter(validator=Number(gte=1), group=RUNNING, help="Images computed at a time.")]
 Reparameterize = Annotated[

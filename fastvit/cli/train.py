@@ -7,6 +7,7 @@ import os
 import time
 from collections import deque
 from contextlib import ExitStack
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Annotated, Any, TypedDict, get_type_hints
@@ -17,7 +18,7 @@ from cyclopts.validators import Number
 from ..training.presets import RECIPES
 from ..training.recipe import SECTIONS, Recipe
 from ..training.run import Callback
-from .options import Json
+from .options import Json, LabelledData
 from .output import Progress, note, plain_warnings, say, say_json, working
 
 if TYPE_CHECKING:
@@ -45,14 +46,20 @@ else:  # of a recipe's options those that were given: the rest is left to the pr
     Given = TypedDict("Given", hints, total=False)
 
 
+@Parameter(name="*", group=RUN)
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """What does not change the weights, as `fastvit.train` takes it."""
+
+    device: Annotated[str, Parameter(help="cpu, cuda, mps ... [default: the fastest one]")] = ""
+    workers: Annotated[int, Parameter(validator=Number(gte=0), help="Processes that read, for each that trains.")] = 2
+    save_every: Annotated[float, Parameter(help="Minutes between checkpoints; each epoch has one too.")] = 15
+    keep: Annotated[int, Parameter(validator=Number(gte=1), help="Number of checkpoints that stay.")] = 2
+    tracker: Annotated[str, Parameter(help="tensorboard or wandb, besides metrics.jsonl.")] = ""
+
+
 def train(
-    data: Annotated[
-        str,
-        Parameter(
-            help="A folder, zip or tar with train/CLASS/* and val/CLASS/* (or test/CLASS/*); WebDataset's shards as "
-            "'FOLDER/{split}-{000..127}.tar'; torch/NAME:FOLDER of torchvision; hfds/NAME of Hugging Face."
-        ),
-    ] = "",
+    data: LabelledData = "",
     /,
     *,
     output: Annotated[Path, Parameter(help="Folder that receives everything.")] = Path("runs/train"),
@@ -60,16 +67,8 @@ def train(
     config: Annotated[Path | None, Parameter(help="A recipe.yaml, over the preset; that of a run repeats it.")] = None,
     given: Annotated[Given, Parameter(name="*")] = {},  # noqa: B006
     validation: Annotated[str, Parameter(help="Validation images. [default: val, validation or test of DATA]")] = "",
-    device: Annotated[str, Parameter(group=RUN, help="cpu, cuda, mps ... [default: the fastest one]")] = "",
-    workers: Annotated[
-        int, Parameter(group=RUN, validator=Number(gte=0), help="Processes that read images, for each that trains.")
-    ] = 2,
-    save_every: Annotated[
-        float, Parameter(group=RUN, help="Minutes between checkpoints; each epoch has one too.")
-    ] = 15,
-    keep: Annotated[int, Parameter(group=RUN, validator=Number(gte=1), help="Number of checkpoints that stay.")] = 2,
-    tracker: Annotated[str, Parameter(group=RUN, help="tensorboard or wandb, besides metrics.jsonl.")] = "",
     json: Json = False,
+    options: RunOptions = RunOptions(),
 ) -> int:
     """Train a model on labelled images; stopped or killed at any time, the same command goes on.
 
@@ -87,29 +86,19 @@ def train(
     from ..training.run import train as run
     from ..training.signals import Stopped
 
-    quiet = json or int(os.environ.get("RANK", "0")) > 0
+    main = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun starts
+    quiet = json or not main
     chosen, data, validation = choose_recipe(recipe, config, given, data, validation)
     try:
         with plain_warnings(quiet), Shown(data, quiet) as shown:
-            trained = run(
-                chosen,
-                data,
-                output,
-                validation=validation,
-                device=device,
-                workers=workers,
-                tracker=tracker,
-                save_every=save_every,
-                keep=keep,
-                callback=shown,
-            )
+            trained = run(chosen, data, output, validation=validation, callback=shown, **asdict(options))
     except Stopped as stopped:
         if not quiet:
             note(f"{stopped}; the same command goes on from there")
         return 128 + stopped.signal
     except KeyboardInterrupt:
         raise KeyboardInterrupt("interrupted; the same command goes on from the last checkpoint") from None
-    if json and not os.environ.get("RANK", "0").strip("0"):
+    if json and main:
         say_json(trained.to_dict())
     elif not quiet:
         say(str(trained))

@@ -40,7 +40,7 @@ def draw_confusion(metrics: Metrics, path: str | Path) -> None:
     from matplotlib.figure import Figure
 
     names = metrics.names
-    shares = 100 * metrics.confusion / metrics.counts.images[:, None].clamp(min=1)
+    shares = 100 * metrics.confusion / metrics.counts.sum(1, keepdim=True).clamp(min=1)
     edge = min(40.0, max(4.0, 0.55 * len(names) + 2))
     figure = Figure(figsize=(edge, edge), layout="constrained")
     axes = figure.add_subplot(xlabel="prediction", ylabel="label", title=f"top-1 {metrics.top1:.2f} %")

@@ -4,44 +4,64 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..utils.text import display_name, rendered
-from .calibration import Bin, Calibration
+from .calibration import Calibration
 
 ROWS = 50  # of the table; of more classes the worst are shown
 
 
-class Counts:
-    """A model's predictions for labelled images, counted class by class; the counts of parts of the data add up.
+@dataclass(frozen=True)
+class ClassMetrics:
+    """The images of one class of the data, and how many of them the model names correctly."""
+
+    name: str
+    images: int
+    correct: int
+    top1: float | None  # in percent, None without images
+
+
+class Metrics:
+    """A model's predictions for labelled images, counted class by class; counts of parts of the data add up.
+
+    `print` shows it as a table, and `to_dict` gives it to JSON.
 
     Args:
+        names: of the classes of the data.
         indices: for each class of the data the model's class that it is.
         num_classes: of the model.
         among_data: whether only these classes are possible predictions, as if the model had no others.
 
     Attributes:
-        confusion: (classes of the data, candidate classes) images by their class and the one predicted.
-        columns: (classes of the data) which column of `confusion` each class of the data is.
+        counts: (classes of the data, candidate classes) images by their class and the one predicted.
+        columns: (classes of the data) which column of `counts` each class of the data is.
         correct: (classes of the data) images of which the best class is right.
-        in_top5: () images of which one of the best five is.
+        in_top5: () images of which one of the best five classes is right.
         calibration: what the probabilities are worth.
+        seconds: that reading and computing took.
+        unreadable: a line for each image that could not be read, none of which is counted.
+        without_real_labels: images left out since they have no real labels; None where the data's own labels count.
     """
 
-    def __init__(self, indices: Sequence[int], num_classes: int, among_data: bool = False) -> None:
-        self.num_classes = num_classes
+    def __init__(
+        self, names: Sequence[str], indices: Sequence[int], num_classes: int, among_data: bool = False
+    ) -> None:
+        self.names, self.num_classes = names, num_classes
         self.candidates = torch.tensor(indices) if among_data else torch.arange(num_classes)
         self.columns = torch.arange(len(indices)) if among_data else torch.tensor(indices)
-        self.confusion = torch.zeros(len(indices), len(self.candidates), dtype=torch.int64)
+        self.counts = torch.zeros(len(indices), len(self.candidates), dtype=torch.int64)
         self.correct = torch.zeros(len(indices), dtype=torch.int64)
         self.in_top5, self.calibration = torch.zeros((), dtype=torch.int64), Calibration()
+        self.seconds, self.unreadable = 0.0, list[str]()
+        self.without_real_labels: int | None = None
 
     def add(self, logits: Tensor, labels: Tensor, truth: Tensor | None = None) -> None:
-        """Logits (B, num_classes), labels (B) as classes of the data.
+        """Count predictions: logits (B, num_classes), labels (B) as classes of the data.
 
         With `truth` (B, num_classes) it says which classes are right, rather than the label.
         """
@@ -55,113 +75,55 @@ class Counts:
         self.calibration.add(logits, truth, hits[:, 0])
         self.in_top5 += hits.any(1).sum()
         self.correct.index_add_(0, labels, hits[:, 0].long())
-        self.confusion.index_put_((labels, ranked[:, 0]), torch.ones_like(labels), accumulate=True)
+        self.counts.index_put_((labels, ranked[:, 0]), torch.ones_like(labels), accumulate=True)
 
-    def reduced(self, total: Callable[[Tensor], Tensor]) -> Counts:
-        """These counts, each replaced by `total` of it."""
-        counts = copy.copy(self)
-        counts.calibration = copy.copy(self.calibration)
+    def reduced(self, total: Callable[[Tensor], Tensor]) -> Metrics:
+        """The metrics of all processes, each of which evaluated a share; `total` sums a tensor over them."""
+        metrics = copy.copy(self)
+        metrics.calibration = copy.copy(self.calibration)
         for part, names in (
-            (counts, ("confusion", "correct", "in_top5")),
-            (counts.calibration, ("images", "correct", "probability", "nll_sum")),
+            (metrics, ("counts", "correct", "in_top5")),
+            (metrics.calibration, ("images", "correct", "probability", "nll_sum")),
         ):
             for name in names:
                 setattr(part, name, total(getattr(part, name)))
-        return counts
-
-    @property
-    def images(self) -> Tensor:
-        """(classes of the data) the images of each."""
-        return self.confusion.sum(1)
-
-    @property
-    def top1(self) -> float:
-        """In percent."""
-        return 100 * float(self.correct.sum()) / float(self.images.sum())
-
-    @property
-    def top5(self) -> float:
-        """In percent."""
-        return 100 * float(self.in_top5) / float(self.images.sum())
-
-
-@dataclass(frozen=True)
-class ClassMetrics:
-    """The images of one class of the data, and how many of them the model names correctly."""
-
-    name: str
-    images: int
-    correct: int
-    top1: float | None  # in percent, None without images
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Metrics:
-    """What `fastvit.evaluate` measured; `print` shows it as a table, and `to_dict` gives it to JSON.
-
-    Attributes:
-        names: of the classes of the data.
-        counts: what was counted, with the confusion matrix.
-        seconds: that reading and computing took.
-        unreadable: a line for each image that could not be read, none of which is counted.
-        without_real_labels: images left out since they have no real labels; None where the data's own labels count.
-    """
-
-    names: Sequence[str]
-    counts: Counts
-    seconds: float
-    unreadable: tuple[str, ...] = ()
-    without_real_labels: int | None = None
+        return metrics
 
     @property
     def images(self) -> int:
         """How many were counted."""
-        return int(self.counts.images.sum())
+        return int(self.counts.sum())
 
     @property
     def top1(self) -> float:
         """Percent of the images of which the model's best class is right."""
-        return self.counts.top1
+        return float(100 * self.correct.sum().double() / self.images)
 
     @property
     def top5(self) -> float:
         """Percent of the images of which one of the model's best five classes is right."""
-        return self.counts.top5
+        return float(100 * self.in_top5.double() / self.images)
 
     @property
     def nll(self) -> float:
         """The mean negative log likelihood of the right class, in nats: the cross entropy."""
-        return self.counts.calibration.nll
+        return self.calibration.nll
 
     @property
     def ece(self) -> float:
         """The expected calibration error over 15 bins, from 0 to 1 (arXiv:1706.04599)."""
-        return self.counts.calibration.ece
-
-    @property
-    def images_per_second(self) -> float:
-        """Reading included."""
-        return self.images / self.seconds
-
-    @property
-    def bins(self) -> list[Bin]:
-        """Accuracy and confidence of the images of about one confidence."""
-        return self.counts.calibration.bins
+        return self.calibration.ece
 
     @property
     def confusion(self) -> Tensor:
         """(N, N) images by their class and the one predicted, for the N classes of the data in their order."""
-        return self.counts.confusion[:, self.counts.columns]
+        return self.counts[:, self.columns]
 
     @property
     def classes(self) -> list[ClassMetrics]:
         """A row for each class of the data."""
-        counted = zip(self.names, self.counts.images.tolist(), self.counts.correct.tolist(), strict=True)
+        counted = zip(self.names, self.counts.sum(1).tolist(), self.correct.tolist(), strict=True)
         return [ClassMetrics(name, n, correct, 100 * correct / n if n else None) for name, n, correct in counted]
-
-    def reduced(self, total: Callable[[Tensor], Tensor]) -> Metrics:
-        """The metrics of all processes, each of which evaluated a share; `total` sums a tensor over them."""
-        return replace(self, counts=self.counts.reduced(total))
 
     def to_dict(self) -> dict[str, Any]:
         """What JSON takes: all but the confusion matrix."""
@@ -171,12 +133,12 @@ class Metrics:
             "top5": self.top5,
             "nll": self.nll,
             "ece": self.ece,
-            "images_per_second": self.images_per_second,
-            "candidate_classes": len(self.counts.candidates),
-            "num_classes": self.counts.num_classes,
+            "images_per_second": self.images / self.seconds,
+            "candidate_classes": len(self.candidates),
+            "num_classes": self.num_classes,
             "without_real_labels": self.without_real_labels,
-            "unreadable": list(self.unreadable),
-            "bins": [asdict(each) for each in self.bins],
+            "unreadable": self.unreadable,
+            "bins": [asdict(each) for each in self.calibration.bins],
             "classes": [asdict(each) for each in self.classes],
         }
 
@@ -188,16 +150,16 @@ class Metrics:
         from rich.console import Group
         from rich.text import Text
 
-        lines, candidates = [], len(self.counts.candidates)
+        lines = []
         if self.unreadable:
             lines += [f"{len(self.unreadable)} images could not be read, and are not counted:", *self.unreadable]
         if self.without_real_labels is not None:
             lines.append(f"Scored by real labels; {self.without_real_labels} images have none, and are not counted.")
-        if candidates < self.counts.num_classes:
-            lines.append(f"Predicted among the {candidates} classes of the data, of {self.counts.num_classes}.")
+        if len(self.candidates) < self.num_classes:
+            lines.append(f"Predicted among the {len(self.candidates)} classes of the data, of {self.num_classes}.")
         lines.append(f"expected calibration error {self.ece:.4f}, negative log likelihood {self.nll:.4f}")
         result = f"{self.images} images: top-1 {self.top1:.2f} %, top-5 {self.top5:.2f} %"
-        lines.append(f"{result}, {self.images_per_second:.0f} images/s")
+        lines.append(f"{result}, {self.images / self.seconds:.0f} images/s")
         return Group(_table(self.classes), *(Text(line) for line in lines))
 
 

@@ -20,7 +20,7 @@ from ..utils.modes import eval_mode
 from ..utils.text import either
 from .classes import match_classes
 from .imagenet import CLASSES, Real
-from .metrics import Counts, Metrics
+from .metrics import Metrics
 
 Model = Callable[[Tensor], Any]
 Scoring = Literal["auto", "all", "data", "real"]
@@ -68,10 +68,10 @@ def evaluate(
         4
     """
     cfg = _cfg_of(model, cfg)
-    images, counts = _opened(data, split, cfg, scoring, fast_decoding)
+    images, metrics = _opened(data, split, cfg, scoring, fast_decoding)
     with _running(model, device, cfg, min(batch_size, len(images))) as logits_of:
         read = partial(images.batches, batch_size, workers=workers, max_unreadable=max_unreadable)
-        return _count(counts, images.source, read(pin=torch.cuda.is_available()), logits_of, progress)
+        return _count(metrics, images.source, read(pin=torch.cuda.is_available()), logits_of, progress)
 
 
 def _cfg_of(model: Model, cfg: Mapping[str, Any] | None) -> Mapping[str, Any]:
@@ -91,7 +91,7 @@ def _cfg_of(model: Model, cfg: Mapping[str, Any] | None) -> Mapping[str, Any]:
 
 def _opened(
     data: str | Path | Source, split: str, cfg: Mapping[str, Any], scoring: Scoring, fast_decoding: bool
-) -> tuple[LabelledImages, Counts]:
+) -> tuple[LabelledImages, Metrics]:
     """The images as bytes, each with its number in their source, and what counts the predictions for them."""
     num_classes, preprocess = cfg["num_classes"], Preprocess.from_cfg(cfg)
     if scoring not in get_args(Scoring):
@@ -105,7 +105,7 @@ def _opened(
     among_data = scoring == "data" or (scoring == "auto" and len(indices) < num_classes)
     fast = preprocess if fast_decoding else None
     images = LabelledImages(source, preprocess.pixels, labels=range(len(source)), fast_for=fast)
-    return images, Counts(indices, num_classes, among_data)
+    return images, Metrics(source.classes, indices, num_classes, among_data)
 
 
 def open_validation(data: str | Path | Source, split: str = "", *, num_classes: int | None = None) -> Source:
@@ -150,29 +150,23 @@ def _running(
 
 
 def _count(
-    counts: Counts,
+    metrics: Metrics,
     source: Source,
     read: Generator[Batch, None, None],
     logits_of: Callable[[Tensor], Tensor],
     progress: Progress | None,
 ) -> Metrics:
-    """Batches of images with their numbers in the source -> the metrics of all."""
-    labels, unreadable = torch.as_tensor(source.labels), list[str]()
+    """Count what batches of images, with their numbers in the source, are taken for."""
+    labels, real = torch.as_tensor(source.labels), source if isinstance(source, Real) else None
     started, done = time.perf_counter(), 0
     with closing(read) as batches:
         for pixels, numbers, lost in batches:
-            unreadable += lost
+            metrics.unreadable += lost
             done += len(numbers) + len(lost)
-            if not len(numbers):
-                continue
-            truth = source.truth(numbers.tolist()) if isinstance(source, Real) else None
-            counts.add(logits_of(pixels), labels[numbers], truth)
-            if progress:
-                progress(done, len(source), counts.top1)
-    return Metrics(
-        names=source.classes,
-        counts=counts,
-        seconds=time.perf_counter() - started,
-        unreadable=tuple(unreadable),
-        without_real_labels=source.skipped if isinstance(source, Real) else None,
-    )
+            if len(numbers):
+                metrics.add(logits_of(pixels), labels[numbers], real.truth(numbers.tolist()) if real else None)
+            if progress and metrics.images:
+                progress(done, len(source), metrics.top1)
+    metrics.seconds = time.perf_counter() - started
+    metrics.without_real_labels = real.skipped if real else None
+    return metrics

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ from timm.scheduler import CosineLRScheduler
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from ..data import Batch, Source, StepSampler, TrainingImages, training_loader
+from ..data import Batch, DataError, Source, StepSampler, TrainingImages, training_loader
 from ..images.preprocess import Preprocess
 from ..models.fastvit import FastViT
 from ..utils.atomic import check_writable
@@ -53,6 +54,15 @@ class TrainState:
     def learning_rate(self) -> float:
         """Of the last layer, which none exceeds."""
         return float(self.optimizer.param_groups[-1]["lr"])
+
+    def count_unreadable(self, lines: Iterable[str], most: int) -> None:
+        """Remember which images cannot be read; a DataError if they are too many."""
+        self.unreadable |= dict.fromkeys(lines)
+        if len(self.unreadable) > most:
+            last = list(self.unreadable)[-1]
+            raise DataError(
+                f"{len(self.unreadable)} images cannot be read, and --max-unreadable is {most}; one is {last}"
+            )
 
     def state_dict(self) -> dict[str, Any]:
         """All of it, of all processes, whole and on the CPU."""

@@ -44,11 +44,9 @@ class Checkpoints:
                 torch.save(state, temporary)
             except RuntimeError as error:  # torch says so of a full disk
                 raise OSError(f"{path}: cannot be written; is the disk full? ({one_line(error)[:200]})") from None
-        later: list[Path] = []
-        kept: list[Path] = []
-        for each in self.paths():
-            (later if each.name > path.name else kept).append(each)
-        for old in (*later, *kept[self.keep :]):  # later ones were damaged: the run went on from before them
+        paths = self.paths()
+        newest = paths.index(path)  # those before it were damaged: the run went on from before them
+        for old in (*paths[:newest], *paths[newest + self.keep :]):
             old.unlink(missing_ok=True)
         return path
 

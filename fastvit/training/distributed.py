@@ -14,6 +14,7 @@ import accelerate
 import torch
 import torch.distributed
 from accelerate.state import AcceleratorState
+from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
 from torch.distributed.tensor import DTensor, distribute_tensor
@@ -119,19 +120,11 @@ class Processes:
 
     def gather(self, lines: list[str]) -> list[str]:
         """The lines of all processes."""
-        if self.world_size == 1:
-            return lines
-        whole: list[list[str]] = [[]] * self.world_size
-        torch.distributed.all_gather_object(whole, lines)
-        return [line for lines in whole for line in lines]
+        return list(gather_object(lines))
 
     def broadcast(self, value: Any) -> Any:
         """What the main process has."""
-        if self.world_size == 1:
-            return value
-        box = [value]
-        torch.distributed.broadcast_object_list(box)
-        return box[0]
+        return broadcast_object_list([value])[0]
 
     def wait(self) -> None:
         """Wait until all are here."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,15 @@ class MetricsLog:
     """Lines of two kinds, both with "step": of some steps each, with a "loss", and of an epoch, with a "top1".
 
     They are appended as they come. After a kill the file may be ahead of the checkpoint: `rewind` goes back to it.
+
+    Args:
+        path: the file.
+        write: whether this process writes it; all processes remember the lines.
+        track: is given each line too.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, write: bool = True, track: Callable[[Line], None] | None = None) -> None:
+        self.path, self.write, self.track = path, write, track
         self.lines: list[Line] = []
 
     @property
@@ -36,12 +42,14 @@ class MetricsLog:
         with replacing(self.path) as path:
             path.write_text("".join(json.dumps(line) + "\n" for line in self.lines))
 
-    def add(self, line: Line, *, write: bool = True) -> None:
-        """All processes remember it, and one writes it."""
+    def add(self, line: Line) -> None:
+        """Append a line."""
         self.lines.append(line)
-        if write:
+        if self.write:
             with self.path.open("a") as file:
                 file.write(json.dumps(line) + "\n")
+        if self.track:
+            self.track(line)
 
     def flush(self) -> None:
         """Wait until every line is on the disk."""

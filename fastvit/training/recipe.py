@@ -68,9 +68,7 @@ class Recipe:
         (30, 5e-05, 256)
     """
 
-    model: str = option(
-        "", "Name of the model; with a tag, as in fastvit_t8.cifar10, its weights too.", shown="fastvit_t8"
-    )
+    model: str = option("", "Name of the model, perhaps with weights, as fastvit_t8.cifar10.", shown="fastvit_t8")
     weights: str = option("", "Weights to start from, a file or a name, fused or not.", shown="random")
     epochs: int = option(300, "Passes over the training images.")
     batch_size: int = option(128, "Images per step, in all processes together.")
@@ -82,43 +80,33 @@ class Recipe:
     final_epochs: int = option(0, "Epochs at --final-size, counted among --epochs.", IMAGES)
     crop: float = option(0.9, "Part of the edge that validation keeps.", IMAGES)
     smallest_area: float = option(0.08, "Smallest part of an image that a random crop shows.", IMAGES)
-    color_jitter: float = option(
-        0.0, "Strength of changes in brightness, contrast and saturation; not with --auto-augment.", IMAGES
-    )
+    color_jitter: float = option(0.0, "Strength of colour changes; not with --auto-augment.", IMAGES)
     auto_augment: str = option(
-        "rand-m9-mstd0.5-mmax9-inc1", "RandAugment and others in timm's notation, or '' for none.", IMAGES
+        "rand-m9-mstd0.5-mmax9-inc1", "RandAugment and others, as timm has them; '' for none.", IMAGES
     )
     random_erasing: float = option(0.25, "Probability of erasing a rectangle.", IMAGES)
-    mixup: float = option(0.8, "Alpha of mixup, or 0 for none.", IMAGES)
-    cutmix: float = option(1.0, "Alpha of cutmix, or 0 for none.", IMAGES)
+    mixup: float = option(0.8, "Alpha of mixup; 0 for none.", IMAGES)
+    cutmix: float = option(1.0, "Alpha of cutmix; 0 for none.", IMAGES)
     max_images: int = option(0, "Train on this many images, evenly over the classes.", IMAGES, shown="all")
-    num_classes: int = option(
-        0, "Number of classes, for shards without classes.txt.", IMAGES, shown="the largest label"
-    )
+    num_classes: int = option(0, "Classes of shards without classes.txt.", IMAGES, shown="the largest label")
     max_unreadable: int = option(100, "Images that may be skipped since they cannot be read.", IMAGES)
 
     optimizer: str = option("adamw", "Any of timm's optimizers.", OPTIMIZER)
     min_learning_rate: float = option(1e-6, "Final learning rate.", OPTIMIZER)
     warmup_learning_rate: float = option(1e-6, "First learning rate.", OPTIMIZER)
     warmup_epochs: float = option(5.0, "Epochs in which the learning rate rises.", OPTIMIZER)
-    cooldown_epochs: float = option(
-        0.0, "Epochs at the end with the final learning rate, counted among --epochs.", OPTIMIZER
-    )
+    cooldown_epochs: float = option(0.0, "Last of the --epochs, with the final learning rate.", OPTIMIZER)
     weight_decay: float = option(0.05, "Decay of weights, but not of biases, norms and scales.", OPTIMIZER)
-    layer_decay: float = option(
-        0.0, "Factor of the learning rate from each layer to the one before it, or 0 for none.", OPTIMIZER
-    )
-    clip_gradient: float = option(0.0, "Largest norm of the gradient, or 0 for any.", OPTIMIZER)
+    layer_decay: float = option(0.0, "Factor of the learning rate from layer to layer; 0 for none.", OPTIMIZER)
+    clip_gradient: float = option(0.0, "Largest norm of the gradient; 0 for any.", OPTIMIZER)
     label_smoothing: float = option(0.1, "Probability given to all classes together.", OPTIMIZER)
     drop_path: float = option(0.0, "Stochastic depth of the last block.", OPTIMIZER)
-    ema_decay: float = option(
-        0.9995, "Decay of the exponential moving average of the weights, which is what is kept; 0 for none.", OPTIMIZER
-    )
+    ema_decay: float = option(0.9995, "Decay of the weights' moving average, which is kept; 0 for none.", OPTIMIZER)
 
     teacher: str = option("", "Model of timm's or ours to distil from: a name, or a file of ours.", DISTILLATION)
     teacher_weights: str = option("", "File with the weights of a timm teacher.", DISTILLATION, shown="timm's own")
     distillation: Literal["hard", "soft"] = option(
-        "hard", "hard: the teacher's best class is a label; soft: its probabilities are.", DISTILLATION
+        "hard", "Learn its best class (hard) or its probabilities (soft).", DISTILLATION
     )
     distillation_alpha: float = option(0.5, "Part of the loss that the teacher decides.", DISTILLATION)
     temperature: float = option(1.0, "Temperature of soft distillation.", DISTILLATION)
@@ -126,15 +114,11 @@ class Recipe:
     precision: Literal["float32", "bfloat16", "float16", "float64"] = option(
         "float32", "Precision of the arithmetic; bfloat16 and float16 by autocast.", SPEED
     )
-    gradient_accumulation: int = option(
-        1, "Micro-batches that each process takes its share of a batch in, to save memory.", SPEED
-    )
+    gradient_accumulation: int = option(1, "Micro-batches of a batch in each process, to save memory.", SPEED)
     grad_checkpointing: bool = option(False, "Compute blocks twice, to save memory.", SPEED)
     channels_last: bool = option(True, "Keep channels innermost in memory, which is faster nearly everywhere.", SPEED)
     compile: bool = option(False, "Compile the model with torch.compile.", SPEED)
-    sync_batch_norm: bool = option(
-        False, "Batch norms take their statistics from the images of all processes; on GPUs.", SPEED
-    )
+    sync_batch_norm: bool = option(False, "Take batch norms' statistics over all processes, on GPUs.", SPEED)
 
     seed: int = option(0, "Seed of every random draw.", RUN)
 

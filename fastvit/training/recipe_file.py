@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -94,19 +95,15 @@ def read_recipe(path: Path) -> dict[str, Any]:
         raise RecipeError(f"{path}: expected lines such as 'epochs: 30'")
     if unknown := [str(name) for name in given if name not in (*NAMES, *DATA)]:
         raise RecipeError(f"{path}: fastvit train has no option {some(unknown)}")
-    for name, value in given.items():
-        kind = type(getattr(Recipe, name)) if name in NAMES else str
-        if kind is float and isinstance(value, str) and _is_number(value):
-            given[name] = value = float(value)  # to YAML, 1e-3 is a word
-        accepted = (int, float) if kind is float else kind
-        if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
-            raise RecipeError(f"{path}: {name} is {value!r}, expected {KINDS[kind]}")
-    return given
+    return {name: _checked(path, name, value) for name, value in given.items()}
 
 
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+def _checked(path: Path, name: str, value: Any) -> Any:
+    """The value, of the option's own kind."""
+    kind = type(getattr(Recipe, name)) if name in NAMES else str
+    if kind is float and isinstance(value, int | str) and not isinstance(value, bool):
+        with suppress(ValueError):
+            return float(value)  # to YAML, 1e-3 is a word
+    if type(value) is not kind:
+        raise RecipeError(f"{path}: {name} is {value!r}, expected {KINDS[kind]}")
+    return value

@@ -92,7 +92,7 @@ def train(
 
     Args:
         recipe: all that decides the weights.
-        data: a folder, an archive, shards or a library's data set, as `fastvit.data.NOTATION` lists; or a Source.
+        data: training images, as `fastvit.data.NOTATION` lists them, or a Source; perhaps with those of validation.
         output: the folder that receives model.safetensors, recipe.yaml, metrics.jsonl, curves.png and checkpoints.
         validation: where the validation images are, if `data` has no val, validation or test.
         device: "cpu", "cuda", ...; "" for the fastest device.
@@ -103,31 +103,20 @@ def train(
         callback: is told of each step and each epoch.
 
     Raises:
-        ValueError: an option or data that cannot work, as a RecipeError or a DataError; or a loss that is NaN.
-        Stopped: by a signal; the state is saved.
+        ValueError: what cannot work, as a RecipeError or a DataError. A signal raises Stopped, with the state saved.
 
     Example:
         >>> import fastvit, tempfile
         >>> recipe = fastvit.training.Recipe(size=32, epochs=1, warmup_epochs=0, batch_size=4)
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     data = fastvit.testing.write_images(f"{folder}/data", train=4, val=2)
-        ...     run = fastvit.train(recipe, data, f"{folder}/run", device="cpu", workers=0)
-        ...     print(run.history[-1]["step"], run.metrics.images, run.load().num_classes)
-        2 4 2
+        ...     print(fastvit.train(recipe, data, f"{folder}/run", device="cpu", workers=0).metrics.images)
+        4
     """
     require("train", "accelerate", "yaml", what="Training")
     source, held = open_sources(recipe, data, validation)
-    from .recipe_file import write_recipe
     from .trainer import Trainer
 
-    options: dict[str, Any] = {
-        "device": device,
-        "workers": workers,
-        "tracker": tracker,
-        "save_every": save_every,
-        "keep": keep,
-    }
-    trainer = Trainer(recipe, source, held, Path(output), **options)
-    if trainer.processes.is_main_process:
-        write_recipe(trainer.output / "recipe.yaml", recipe, str(data), str(validation))
+    trainer = Trainer(recipe, source, held, Path(output), device, workers, tracker, save_every, keep)
+    trainer.write_recipe(str(data), str(validation))
     return trainer.train(callback)

@@ -8,7 +8,7 @@ from a checkpoint ends with the same weights as one that was never interrupted, 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ..checkpoint import save
-from ..data import Batch, DataError, Selected, Source, reading, seed_everything
+from ..data import Batch, Selected, Source, reading, seed_everything
 from ..evaluation.metrics import Metrics
 from ..evaluation.validation import evaluate
 from ..models.fastvit import FastViT
@@ -33,6 +33,7 @@ from .meter import LINE_EVERY, Meter
 from .metrics import Line, MetricsLog
 from .objective import Objective
 from .recipe import Recipe, RecipeError
+from .recipe_file import write_recipe
 from .run import Callback, TrainedRun
 from .signals import Stopped, StopSignals
 
@@ -47,7 +48,7 @@ class Trainer:
         source: the training images, as `open_sources` gives them.
         validation: the validation images, of the same classes.
         output: the folder that receives everything; a run goes on from the newest checkpoint in it.
-        device: as `fastvit.train` has it, and `workers`, `tracker`, `save_every` and `keep`.
+        device: as in `fastvit.train`, and `workers`, `tracker`, `save_every` and `keep`.
         model: what to start from, a model for the classes of the source; by default what the recipe says.
 
     Attributes:
@@ -65,7 +66,6 @@ class Trainer:
         source: Source,
         validation: Source,
         output: Path,
-        *,
         device: str = "",
         workers: int = 2,
         tracker: str = "",
@@ -78,7 +78,7 @@ class Trainer:
         self.steps_per_epoch = len(source) // recipe.batch_size
         self.total_steps = recipe.epochs * self.steps_per_epoch
         self.metrics: Metrics | None = None
-        recipe.transform(epoch=0)  # raises before anything is made
+        recipe.transform(epoch=0)  # may raise
         check_output(output)
         self.processes = Processes(device, recipe.precision, tracker, output)
         check_batch_size(recipe, self.processes.world_size)
@@ -103,7 +103,7 @@ class Trainer:
         if checkpoint:
             self.state.load_state_dict(checkpoint)
         self.meter = Meter(self.state, recipe.batch_size, self.steps_per_epoch)
-        self.log = MetricsLog(self.output / "metrics.jsonl")
+        self.log = MetricsLog(self.output / "metrics.jsonl", self.processes.is_main_process, self.processes.track)
         if self.processes.is_main_process:
             for name in WRITTEN:
                 remove_leftovers(self.output / name)
@@ -123,6 +123,11 @@ class Trainer:
     def epoch(self) -> int:
         """The number of complete epochs."""
         return self.state.step // self.steps_per_epoch
+
+    def write_recipe(self, data: str, validation: str) -> None:
+        """Write recipe.yaml, by which `fastvit train --config` repeats the run on these data."""
+        if self.processes.is_main_process:
+            write_recipe(self.output / "recipe.yaml", self.recipe, data, validation)
 
     def train(self, callback: Callback | None = None) -> TrainedRun:
         """All steps that are not done yet; then the processes take leave of each other.
@@ -167,7 +172,7 @@ class Trainer:
         total = torch.zeros((), device=self.processes.device, dtype=torch.float32)
         for micro in range(recipe.gradient_accumulation):
             batch = next(batches)
-            self._count_unreadable(batch.unreadable)
+            state.count_unreadable(batch.unreadable, recipe.max_unreadable)
             seed_everything(recipe.seed, state.step, micro, self.processes.rank)
             last = micro == recipe.gradient_accumulation - 1
             with nullcontext() if last else accelerator.no_sync(state.wrapped):
@@ -195,7 +200,7 @@ class Trainer:
             workers=self.workers,
             max_unreadable=None,
         )
-        self._count_unreadable(self.metrics.unreadable)
+        self.state.count_unreadable(self.metrics.unreadable, self.recipe.max_unreadable)
         self.metrics = self.metrics.reduced(self.processes.sum)
         return self.metrics
 
@@ -212,28 +217,16 @@ class Trainer:
     def _note(self, loss: Tensor) -> None:
         """Count the loss of a step, and write the line of the last few if it is time."""
         if line := self.meter.add(loss):
-            self._write(line)
+            self.log.add(line)
             if loss.device.type != "cpu":
                 self.meter.check(line["loss"])
-
-    def _write(self, line: Line) -> None:
-        self.log.add(line, write=self.processes.is_main_process)
-        self.processes.track(line)
-
-    def _count_unreadable(self, lines: Iterable[str]) -> None:
-        unreadable, most = self.state.unreadable, self.recipe.max_unreadable
-        unreadable |= dict.fromkeys(lines)
-        if len(unreadable) > most:
-            raise DataError(
-                f"{len(unreadable)} images cannot be read, and --max-unreadable is {most}; the last is "
-                f"{list(unreadable)[-1]}"
-            )
 
     def _end_epoch(self) -> Line:
         loss = self.meter.epoch_loss()
         with self.meter.paused():
             metrics = self.validate()
-            self._count_unreadable(self.processes.gather(list(self.state.unreadable)))
+            everywhere = self.processes.gather(list(self.state.unreadable))
+            self.state.count_unreadable(everywhere, self.recipe.max_unreadable)
             line = {
                 "epoch": self.epoch,
                 "step": self.state.step,
@@ -246,7 +239,7 @@ class Trainer:
                 "unreadable": len(self.state.unreadable),
             }
             self.state.loss_sums[1] = 0
-            self._write(line)
+            self.log.add(line)
             if self.processes.is_main_process:
                 self.log.draw(self.output / "curves.png")
             self.save()
@@ -259,8 +252,7 @@ class Trainer:
         """All processes stop after the same step: they ask each other, those on a GPU not every time."""
         if self.processes.world_size > 1 and self.state.step % LINE_EVERY and self.processes.device.type != "cpu":
             return
-        told = self.processes.max(int(signals.received or 0))
-        if told and self.state.step < self.total_steps:
+        if (told := self.processes.max(int(signals.received or 0))) and self.state.step < self.total_steps:
             if self.state.step % self.steps_per_epoch:
                 self.meter.epoch_loss()  # is looked at
                 self.save()

@@ -21,7 +21,7 @@ from timm.data import create_transform
 
 import fastvit
 from fastvit.deploy import running
-from fastvit.evaluation.metrics import Counts
+from fastvit.evaluation.metrics import Metrics
 from fastvit.utils.devices import choose_device
 
 pytestmark = pytest.mark.usefixtures("small_variants")
@@ -229,7 +229,7 @@ def test_an_interrupt_leaves_no_thread(model: Path, data: Path, monkeypatch: pyt
     def interrupt(*arguments: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Counts, "add", interrupt)
+    monkeypatch.setattr(Metrics, "add", interrupt)
     assert run(model, data, "--batch-size=1").status == 130
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("reading")]
 

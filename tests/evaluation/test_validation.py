@@ -17,7 +17,7 @@ import fastvit
 from fastvit.data import DataError, LabelledImages, Selected, open_source
 from fastvit.evaluation import validation
 from fastvit.evaluation.classes import match_classes
-from fastvit.evaluation.metrics import Counts
+from fastvit.evaluation.metrics import Metrics
 from fastvit.evaluation.validation import open_validation
 from fastvit.utils.modes import eval_mode
 
@@ -63,7 +63,7 @@ def test_counts_equal_those_of_a_plain_loop(seed: int, folders: int, more: int, 
     indices = random.permutation(classes)[:folders].tolist()
     logits = random.normal(size=(images, classes)).astype(numpy.float32)
     labels = random.integers(folders, size=images)
-    counts = Counts(indices, classes, among)
+    counts = Metrics([str(index) for index in indices], indices, classes, among)
     for start in range(0, images, 7):
         counts.add(torch.from_numpy(logits[start : start + 7]), torch.from_numpy(labels[start : start + 7]))
     if among:
@@ -73,7 +73,7 @@ def test_counts_equal_those_of_a_plain_loop(seed: int, folders: int, more: int, 
     five = sum(indices[label] in (-row).argsort()[:5] for row, label in zip(logits, labels, strict=True))
     assert counts.top1 == pytest.approx(100 * first / images)
     assert counts.top5 == pytest.approx(100 * five / images)
-    assert counts.images.tolist() == [int((labels == folder).sum()) for folder in range(folders)]
+    assert [row.images for row in counts.classes] == [int((labels == folder).sum()) for folder in range(folders)]
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 100])
@@ -149,7 +149,7 @@ def test_the_metrics_of_shares_add_up_to_those_of_the_whole(model: fastvit.FastV
     assert metrics[2].images == 0 and metrics[0].images == 4
 
 
-def _tensors(metrics: fastvit.evaluation.Metrics) -> list[torch.Tensor]:
+def _tensors(metrics: Metrics) -> list[torch.Tensor]:
     """All that is summed, in its order."""
     seen: list[torch.Tensor] = []
     metrics.reduced(lambda tensor: seen.append(tensor) or tensor)  # type: ignore[func-returns-value]
@@ -175,13 +175,13 @@ def test_metrics_print_as_a_table(model: fastvit.FastViT, data: Path) -> None:
 
 
 def test_of_many_classes_the_worst_are_shown(model: fastvit.FastViT) -> None:
-    counts = Counts(range(60), 60)
+    metrics = Metrics([f"n{label:02}" for label in range(60)], range(60), 60)
+    metrics.seconds = 1
     for label in range(60):  # class 0 is never right, class 59 nearly always
         for index in range(60):
             logits = torch.zeros(1, 60)
             logits[0, label if index < label else (label + 1) % 60] = 1
-            counts.add(logits, torch.tensor([label]))
-    metrics = fastvit.evaluation.Metrics(names=[f"n{label:02}" for label in range(60)], counts=counts, seconds=1)
+            metrics.add(logits, torch.tensor([label]))
     text = str(metrics)
     assert "The 50 worst of 60 classes" in text and "n49" in text and "n50" not in text
     shown = [line.split()[1] for line in text.splitlines() if " n" in line[:4]]

@@ -5,11 +5,10 @@ import os
 
 import pytest
 import torch
+from helpers.command import run
 from helpers.paths import PHOTOGRAPH
-from typer.testing import CliRunner
 
 import fastvit
-from fastvit.cli import app
 from fastvit.images.io import read_image
 from fastvit.models.blocks import ConvNorm, ScaledConv
 from fastvit.models.moments import USUAL
@@ -60,9 +59,9 @@ def test_a_cat_is_a_cat_fused_or_not(trained: fastvit.FastViT) -> None:
 @pytest.fixture(scope="module")
 def accuracy() -> float:
     """Of the 10,000 test pictures, in %, by `fastvit evaluate`."""
-    result = CliRunner().invoke(app, ["evaluate", "fastvit_t8.cifar10", os.environ["CIFAR10"], "--json"])
-    if result.exit_code:
-        raise RuntimeError(result.output)
+    result = run("evaluate", "fastvit_t8.cifar10", os.environ["CIFAR10"], "--json")
+    if result.status:
+        raise RuntimeError(result.stderr)
     return float(json.loads(result.stdout)["top1"])
 
 
