@@ -77,8 +77,8 @@ def clock_steps(report: Path) -> None:
     import atexit
 
     from fastvit import FastViT, Preprocess, prediction
+    from fastvit.data import loader
     from fastvit.deploy.engines import Engine
-    from fastvit.evaluation import validation as evaluation
     from fastvit.images import prefetch as reading
 
     seconds = dict.fromkeys(STEPS, 0.0)
@@ -99,7 +99,7 @@ def clock_steps(report: Path) -> None:
     Preprocess.normalized = clocked("to numbers", Preprocess.normalized)  # type: ignore[method-assign]
     for kind in (FastViT, Engine):
         kind.__call__ = clocked("network", kind.__call__)  # type: ignore[method-assign]
-    for module in (reading, evaluation, prediction):
+    for module in (reading, loader, prediction):
         module.ahead = lambda tasks, most: (task() for task in tasks)  # type: ignore[attr-defined]
     atexit.register(lambda: report.write_text(json.dumps(seconds)))
 

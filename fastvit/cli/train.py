@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 RECENT = 50  # steps whose mean loss is shown
 GROUPS = {name: Group(name, sort_key=50 + place) for place, name in enumerate(SECTIONS)}
 RUN = GROUPS[SECTIONS[-1]]
-PRESETS = "; ".join(f"{name} ({preset.about})" for name, preset in RECIPES.items())
+PRESETS = ", ".join(f"{name} ({preset.about})" for name, preset in RECIPES.items())
 
 
 def _option(name: str, kind: object) -> object:

@@ -17,7 +17,7 @@ class Preset:
 
 RECIPES = {
     "fastvit_paper": Preset(
-        about="ImageNet from random weights, in 310 epochs",
+        about="ImageNet from random weights",
         source="arXiv:2303.14189, section 4.1; train.py and the README of ml-fastvit: T8, T12, S12 with mixup 0.2 and "
         "no drop path, SA12 and SA24 with drop path 0.1, SA36 0.2, MA36 0.35 and mixup 0.8; color jitter 0.4 is given "
         "there too, but does nothing beside RandAugment",
@@ -39,7 +39,7 @@ RECIPES = {
         },
     ),
     "finetune": Preset(
-        about="a trained model on other images or at another size, in 30 epochs",
+        about="a trained model on other images",
         source="arXiv:2303.14189, section 4.1 (30 epochs, learning rate 5e-5 for a batch of 512, weight decay 1e-8), "
         "without mixup and cutmix, and with the layer decay of ConvNeXt's fine-tuning (arXiv:2201.03545, table 6)",
         options={
@@ -57,7 +57,7 @@ RECIPES = {
         },
     ),
     "small_data": Preset(
-        about="some thousand small images, such as CIFAR-10, from random weights, in 30 epochs",
+        about="some thousand small images",
         source="crops, RandAugment and sizes of weights/README.md, with cutmix (arXiv:1905.04899)",
         options={
             "size": 64,
