@@ -1,4 +1,4 @@
-"""What torch.save writes, read from files that nobody vouches for, without calling anything that they name.
+"""What torch.save writes, read from untrusted files, without calling anything that they name.
 
 `torch.load(weights_only=True)` runs no foreign code either, but a file of two kilobytes can make it hash, print or
 allocate until the process dies. A state dict needs little of a pickle: dictionaries whose keys are text, and tensors,
@@ -127,9 +127,9 @@ class Pickled(Tensors):
             raise DamagedError(f"{self.source}: {name} cannot be read ({line(error)})") from error
 
 
-# The opcodes of protocol 2, which torch.save writes: those that leave a value, and how many values others take.
+# The opcodes of protocols 2, which torch.save writes, and 3: those that leave a value, and how many values others take.
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_LIST": None, "EMPTY_TUPLE": ()}
-_ARGUMENTS = {"BINFLOAT", "BINUNICODE", "BININT", "BININT1", "BININT2", "LONG1"}
+_ARGUMENTS = {"BINFLOAT", "BINUNICODE", "BININT", "BININT1", "BININT2", "LONG1", "BINBYTES", "SHORT_BINBYTES"}
 _TAKE = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3, "SETITEM": 2, "APPEND": 1, "BUILD": 1, "BINPERSID": 1}
 _TAKE |= {"REDUCE": 2, "NEWOBJ": 2}
 _TAKE_TO_MARK = {"TUPLE", "SETITEMS", "APPENDS"}
@@ -203,31 +203,48 @@ def _apply(name: str, taken: list[Any], stack: list[Any]) -> None:
 
 
 _DICTIONARY = "collections OrderedDict"
-_PARAMETER = "torch._utils _rebuild_parameter"
-_TENSOR = ("torch._utils _rebuild_tensor", "torch._utils _rebuild_tensor_v2")
-# In what training saves beside the weights: options, metrics, paths.
+_TENSOR = {"torch._utils _rebuild_tensor", "torch._utils _rebuild_tensor_v2"}
+_PARAMETER = {"torch._utils _rebuild_parameter", "torch._utils _rebuild_parameter_with_state"}
+_SUBCLASS = {"torch._tensor _rebuild_from_type", "torch._tensor _rebuild_from_type_v2"}  # or a tensor with attributes
+# In what training saves beside the weights: options, metrics, paths, random states.
 _IGNORED = {
-    *("argparse Namespace", "collections defaultdict", "collections Counter", "pathlib PosixPath", "__builtin__ set"),
-    *("numpy dtype", "numpy.core.multiarray scalar", "numpy._core.multiarray scalar", "_codecs encode"),
-    *("torch Size", "torch device", "torch float16", "torch bfloat16", "torch float32", "torch float64"),
+    *(f"pathlib {kind}Path" for kind in ("Posix", "Windows", "PurePosix", "PureWindows")),
+    *(f"collections {name}" for name in ("defaultdict", "Counter", "deque")),
+    *(f"__builtin__ {name}" for name in ("set", "frozenset", "complex", "bytes", "list", "dict", "int", "float")),
+    *("argparse Namespace", "types SimpleNamespace", "_codecs encode", "datetime datetime", "datetime timedelta"),
+    *("numpy dtype", "numpy ndarray", "numpy.core.multiarray scalar", "numpy.core.multiarray _reconstruct"),
+    *("torch Size", "torch device", "torch Tensor", "torch.nn.parameter Parameter", "torch.torch_version TorchVersion"),
+    *(f"torch {name}" for name in ("float16", "bfloat16", "float32", "float64", "bool", "uint8", "complex64")),
+    *("torch int8", "torch int16", "torch int32", "torch int64", "torch.serialization _get_layout"),
 }
-_KNOWN = {*DTYPES, _DICTIONARY, _PARAMETER, *_TENSOR, *_IGNORED}
+_KNOWN = {*DTYPES, _DICTIONARY, *_PARAMETER, *_TENSOR, *_SUBCLASS, *_IGNORED}
+# Where these stand, or stood, in another Python, numpy or torch than the one that they are named after above.
+_MOVED = {
+    "builtins": "__builtin__",  # pickle writes Python 2's name, but not in protocol 3
+    "pathlib._local": "pathlib",  # Python 3.13 alone
+    "numpy._core.multiarray": "numpy.core.multiarray",  # since numpy 2
+    "torch.tensor": "torch._tensor",  # before torch 1.9
+}
 
 
 def _known(name: str) -> Global:
-    if name not in _KNOWN:
+    module, _, attribute = name.partition(" ")
+    usual = f"{_MOVED.get(module, module)} {attribute}"
+    if usual not in _KNOWN:
         raise RefusedError(f"wants to call {name.replace(' ', '.')[:100]}")
-    return Global(name)
+    return Global(usual)
 
 
 def _called(function: Any, arguments: Any) -> Any:
-    """What a call comes to, for the four that state dicts are made by."""
+    """What a call comes to, for the few that state dicts are made by."""
     if not isinstance(function, Global) or type(arguments) is not tuple:
         raise ValueError("it calls what is no function")
     if function.name == _DICTIONARY:
         return {}
-    if function.name == _PARAMETER:
+    if function.name in _PARAMETER:
         return arguments[0]
+    if function.name in _SUBCLASS:
+        return _called(arguments[0], arguments[2])
     if function.name not in _TENSOR:
         return None
     if len(arguments) > 7 or any(arguments[6:]):
