@@ -372,7 +372,7 @@ def _transpose(state: dict[str, Tensor]) -> None:
         (_empty, "not a readable safetensors file"),
         (_truncated, "not a readable safetensors file"),
         (_pickled, "not a readable safetensors file"),
-        (_someone_elses, "no FastViT is in there, but weight; expected names such as"),
+        (_someone_elses, "holds no FastViT: found weight; expected names such as"),
         (_header(variant="fastvit_x99"), "fastvit_x99"),
         (_header(pretrained_cfg="{"), "fastvit.save"),
         (_header(pretrained_cfg="[]"), "fastvit.save"),

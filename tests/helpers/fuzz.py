@@ -35,6 +35,7 @@ import torch
 from helpers.hostile import GLOBALS, NAMES, NUMBERS, OPCODES, TEXTS, archive, integer, odd_tensors, text
 
 import fastvit
+from fastvit.utils.text import one_line
 from fastvit.weights import read
 
 SECONDS, MEGABYTES, PER_BYTE = 5, 64, 20
@@ -372,8 +373,7 @@ def _proper(message: str, source: Path | Mapping[Any, Any]) -> bool:
     starts = ["this state dict"]
     if isinstance(source, Path):  # an index may name a shard, beside it
         starts = [str(source), str(source.parent)] if source.name.endswith(".json") else [str(source)]
-    starts = ["".join(one if one.isprintable() else " " for one in start) for start in starts]
-    return message.isprintable() and len(message) < 2000 and message.startswith(tuple(starts))
+    return message.isprintable() and len(message) < 2000 and message.startswith(tuple(map(one_line, starts)))
 
 
 def _size(path: Path) -> int:

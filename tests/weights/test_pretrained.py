@@ -124,7 +124,7 @@ def test_weights_that_do_not_fit_stay_in_the_cache(published: nn.Module, hub: Hu
     repository = hub.repositories[CHECKPOINTS[NAME].repository]
     repository.files = {"model.safetensors": safetensors.torch.save(state)}
     for _ in range(2):
-        with pytest.raises(WeightsError, match="no FastViT is in there"):
+        with pytest.raises(WeightsError, match="holds no FastViT"):
             load(NAME)
     assert len(hub.asked("GET")) == 1
 

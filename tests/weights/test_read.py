@@ -1,4 +1,4 @@
-"""Every family's checkpoints load: recognised, complete, and with the outputs of the code that they come from."""
+"""Every family's checkpoints load: detected, complete, and with the outputs of the code that they come from."""
 
 import argparse
 import copy
@@ -39,7 +39,7 @@ from fastvit import (
 )
 from fastvit.models.forms import Form, outline
 from fastvit.testing import randomize
-from fastvit.weights.detect import recognise
+from fastvit.weights.detect import detect
 from fastvit.weights.naming import NAMINGS, names
 from fastvit.weights.tensors import InMemory
 
@@ -222,10 +222,10 @@ ALIKE = ["MobileCLIP in timm", "MobileCLIP2, flat", "MobileCLIP2 in OpenCLIP", "
         for variant in (CONFIGS if family not in ALIKE else ("fastvit_t8", "fastvit_sa12", "fastvithd"))
     ],
 )
-def test_every_variant_is_recognised_in_every_family(family: str, variant: str) -> None:
+def test_every_variant_is_detected_in_every_family(family: str, variant: str) -> None:
     rules = FAMILIES[family]
     form, classes = rules.get("form", "unfused"), rules.get("arguments", {}).get("num_classes")
-    found = recognise(InMemory("it", published(outlined(variant, form, classes), family)))
+    found = detect(InMemory("it", published(outlined(variant, form, classes), family)))
     assert (found.naming, found.form, found.prefix) == (rules["naming"], form, rules.get("prefix", ""))
     assert found.fits and variant in found.variants
     assert set(found.variants) == (TWINS if variant in TWINS else {variant})
@@ -573,7 +573,7 @@ def _change(**changes: Any) -> Callable[[State], State]:
             lambda s: {f"a.{n}": t for n, t in s.items()} | {f"b.{n}": t for n, t in s.items()},
             ["2 encoders", "'a.', 'b.'"],
         ),
-        (lambda s: {}, ["no FastViT is in there, but nothing at all"]),
+        (lambda s: {}, ["holds no FastViT: found none"]),
         (lambda s: {"layer1.0.conv1.weight": torch.ones(3)}, ["no FastViT", "layer1.0.conv1.weight", "expected names"]),
         (_change(**{"stem.0.conv_kxk.0.conv.weight": torch.ones(8)}), ["shape (8,), expected 4 dimensions"]),
         (_change(**{"head.fc.weight": torch.ones(3, 3, 3)}), ["shape (3, 3, 3), expected 2 dimensions"]),
@@ -617,7 +617,7 @@ def test_a_name_that_only_ends_like_an_encoders_is_none() -> None:
 @pytest.mark.parametrize("variant", CONFIGS)
 def test_with_a_block_too_few_the_nearest_variant_is_still_the_one(variant: str) -> None:
     state = published(outlined(variant, "unfused", None), "timm hub")
-    found = recognise(InMemory("it", {n: t for n, t in state.items() if not n.startswith("stages.2.blocks.1.")}))
+    found = detect(InMemory("it", {n: t for n, t in state.items() if not n.startswith("stages.2.blocks.1.")}))
     assert not found.fits and set(found.variants) == (TWINS if variant in TWINS else {variant})
 
 
