@@ -1,9 +1,11 @@
 """Damaged and hostile weights by the hundred thousand: for each, `fastvit.load` must give a model or one line.
 
-Run as a script, it makes inputs from small files that load, and tries each in a child process with 4 GiB to spare. It
-is a violation if anything but a model or a WeightsError of one printable line comes out, if the process dies, warns,
-prints, starts a program or writes a file, or takes more than 5 seconds or 64 MB + 20 times the file. Violations are
-kept in --folder, each with its input; a table of counts comes at the end, and the exit status is 1 if there were any.
+    PYTHONPATH=tests python -m helpers.fuzz --minutes 10
+
+This makes inputs from small files that load, and tries each in a child process with 4 GiB to spare. It is a violation
+if anything but a model or a WeightsError of one printable line comes out, if the process dies, warns, prints, starts a
+program or writes a file, or takes more than 5 seconds or 64 MB + 20 times the file. Violations are kept in --folder,
+each with its input; a table of counts comes at the end, and the exit status is 1 if there were any.
 """
 
 import argparse
@@ -486,7 +488,7 @@ def verdicts(seed: int, last: int, folder: Path) -> Iterator[Verdict]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--inputs", type=int, default=100_000)
-    parser.add_argument("--minutes", type=float, default=10, help="to stop after, whatever is left")
+    parser.add_argument("--minutes", type=float, default=10, help="stop after so many, whatever is left")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, help="for violations; otherwise a temporary one")
     given = parser.parse_args()

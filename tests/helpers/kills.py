@@ -1,4 +1,6 @@
-"""What test_kills.py starts: a run that is killed at random moments, again and again: kills.py DATA OUTPUT KILLS SEED
+"""What test_kills.py starts: a run that is killed at random moments, again and again.
+
+    PYTHONPATH=tests python -m helpers.kills DATA OUTPUT KILLS SEED
 
 Each attempt is a fork of this process, which has loaded everything but computed nothing, so that it starts at once.
 """
