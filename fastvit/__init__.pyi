@@ -12,6 +12,7 @@ from . import weights as weights
 from ._version import __version__ as __version__
 from .checkpoint import load as load
 from .checkpoint import save as save
+from .conversion import convert as convert
 from .create import create_model as create_model
 from .create import list_models as list_models
 from .deploy.engines.select import engine as engine

@@ -22,6 +22,7 @@ from fastvit.weights.catalog import CHECKPOINTS
 
 PACKAGE = Path(fastvit.__file__).parent
 USES = {  # what a person calls; each lives in the package of its subject
+    "convert",
     "create_model",
     "embed",
     "engine",
