@@ -14,7 +14,6 @@ from .checkpoint import load as load
 from .checkpoint import save as save
 from .conversion import convert as convert
 from .create import create_model as create_model
-from .create import list_models as list_models
 from .deploy.engines.select import engine as engine
 from .images.preprocess import Preprocess as Preprocess
 from .models.config import CONFIGS as CONFIGS
@@ -28,4 +27,5 @@ from .prediction import Prediction as Prediction
 from .prediction import predict as predict
 from .timm_registry import register_timm as register_timm
 from .verification import verify as verify
+from .weights.catalog import list_models as list_models
 from .weights.tensors import WeightsError as WeightsError

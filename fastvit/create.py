@@ -1,6 +1,5 @@
 """Models by name, with timm's signature."""
 
-import fnmatch
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,24 +16,6 @@ from .weights.read import Weights, nearest, read
 
 if TYPE_CHECKING:
     from timm.models._features import FeatureGetterNet
-
-
-def list_models(filter: str = "", pretrained: bool = False) -> list[str]:
-    """The names that `create_model` takes, or those that `load` does.
-
-    Args:
-        filter: a shell pattern such as "*mci*"; "" is all.
-        pretrained: list weights, by their full names: variant and tag.
-
-    Example:
-        >>> import fastvit
-        >>> fastvit.list_models("*_t*")
-        ['fastvit_t8', 'fastvit_t12']
-        >>> fastvit.list_models("fastvit_t8", pretrained=True)
-        ['fastvit_t8.apple_in1k', 'fastvit_t8.apple_dist_in1k', 'fastvit_t8.cifar10']
-    """
-    names = list(catalog.CHECKPOINTS) if pretrained else list(CONFIGS)
-    return [name for name in names if fnmatch.filter((name, name.partition(".")[0]), filter or "*")]
 
 
 def create_model(

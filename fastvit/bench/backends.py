@@ -65,7 +65,7 @@ def network(source: str) -> FastViT:
         fastvit.WeightsError: the source is neither, or damaged.
     """
     from fastvit.checkpoint import load
-    from fastvit.create import list_models
+    from fastvit.weights.catalog import list_models
     from fastvit.testing import LAYER_SCALE, random_model
 
     if source in list_models() and not Path(source).exists():

@@ -60,7 +60,7 @@ def main(
     (CoreML's, which runs on Apple's machines alone, is followed operation by operation). A bare name, such as
     fastvithd, gets random weights.
     """
-    from fastvit.create import list_models
+    from fastvit.weights.catalog import list_models
     from fastvit.deploy.exporters import ExportError, check_target, export
     from fastvit.testing import LAYER_SCALE, random_model
 

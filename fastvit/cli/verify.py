@@ -37,7 +37,7 @@ def verify(
         fastvit verify mine.safetensors --image cat.jpg --json
     """
     from ..checkpoint import load
-    from ..create import list_models
+    from ..weights.catalog import list_models
     from ..testing import random_model
     from ..verification import verify as measure
 
