@@ -18,7 +18,7 @@ from . import catalog, header, hub
 from .detect import Detected, detect
 from .formats import PICKLES, open_path
 from .naming import NAMINGS, PROJECTION, names
-from .tensors import DamagedError, InMemory, Tensors, WeightsError
+from .tensors import DamagedError, InMemory, Shape, Tensors, WeightsError, mismatches
 
 Source = str | Path | Mapping[str, Any]
 SUFFIXES = (".safetensors", ".json", *PICKLES)  # names that end so are files, and no checkpoint's
@@ -178,20 +178,17 @@ def _state(tensors: Tensors, found: Detected, model: FastViT) -> dict[str, Tenso
     return state
 
 
-def _check(tensors: Tensors, found: Detected, expected: dict[str, tuple[int, ...]], optional: set[str]) -> None:
-    """Nothing missing, nothing left over, nothing of another shape: in the file's own names."""
+def _check(tensors: Tensors, found: Detected, expected: dict[str, Shape], optional: set[str]) -> None:
+    """Refuse what lacks a tensor, has one too many, or one of another shape: in the file's own names."""
     given = {name.removeprefix(found.prefix) for name in tensors.names if name.startswith(found.prefix)}
-    shapes = {name: _our_shape(tensors.shape(found.prefix + name), name, found) for name in expected if name in given}
-    wrong = {
-        "missing": [name for name in expected if name not in given and name not in optional],
-        "left over": [name for name in sorted(given) if name not in expected and not name.startswith(DROPPED)],
-        "of another shape": [f"{n} {shape} for {expected[n]}" for n, shape in shapes.items() if shape != expected[n]],
-    }
-    problems = [f"{len(bad)} {what} ({some(bad)})" for what, bad in wrong.items() if bad]
+    given = {name for name in given if name in expected or not name.startswith(DROPPED)}
+    problems = mismatches(
+        expected, given, lambda name: _our_shape(tensors.shape(found.prefix + name), name, found), optional
+    )
     if problems:
         like = "detected" if found.fits else "nearest to"
         raise WeightsError(
-            f"{tensors.source}: these weights do not fit: {like} {found}: {'; '.join(problems)}: "
+            f"{tensors.source}: these weights do not fit: {like} {found}: {problems}: "
             "take the file as it was published, or one of a model in fastvit.list_models()"
         )
 
@@ -199,7 +196,7 @@ def _check(tensors: Tensors, found: Detected, expected: dict[str, tuple[int, ...
 DROPPED = ("dist_head.", "head_dist.")  # a second classifier for distillation, which no published file uses
 
 
-def _our_shape(shape: tuple[int, ...], name: str, found: Detected) -> tuple[int, ...]:
+def _our_shape(shape: Shape, name: str, found: Detected) -> Shape:
     """The shape that a tensor of the file has once it is ours."""
     if found.projection and name == PROJECTION:
         return shape[::-1]

@@ -1,15 +1,16 @@
 """Tensors by name, wherever they are, and the error of those that cannot be used."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
-from ..utils.text import one_line
+from ..utils.text import one_line, some
 
+Shape = tuple[int, ...]
 LONGEST = 1500  # characters of an error
 
 
@@ -37,7 +38,7 @@ class Tensors(ABC):
         """The names of all tensors."""
 
     @abstractmethod
-    def shape(self, name: str) -> tuple[int, ...]:
+    def shape(self, name: str) -> Shape:
         """The shape of one of them."""
 
     @abstractmethod
@@ -58,7 +59,7 @@ class InMemory(Tensors):
         """The names of all tensors."""
         return self.state.keys()
 
-    def shape(self, name: str) -> tuple[int, ...]:
+    def shape(self, name: str) -> Shape:
         """The shape of one of them.
 
         Raises:
@@ -86,3 +87,25 @@ def unwrapped(state: Mapping[Any, Any]) -> Mapping[Any, Any]:
             break
         state = inner[0]
     return state
+
+
+def mismatches(
+    expected: Mapping[str, Shape], given: Collection[str], shape: Callable[[str], Shape], optional: Collection[str] = ()
+) -> str:
+    """What is missing, left over, or of another shape than expected, in words; "" if nothing is.
+
+    Args:
+        expected: names and shapes.
+        given: the names that are there.
+        shape: of a name that is there and expected.
+        optional: names that may be missing.
+    """
+    shapes = {name: shape(name) for name in expected if name in given}
+    wrong = {
+        "missing": [name for name in expected if name not in given and name not in optional],
+        "left over": [name for name in given if name not in expected],
+        "of another shape": [
+            f"{name} {shapes[name]} for {expected[name]}" for name in shapes if shapes[name] != expected[name]
+        ],
+    }
+    return "; ".join(f"{len(bad)} {what} ({some(sorted(bad))})" for what, bad in wrong.items() if bad)
