@@ -68,7 +68,7 @@ def lively(vlm: nn.Module) -> nn.Module:
 
 @pytest.fixture(scope="module")
 def theirs(request: pytest.FixtureRequest) -> Any:
-    """transformers' FastVLM around timm's network, fused as far as timm folds; the parameter unties the embeddings."""
+    """A FastVLM of transformers' around timm's model, fused as far as timm folds; the parameter unties the embeddings."""
     from transformers import FastVlmConfig, FastVlmForConditionalGeneration
 
     row = SMALL["fastvithd"]
@@ -948,7 +948,7 @@ def test_a_saved_one_with_a_hole_is_refused_and_not_filled_with_random_numbers(c
 def test_a_config_brings_in_no_code(
     name: str, value: Any, converted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """transformers would ask on the terminal, or fetch a kernel from the hub."""
+    """Else transformers would ask on the terminal, or fetch a kernel from the hub."""
     from fastvit import fastvlm
 
     def asked(*_: Any) -> str:

@@ -400,7 +400,7 @@ def _memory(reset: bool = False) -> int:
 
 
 def make_small() -> None:
-    """Leave one variant, a small one, and build no network twice that nothing was loaded into: that takes longest."""
+    """Leave one variant, a small one, and build no model twice that nothing was loaded into: that takes longest."""
     fastvit.CONFIGS.clear()
     fastvit.CONFIGS["fastvit_t8"] = VARIANT
     read.outline = outlines  # type: ignore[assignment]

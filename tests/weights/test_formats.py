@@ -108,7 +108,7 @@ WRAPPERS = ("state_dict_ema", "model_ema", "ema", "state_dict", "model_state_dic
 
 
 @pytest.mark.parametrize("wrapper", WRAPPERS)
-def test_every_wrapper_is_opened_and_averages_are_taken_first(
+def test_every_wrapper_is_opened_and_ema_weights_are_taken_first(
     wrapper: str, model: FastViT, state: dict[str, Tensor]
 ) -> None:
     later = WRAPPERS[WRAPPERS.index(wrapper) + 1 :]
