@@ -16,29 +16,10 @@ from ..weights.tensors import Shape, Tensors, WeightsError, mismatches
 # What is taken from a config that came with the weights. Some of what else may stand there makes transformers run code
 # from elsewhere: auto_map, and the names of attention kernels.
 KEYS = {
-    "attention_dropout",
-    "bos_token_id",
-    "eos_token_id",
-    "hidden_act",
-    "hidden_size",
-    "initializer_range",
-    "intermediate_size",
-    "layer_types",
-    "max_position_embeddings",
-    "max_window_layers",
-    "num_attention_heads",
-    "num_hidden_layers",
-    "num_key_value_heads",
-    "pad_token_id",
-    "rms_norm_eps",
-    "rope_parameters",
-    "rope_scaling",
-    "rope_theta",
-    "sliding_window",
-    "tie_word_embeddings",
-    "use_cache",
-    "use_sliding_window",
-    "vocab_size",
+    *("attention_dropout", "bos_token_id", "eos_token_id", "hidden_act", "hidden_size", "initializer_range"),
+    *("intermediate_size", "layer_types", "max_position_embeddings", "max_window_layers", "num_attention_heads"),
+    *("num_hidden_layers", "num_key_value_heads", "pad_token_id", "rms_norm_eps", "rope_parameters", "rope_scaling"),
+    *("rope_theta", "sliding_window", "tie_word_embeddings", "use_cache", "use_sliding_window", "vocab_size"),
 }
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 

@@ -1,7 +1,7 @@
 """Where a FastVLM's files are: a folder, or a repository of the Hugging Face Hub."""
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,28 +10,10 @@ from ..weights import catalog, hub
 from ..weights.tensors import WeightsError
 
 TOKENIZER = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+    *("vocab.json", "merges.txt"),
 )
 LONGEST = 1_000_000  # bytes of a config
-
-
-@dataclass(frozen=True)
-class Repository:
-    """One that holds a whole FastVLM."""
-
-    repository: str
-    revision: str
-    files: tuple[str, ...] = ("model.safetensors", "model.safetensors.index.json")
-
-    @property
-    def name(self) -> str:
-        """What errors call it."""
-        return self.repository
 
 
 def folder_of(source: str | Path, revision: str = "main", *, weights: bool = True) -> Path:
@@ -55,7 +37,7 @@ def folder_of(source: str | Path, revision: str = "main", *, weights: bool = Tru
         listed = next((row for row in catalog.CHECKPOINTS.values() if row.repository == repository), None)
     if listed and revision == "main":
         revision = listed.revision
-    published = Repository(repository, revision)
+    published = hub.Repository(repository, revision)
     folder = hub.download_files(published, ("config.json",), ("generation_config.json", *TOKENIZER))
     if weights:
         hub.download(replace(published, revision=folder.name), whole=True)  # of the same commit

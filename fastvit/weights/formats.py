@@ -216,7 +216,7 @@ def _in_folder(folder: Path) -> Path:
 
 
 def write_safetensors(path: str | Path, state: Mapping[str, Tensor], header: dict[str, str]) -> None:
-    """All or nothing."""
+    """Write the tensors and a header into a .safetensors file, all or nothing."""
     from safetensors.torch import save_file
 
     with replacing(path) as temporary:
@@ -224,18 +224,19 @@ def write_safetensors(path: str | Path, state: Mapping[str, Tensor], header: dic
 
 
 def write_pickle(path: str | Path, state: Mapping[str, Tensor]) -> None:
-    """All or nothing; a .tar holds {"state_dict": ...} as ml-fastvit's and timm's do, others the state itself."""
+    """Write what torch.save writes, all or nothing: a .tar as ml-fastvit and timm do, {"state_dict": state}."""
     contiguous = {name: tensor.contiguous() for name, tensor in state.items()}
     with replacing(path) as temporary:
         torch.save({"state_dict": contiguous} if Path(path).suffix.lower() == ".tar" else contiguous, temporary)
 
 
-def is_weight(tensor: Tensor) -> bool:
-    """A convolution's or linear layer's weight, which half precision does little harm; not a norm's, bias or scale."""
-    return tensor.is_floating_point() and tensor.ndim >= 2 and tensor.numel() > len(tensor)
-
-
 def smaller(state: Mapping[str, Tensor], dtype: torch.dtype | None) -> dict[str, Tensor]:
-    """On the CPU, and the weights, but nothing else, in `dtype`."""
+    """`state` on the CPU, with the weights of convolutions and linear layers in `dtype`, if there is one.
+
+    Half precision does these little harm; norms, biases and scales, those of one number a channel, keep their own.
+    """
     cpu = {name: tensor.detach().cpu() for name, tensor in state.items()}
-    return cpu if dtype is None else {n: tensor.to(dtype) if is_weight(tensor) else tensor for n, tensor in cpu.items()}
+    if dtype is None:
+        return cpu
+    weights = (name for name, t in cpu.items() if t.is_floating_point() and t.ndim >= 2 and t.numel() > len(t))
+    return cpu | {name: cpu[name].to(dtype) for name in weights}

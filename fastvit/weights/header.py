@@ -65,7 +65,7 @@ def read(tensors: Tensors, found: Detected) -> Header | None:
 
 
 def _check(cfg: dict[str, Any], form: str, pool: str, found: Detected) -> None:
-    """What every reader relies on."""
+    """Refuse what a reader could not rely on."""
     classes, labels = cfg["num_classes"], cfg.get("label_names")
     channels, *size = cfg["input_size"]
     preprocess = Preprocess.from_cfg(cfg | {"input_size": (3, *size)})

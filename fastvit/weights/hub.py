@@ -7,8 +7,8 @@ import os
 import re
 import sys
 from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from ..utils.text import one_line
 from .catalog import Checkpoint
@@ -20,24 +20,21 @@ _TOWER = "vision_tower"  # in the names of the tensors that belong to a FastVLM'
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
-class Published(Protocol):
-    """What can be downloaded, such as a `Checkpoint`."""
+@dataclass(frozen=True)
+class Repository:
+    """One that is in no catalogue, and holds a whole model."""
+
+    repository: str  # "owner/name"
+    revision: str = "main"  # a branch, a tag or a commit
+    files: tuple[str, ...] = ("model.safetensors", "model.safetensors.index.json")  # the first of these that it has
 
     @property
     def name(self) -> str:
         """What errors call it."""
+        return self.repository
 
-    @property
-    def repository(self) -> str:
-        """The repository on the hub, "owner/name"."""
 
-    @property
-    def revision(self) -> str:
-        """A branch, a tag or a commit."""
-
-    @property
-    def files(self) -> tuple[str, ...]:
-        """Where the weights are: the first of these that the repository has."""
+Published = Checkpoint | Repository
 
 
 def download(published: Published, *, whole: bool = False) -> Path:
