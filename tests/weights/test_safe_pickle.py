@@ -132,7 +132,7 @@ def test_parameters_with_attributes_are_read(tmp_path: Path) -> None:
         collections.Counter("abca"),
         collections.deque([1, 2], maxlen=5),
         types.SimpleNamespace(lr=0.1, betas=(0.9, 0.99)),
-        datetime.datetime(2023, 3, 24, 12, 30),
+        datetime.datetime(2023, 3, 24, 12, 30, tzinfo=datetime.timezone.utc),
         datetime.timedelta(hours=30),
         torch.__version__,
         torch.strided,
