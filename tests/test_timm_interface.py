@@ -451,9 +451,7 @@ def test_checkpoints_are_saved_resumed_and_loaded_by_timm(tmp_path: Path) -> Non
     optimizer.step()
     ema = ModelEmaV3(model)
     randomize(ema.module, seed=3)
-    saver = CheckpointSaver(
-        model, optimizer, model_ema=ema, checkpoint_dir=str(tmp_path), recovery_dir=str(tmp_path)
-    )
+    saver = CheckpointSaver(model, optimizer, model_ema=ema, checkpoint_dir=str(tmp_path), recovery_dir=str(tmp_path))
     saver.save_checkpoint(4, metric=0.5)
     last = str(tmp_path / "last.pth.tar")
     again = small("fastvit_t8")
