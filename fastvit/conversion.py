@@ -135,7 +135,7 @@ def _report(weights: Weights, given: FastViT, out: Path, names: str) -> Conversi
         other_tensors=detected.others,
         parameters=_count(given),
         num_classes=given.num_classes,
-        returns_embedding=_returns_embedding(given),
+        returns_embedding=given.returns_embedding,
         license=given.pretrained_cfg.get("license"),
         out=str(out),
         out_names=names,
@@ -157,8 +157,3 @@ def _difference(given: FastViT, written: FastViT) -> float:
     noise = torch.randn(1, given.in_chans, *size, generator=torch.Generator().manual_seed(0))
     outputs = [model(noise.to(next(model.parameters()).dtype)) for model in (given, written)]
     return Error.between(*outputs).relative
-
-
-def _returns_embedding(model: FastViT) -> bool:
-    own_head = 0 < model.num_classes == model.config.num_classes and not model.pretrained_cfg.get("label_names")
-    return model.config.embeds and own_head

@@ -1,7 +1,6 @@
 """Checkpoints from the Hugging Face Hub: into its cache, checked, and every failure said in one line."""
 
 import errno
-import hashlib
 import json
 import os
 import re
@@ -10,6 +9,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..utils.digest import file_digest
 from ..utils.text import one_line
 from .catalog import Checkpoint
 from .formats import is_plain
@@ -167,14 +167,10 @@ def _verify(published: Published, path: Path) -> None:
     stored = _links(path)[1:]
     if not stored or not _SHA256.fullmatch(stored[0].name):
         return
-    expected = stored[0].name
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    if digest.hexdigest() != expected:
+    expected, given = stored[0].name, file_digest(path)
+    if given != expected:
         discard(path)
-        what = f"sha256 {digest.hexdigest()[:12]}... instead of {expected[:12]}..."
+        what = f"sha256 {given[:12]}... instead of {expected[:12]}..."
         raise WeightsError(f"{_origin(published)}: {path.name} was damaged on the way ({what}) and removed: try again")
 
 
