@@ -68,7 +68,7 @@ def lively(vlm: nn.Module) -> nn.Module:
 
 @pytest.fixture(scope="module")
 def theirs(request: pytest.FixtureRequest) -> Any:
-    """A FastVLM of transformers' with timm's encoder, fused as far as timm does; the parameter unties the embeddings."""
+    """A FastVLM of transformers' with timm's encoder, fused as far as timm does; the parameter unties embeddings."""
     from transformers import FastVlmConfig, FastVlmForConditionalGeneration
 
     row = SMALL["fastvithd"]
