@@ -17,6 +17,7 @@ from .models.reparam import fuse_children
 from .models.reparam import reparameterize as fused
 from .utils.atomic import check_writable
 from .utils.numerics import Error
+from .utils.sampling import evenly
 from .weights.read import Source, Weights, read
 
 CALIBRATION = 64 * 256 * 256  # pixels to measure batch norm's statistics on; more of them change little
@@ -117,9 +118,8 @@ def _pixels(model: FastViT, images: Tensor | str | Path | Sequence[str | Path] |
     paths = [images] if isinstance(images, str | Path) else images
     found = find_images([str(path) for path in paths])
     height, width = model.preprocess.size
-    number = min(len(found), max(FEWEST, CALIBRATION // (height * width)))
-    chosen = [found[index * len(found) // number] for index in range(number)]
-    return torch.stack([model.preprocess(read_image(name)) for name in chosen])
+    chosen = evenly(max(FEWEST, CALIBRATION // (height * width)), len(found))
+    return torch.stack([model.preprocess(read_image(found[index])) for index in chosen])
 
 
 def _report(weights: Weights, given: FastViT, out: Path, names: str) -> ConversionReport:
