@@ -15,30 +15,35 @@ if TYPE_CHECKING:
     from ..conversion import ConversionReport
 
 
+Names = Annotated[Literal["fastvit", "timm", "apple"], Parameter(help="Whose names the file has.")]
+Images = Annotated[
+    tuple[str, ...],
+    Parameter(
+        help="Images, folders or patterns to measure batch norm's statistics on, with --overparameterize; may be "
+        "repeated. [default: noise]"
+    ),
+]
+Dtype = Annotated[
+    Literal["float32", "float16", "bfloat16"],
+    Parameter(help="Dtype of the weights of convolutions and linear layers."),
+]
+
+
 def convert(
     source: Annotated[str, Parameter(help="A file, a folder, or a name that `fastvit models` lists.")],
     out: Annotated[Path, Parameter(help="The file to write: .safetensors; in others' names .pt or .pth.tar too.")],
     /,
     *,
-    names: Annotated[Literal["fastvit", "timm", "apple"], Parameter(help="Whose names the file has.")] = "fastvit",
+    names: Names = "fastvit",
     reparameterize: Annotated[
         bool, Parameter(negative="", help="Write the fused form, as far as those names have it.")
     ] = False,
     overparameterize: Annotated[
         bool, Parameter(negative="", help="Write the unfused form: a fused model gets its training branches back.")
     ] = False,
-    images: Annotated[
-        tuple[str, ...],
-        Parameter(
-            help="Images, folders or patterns to measure batch norm's statistics on, with --overparameterize; "
-            "may be repeated. [default: noise]"
-        ),
-    ] = (),
+    images: Images = (),
     variant: Annotated[str, Parameter(help="Which it is of two variants that have the same shapes.")] = "",
-    dtype: Annotated[
-        Literal["float32", "float16", "bfloat16"],
-        Parameter(help="Dtype of the weights of convolutions and linear layers."),
-    ] = "float32",
+    dtype: Dtype = "float32",
     json: Json = False,
 ) -> None:
     """Read a checkpoint, say what it is, and write it in other names or in another form.
@@ -55,17 +60,10 @@ def convert(
 
     from ..conversion import convert as run
 
+    forms = {"reparameterize": reparameterize, "overparameterize": overparameterize, "images": images or None}
+    written = {"names": names, "dtype": None if dtype == "float32" else getattr(torch, dtype)}
     with working(f"converting {source}"):
-        report = run(
-            source,
-            out,
-            names=names,
-            reparameterize=reparameterize,
-            overparameterize=overparameterize,
-            images=images or None,
-            variant=variant or None,
-            dtype=None if dtype == "float32" else getattr(torch, dtype),
-        )
+        report = run(source, out, variant=variant or None, **forms, **written)
     if json:
         say_json(asdict(report))
     else:
