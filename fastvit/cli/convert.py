@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 
 
 Names = Annotated[Literal["fastvit", "timm", "apple"], Parameter(help="Whose names the file has.")]
+Reparameterize = Annotated[bool, Parameter(negative="", help="Write the fused form, as far as those names have it.")]
+Overparameterize = Annotated[
+    bool, Parameter(negative="", help="Write the unfused form: a fused model gets its training branches back.")
+]
 Images = Annotated[
     tuple[str, ...],
     Parameter(
@@ -35,12 +39,8 @@ def convert(
     /,
     *,
     names: Names = "fastvit",
-    reparameterize: Annotated[
-        bool, Parameter(negative="", help="Write the fused form, as far as those names have it.")
-    ] = False,
-    overparameterize: Annotated[
-        bool, Parameter(negative="", help="Write the unfused form: a fused model gets its training branches back.")
-    ] = False,
+    reparameterize: Reparameterize = False,
+    overparameterize: Overparameterize = False,
     images: Images = (),
     variant: Annotated[str, Parameter(help="Which it is of two variants that have the same shapes.")] = "",
     dtype: Dtype = "float32",
@@ -60,10 +60,18 @@ def convert(
 
     from ..conversion import convert as run
 
-    forms = {"reparameterize": reparameterize, "overparameterize": overparameterize, "images": images or None}
-    written = {"names": names, "dtype": None if dtype == "float32" else getattr(torch, dtype)}
+    smaller = None if dtype == "float32" else getattr(torch, dtype)
     with working(f"converting {source}"):
-        report = run(source, out, variant=variant or None, **forms, **written)
+        report = run(
+            source,
+            out,
+            names=names,
+            reparameterize=reparameterize,
+            overparameterize=overparameterize,
+            images=images or None,
+            variant=variant or None,
+            dtype=smaller,
+        )
     if json:
         say_json(asdict(report))
     else:
