@@ -20,7 +20,7 @@ from ..images.preprocess import SMALLEST
 from ..models.fastvit import FastViT
 from ..models.multiscale import MultiScaleEncoder
 from .lowering import lower
-from .telemetry import silence
+from .openvino_runtime import silence
 
 if TYPE_CHECKING:
     import onnx
@@ -56,7 +56,7 @@ def example(model: nn.Module, batch: int, height: int, width: int) -> Tensor:
 
 
 def program(model: nn.Module) -> torch.export.ExportedProgram:
-    """torch's own: `lower(model)` as a graph that takes images (B, in_chans, H, W) of any size.
+    """Torch's own: `lower(model)` as a graph that takes images (B, in_chans, H, W) of any size.
 
     Raises:
         ValueError: the model is in train mode.

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from ..images.preprocess import SMALLEST
 from .graph import quietly
 from .lowering import lower
-from .telemetry import silence
+from .openvino_runtime import silence
 
 if TYPE_CHECKING:
     import numpy as np

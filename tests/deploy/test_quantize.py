@@ -22,10 +22,9 @@ from torch import Tensor, nn
 
 from fastvit import FastViT, create_model, reparameterize
 from fastvit.deploy.graph import onnx_model, openvino_model
-from fastvit.deploy.openvino_runtime import core
+from fastvit.deploy.openvino_runtime import core, silence
 from fastvit.deploy.quantize import quantize_onnx, quantize_openvino, quietly_nncf
 from fastvit.deploy.sensitivity import LayerError, LayerErrors, decibels, layer_errors, round_input, round_weight
-from fastvit.deploy.telemetry import silence
 from fastvit.models.layers import SqueezeExcite
 from fastvit.testing import randomize
 

@@ -82,10 +82,9 @@ class Engine:
         return Preprocess.from_cfg(self.pretrained_cfg)
 
     def __call__(self, images: Tensor) -> Outputs:
-        """
-        Raises:
-            ValueError: images of another shape, or not of floating point.
-            EngineError: a first answer differs from eager torch's by more than `TOLERANCE`, or there is none.
+        """Raises:
+        ValueError: images of another shape, or not of floating point.
+        EngineError: a first answer differs from eager torch's by more than `TOLERANCE`, or there is none.
         """
         self._check_images(images)
         kind = self._kind(images)

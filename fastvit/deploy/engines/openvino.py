@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..graph import openvino_model
-from ..openvino_runtime import core
-from ..telemetry import silence
+from ..openvino_runtime import core, silence
 from . import cache
 from .engine import EngineError, Run, Wanted
 

@@ -82,9 +82,8 @@ class Subject:
         dtype: str,
         fixed_size: bool,
     ) -> Subject:
-        """
-        Raises:
-            ValueError: no FastViT, or one in train mode; with preprocessing, one for other than three channels.
+        """Raises:
+        ValueError: no FastViT, or one in train mode; with preprocessing, one for other than three channels.
         """
         inner = next((module for module in model.modules() if isinstance(module, FastViT)), None)
         if inner is None:

@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 
 from ..graph import as_openvino
-from ..openvino_runtime import core
-from ..telemetry import silence
+from ..openvino_runtime import core, silence
 from .deployed import Format, Opened, Subject
 
 
