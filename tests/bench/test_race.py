@@ -570,18 +570,18 @@ def test_openvinos_time_is_spread_over_all_parts() -> None:
     assert all(part.time > 0 for part in parts) and sum(part.time for part in parts) == pytest.approx(1)
 
 
-def test_what_bears_no_number_goes_with_what_ran_before() -> None:
-    layers = {"convolution": ["stem", "stage 1", "stage 2"], "linear": ["stage 2", "head"]}
+def test_what_is_no_layer_goes_with_what_ran_before() -> None:
+    layers = ["stem.0.conv", "stages.0.blocks.0.mixer", "stages.1.position", "head.fc"]
     nodes = [
-        ("images_reorder_convolution/x", 1.0),
-        ("convolution/x", 2.0),
-        ("convolution_1/x", 4.0),
-        ("cat/x_convolution_2/y", 8.0),
-        ("convolution_2/x", 16.0),
-        ("linear_1/x", 32.0),
+        ("images_reorder_stem.0.conv/x", 1.0),
+        ("stem.0.conv/x", 2.0),
+        ("stages.0.blocks.0.mixer/x", 4.0),
+        ("cat/x_stages.1.position/y", 8.0),
+        ("stages.1.position/x", 16.0),
+        ("head.fc/x", 32.0),
     ]
     assert network_parts.attributed(nodes, layers) == {"stem": 3, "stage 1": 12, "stage 2": 16, "head": 32}
-    with pytest.raises(ValueError, match="convolution_3/x: the network has 3"):
+    with pytest.raises(ValueError, match=r"no node bears the name of a layer, such as stem\.0\.conv"):
         network_parts.attributed([("convolution_3/x", 1.0)], layers)
 
 

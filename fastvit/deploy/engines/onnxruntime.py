@@ -40,5 +40,5 @@ def _convert(model: nn.Module, wanted: Wanted, path: Path) -> None:
         from ..quantize import quantize_onnx
 
         assert wanted.calibration is not None  # which `engine` sees to
-        graph = quantize_onnx(graph, wanted.calibration, keep=wanted.keep, model=model)
+        graph = quantize_onnx(graph, wanted.calibration, keep=wanted.keep)
     onnx.save(graph, path)

@@ -91,7 +91,7 @@ def _convert(model: nn.Module, wanted: Wanted, path: Path) -> None:
         from ..quantize import quantize_openvino
 
         assert wanted.calibration is not None  # which `engine` sees to
-        graph = quantize_openvino(graph, wanted.calibration, keep=wanted.keep, model=model)
+        graph = quantize_openvino(graph, wanted.calibration, keep=wanted.keep)
     openvino.save_model(graph, path, compress_to_fp16=False)
 
 
