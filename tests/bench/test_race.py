@@ -50,10 +50,10 @@ from fastvit.bench import backends as ways
 from fastvit.bench import race as racing
 from fastvit.bench.memory import peak
 from fastvit.bench.race import FEWEST, WayError, Worker, _replies
-from fastvit.bench.stats import difference, machine, processor
+from fastvit.bench.stats import difference, machine
 from fastvit.cli import app
 from fastvit.models.flops import multiply_adds
-from fastvit.utils.devices import cores
+from fastvit.utils.devices import cores, cpu_name
 
 Run = Callable[[], Any]
 
@@ -236,7 +236,7 @@ def test_a_difference_is_relative_to_the_largest_number() -> None:
 
 
 def test_the_machine_is_its_processor_its_cores_and_what_is_installed() -> None:
-    assert processor() and machine().startswith(f"{processor()}, {cores()} cores, ")
+    assert cpu_name() and machine().startswith(f"{cpu_name()}, {cores()} cores, ")
     assert f"torch {torch.__version__.partition('+')[0]}" in machine()
 
 
