@@ -1,4 +1,4 @@
-"""A network as one graph of operations, for any batch, height and width: torch's, ONNX's, OpenVINO's.
+"""A model as one graph of operations, for any batch, height and width: torch's, ONNX's, OpenVINO's.
 
 All are made from `lowering.lower`: no batch norm, no layer scale. Sizes are from 32 up. In ONNX's and OpenVINO's the
 name of a convolution or linear layer begins with its module's, as "stem.0.conv", by which `quantize` finds it.
@@ -28,19 +28,11 @@ if TYPE_CHECKING:
     import onnx
     import openvino
 
-_TURN = threading.RLock()
+_ALONE = threading.RLock()
 AXES = {0: "batch", 2: "height", 3: "width"}  # of the images, those that may have any size
-LOUD = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir", "nncf", "coremltools", "executorch")
+LOUD = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir", "nncf", "coremltools", "executorch", "torch.utils")
 LAYERS = ("torch.nn.modules.conv.Conv2d", "torch.nn.modules.linear.Linear")  # as torch's graph calls their classes
 TRACED = (2, 320, 256)  # batch, height, width: no two the same, and none of them 1 even at a 64th
-
-
-def check_size(size: tuple[int, int] | None) -> None:
-    """A ValueError unless it is (height, width), each large enough for a network, or None."""
-    if size is not None and not (
-        isinstance(size, tuple) and len(size) == 2 and all(isinstance(edge, int) and edge >= SMALLEST for edge in size)
-    ):
-        raise ValueError(f"input_size is {size!r}, expected (height, width), whole numbers from {SMALLEST} up")
 
 
 def first_convolution(model: nn.Module) -> nn.Conv2d:
@@ -115,13 +107,7 @@ def output_names(model: nn.Module, count: int) -> list[str]:
         return [f"map{index}" for index in range(count)]
     if not model.num_classes:
         return ["features"]
-    return ["embedding" if embeds(model) else "logits"]
-
-
-def embeds(model: FastViT) -> bool:
-    """Whether the outputs are an embedding, to be compared with those of texts, rather than classes."""
-    own_head = model.num_classes == model.config.num_classes and not model.pretrained_cfg.get("label_names")
-    return model.config.embeds and own_head
+    return ["embedding" if model.returns_embedding else "logits"]
 
 
 def as_onnx(exported: torch.export.ExportedProgram, outputs: Sequence[str]) -> onnx.ModelProto:
@@ -181,7 +167,9 @@ def _name_after_their_modules(made: openvino.Model, program: torch.fx.GraphModul
     modules = {}
     for node in program.graph.nodes:
         stack = list(node.meta.get("nn_module_stack", {}).values())
-        if stack and isinstance(node.meta.get("val"), Tensor) and stack[-1][1] in LAYERS:  # rather than a size for a layer
+        if (
+            stack and isinstance(node.meta.get("val"), Tensor) and stack[-1][1] in LAYERS
+        ):  # rather than a size for a layer
             modules[node.name] = stack[-1][0]
     for operation in made.get_ops():
         name, slash, rest = operation.get_friendly_name().partition("/")
@@ -192,10 +180,10 @@ def _name_after_their_modules(made: openvino.Model, program: torch.fx.GraphModul
 def quietly() -> Iterator[None]:
     """Without the exporters' warnings and log, which are about themselves.
 
-    Both are the whole process's, as are torch's settings for tracing: threads take turns.
+    Both are the whole process's, as are torch's settings for tracing: one thread at a time.
     """
     root, loggers = logging.getLogger(), [logging.getLogger(name) for name in LOUD]
-    with _TURN:
+    with _ALONE:
         levels = [(logger, logger.level) for logger in (root, *loggers)]
         filters, handlers = root.filters[:], root.handlers[:]  # OpenVINO's converter, if it fails, leaves its own
         try:

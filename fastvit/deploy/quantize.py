@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ..images.preprocess import SMALLEST
+from ..images.preprocess import check_images
+from ..utils.extras import require
 from .graph import quietly
 from .openvino_runtime import silence
 
@@ -43,9 +44,9 @@ def quantize_openvino(graph: openvino.Model, images: Tensor, *, keep: Collection
 
     Raises:
         ValueError: too few images, or of another shape, or not finite; a name that is no layer's.
-        ModuleNotFoundError: nncf is not installed.
+        fastvit.utils.extras.MissingExtraError: nncf is not installed.
     """
-    check_images(images, graph.input(0).partial_shape[1].get_length())
+    check_calibration(images, graph.input(0).partial_shape[1].get_length())
     products = {
         op.get_friendly_name(): (_reads(op, 0, "Parameter"), _reads(op, 1, "Constant"))
         for op in graph.get_ordered_ops()
@@ -61,7 +62,7 @@ def quantize_onnx(graph: onnx.ModelProto, images: Tensor, *, keep: Collection[st
     For arguments and errors see `quantize_openvino`.
     """
     (given,) = graph.graph.input
-    check_images(images, given.type.tensor_type.shape.dim[1].dim_value)
+    check_calibration(images, given.type.tensor_type.shape.dim[1].dim_value)
     constants = {tensor.name for tensor in graph.graph.initializer}
     products = {
         node.name: (node.input[0] == given.name, node.input[1] in constants)
@@ -82,15 +83,11 @@ def in_block(layer: str, names: Collection[str]) -> bool:
     return any(f"{layer}.".startswith(f"{name}.") for name in names)
 
 
-def check_images(images: Tensor, channels: int) -> None:
+def check_calibration(images: Tensor, channels: int) -> None:
     """A ValueError unless they are images of so many channels, enough of them, and finite."""
-    if images.ndim != 4 or images.shape[1] != channels or min(images.shape[2:]) < SMALLEST:
-        expected = f"(N, {channels}, H, W), H and W from {SMALLEST} up"
-        raise ValueError(f"images to calibrate with are {tuple(images.shape)}, expected {expected}")
+    check_images(images, channels, "images to calibrate with")
     if len(images) < FEWEST:
         raise ValueError(f"{len(images)} images to calibrate with, expected {FEWEST} or more; some hundreds are better")
-    if not images.isfinite().all():
-        raise ValueError("images to calibrate with hold NaN or infinity")
 
 
 def _reads(operation: Any, index: int, kind: str) -> bool:
@@ -143,18 +140,16 @@ def quietly_nncf() -> Iterator[Any]:
     """The package nncf, without its log, its reports and its progress bars, which go to rich's own console.
 
     Raises:
-        ModuleNotFoundError: it is not installed.
+        fastvit.utils.extras.MissingExtraError: it is not installed.
     """
     from rich import get_console
 
     silence()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            import nncf
-            import nncf.quantization.range_estimator
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(f'int8 needs {error.name}; run: pip install "fastvit[int8]"') from None
+    require("int8", "nncf", what="int8")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import nncf
+        import nncf.quantization.range_estimator
     console = get_console()
     quiet, console.quiet = console.quiet, True
     try:
