@@ -20,8 +20,7 @@ from results import Line, Results, arguments, left_out, markdown, parsed, verdic
 
 from fastvit.bench import Quartiles, Way
 from fastvit.bench import backends as ways
-from fastvit.deploy.openvino_runtime import core
-from fastvit.deploy.telemetry import silence
+from fastvit.deploy.openvino_runtime import core, silence
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

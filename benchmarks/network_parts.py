@@ -2,7 +2,7 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -18,7 +18,6 @@ from fastvit.deploy.openvino_runtime import core
 from fastvit.models.fastvit import FastViT
 
 PASSES = 10  # profiled
-OPERATION = re.compile(r"(convolution|linear)(?:_(\d+))?/")  # how torch.export numbers them
 BYTES = 2  # of a number in bfloat16
 
 
@@ -41,22 +40,22 @@ def parts(subject: ways.Subject) -> list[Part]:
 
 
 def part_of(module: str) -> str:
-    """ "stages.2.blocks.0.mlp" -> "stage 3"."""
+    """Where it is: "stages.2.blocks.0.mlp" -> "stage 3"."""
     first, _, rest = module.partition(".")
     return f"stage {int(rest.partition('.')[0]) + 1}" if first == "stages" else first.replace("_", " ")
 
 
-def arithmetic(model: FastViT, size: tuple[int, int]) -> tuple[dict[str, int], dict[str, int], dict[str, list[str]]]:
-    """For one image: operations and bytes of each part, and the part of the nth convolution and linear layer run."""
+def arithmetic(model: FastViT, size: tuple[int, int]) -> tuple[dict[str, int], dict[str, int], list[str]]:
+    """For one image: operations and bytes of each part, and the convolutions and linear layers, as they run."""
     lowered = lower(model).to("meta")
     moved: dict[str, int] = defaultdict(int)
-    layers: dict[str, list[str]] = {"convolution": [], "linear": []}
+    layers: list[str] = []
 
     def watch(name: str, module: nn.Module) -> None:
         def hook(module: nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
             numbers = inputs[0].numel() + output.numel() + sum(tensor.numel() for tensor in module.parameters())
             moved[part_of(name)] += BYTES * numbers
-            layers["linear" if isinstance(module, nn.Linear) else "convolution"].append(part_of(name))
+            layers.append(name)
 
         module.register_forward_hook(hook)
 
@@ -77,7 +76,7 @@ def _by_part(counts: dict[str, Any], whole: str) -> dict[str, int]:
     return found
 
 
-def profile(model: FastViT, subject: ways.Subject, layers: dict[str, list[str]]) -> dict[str, float]:
+def profile(model: FastViT, subject: ways.Subject, layers: Sequence[str]) -> dict[str, float]:
     """Each part's share of the time that OpenVINO takes in bfloat16."""
     graph = openvino_model(model)
     graph.reshape([1, model.in_chans, *subject.size])
@@ -102,19 +101,19 @@ def profile(model: FastViT, subject: ways.Subject, layers: dict[str, list[str]])
     return {name: value / sum(medians.values()) for name, value in medians.items()}
 
 
-def attributed(nodes: Iterable[tuple[str, float]], layers: dict[str, list[str]]) -> dict[str, float]:
-    """(name, seconds) in the order of execution -> seconds of each part. What has no number goes with what ran before.
+def attributed(nodes: Iterable[tuple[str, float]], layers: Sequence[str]) -> dict[str, float]:
+    """(name, seconds) in the order of execution -> seconds of each part. What is no layer goes with what ran before.
 
     Raises:
-        ValueError: a number that no layer has: the graph is not of this network.
+        ValueError: none is a layer: the graph is not of this model.
     """
     took: dict[str, float] = defaultdict(float)
-    part = layers["convolution"][0]
+    part, found = part_of(layers[0]), False
     for name, seconds in nodes:
-        if found := OPERATION.match(name):
-            kind, number = found[1], int(found[2] or 0)
-            if number >= len(layers[kind]):
-                raise ValueError(f"{name}: the network has {len(layers[kind])} of that kind")
-            part = layers[kind][number]
+        layer = name.partition("/")[0]
+        if layer in layers:
+            part, found = part_of(layer), True
         took[part] += seconds
+    if not found:
+        raise ValueError(f"no node bears the name of a layer, such as {layers[0]}")
     return took

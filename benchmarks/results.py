@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from fastvit.bench import Quartiles, Race, Way, quartiles, race, ratio
-from fastvit.bench.stats import LIBRARIES, difference, installed, processor
+from fastvit.bench.stats import LIBRARIES, difference, installed
 from fastvit.utils.atomic import check_writable
-from fastvit.utils.devices import cores
+from fastvit.utils.devices import cores, cpu_name
 
 HERE = Path(__file__).parent
 
@@ -128,7 +128,7 @@ def surroundings(threads: int = 0, more: Sequence[str] = ()) -> dict[str, Any]:
 
     versions = {"Python": platform.python_version()} | {name: installed(name) for name in (*LIBRARIES, *more)}
     return {
-        "processor": processor(),
+        "processor": cpu_name(),
         "cores": cores(),
         "capability": torch.backends.cpu.get_cpu_capability(),
         "threads": threads or torch.get_num_threads(),

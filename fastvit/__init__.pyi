@@ -15,6 +15,7 @@ from .checkpoint import save as save
 from .conversion import convert as convert
 from .create import create_model as create_model
 from .deploy.engines.select import engine as engine
+from .deploy.exporters.exporter import export as export
 from .images.preprocess import Preprocess as Preprocess
 from .models.config import CONFIGS as CONFIGS
 from .models.config import Config as Config

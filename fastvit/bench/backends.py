@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from ..deploy.openvino_runtime import core
-from ..deploy.telemetry import silence
+from ..deploy.openvino_runtime import core, silence
 from .race import Way
 
 if TYPE_CHECKING:

@@ -50,10 +50,10 @@ from fastvit.bench import backends as ways
 from fastvit.bench import race as racing
 from fastvit.bench.memory import peak
 from fastvit.bench.race import FEWEST, WayError, Worker, _replies
-from fastvit.bench.stats import difference, machine, processor
+from fastvit.bench.stats import difference, machine
 from fastvit.cli import app
 from fastvit.models.flops import multiply_adds
-from fastvit.utils.devices import cores
+from fastvit.utils.devices import cores, cpu_name
 
 Run = Callable[[], Any]
 
@@ -236,7 +236,7 @@ def test_a_difference_is_relative_to_the_largest_number() -> None:
 
 
 def test_the_machine_is_its_processor_its_cores_and_what_is_installed() -> None:
-    assert processor() and machine().startswith(f"{processor()}, {cores()} cores, ")
+    assert cpu_name() and machine().startswith(f"{cpu_name()}, {cores()} cores, ")
     assert f"torch {torch.__version__.partition('+')[0]}" in machine()
 
 
@@ -570,18 +570,18 @@ def test_openvinos_time_is_spread_over_all_parts() -> None:
     assert all(part.time > 0 for part in parts) and sum(part.time for part in parts) == pytest.approx(1)
 
 
-def test_what_bears_no_number_goes_with_what_ran_before() -> None:
-    layers = {"convolution": ["stem", "stage 1", "stage 2"], "linear": ["stage 2", "head"]}
+def test_what_is_no_layer_goes_with_what_ran_before() -> None:
+    layers = ["stem.0.conv", "stages.0.blocks.0.mixer", "stages.1.position", "head.fc"]
     nodes = [
-        ("images_reorder_convolution/x", 1.0),
-        ("convolution/x", 2.0),
-        ("convolution_1/x", 4.0),
-        ("cat/x_convolution_2/y", 8.0),
-        ("convolution_2/x", 16.0),
-        ("linear_1/x", 32.0),
+        ("images_reorder_stem.0.conv/x", 1.0),
+        ("stem.0.conv/x", 2.0),
+        ("stages.0.blocks.0.mixer/x", 4.0),
+        ("cat/x_stages.1.position/y", 8.0),
+        ("stages.1.position/x", 16.0),
+        ("head.fc/x", 32.0),
     ]
     assert network_parts.attributed(nodes, layers) == {"stem": 3, "stage 1": 12, "stage 2": 16, "head": 32}
-    with pytest.raises(ValueError, match="convolution_3/x: the network has 3"):
+    with pytest.raises(ValueError, match=r"no node bears the name of a layer, such as stem\.0\.conv"):
         network_parts.attributed([("convolution_3/x", 1.0)], layers)
 
 
