@@ -21,7 +21,7 @@ from statistics import median
 from typing import Any
 
 STEPS = ("start", "decode", "resize, crop", "to numbers", "network")
-HEAD = ("pictures, command", *STEPS, "rest", "images/s in turn", "**ahead**", "times faster", "turns")
+HEAD = ("pictures, command", *STEPS, "rest", "images/s in turn", "**ahead**", "times faster", "rounds")
 LARGE, DIFFERENT = (4000, 3000), 20
 CIFAR10, DEVICE = "fastvit_t8.cifar10", ("--device", "cpu")
 LONG = 60  # seconds, from which a command is not run again
@@ -114,10 +114,10 @@ def timed(arguments: list[str], report: Path | None = None) -> float:
     return time.time() - started
 
 
-def row(name: str, pictures: int, arguments: list[str], scratch: Path, turns: int) -> list[str]:
+def row(name: str, pictures: int, arguments: list[str], scratch: Path, rounds: int) -> list[str]:
     """Milliseconds of each step for one picture, and pictures a second."""
     report, ahead, in_turn, parts = scratch / "seconds.json", list[float](), list[float](), list[list[float]]()
-    while len(parts) < turns and max(*ahead, *in_turn, 0.0, 0.0) < LONG:
+    while len(parts) < rounds and max(*ahead, *in_turn, 0.0, 0.0) < LONG:
         if len(parts) % 2:
             in_turn.append(timed(arguments, report))
             ahead.append(timed(arguments))
@@ -183,7 +183,7 @@ def effect(small: Path, scratch: Path) -> str:
     )
 
 
-def rows(small: Path, large: int, turns: int, scratch: Path) -> list[list[str]]:
+def rows(small: Path, large: int, rounds: int, scratch: Path) -> list[list[str]]:
     weights, photographs = scratch / "t8.safetensors", scratch / "large"
     make_network(weights)
     make_large(photographs, large)
@@ -197,7 +197,7 @@ def rows(small: Path, large: int, turns: int, scratch: Path) -> list[list[str]]:
         ("large, evaluate --workers 0", large, [*evaluate, str(weights), str(photographs), "--workers", "0"]),
         ("large, classify --fast-decoding", large, [*classify, str(weights), str(photographs), "--fast-decoding"]),
     ):
-        found.append(row(name, pictures, arguments, scratch, turns))
+        found.append(row(name, pictures, arguments, scratch, rounds))
         print(" | ".join(found[-1]), flush=True)
     return found
 
@@ -212,10 +212,10 @@ def main() -> None:
     parser = page(__doc__)
     parser.add_argument("pictures", type=Path, help="a folder of class folders: CIFAR-10's test pictures")
     parser.add_argument("--large", type=int, default=1000, help="number of large pictures (default %(default)s)")
-    parser.add_argument("--turns", type=int, default=3, help="of commands under a minute (default %(default)s)")
+    parser.add_argument("--rounds", type=int, default=3, help="of commands under a minute (default %(default)s)")
     options = parsed(parser)
     with tempfile.TemporaryDirectory() as scratch:
-        found = rows(options.pictures, options.large, options.turns, Path(scratch))
+        found = rows(options.pictures, options.large, options.rounds, Path(scratch))
         changes = effect(options.pictures, Path(scratch))
     text = "\n\n".join([heading(surroundings(more=["pillow"])), markdown(HEAD, found), changes])
     print(text)

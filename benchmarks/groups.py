@@ -1,4 +1,4 @@
-"""Races of more processes than fit into the memory: heats, each with the baseline in it, and a final of their best."""
+"""Races of more processes than fit into the memory: groups, each with the baseline in it, and a final of their best."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -7,63 +7,65 @@ from pathlib import Path
 
 from results import Line, Results
 
-from fastvit.bench import Quartiles, Way
+from fastvit.bench import Backend, Quartiles
 
-LIBRARIES = 0.35e9  # bytes of a process before it holds a network
-COPIES = 3  # of the weights, while a way is prepared
+LIBRARIES = 0.35e9  # bytes of a process before it holds a model
+COPIES = 3  # of the weights, while a backend is prepared
 CONTAINER = Path("/sys/fs/cgroup/memory.max")
 
 
 @dataclass(frozen=True)
-class Heats:
-    """One network's races, the final last; the baseline is in all of them."""
+class Groups:
+    """One model's races, the final last; the baseline is in all of them."""
 
     key: str
     baseline: str
     lines: list[Line]
 
     @property
-    def ways(self) -> list[str]:
+    def backends(self) -> list[str]:
         """Those that ran, as they were entered."""
-        return list(dict.fromkeys(way for line in self.lines for way in line.seconds))
+        return list(dict.fromkeys(backend for line in self.lines for backend in line.seconds))
 
     @property
     def failed(self) -> dict[str, str]:
-        return {way: why for line in self.lines for way, why in line.failed.items()}
+        return {backend: why for line in self.lines for backend, why in line.failed.items()}
 
-    def median(self, way: str) -> float:
-        """Seconds, in the last race it was in; infinite for a way that failed."""
-        return next((line.median(way) for line in reversed(self.lines) if way in line.seconds), float("inf"))
+    def median(self, backend: str) -> float:
+        """Seconds, in the last race it was in; infinite for a backend that failed."""
+        return next((line.median(backend) for line in reversed(self.lines) if backend in line.seconds), float("inf"))
 
-    def difference(self, way: str) -> float:
-        """How far its answers are from the baseline's."""
-        return next(line.differences[way] for line in self.lines if way in line.seconds)
+    def difference(self, backend: str) -> float:
+        """How far its outputs are from the baseline's."""
+        return next(line.differences[backend] for line in self.lines if backend in line.seconds)
 
-    def faster(self, ours: str, theirs: str) -> Quartiles | None:
+    def speedup(self, ours: str, theirs: str) -> Quartiles | None:
         """How many times faster the first is, in the last race that has both."""
-        return next(filter(None, (line.faster(ours, theirs) for line in reversed(self.lines))), None)
+        return next(filter(None, (line.speedup(ours, theirs) for line in reversed(self.lines))), None)
 
-    def best(self, ways: Sequence[str]) -> str:
+    def best(self, backends: Sequence[str]) -> str:
         """The fastest of these beside the baseline, as races differ in speed; "" if none ran beside it."""
-        ratios = {way: times.median for way in ways if (times := self.faster(way, self.baseline))}
+        ratios = {backend: times.median for backend in backends if (times := self.speedup(backend, self.baseline))}
         return max(ratios, key=ratios.__getitem__, default="")
 
 
-def heats(results: Results, key: str, entrants: list[Way], finalists: Callable[[Heats], list[str]], room: int) -> Heats:
-    """All at once if `room` processes fit, else in heats beside the first, the baseline, and then the finalists."""
-    baseline, *others = entrants
-    if len(entrants) <= room:
-        return Heats(key, baseline.name, [results.race(key, entrants)])
+def race_in_groups(
+    results: Results, key: str, candidates: list[Backend], finalists: Callable[[Groups], list[str]], room: int
+) -> Groups:
+    """All at once if `room` processes fit, else in groups beside the first, the baseline, and then the finalists."""
+    baseline, *others = candidates
+    if len(candidates) <= room:
+        return Groups(key, baseline.name, [results.race(key, candidates)])
     each = max(1, room - 1)
     groups = [others[start : start + each] for start in range(0, len(others), each)]
-    lines = [results.race(f"{key}, heat {number}", [baseline, *group]) for number, group in enumerate(groups, 1)]
-    chosen = finalists(Heats(key, baseline.name, lines))
-    last = results.race(f"{key}, final", [baseline, *(way for way in others if way.name in chosen)])
-    return Heats(key, baseline.name, [*lines, last])
+    lines = [results.race(f"{key}, group {number}", [baseline, *group]) for number, group in enumerate(groups, 1)]
+    chosen = finalists(Groups(key, baseline.name, lines))
+    last = results.race(f"{key}, final", [baseline, *(backend for backend in others if backend.name in chosen)])
+    return Groups(key, baseline.name, [*lines, last])
 
 
 def room_for(parameters: int) -> int:
-    """How many processes, each with a network of so many parameters in float32, the memory holds."""
+    """How many processes, each with a model of so many parameters in float32, the memory holds."""
     return max(3, int(0.9 * memory() / (LIBRARIES + COPIES * 4 * parameters)))
 
 

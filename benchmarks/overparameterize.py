@@ -1,13 +1,13 @@
-"""What unfolding is worth: the network that ships with the package is fused, and trained on in three forms.
+"""What overparameterizing is worth: the model that ships with the package is fused, and trained on in three forms.
 
     python benchmarks/overparameterize.py cifar10 --epochs 4
 
 original      the shipped weights, with the branches they were trained with
-re-expanded   overparameterize(reparameterize(original)), calibrated on training pictures
-fused        reparameterize(original), all its parameters trained: what is done where only fused weights are published
+re-expanded   overparameterize(reparameterize(original)), calibrated on training images
+fused         reparameterize(original), all its parameters trained: what is done where only fused weights are published
 
-The arms of one seed see the same pictures in the same order, with the same augmentation, optimiser and schedule: the
-engine is that of `fastvit train`, and what counts is top-1 on the test pictures after the last epoch, of the averaged
+The arms of one seed see the same images in the same order, with the same augmentation, optimiser and schedule: the
+engine is that of `fastvit train`, and what counts is top-1 on the test images after the last epoch, of the EMA's
 weights. Each finished run is kept in the results file and an unfinished one in RESULTS.runs, so the same command goes
 on after an interruption. At the end the table in benchmarks/README.md is rewritten.
 """
@@ -37,12 +37,12 @@ from fastvit.utils.atomic import replacing
 HERE = Path(__file__).parent
 WEIGHTS = HERE.parent / "weights" / "fastvit_t8.cifar10.safetensors"
 ARMS = ("original", "re-expanded", "fused")
-CALIBRATION = 256  # training pictures that the new norms take their statistics from
+CALIBRATION = 256  # training images that the new norms take their statistics from
 EVERY_SECONDS = 30  # between two lines of progress
 
 
 class Arm(Run):
-    """A run that starts from one form of the network."""
+    """A run that starts from one form of the model."""
 
     def __init__(self, form: str, *arguments: Any, **options: Any) -> None:
         self.form = form
@@ -64,7 +64,7 @@ def recipe(options: argparse.Namespace, seed: int) -> Recipe:
         size=options.size,
         crop=1.0,
         epochs=options.epochs,
-        pictures=options.pictures,
+        pictures=options.images,
         batch_size=options.batch_size,
         learning_rate=options.learning_rate,
         warmup_epochs=options.epochs / 10,
@@ -102,16 +102,16 @@ class Results:
 
 def train(run: Run, title: str) -> None:
     """All epochs that are not done, with progress on stderr."""
-    started = told = time.perf_counter()
+    started = shown = time.perf_counter()
     images = 0
 
     def report(batch: int, loss: float) -> None:
-        nonlocal images, told
+        nonlocal images, shown
         images, now = images + batch, time.perf_counter()
-        if now - told >= EVERY_SECONDS:
-            told = now
+        if now - shown >= EVERY_SECONDS:
+            shown = now
             speed = images / (now - started)
-            print(f"{title}: update {run.updates}/{run.total}, {speed:.0f} images/s", file=sys.stderr, flush=True)
+            print(f"{title}: step {run.updates}/{run.total}, {speed:.0f} images/s", file=sys.stderr, flush=True)
 
     def epoch_done(line: dict[str, float]) -> None:
         result = f"loss {line['loss']:.4f}, top-1 {line['top1']:.2f} %"
@@ -133,7 +133,7 @@ def table(results: Results, seeds: list[int]) -> str:
         numbers = [f"{value:.2f}" for value in (statistics.mean(top1), *top1)]
         lines.append([arm, *numbers, "" if arm == "original" else difference])
     trained = (
-        f"Top-1, %: {about['epochs']} epochs on {about['pictures']:,} pictures of {about['size']} pixels, batches of "
+        f"Top-1, %: {about['epochs']} epochs on {about['images']:,} images of {about['size']} pixels, batches of "
         f"{about['batch_size']}, learning rate {about['learning_rate']:g}."
     )
     versions = f"torch {torch.__version__}, timm {timm.__version__}; {datetime.date.today()}."
@@ -143,14 +143,16 @@ def table(results: Results, seeds: list[int]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="folder with CIFAR-10's train/CLASS/* and test/CLASS/*")
-    parser.add_argument("--epochs", type=int, default=4, help="passes over the training pictures (default 4)")
-    parser.add_argument("--pictures", type=int, default=0, help="training pictures, evenly over the classes (all)")
-    parser.add_argument("--size", type=int, default=64, help="height and width of the pictures (default 64)")
-    parser.add_argument("--batch-size", type=int, default=128, help="pictures per update (default 128)")
-    parser.add_argument("--learning-rate", type=float, default=5e-4, help="the highest, of AdamW (default 5e-4)")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of every random draw (default 0 1 2)")
-    parser.add_argument("--threads", type=int, default=0, help="of torch (default: as many as there are cores)")
-    parser.add_argument("--workers", type=int, default=1, help="processes that read pictures (default 1)")
+    parser.add_argument("--epochs", type=int, default=4, help="passes over the training images (default 4)")
+    parser.add_argument("--images", type=int, default=0, help="training images, evenly over the classes (default: all)")
+    parser.add_argument("--size", type=int, default=64, help="height and width of the images (default 64)")
+    parser.add_argument("--batch-size", type=int, default=128, help="images per step (default 128)")
+    parser.add_argument("--learning-rate", type=float, default=5e-4, help="peak learning rate of AdamW (default 5e-4)")
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=[0, 1, 2], help="seeds of the random draws (default 0 1 2)"
+    )
+    parser.add_argument("--threads", type=int, default=0, help="threads of torch (default: as many as there are cores)")
+    parser.add_argument("--workers", type=int, default=1, help="processes that read images (default 1)")
     parser.add_argument("--device", default="", help="cpu, cuda, mps ... (default: the fastest there is)")
     parser.add_argument("--output", type=Path, default=Path("overparameterize.json"), help="the results file")
     parser.add_argument("--readme", type=Path, default=HERE / "README.md", help="the file that holds the table")
@@ -168,7 +170,7 @@ def compare(options: argparse.Namespace) -> None:
     settings = {name: value for name, value in asdict(recipes[options.seeds[0]]).items() if name != "seed"}
     settings |= {
         "weights": hashlib.sha256(WEIGHTS.read_bytes()).hexdigest(),
-        "pictures": options.pictures or len(training_source(options.data)),
+        "images": options.images or len(training_source(options.data)),
     }
     results = Results(options.output, settings)
     for seed in options.seeds:  # all arms of a seed before the next one: stopped early, whole comparisons are there

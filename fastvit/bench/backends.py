@@ -1,7 +1,8 @@
-"""The ways to run a network on a processor: ours, timm's, and plain PyTorch. Each is made in a process of its own.
+"""The backends that run a model on a CPU: ours, timm's, and plain PyTorch. Each is made in a process of its own.
 
 `Subject` says what is run. A bare variant gets random weights: parameters, statistics and layer scales far from their
-initial values, the same in every process, and the same in timm's network, so that all ways must give the same answers.
+initial values, the same in every process, and the same in timm's model, so that all backends must give the same
+outputs.
 """
 
 from __future__ import annotations
@@ -11,25 +12,32 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
+import torch
+from torch import Tensor, nn
+
+from ..checkpoint import load
+from ..create import list_models
+from ..deploy.engines.select import available, precisions
+from ..deploy.engines.select import engine as make_engine
+from ..deploy.graph import quietly
 from ..deploy.openvino_runtime import core
 from ..deploy.telemetry import silence
-from .race import Way
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
-
-    from fastvit.models.fastvit import FastViT
+from ..models.fastvit import FastViT
+from ..models.reparam import reparameterize
+from ..testing import LAYER_SCALE, random_model
+from ..weights.naming import renamed
+from .racing import Backend
 
 Run = Callable[[], Any]
-BY_DEFAULT = ("float32", "bfloat16")  # float16 is no processor's own; int8 changes what a network answers
+BY_DEFAULT = ("float32", "bfloat16")  # float16 is no CPU's own; int8 changes what a model predicts
 CALIBRATION = 16  # images of noise for int8: for its time, of which they change nothing
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A network, and the images it is given."""
+    """A model, and the images it is given."""
 
     source: str  # a variant, a checkpoint's name, a file or a folder; for `peer` a name of timm's
     size: tuple[int, int]  # height and width
@@ -37,47 +45,41 @@ class Subject:
     threads: int = 1
 
 
-def ours(subject: Subject, engine: str, precision: str = "float32") -> Way:
+def ours(subject: Subject, engine: str, precision: str = "float32") -> Backend:
     """An engine of this package's."""
     name = engine if precision == "float32" else f"{engine} {precision}"
-    return Way(name, _engine, {"subject": subject, "engine": engine, "precision": precision})
+    return Backend(name, _engine, {"subject": subject, "engine": engine, "precision": precision})
 
 
-def eager(subject: Subject, name: str = "eager", fused: bool = False) -> Way:
-    """Plain PyTorch, as a network is that was just loaded."""
-    return Way(name, _eager, {"subject": subject, "fused": fused})
+def eager(subject: Subject, name: str = "eager", fused: bool = False) -> Backend:
+    """Plain PyTorch, as a model runs that was just loaded."""
+    return Backend(name, _eager, {"subject": subject, "fused": fused})
 
 
-def timms(subject: Subject, how: str) -> Way:
-    """timm's network of the same weights; `how` is one of `TIMM`."""
-    return Way(f"timm {how}", _timm, {"subject": subject, "how": how})
+def timms(subject: Subject, how: str) -> Backend:
+    """Timm's model of the same weights; `how` is one of `TIMM`."""
+    return Backend(f"timm {how}", _timm, {"subject": subject, "how": how})
 
 
-def peer(subject: Subject, how: str) -> Way:
-    """Any network of timm's, with the random weights it starts with; `how` is one of `TIMM`."""
-    return Way(how, _peer, {"subject": subject, "how": how})
+def peer(subject: Subject, how: str) -> Backend:
+    """Any model of timm's, with the random weights it starts with; `how` is one of `TIMM`."""
+    return Backend(how, _peer, {"subject": subject, "how": how})
 
 
-def network(source: str) -> FastViT:
+def load_or_random(source: str) -> FastViT:
     """What `fastvit.load` reads, or a variant with random weights; in eval mode.
 
     Raises:
         fastvit.WeightsError: the source is neither, or damaged.
     """
-    from fastvit.checkpoint import load
-    from fastvit.create import list_models
-    from fastvit.testing import LAYER_SCALE, random_model
-
     if source in list_models() and not Path(source).exists():
         return random_model(source, layer_scale=LAYER_SCALE)
     return load(source)
 
 
 def timm_twin(model: FastViT) -> nn.Module:
-    """timm's network with `model`'s weights."""
-    import timm
-
-    from fastvit.weights.naming import renamed
+    """Timm's model with the weights of `model`."""
+    import timm  # slow, and only some backends need it
 
     variant = model.pretrained_cfg["architecture"]
     name = "fastvit_mci3" if variant == "fastvithd" else variant  # what timm calls it
@@ -88,22 +90,16 @@ def timm_twin(model: FastViT) -> nn.Module:
 
 def images(subject: Subject, channels: int) -> Tensor:
     """Noise (batch, channels, height, width), the same in every process."""
-    import torch
-
     return torch.randn(subject.batch, channels, *subject.size, generator=torch.Generator().manual_seed(0))
 
 
 def _eager(subject: Subject, fused: bool) -> Run:
-    from fastvit.models.reparam import reparameterize
-
-    model = network(subject.source)
+    model = load_or_random(subject.source)
     return _plain(reparameterize(model) if fused else model, images(subject, model.in_chans))
 
 
 def _engine(subject: Subject, engine: str, precision: str) -> Run:
-    from fastvit.deploy.engines.select import engine as make_engine
-
-    model = network(subject.source)
+    model = load_or_random(subject.source)
     pixels = images(subject, model.in_chans)
     many = Subject(subject.source, subject.size, batch=CALIBRATION)
     made = make_engine(
@@ -118,21 +114,18 @@ def _engine(subject: Subject, engine: str, precision: str) -> Run:
 
 
 def _timm(subject: Subject, how: str) -> Run:
-    model = network(subject.source)
+    model = load_or_random(subject.source)
     return TIMM[how](timm_twin(model), images(subject, model.in_chans), subject.threads)
 
 
 def _peer(subject: Subject, how: str) -> Run:
     import timm
-    import torch
 
     torch.manual_seed(0)
     return TIMM[how](timm.create_model(subject.source).eval(), images(subject, 3), subject.threads)
 
 
 def _plain(model: nn.Module, pixels: Tensor, threads: int = 0) -> Run:
-    import torch
-
     def run() -> Any:
         with torch.inference_mode():
             return model(pixels)
@@ -145,17 +138,12 @@ def _reparameterized(model: nn.Module, pixels: Tensor, threads: int) -> Run:
 
 
 def _compiled(model: nn.Module, pixels: Tensor, threads: int) -> Run:
-    import torch
-
     return _plain(cast("nn.Module", torch.compile(_fused_by_timm(model))), pixels)
 
 
 def _onnxruntime(model: nn.Module, pixels: Tensor, threads: int) -> Run:
-    """torch's exporter for the one size, as timm's documentation advises, and ONNX Runtime with its defaults."""
+    """Torch's exporter for the one size, as timm's documentation advises, and ONNX Runtime with its defaults."""
     import onnxruntime
-    import torch
-
-    from ..deploy.graph import quietly
 
     with tempfile.TemporaryDirectory() as folder, quietly():
         file = os.path.join(folder, "model.onnx")
@@ -173,7 +161,6 @@ def _openvino(precision: str) -> Callable[[nn.Module, Tensor, int], Run]:
     def make(model: nn.Module, pixels: Tensor, threads: int) -> Run:
         silence()
         import openvino
-        import torch
 
         with torch.no_grad():
             traced = torch.export.export(_fused_by_timm(model), (pixels,))
@@ -212,11 +199,9 @@ def engines(names: tuple[str, ...] = ()) -> tuple[list[tuple[str, str]], dict[st
     Raises:
         ValueError: a name that no engine has.
     """
-    from fastvit.deploy.engines.select import available, precisions
-
     reasons = available()
     if unknown := [name for name in names if name not in reasons]:
-        raise ValueError(f"--engine {unknown[0]}: expected one of {', '.join(reasons)}")
+        raise ValueError(f"engine {unknown[0]!r}, expected one of {', '.join(reasons)}")
     chosen = [name for name in reasons if not names or name in names]
     usable = [
         (name, precision)
