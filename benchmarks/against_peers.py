@@ -15,6 +15,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
+import timm_backends
 from peers import FASTVIT, PEERS, Published
 from readme import plain_numbers, write_plot, write_section
 from results import Line, Results, arguments, left_out, markdown, parsed
@@ -37,7 +38,7 @@ def race(results: Results, row: Published) -> Line:
     if row.family == "FastViT":
         candidates += [backends.eager(subject, EAGER, fused=True), backends.ours(subject, "openvino", "bfloat16")]
     else:
-        theirs = [backends.peer(subject, "reparameterized"), backends.peer(subject, OPENVINO)]
+        theirs = [timm_backends.peer(subject, "reparameterized"), timm_backends.peer(subject, OPENVINO)]
         candidates += [Backend(name, each.make, each.options) for name, each in zip(BACKENDS, theirs, strict=True)]
     return results.race(row.key, candidates)
 

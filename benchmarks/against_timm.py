@@ -12,6 +12,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
+import timm_backends
 from groups import Groups, race_in_groups, room_for
 from readme import write_plot, write_section
 from results import Results, arguments, left_out, markdown, parsed, verdict
@@ -35,7 +36,7 @@ def candidates(subject: backends.Subject, compiled: bool = True, int8: bool = Tr
     """The baseline, whose outputs the others' are compared with, then the rest."""
     theirs = [backend.removeprefix("timm ") for backend in (*THEIRS, BEYOND)]
     usable, _ = backends.engines()
-    every = [backends.timms(subject, how) for how in theirs] + [backends.ours(subject, *each) for each in usable]
+    every = [timm_backends.timms(subject, how) for how in theirs] + [backends.ours(subject, *each) for each in usable]
     every += [backends.ours(subject, "openvino", "int8")] if int8 else []
     return [backend for backend in every if compiled or "compile" not in backend.name]
 

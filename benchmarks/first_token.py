@@ -15,11 +15,12 @@ import numpy
 import torch
 from PIL import Image
 from results import HERE
+from timm_backends import timm_twin
 from torch import Tensor, nn
 from towers import Tower
 
 from fastvit import Preprocess
-from fastvit.bench.backends import load_or_random, timm_twin
+from fastvit.bench.backends import load_or_random
 from fastvit.images.io import read_image
 
 PARTS = ("image", "encoder", "projector", "prefill", "decode")

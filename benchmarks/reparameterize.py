@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import timm_backends
 from readme import write_plot, write_section
 from results import Line, Results, arguments, left_out, markdown, parsed
 
@@ -66,7 +67,7 @@ def main() -> None:
     for name in options.names or fastvit.list_models():
         subject = backends.Subject(name, (options.size, options.size), threads=options.threads)
         forms = [backends.eager(subject, UNFUSED), backends.eager(subject, FUSED, fused=True)]
-        line = results.race(f"{name}@{options.size}", [*forms, backends.timms(subject, "reparameterized")])
+        line = results.race(f"{name}@{options.size}", [*forms, timm_backends.timms(subject, "reparameterized")])
         faster = [str(line.speedup(FUSED, other) or "-") for other in (UNFUSED, TIMM)]
         rows.append([line.key, *cost(name), f"{1000 * line.median(FUSED):.1f}", *faster])
         lines.append(line)

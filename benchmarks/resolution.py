@@ -10,6 +10,7 @@ prepares. At 2048 pixels a pass of a large model takes seconds: then there are f
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import timm_backends
 from readme import plain_numbers, write_plot, write_section
 from results import Line, Results, arguments, left_out, markdown, parsed
 
@@ -73,7 +74,7 @@ def main() -> None:
         for size in options.sizes:
             subject = backends.Subject(name, (size, size), threads=options.threads)
             mine = [backends.ours(subject, "openvino", precision) for precision in ("float32", "bfloat16")]
-            lines.append(results.race(f"{name}@{size}", [backends.timms(subject, "reparameterized"), *mine]))
+            lines.append(results.race(f"{name}@{size}", [timm_backends.timms(subject, "reparameterized"), *mine]))
     text = f"{results.heading()}\n\n{table(lines)}{left_out(lines)}"
     print(text)
     if options.whole:

@@ -1,3 +1,4 @@
+from . import bench as bench
 from . import data as data
 from . import deploy as deploy
 from . import embedding as embedding
@@ -15,6 +16,7 @@ from .checkpoint import save as save
 from .create import create_model as create_model
 from .create import list_models as list_models
 from .deploy.engines.select import engine as engine
+from .embedding.pipeline import embed as embed
 from .images.preprocess import Preprocess as Preprocess
 from .models.config import CONFIGS as CONFIGS
 from .models.config import Config as Config

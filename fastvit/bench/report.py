@@ -10,7 +10,7 @@ import torch
 
 from ..models.forms import form_of
 from . import backends
-from .racing import Race, race
+from .racing import Backend, Race, race
 from .stats import Quartiles, difference, machine, quartiles, ratio
 
 
@@ -101,8 +101,7 @@ def measure(
     `if __name__ == "__main__":` around it, since these processes import it.
 
     Args:
-        model: a name that `fastvit.list_models` gives, which gets random weights, as fast as any; or what
-            `fastvit.load` reads.
+        model: what `fastvit.load` reads; or a name of `fastvit.list_models`, with random weights, as fast as any.
         size: height and width of the images; by default the model's own.
         batch_size: images in a pass.
         threads: of each engine; by default as many as torch takes.
@@ -111,50 +110,55 @@ def measure(
         progress: called with what is at work, in a few words.
 
     Raises:
-        ValueError: arguments out of their range, or no engine that can be used here.
-        fastvit.WeightsError: no such model, or a damaged one.
+        ValueError: arguments out of their range, no such model, or no engine that can be used here.
 
     Example:
-        >>> import fastvit.bench
-        >>> report = fastvit.bench.measure("fastvit_t8.cifar10", engines=["torch"], seconds=0)  # doctest: +SKIP
-        >>> report.backends[0].name, report.backends[0].speedup.median  # doctest: +SKIP
-        ('torch bfloat16', 1.93)
+        >>> import fastvit
+        >>> fastvit.bench.measure("fastvit_t8.cifar10", batch_size=0)
+        Traceback (most recent call last):
+        ValueError: size None, batch_size 0, threads None: expected at least 32 pixels, 1 image and 1 thread
     """
-    if (size or 32) < 32 or batch_size < 1 or (threads or 1) < 1:
-        given = f"size {size}, batch_size {batch_size}, threads {threads}"
-        raise ValueError(f"{given}: expected at least 32 pixels, 1 image and 1 thread")
+    subject, plain = _subject(model, size, batch_size, threads)
     usable, reasons = backends.engines(tuple(engines))
     if not usable:
         raise ValueError("; ".join(f"{name}: {reason}" for name, reason in reasons.items()))
+    candidates = [plain, *(backends.ours(subject, name, precision) for name, precision in usable)]
+    result = race(candidates, threads=subject.threads, seconds=seconds, progress=progress)
+    result.failed |= reasons
+    return _report(subject, plain.name, result)
+
+
+def _subject(model: str, size: int | None, batch_size: int, threads: int | None) -> tuple[backends.Subject, Backend]:
+    """What is run, and what the others are compared with."""
+    if (size or 32) < 32 or batch_size < 1 or (threads or 1) < 1:
+        given = f"size {size}, batch_size {batch_size}, threads {threads}"
+        raise ValueError(f"{given}: expected at least 32 pixels, 1 image and 1 thread")
     made = backends.load_or_random(model)
     pixels = (size, size) if size else made.preprocess.size
     subject = backends.Subject(model, pixels, batch_size, threads or torch.get_num_threads())
-    plain = backends.eager(subject, f"eager, {form_of(made)}")
-    candidates = [plain, *(backends.ours(subject, name, precision) for name, precision in usable)]
-    result = race(candidates, threads=subject.threads, seconds=seconds, progress=progress)
-    return Report(
-        model=model,
-        size=pixels,
-        batch_size=batch_size,
-        threads=subject.threads,
-        machine=machine(),
-        baseline=plain.name,
-        rounds=max(map(len, result.seconds.values()), default=0),
-        backends=_measured(result, plain.name, batch_size),
-        failed=result.failed | reasons,
-    )
+    return subject, backends.eager(subject, f"eager, {form_of(made)}")
 
 
-def _measured(result: Race, baseline: str, batch_size: int) -> tuple[Measured, ...]:
-    found = []
+def _report(subject: backends.Subject, baseline: str, result: Race) -> Report:
+    measured = []
     for name, seconds in result.seconds.items():
         milliseconds = Quartiles(*(1000 * value for value in quartiles(seconds)))
         speedup = apart = None
         if baseline in result.seconds:
             speedup = ratio(result.seconds[baseline], seconds)
             apart = difference(result.outputs[baseline], result.outputs[name])
-        found.append(Measured(name, milliseconds, 1000 * batch_size / milliseconds.median, speedup, apart))
-    return tuple(sorted(found, key=lambda each: each.milliseconds.median))
+        measured.append(Measured(name, milliseconds, 1000 * subject.batch / milliseconds.median, speedup, apart))
+    return Report(
+        model=subject.source,
+        size=subject.size,
+        batch_size=subject.batch,
+        threads=subject.threads,
+        machine=machine(),
+        baseline=baseline,
+        rounds=max(map(len, result.seconds.values()), default=0),
+        backends=tuple(sorted(measured, key=lambda each: each.milliseconds.median)),
+        failed=result.failed,
+    )
 
 
 def _spread(values: Quartiles | None, digits: int) -> str:

@@ -5,29 +5,19 @@ from __future__ import annotations
 from typing import Annotated
 
 from cyclopts import Parameter
-from cyclopts.validators import Number
 
 from .options import Json, ModelName
 from .output import Failure, say_json, show, working
-
-AT_LEAST_1 = Number(gte=1)
 
 
 def bench(
     model: ModelName = "fastvit_sa12",
     /,
     *,
-    size: Annotated[
-        int | None,
-        Parameter(validator=Number(gte=32), help="Height and width of the images. [default: the model's own]"),
-    ] = None,
-    batch_size: Annotated[int, Parameter(validator=AT_LEAST_1, help="Images in a pass.")] = 1,
-    threads: Annotated[
-        int | None, Parameter(validator=AT_LEAST_1, help="Threads of each engine. [default: as many as torch takes]")
-    ] = None,
-    seconds: Annotated[
-        float, Parameter(validator=Number(gte=0), help="Seconds to measure for, besides the preparations.")
-    ] = 20.0,
+    size: Annotated[int | None, Parameter(help="Height and width of the images. [default: the model's own]")] = None,
+    batch_size: Annotated[int, Parameter(help="Images in a pass.")] = 1,
+    threads: Annotated[int | None, Parameter(help="Threads of each engine. [default: as many as torch takes]")] = None,
+    seconds: Annotated[float, Parameter(help="Seconds to measure for, besides the preparations.")] = 20.0,
     engine: Annotated[tuple[str, ...], Parameter(help="Measure only this engine; may be repeated.")] = (),
     json: Json = False,
 ) -> None:

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, NoReturn, cast
 
 PATIENCE = 10.0  # seconds in which a process that is no longer needed may clean up behind itself
 
@@ -21,7 +21,11 @@ class ProcessError(RuntimeError):
 
 
 class ProcessDiedError(ProcessError):
-    """How a process ended that should be at work: "was killed by signal 9"."""
+    """How a process ended that should be at work, "was killed by signal 9", and which, by the system's number."""
+
+    def __init__(self, how: str, pid: int | None) -> None:
+        super().__init__(how)
+        self.pid = pid
 
 
 class _Failure(NamedTuple):
@@ -45,11 +49,6 @@ class Child:
         with _interrupts_ignored():
             self._process.start()
         theirs.close()  # so that its death ends the pipe
-
-    @property
-    def pid(self) -> int | None:
-        """The system's number of the process."""
-        return self._process.pid
 
     def send(self, message: object) -> None:
         """Give it what its `starter.receive()` returns.
@@ -83,7 +82,8 @@ class Child:
     def _death(self) -> ProcessDiedError:
         self._process.join(PATIENCE)
         status = self._process.exitcode or 0
-        return ProcessDiedError(f"was killed by signal {-status}" if status < 0 else f"ended with status {status}")
+        how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
+        return ProcessDiedError(how, self._process.pid)
 
 
 def ready(children: Iterable[Child]) -> list[Child]:
@@ -115,20 +115,20 @@ class Starter:
         try:
             self._pipe.send(message)
         except OSError:
-            sys.exit(1)
+            _leave(1)
 
     def receive(self) -> Any:
         """What `Child.send` was given; its modules are imported here, and may be broken."""
         try:
             message = self._pipe.recv_bytes()
         except (EOFError, OSError):
-            sys.exit(1)
+            _leave(1)
         return pickle.loads(message)
 
 
 def _run(pipe: Connection, work: Callable[..., object], arguments: tuple[object, ...]) -> None:
     """What a child does."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # by way of every `finally`
+    signal.signal(signal.SIGTERM, lambda *_: _leave(128 + signal.SIGTERM))
     threading.Thread(target=_end_with_the_starter, daemon=True).start()
     _do(Starter(pipe), work, arguments)
 
@@ -140,6 +140,12 @@ def _do(starter: Starter, work: Callable[..., object], arguments: tuple[object, 
         lines = str(error).strip().splitlines() or ["without a message"]
         named = isinstance(error, ValueError | OSError)  # their messages stand by themselves
         starter.send(_Failure(lines[0] if named else f"{type(error).__name__}: {lines[0]}"))
+
+
+def _leave(status: int) -> NoReturn:
+    """By way of every `finally`, none of which is interrupted."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.exit(status)
 
 
 def _end_with_the_starter() -> None:

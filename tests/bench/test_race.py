@@ -33,6 +33,7 @@ import resolution
 import results as results_module
 import startup
 import timm
+import timm_backends
 import torch
 from groups import Groups, race_in_groups
 from helpers.command import Result, run
@@ -265,7 +266,7 @@ def test_timms_model_computes_the_same(name: str) -> None:
     expected = output(backends.eager(subject))
     assert expected.std() > 1e-3
     for how in ("unfused", "reparameterized"):
-        assert_near(output(backends.timms(subject, how)), expected, 1e-5)
+        assert_near(output(timm_backends.timms(subject, how)), expected, 1e-5)
 
 
 @pytest.mark.usefixtures("small_twins")
@@ -275,8 +276,8 @@ def test_all_backends_give_the_same_outputs(monkeypatch: pytest.MonkeyPatch, tmp
     expected = output(backends.eager(SUBJECT))
     assert expected.shape[0] == 2
     assert_near(output(backends.eager(SUBJECT, fused=True)), expected, 1e-5)
-    for how in backends.TIMM:
-        assert_near(output(backends.timms(SUBJECT, how)), expected, 3e-2 if "bfloat16" in how else 1e-5)
+    for how in timm_backends.BACKENDS:
+        assert_near(output(timm_backends.timms(SUBJECT, how)), expected, 3e-2 if "bfloat16" in how else 1e-5)
     for engine, precision in [("torch", "float32"), ("torch", "bfloat16"), ("openvino", "float32")]:
         near = 3e-2 if precision == "bfloat16" else 1e-5
         assert_near(output(backends.ours(SUBJECT, engine, precision)), expected, near)
@@ -295,7 +296,7 @@ def test_fused_backends_run_fused_models(monkeypatch: pytest.MonkeyPatch, small_
     for name, backend in {
         "unfused": backends.eager(SUBJECT),
         "fused": backends.eager(SUBJECT, fused=True),
-        "timm": backends.timms(SUBJECT, "reparameterized"),
+        "timm": timm_backends.timms(SUBJECT, "reparameterized"),
     }.items():
         monkeypatch.setattr(backends, "_plain", spy(name))
         output(backend)
