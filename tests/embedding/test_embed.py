@@ -340,7 +340,7 @@ def test_images_that_cannot_be_read_stop_it_unless_they_may_be_left_out(
     found = read_embeddings(out)
     assert found.labels is not None and found.labels.tolist() == [0] * 5 + [1] * 5
     assert [each.name for each in found.unreadable] == ["cat/broken.png", "dog/text.jpg"]
-    assert "not a picture" in found.unreadable[1].reason
+    assert "not an image" in found.unreadable[1].reason
     code, shown, error = run(model, data, out, "--rows=7", "--max-unreadable=2", "--json")
     summary = json.loads(shown)
     assert summary["images"] == 10 and [each["name"] for each in summary["unreadable"]] == [
