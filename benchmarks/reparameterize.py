@@ -47,7 +47,7 @@ def plot(lines: list[Line]) -> "Figure":
         found = [(row + apart, times) for row, line in enumerate(lines) if (times := line.speedup(FUSED, other))]
         medians = [times.median for _, times in found]
         spread = [[times.median - times.low for _, times in found], [times.high - times.median for _, times in found]]
-        axes.errorbar(medians, [row for row, _ in found], xerr=spread, fmt=marker, capsize=3, label=f"than {other}")
+        axes.errorbar(medians, [row for row, _ in found], xerr=spread, fmt=marker, capsize=3, label=f"over {other}")
     axes.axvline(1, color="black", linewidth=0.8)
     axes.set_yticks(range(len(lines)), [line.key for line in lines])
     axes.invert_yaxis()
