@@ -270,24 +270,33 @@ def test_timms_model_computes_the_same(name: str) -> None:
 
 
 @pytest.mark.usefixtures("small_twins")
-def test_all_backends_give_the_same_outputs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "backend",
+    [
+        backends.eager(SUBJECT, "eager, fused", fused=True),
+        backends.ours(SUBJECT, "torch"),
+        backends.ours(SUBJECT, "torch", "bfloat16"),
+        pytest.param(backends.ours(SUBJECT, "openvino"), marks=pytest.mark.slow),
+        *(
+            pytest.param(timm_backends.timms(SUBJECT, how), marks=[pytest.mark.slow] * how.startswith("o"))
+            for how in timm_backends.BACKENDS
+        ),
+    ],
+    ids=lambda backend: backend.name,
+)
+def test_all_backends_give_the_same_outputs(backend: Backend, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("FASTVIT_CACHE", str(tmp_path))
     monkeypatch.setattr(torch, "compile", lambda model: model)  # which takes a minute
     expected = output(backends.eager(SUBJECT))
     assert expected.shape[0] == 2
-    assert_near(output(backends.eager(SUBJECT, fused=True)), expected, 1e-5)
-    for how in timm_backends.BACKENDS:
-        assert_near(output(timm_backends.timms(SUBJECT, how)), expected, 3e-2 if "bfloat16" in how else 1e-5)
-    for engine, precision in [("torch", "float32"), ("torch", "bfloat16"), ("openvino", "float32")]:
-        near = 3e-2 if precision == "bfloat16" else 1e-5
-        assert_near(output(backends.ours(SUBJECT, engine, precision)), expected, near)
+    assert_near(output(backend), expected, 3e-2 if "bfloat16" in backend.name else 1e-5)
 
 
 def test_fused_backends_run_fused_models(monkeypatch: pytest.MonkeyPatch, small_twins: None) -> None:
     seen: dict[str, int] = {}
 
     def spy(name: str) -> Callable[..., Run]:
-        def plain(model: torch.nn.Module, pixels: torch.Tensor, threads: int = 0) -> Run:
+        def plain(model: torch.nn.Module, pixels: torch.Tensor) -> Run:
             seen[name] = sum("BatchNorm" in type(module).__name__ for module in model.modules())
             return lambda: None
 
@@ -298,7 +307,7 @@ def test_fused_backends_run_fused_models(monkeypatch: pytest.MonkeyPatch, small_
         "fused": backends.eager(SUBJECT, fused=True),
         "timm": timm_backends.timms(SUBJECT, "reparameterized"),
     }.items():
-        monkeypatch.setattr(backends, "_plain", spy(name))
+        monkeypatch.setattr(backends, "plain", spy(name))
         output(backend)
     assert seen["fused"] == 0 < seen["timm"] < seen["unfused"]
 
@@ -559,7 +568,9 @@ def test_the_peers_exist_in_timm_at_those_sizes() -> None:
 
 
 @pytest.mark.usefixtures("small_variants")
-@pytest.mark.parametrize("name", ["fastvit_sa12", "fastvit_mci0", "fastvithd"])
+@pytest.mark.parametrize(
+    "name", ["fastvit_sa12", *(pytest.param(name, marks=pytest.mark.slow) for name in ("fastvit_mci0", "fastvithd"))]
+)
 def test_the_parts_hold_all_the_arithmetic(name: str) -> None:
     subject = backends.Subject(name, (64, 96))
     parts = model_parts.parts(subject)
@@ -568,6 +579,7 @@ def test_the_parts_hold_all_the_arithmetic(name: str) -> None:
     assert sum(part.operations for part in parts) == 2 * multiply_adds(reparameterize(small(name)), (64, 96))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small_variants")
 def test_openvinos_time_is_spread_over_all_parts() -> None:
     parts = model_parts.parts(backends.Subject("fastvit_sa12", (64, 64), threads=1))
