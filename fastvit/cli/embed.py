@@ -27,8 +27,8 @@ class Options:
     outputs: Annotated[
         str,
         Parameter(
-            help="features: pooled, as the classifier reads them; head: what the model returns, logits or an "
-            "embedding. [default: head for MobileCLIP's embeddings, else features]"
+            help="What is written: features, pooled as the classifier reads them; or head, what the model returns, "
+            "logits or an embedding. [default: head for MobileCLIP's embeddings, else features]"
         ),
     ] = ""
     normalize: Annotated[
