@@ -117,7 +117,7 @@ def at_random(calibration: Tensor, images: Tensor) -> list[list[str]]:
     from fastvit.testing import randomize
 
     model, generator = fastvit.create_model("fastvit_t8", num_classes=10), torch.Generator().manual_seed(0)
-    randomize(model, generator)
+    randomize(model)
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             spread = torch.randn(module.weight.shape, generator=generator) / 2

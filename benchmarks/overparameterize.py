@@ -14,7 +14,6 @@ on after an interruption. At the end the table in benchmarks/README.md is rewrit
 
 import argparse
 import datetime
-import hashlib
 import json
 import statistics
 import sys
@@ -27,12 +26,12 @@ import torch
 from readme import write_section
 
 import fastvit
-from fastvit.data import training_source
-from fastvit.models.fastvit import FastViT
-from fastvit.models.overparam import overparameterize
-from fastvit.training import Run
-from fastvit.training.recipe import Recipe
+from fastvit import FastViT, overparameterize
+from fastvit.data import Source
+from fastvit.training import Callback, Recipe, Trainer, open_sources
+from fastvit.training.initial_weights import augmented_images, initial_model
 from fastvit.utils.atomic import replacing
+from fastvit.utils.digest import file_digest
 
 HERE = Path(__file__).parent
 WEIGHTS = HERE.parent / "weights" / "fastvit_t8.cifar10.safetensors"
@@ -41,19 +40,13 @@ CALIBRATION = 256  # training images that the new norms take their statistics fr
 EVERY_SECONDS = 30  # between two lines of progress
 
 
-class Arm(Run):
-    """A run that starts from one form of the model."""
-
-    def __init__(self, form: str, *arguments: Any, **options: Any) -> None:
-        self.form = form
-        super().__init__(*arguments, **options)
-
-    def _network(self, *, resumed: bool) -> FastViT:
-        original = super()._network(resumed=resumed)
-        if self.form == "original":
-            return original
-        fused = fastvit.reparameterize(original.eval())
-        return fused if self.form == "fused" else overparameterize(fused, self.some_pictures(CALIBRATION))
+def starting_model(form: str, recipe: Recipe, source: Source) -> FastViT:
+    """The shipped weights in one of the forms."""
+    original = initial_model(recipe, source)
+    if form == "original":
+        return original
+    fused = fastvit.reparameterize(original.eval())
+    return fused if form == "fused" else overparameterize(fused, augmented_images(recipe, source, CALIBRATION))
 
 
 def recipe(options: argparse.Namespace, seed: int) -> Recipe:
@@ -64,7 +57,7 @@ def recipe(options: argparse.Namespace, seed: int) -> Recipe:
         size=options.size,
         crop=1.0,
         epochs=options.epochs,
-        pictures=options.images,
+        max_images=options.images,
         batch_size=options.batch_size,
         learning_rate=options.learning_rate,
         warmup_epochs=options.epochs / 10,
@@ -100,24 +93,24 @@ class Results:
         return self.runs[f"{arm}, seed {seed}"][-1]["top1"]
 
 
-def train(run: Run, title: str) -> None:
-    """All epochs that are not done, with progress on stderr."""
-    started = shown = time.perf_counter()
-    images = 0
+class Progress(Callback):
+    """Progress on standard error."""
 
-    def report(batch: int, loss: float) -> None:
-        nonlocal images, shown
-        images, now = images + batch, time.perf_counter()
-        if now - shown >= EVERY_SECONDS:
-            shown = now
-            speed = images / (now - started)
-            print(f"{title}: step {run.updates}/{run.total}, {speed:.0f} images/s", file=sys.stderr, flush=True)
+    def __init__(self, title: str, batch_size: int) -> None:
+        self.title, self.batch_size, self.images = title, batch_size, 0
+        self.started_at = self.shown_at = time.perf_counter()
 
-    def epoch_done(line: dict[str, float]) -> None:
-        result = f"loss {line['loss']:.4f}, top-1 {line['top1']:.2f} %"
-        print(f"{title}, epoch {line['epoch']}: {result}", file=sys.stderr, flush=True)
+    def step_done(self, trainer: Trainer, loss: float) -> None:
+        self.images, now = self.images + self.batch_size, time.perf_counter()
+        if now - self.shown_at >= EVERY_SECONDS:
+            self.shown_at = now
+            speed = self.images / (now - self.started_at)
+            step = f"step {trainer.state.step}/{trainer.total_steps}"
+            print(f"{self.title}: {step}, {speed:.0f} images/s", file=sys.stderr, flush=True)
 
-    run.train(report, epoch_done)
+    def epoch_done(self, trainer: Trainer, line: dict[str, float]) -> None:
+        result = f"loss {line['train_loss']:.4f}, top-1 {line['top1']:.2f} %"
+        print(f"{self.title}, epoch {line['epoch']}: {result}", file=sys.stderr, flush=True)
 
 
 def table(results: Results, seeds: list[int]) -> str:
@@ -168,10 +161,8 @@ def main() -> None:
 def compare(options: argparse.Namespace) -> None:
     recipes = {seed: recipe(options, seed) for seed in options.seeds}
     settings = {name: value for name, value in asdict(recipes[options.seeds[0]]).items() if name != "seed"}
-    settings |= {
-        "weights": hashlib.sha256(WEIGHTS.read_bytes()).hexdigest(),
-        "images": options.images or len(training_source(options.data)),
-    }
+    source, validation = open_sources(recipes[options.seeds[0]], options.data)
+    settings |= {"weights": file_digest(WEIGHTS), "images": len(source)}
     results = Results(options.output, settings)
     for seed in options.seeds:  # all arms of a seed before the next one: stopped early, whole comparisons are there
         for arm in ARMS:
@@ -180,9 +171,12 @@ def compare(options: argparse.Namespace) -> None:
                 print(f"{name}: done, top-1 {results.top1(arm, seed):.2f} %", file=sys.stderr)
                 continue
             folder = options.output.with_suffix(".runs") / f"{arm}-{seed}"
-            run = Arm(arm, recipes[seed], options.data, folder, device=options.device, workers=options.workers)
-            train(run, name)
-            results.add(name, run.history)
+            model = starting_model(arm, recipes[seed], source)
+            trainer = Trainer(
+                recipes[seed], source, validation, folder, device=options.device, workers=options.workers, model=model
+            )
+            trainer.train(Progress(name, options.batch_size))
+            results.add(name, trainer.history)
     text = table(results, options.seeds)
     write_section(options.readme, Path(__file__).name, text)
     print(text)
