@@ -1,3 +1,4 @@
+from . import bench as bench
 from . import data as data
 from . import deploy as deploy
 from . import embedding as embedding
@@ -16,6 +17,7 @@ from .conversion import convert as convert
 from .create import create_model as create_model
 from .deploy.engines.select import engine as engine
 from .deploy.exporters.exporter import export as export
+from .embedding.pipeline import embed as embed
 from .images.preprocess import Preprocess as Preprocess
 from .models.config import CONFIGS as CONFIGS
 from .models.config import Config as Config

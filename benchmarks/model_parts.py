@@ -1,4 +1,4 @@
-"""A network's stem, stages and head: the arithmetic of each, the bytes it moves, and its share of OpenVINO's time."""
+"""A model's stem, stages and head: the arithmetic of each, the bytes it moves, and its share of OpenVINO's time."""
 
 import re
 from collections import defaultdict
@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from fastvit.bench import backends as ways
+from fastvit.bench import backends
 from fastvit.deploy.graph import example, openvino_model
 from fastvit.deploy.lowering import lower
 from fastvit.deploy.openvino_runtime import core
@@ -31,16 +31,16 @@ class Part:
     time: float  # its share of the whole's
 
 
-def parts(subject: ways.Subject) -> list[Part]:
-    """From the images to the answer."""
-    model = ways.network(subject.source)
+def parts(subject: backends.Subject) -> list[Part]:
+    """From the images to the output."""
+    model = backends.load_or_random(subject.source)
     operations, moved, layers = arithmetic(model, subject.size)
     times = profile(model, subject, layers)
     return [Part(name, operations[name], moved[name], times[name]) for name in moved]
 
 
 def part_of(module: str) -> str:
-    """Where it is: "stages.2.blocks.0.mlp" -> "stage 3"."""
+    """The name of a module, as stages.2.blocks.0.mlp -> that of its part, "stage 3"."""
     first, _, rest = module.partition(".")
     return f"stage {int(rest.partition('.')[0]) + 1}" if first == "stages" else first.replace("_", " ")
 
@@ -76,7 +76,7 @@ def _by_part(counts: dict[str, Any], whole: str) -> dict[str, int]:
     return found
 
 
-def profile(model: FastViT, subject: ways.Subject, layers: Sequence[str]) -> dict[str, float]:
+def profile(model: FastViT, subject: backends.Subject, layers: Sequence[str]) -> dict[str, float]:
     """Each part's share of the time that OpenVINO takes in bfloat16."""
     graph = openvino_model(model)
     graph.reshape([1, model.in_chans, *subject.size])
@@ -89,9 +89,9 @@ def profile(model: FastViT, subject: ways.Subject, layers: Sequence[str]) -> dic
     request = core().compile_model(graph, "CPU", config).create_infer_request()
     images = example(model, 1, *subject.size).numpy()
     seconds: dict[str, list[float]] = defaultdict(list)
-    for turn in range(PASSES + 1):
+    for number in range(PASSES + 1):
         request.infer([images])
-        if turn:  # the first chooses and allocates
+        if number:  # the first chooses and allocates
             took = attributed(
                 ((info.node_name, info.real_time.total_seconds()) for info in request.get_profiling_info()), layers
             )
