@@ -21,14 +21,14 @@ lint: .venv/installed-test
 	$(BIN)/lint-imports
 
 bench: .venv/installed-test
-	$(BIN)/python benchmarks/startup.py --turns 7
-	$(BIN)/python benchmarks/fold.py fastvit_t8 fastvit_sa12
+	$(BIN)/python benchmarks/startup.py --rounds 7
+	$(BIN)/python benchmarks/reparameterize.py fastvit_t8 fastvit_sa12
 	$(BIN)/python benchmarks/limit.py --quick --seconds 8
 	$(BIN)/python benchmarks/against_timm.py --quick --seconds 15
 
 bench-all: .venv/installed-test
 	$(BIN)/python benchmarks/startup.py
-	$(BIN)/python benchmarks/fold.py
+	$(BIN)/python benchmarks/reparameterize.py
 	$(BIN)/python benchmarks/limit.py
 	$(BIN)/python benchmarks/against_timm.py
 	$(BIN)/python benchmarks/resolution.py
@@ -38,7 +38,7 @@ ifdef CIFAR10
 	$(BIN)/python benchmarks/int8.py $(CIFAR10)
 	$(BIN)/python benchmarks/datapath.py $(CIFAR10)/test
 	$(BIN)/python benchmarks/embed.py $(CIFAR10)
-	$(BIN)/python benchmarks/overparameterize.py $(CIFAR10) --epochs 1 --pictures 25600 --size 48 --threads 1 --workers 0 \
+	$(BIN)/python benchmarks/overparameterize.py $(CIFAR10) --epochs 1 --images 25600 --size 48 --threads 1 --workers 0 \
 		--output benchmarks/results/overparameterize.json
 else
 	@echo "Left out: int8, datapath, embed and overparameterize, which need CIFAR-10: make bench-all CIFAR10=folder"

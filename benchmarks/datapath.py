@@ -1,11 +1,11 @@
 """Where the time of `classify` and `evaluate` goes, and what reading ahead saves.
 
     python benchmarks/datapath.py cifar10/test               rewrites its tables in benchmarks/README.md
-    python benchmarks/datapath.py cifar10/test --large 40    fewer large pictures, printed only
+    python benchmarks/datapath.py cifar10/test --large 40    fewer large images, printed only
 
-Each row runs a command in two ways, in processes of their own: as it is, and in turn, with every picture read when it
-is wanted and with a clock around each step. They alternate, and medians count; where one takes over a minute, both run
-once. Large pictures are 1,000 files of 12 megapixels, 20 different ones, with the spectrum of photographs and the noise
+Each row runs a command twice, in processes of their own: as it is, and sequentially, with every image read when it is
+needed and with a clock around each step. They alternate, and medians count; where one takes over a minute, both run
+once. Large images are 1,000 files of 12 megapixels, 20 different ones, with the spectrum of photographs and the noise
 of a camera. All files are in memory already.
 """
 
@@ -20,8 +20,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-STEPS = ("start", "decode", "resize, crop", "to numbers", "network")
-HEAD = ("pictures, command", *STEPS, "rest", "images/s in turn", "**ahead**", "times faster", "turns")
+STEPS = ("start", "decode", "resize, crop", "to numbers", "model")
+HEAD = ("images, command", *STEPS, "rest", "sequential, images/s", "**ahead**", "speedup", "rounds")
 LARGE, DIFFERENT = (4000, 3000), 20
 CIFAR10, DEVICE = "fastvit_t8.cifar10", ("--device", "cpu")
 LONG = 60  # seconds, from which a command is not run again
@@ -45,7 +45,7 @@ def photograph(seed: int, width: int, height: int) -> Any:
 
 
 def make_large(folder: Path, number: int) -> None:
-    """That number of pictures in two folders of classes; a quarter stands upright."""
+    """That number of images in two folders of classes; a quarter stands upright."""
     for index in range(number):
         path = folder / "ab"[index % 2] / f"{index:04}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -55,7 +55,7 @@ def make_large(folder: Path, number: int) -> None:
             os.link(folder / "ab"[index % 2] / f"{index % DIFFERENT:04}.jpg", path)
 
 
-def make_network(path: Path) -> None:
+def make_model(path: Path) -> None:
     """fastvit_t8 for 256 x 256 and two classes, untrained: as fast as any other weights."""
     import fastvit
 
@@ -64,11 +64,11 @@ def make_network(path: Path) -> None:
     fastvit.save(model, path)
 
 
-def child(in_turn: bool, report: Path, arguments: list[str]) -> None:
-    """`fastvit ARGUMENTS`; in turn, and with clocks that are written to `report`."""
+def child(sequential: bool, report: Path, arguments: list[str]) -> None:
+    """`fastvit ARGUMENTS`; sequentially, and with clocks that are written to `report`."""
     from fastvit.cli import main
 
-    if in_turn:
+    if sequential:
         clock_steps(report)
     main(arguments)
 
@@ -76,10 +76,9 @@ def child(in_turn: bool, report: Path, arguments: list[str]) -> None:
 def clock_steps(report: Path) -> None:
     import atexit
 
-    from fastvit import FastViT, Preprocess, prediction
-    from fastvit.data import loader
+    from fastvit import FastViT, Preprocess
     from fastvit.deploy.engines import Engine
-    from fastvit.images import prefetch as reading
+    from fastvit.images import prefetch  # before what reads ahead, which finds these functions in it
 
     seconds = dict.fromkeys(STEPS, 0.0)
 
@@ -94,13 +93,12 @@ def clock_steps(report: Path) -> None:
 
         return wrapper
 
-    reading.read_image = clocked("decode", reading.read_image)  # type: ignore[attr-defined]
+    prefetch.read_image = clocked("decode", prefetch.read_image)  # type: ignore[attr-defined]
+    prefetch.ahead = lambda tasks, most: (task() for task in tasks)  # type: ignore[assignment]
     Preprocess.pixels = clocked("resize, crop", Preprocess.pixels)  # type: ignore[method-assign]
     Preprocess.normalized = clocked("to numbers", Preprocess.normalized)  # type: ignore[method-assign]
     for kind in (FastViT, Engine):
-        kind.__call__ = clocked("network", kind.__call__)  # type: ignore[method-assign]
-    for module in (reading, loader, prediction):
-        module.ahead = lambda tasks, most: (task() for task in tasks)  # type: ignore[attr-defined]
+        kind.__call__ = clocked("model", kind.__call__)  # type: ignore[method-assign]
     atexit.register(lambda: report.write_text(json.dumps(seconds)))
 
 
@@ -114,26 +112,26 @@ def timed(arguments: list[str], report: Path | None = None) -> float:
     return time.time() - started
 
 
-def row(name: str, pictures: int, arguments: list[str], scratch: Path, turns: int) -> list[str]:
-    """Milliseconds of each step for one picture, and pictures a second."""
-    report, ahead, in_turn, parts = scratch / "seconds.json", list[float](), list[float](), list[list[float]]()
-    while len(parts) < turns and max(*ahead, *in_turn, 0.0, 0.0) < LONG:
+def row(name: str, images: int, arguments: list[str], scratch: Path, rounds: int) -> list[str]:
+    """Milliseconds of each step for one image, and images per second."""
+    report, ahead, sequential, parts = scratch / "seconds.json", list[float](), list[float](), list[list[float]]()
+    while len(parts) < rounds and max(*ahead, *sequential, 0.0, 0.0) < LONG:
         if len(parts) % 2:
-            in_turn.append(timed(arguments, report))
+            sequential.append(timed(arguments, report))
             ahead.append(timed(arguments))
         else:
             ahead.append(timed(arguments))
-            in_turn.append(timed(arguments, report))
+            sequential.append(timed(arguments, report))
         steps = list(json.loads(report.read_text()).values())
-        parts.append([*steps, in_turn[-1] - sum(steps)])
-    milliseconds = [f"{1000 * median(part) / pictures:.2f}" for part in zip(*parts, strict=True)]
-    speeds = [f"{pictures / median(in_turn):.1f}", f"**{pictures / median(ahead):.1f}**"]
-    faster = median(slow / fast for slow, fast in zip(in_turn, ahead, strict=True))
+        parts.append([*steps, sequential[-1] - sum(steps)])
+    milliseconds = [f"{1000 * median(part) / images:.2f}" for part in zip(*parts, strict=True)]
+    speeds = [f"{images / median(sequential):.1f}", f"**{images / median(ahead):.1f}**"]
+    faster = median(slow / fast for slow, fast in zip(sequential, ahead, strict=True))
     return [name, *milliseconds, *speeds, f"{faster:.2f}", str(len(parts))]
 
 
 def warm(*folders: Path) -> None:
-    """Read all files once, and run the command on one, so that the first turn finds everything in memory."""
+    """Read all files once, and run the command on one, so that the first round finds everything in memory."""
     paths = [path for folder in folders for path in sorted(folder.glob("*/*"))]
     for path in paths:
         path.read_bytes()
@@ -141,14 +139,14 @@ def warm(*folders: Path) -> None:
 
 
 def enlarge(small: Path, folder: Path) -> None:
-    """A tenth of the small pictures, evenly chosen, 20 times as large and with a camera's noise."""
+    """A tenth of the small images, evenly chosen, 20 times as large and with a camera's noise."""
     import numpy
     from PIL import Image
 
     random = numpy.random.default_rng(0)
     for path in sorted(small.glob("*/*"))[::10]:
-        with Image.open(path) as picture:
-            large = picture.convert("RGB").resize((640, 640), Image.Resampling.BICUBIC)
+        with Image.open(path) as image:
+            large = image.convert("RGB").resize((640, 640), Image.Resampling.BICUBIC)
         noisy = numpy.asarray(large) + random.normal(0, 6, (640, 640, 3))
         target = folder / path.parent.name / f"{path.stem}.jpg"
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -171,33 +169,33 @@ def effect(small: Path, scratch: Path) -> str:
             )
         ]
         lines = [json.loads(line)["predictions"] for line in printed[1].splitlines()]
-        answers = [{entry["label"]: entry["probability"] for entry in line} for line in lines]
-        found.append((json.loads(printed[0])["top1"], answers))
+        predictions = [{entry["label"]: entry["probability"] for entry in line} for line in lines]
+        found.append((json.loads(printed[0])["top1"], predictions))
     (before, exact), (after, fast) = found
     changes = [max(abs(a[name] - b[name]) for name in a) for a, b in zip(exact, fast, strict=True)]
     same = sum(next(iter(a)) == next(iter(b)) for a, b in zip(exact, fast, strict=True))
     return (
-        f"`--fast-decoding`, on {len(changes):,} of the small pictures enlarged to 640 x 640: top-1 {before:.2f} "
+        f"`--fast-decoding`, on {len(changes):,} of the small images enlarged to 640 x 640: top-1 {before:.2f} "
         f"-> {after:.2f} %, the same class for {same:,}; a probability changes by {max(changes):.4f} at most, in the "
-        f"median picture by {median(changes):.4f}."
+        f"median image by {median(changes):.4f}."
     )
 
 
-def rows(small: Path, large: int, turns: int, scratch: Path) -> list[list[str]]:
+def rows(small: Path, large: int, rounds: int, scratch: Path) -> list[list[str]]:
     weights, photographs = scratch / "t8.safetensors", scratch / "large"
-    make_network(weights)
+    make_model(weights)
     make_large(photographs, large)
     warm(small, photographs)
     number = sum(1 for _ in small.glob("*/*"))
     classify, evaluate, found = ["classify", "--json", *DEVICE, "--model"], ["evaluate", "--json", *DEVICE], []
-    for name, pictures, arguments in (
+    for name, images, arguments in (
         ("small, classify", number, [*classify, CIFAR10, str(small)]),
         ("small, evaluate --workers 0", number, [*evaluate, CIFAR10, str(small), "--workers", "0"]),
         ("large, classify", large, [*classify, str(weights), str(photographs)]),
         ("large, evaluate --workers 0", large, [*evaluate, str(weights), str(photographs), "--workers", "0"]),
         ("large, classify --fast-decoding", large, [*classify, str(weights), str(photographs), "--fast-decoding"]),
     ):
-        found.append(row(name, pictures, arguments, scratch, turns))
+        found.append(row(name, images, arguments, scratch, rounds))
         print(" | ".join(found[-1]), flush=True)
     return found
 
@@ -210,13 +208,13 @@ def main() -> None:
     from results import heading, markdown, page, parsed, surroundings
 
     parser = page(__doc__)
-    parser.add_argument("pictures", type=Path, help="a folder of class folders: CIFAR-10's test pictures")
-    parser.add_argument("--large", type=int, default=1000, help="number of large pictures (default %(default)s)")
-    parser.add_argument("--turns", type=int, default=3, help="of commands under a minute (default %(default)s)")
+    parser.add_argument("images", type=Path, help="a folder of class folders: CIFAR-10's test images")
+    parser.add_argument("--large", type=int, default=1000, help="number of large images (default %(default)s)")
+    parser.add_argument("--rounds", type=int, default=3, help="of commands under a minute (default %(default)s)")
     options = parsed(parser)
     with tempfile.TemporaryDirectory() as scratch:
-        found = rows(options.pictures, options.large, options.turns, Path(scratch))
-        changes = effect(options.pictures, Path(scratch))
+        found = rows(options.images, options.large, options.rounds, Path(scratch))
+        changes = effect(options.images, Path(scratch))
     text = "\n\n".join([heading(surroundings(more=["pillow"])), markdown(HEAD, found), changes])
     print(text)
     if options.whole:

@@ -1,12 +1,12 @@
 """Features by `fastvit embed`: how good they are without training, and what a second process brings.
 
     python benchmarks/embed.py cifar10                  rewrites its section of benchmarks/README.md
-    python benchmarks/embed.py cifar10 --turns 0        the accuracy alone, printed only
+    python benchmarks/embed.py cifar10 --rounds 0        the accuracy alone, printed only
     python benchmarks/embed.py cifar10 --kept features  the same, where features are that it has embedded before
 
-CIFAR-10's test pictures are named by their nearest training pictures (cosine similarity; arXiv:1805.01978), with the
-weights in this repository. The speeds are of the test pictures, from the first one read to the last file written, by
-commands that take turns: one process on one core, one on all of them, and one on each of two.
+CIFAR-10's test images are named by their nearest training images (cosine similarity; arXiv:1805.01978), with the
+weights in this repository. The speeds are of the test images, from the first one read to the last file written, by
+commands round by round: one process on one core, one on all of them, and one on each of two.
 """
 
 import json
@@ -26,8 +26,8 @@ from fastvit.embedding import neighbour_accuracy, read_embeddings
 
 MODEL = "fastvit_t8.cifar10"
 NEIGHBOURS = (1, 20)
-ROWS = 250  # pictures in a file: small, so that both processes have work to the end
-WAYS = {  # processes, cores; None for all
+ROWS = 250  # images in a file: small, so that both processes have work to the end
+SETTINGS = {  # processes, cores; None for all
     "1 process, 1 core": (1, 1),
     "1 process, all cores": (1, None),
     "2 processes, 1 core each": (2, 2),
@@ -35,7 +35,7 @@ WAYS = {  # processes, cores; None for all
 
 
 def embedded(data: Path, split: str, output: Path, processes: int = 1, cores: int | None = None) -> float:
-    """Pictures a second of `fastvit embed`, which may use so many cores, each with a thread of torch's."""
+    """Images per second of `fastvit embed`, which may use so many cores, each with a thread of torch's."""
     usable = sorted(os.sched_getaffinity(0))[:cores]
     options = [f"--split={split}", f"--rows={ROWS}", f"--processes={processes}", "--device=cpu", "--json"]
     done = subprocess.run(
@@ -51,44 +51,44 @@ def embedded(data: Path, split: str, output: Path, processes: int = 1, cores: in
 
 
 def accuracy(data: Path, folder: Path) -> str:
-    """A table of what the neighbours say; embeddings that are in the folder are not made again."""
+    """A table of the neighbours' votes; embeddings that are in the folder are not made again."""
     for split in ("train", "test"):
         embedded(data, split, folder / split)
     known, asked = (read_embeddings(folder / split) for split in ("train", "test"))
     rows = [[str(number), f"{neighbour_accuracy(known, asked, number):.2f}"] for number in NEIGHBOURS]
-    counts = f"{len(asked.names):,} pictures by the nearest of {len(known.names):,}, {asked.features.shape[1]} features"
+    counts = f"{len(asked.names):,} images by the nearest of {len(known.names):,}, {asked.features.shape[1]} features"
     return f"{counts}:\n\n{markdown(('neighbours', 'top-1 %'), rows)}"
 
 
-def speeds(data: Path, folder: Path, turns: int) -> dict[str, list[float]]:
-    """Pictures a second of each way, turn by turn."""
-    found, order = {name: list[float]() for name in WAYS}, random.Random(0)
-    for turn in range(turns):
-        for name in order.sample(list(WAYS), len(WAYS)):
-            found[name].append(embedded(data, "test", folder / f"{turn} {name}", *WAYS[name]))
-            print(f"turn {turn + 1} of {turns}, {name}: {found[name][-1]:.0f} images/s", file=sys.stderr)
+def speeds(data: Path, folder: Path, rounds: int) -> dict[str, list[float]]:
+    """Images per second of each setting, round by round."""
+    found, order = {name: list[float]() for name in SETTINGS}, random.Random(0)
+    for number in range(rounds):
+        for name in order.sample(list(SETTINGS), len(SETTINGS)):
+            found[name].append(embedded(data, "test", folder / f"{number} {name}", *SETTINGS[name]))
+            print(f"round {number + 1} of {rounds}, {name}: {found[name][-1]:.0f} images/s", file=sys.stderr)
     return found
 
 
 def table(found: dict[str, list[float]]) -> str:
     first = next(iter(found.values()))
     rows = [[name, str(quartiles(each)), str(ratio(each, first))] for name, each in found.items()]
-    return markdown(("", "images/s", "times the first"), rows)
+    return markdown(("", "images/s", "speedup"), rows)
 
 
 def main() -> None:
     parser = page(__doc__)
-    parser.add_argument("pictures", type=Path, help="CIFAR-10: a folder with train/ and test/")
-    parser.add_argument("--turns", type=int, default=5, help="of each way (default %(default)s)")
+    parser.add_argument("images", type=Path, help="CIFAR-10: a folder with train/ and test/")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds of each setting (default %(default)s)")
     parser.add_argument("--kept", type=Path, help="keep the features in this folder, and go on with those in it")
     options = parsed(parser)
     with tempfile.TemporaryDirectory() as scratch:
         paragraphs = [
             heading(surroundings(more=["pyarrow"])),
-            accuracy(options.pictures, options.kept or Path(scratch)),
+            accuracy(options.images, options.kept or Path(scratch)),
         ]
-        if options.turns:
-            paragraphs.append(table(speeds(options.pictures, Path(scratch), options.turns)))
+        if options.rounds:
+            paragraphs.append(table(speeds(options.images, Path(scratch), options.rounds)))
     text = "\n\n".join(paragraphs)
     print(text)
     if options.whole:

@@ -1,4 +1,4 @@
-"""A picture and a question, through a vision language model of random weights, to the first tokens: part by part.
+"""An image and a question, through a vision language model of random weights, to the first tokens: part by part.
 
 What a process of `ttft.py` runs. Everything is as in a FastVLM (arXiv:2412.13303): a tower's positions go through a
 projector of two layers and stand before the question's tokens in the language model, whose shape is Qwen2-0.5B's.
@@ -15,11 +15,12 @@ import numpy
 import torch
 from PIL import Image
 from results import HERE
+from timm_backends import timm_twin
 from torch import Tensor, nn
 from towers import Tower
 
 from fastvit import Preprocess
-from fastvit.bench.backends import network, timm_twin
+from fastvit.bench.backends import load_or_random
 from fastvit.images.io import read_image
 
 PARTS = ("image", "encoder", "projector", "prefill", "decode")
@@ -81,11 +82,11 @@ class FirstToken:
         self._done("decode", after.logits[:, -1].argmax(-1))
         return given.logits[0, -1, :COMPARED]
 
-    def _done(self, part: str, answer: Any) -> Any:
-        """`answer`, once the seconds since the last call are `part`'s."""
+    def _done(self, part: str, output: Any) -> Any:
+        """`output`, once the seconds since the last call are `part`'s."""
         now = time.perf_counter()
         self.parts[part], self.since = now - self.since, now
-        return answer
+        return output
 
 
 def photograph() -> bytes:
@@ -113,7 +114,7 @@ def language_model(shape: dict[str, Any], dtype: torch.dtype) -> Any:
 def _eager(source: str, size: int, dtype: torch.dtype, threads: int) -> tuple[Preprocess, Encode]:
     from fastvit import reparameterize
 
-    model = network(source)
+    model = load_or_random(source)
     cast = _cast(reparameterize(model), dtype)
     return replace(model.preprocess, size=(size, size)), lambda images: cast.tokens(_laid(images, dtype))
 
@@ -121,7 +122,7 @@ def _eager(source: str, size: int, dtype: torch.dtype, threads: int) -> tuple[Pr
 def _openvino(source: str, size: int, dtype: torch.dtype, threads: int) -> tuple[Preprocess, Encode]:
     from fastvit import engine
 
-    model = network(source)
+    model = load_or_random(source)
     model.reset_classifier(0, "")
     precision = str(dtype).removeprefix("torch.")
     run = engine(model, "openvino", precision=precision, threads=threads, input_size=(size, size))
@@ -131,7 +132,7 @@ def _openvino(source: str, size: int, dtype: torch.dtype, threads: int) -> tuple
 def _twin(source: str, size: int, dtype: torch.dtype, threads: int) -> tuple[Preprocess, Encode]:
     from timm.utils import reparameterize_model
 
-    model = network(source)
+    model = load_or_random(source)
     cast = _cast(reparameterize_model(timm_twin(model)), dtype)
     preprocess = replace(model.preprocess, size=(size, size))  # ours: they are the same weights
     return preprocess, lambda images: _tokens(cast.forward_features(_laid(images, dtype)))

@@ -1,10 +1,10 @@
-"""What int8 costs in accuracy, and which of nncf's settings matter: the CIFAR-10 weights, and a network at random.
+"""What int8 costs in accuracy, and which of nncf's settings matter: the CIFAR-10 weights, and a model at random.
 
-    python benchmarks/int8.py cifar10                    all test pictures; rewrites its tables in benchmarks/README.md
-    python benchmarks/int8.py cifar10 --pictures 2000    an even choice of them, printed only
+    python benchmarks/int8.py cifar10                    all test images; rewrites its tables in benchmarks/README.md
+    python benchmarks/int8.py cifar10 --images 2000      an even choice of them, printed only
 
 Each row but the last has one setting more than the one before; the last is what `deploy.quantize` does, which has all.
-Of the network at random every branch counts and channels differ widely, as they may after folding; it has no accuracy.
+Of the model at random every branch counts and channels differ widely, as they may after folding; it has no accuracy.
 """
 
 from collections.abc import Callable, Iterator
@@ -24,7 +24,7 @@ from fastvit.deploy.quantize import quantize_onnx, quantize_openvino, quietly_nn
 from fastvit.deploy.sensitivity import decibels, layer_errors
 from fastvit.utils.sampling import evenly
 
-CALIBRATION = 300  # training pictures
+CALIBRATION = 300  # training images
 WORST = 12  # layers to be shown
 BATCH = 100
 ROWS = ("one scale for a whole weight", "nncf's defaults: one for each channel", "and zero points", "and whole ranges")
@@ -73,13 +73,13 @@ def logits(run: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
     return torch.cat([run(part) for part in images.split(BATCH)])
 
 
-def chosen(pictures: LabelledImages, number: int) -> tuple[Tensor, Tensor]:
-    """(N, 3, H, W) and (N): so many pictures, or all there are, from all classes alike."""
-    images, labels = zip(*(pictures[index] for index in evenly(number, len(pictures))), strict=True)
-    return torch.stack(images), torch.tensor(labels)
+def chosen(images: LabelledImages, number: int) -> tuple[Tensor, Tensor]:
+    """(N, 3, H, W) and (N): so many images, or all there are, from all classes alike."""
+    tensors, labels = zip(*(images[index] for index in evenly(number, len(images))), strict=True)
+    return torch.stack(tensors), torch.tensor(labels)
 
 
-def ways(model: fastvit.FastViT, calibration: Tensor) -> Iterator[tuple[str, str, Callable[[Tensor], Tensor]]]:
+def variants(model: fastvit.FastViT, calibration: Tensor) -> Iterator[tuple[str, str, Callable[[Tensor], Tensor]]]:
     """(row, runtime, images -> logits): float32 first. All rows begin with the same graph, as nncf changes a copy."""
     for runtime, graph, quantize, run in (
         ("OpenVINO", openvino_model(model), quantize_openvino, openvino_run),
@@ -100,7 +100,7 @@ def signal_to_noise(expected: Tensor, given: Tensor) -> float:
 
 def accuracy(model: fastvit.FastViT, calibration: Tensor, images: Tensor, labels: Tensor) -> list[list[str]]:
     lines, expected = [], torch.empty(0)
-    for row, runtime, run in ways(model, calibration):
+    for row, runtime, run in variants(model, calibration):
         given = logits(run, images)
         if row == "float32":
             expected = given
@@ -113,17 +113,17 @@ def accuracy(model: fastvit.FastViT, calibration: Tensor, images: Tensor, labels
 
 
 def at_random(calibration: Tensor, images: Tensor) -> list[list[str]]:
-    """The signal to noise of a network whose channels differ widely."""
+    """The signal to noise of a model whose channels differ widely."""
     from fastvit.testing import randomize
 
     model, generator = fastvit.create_model("fastvit_t8", num_classes=10), torch.Generator().manual_seed(0)
-    randomize(model, generator)
+    randomize(model)
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             spread = torch.randn(module.weight.shape, generator=generator) / 2
             module.weight.data *= spread.exp()
     lines = []
-    runs = ways(model.eval(), calibration)
+    runs = variants(model.eval(), calibration)
     for row, runtime, run in runs:
         given = logits(run, images)
         if row == "float32":
@@ -151,19 +151,19 @@ def worst_layers(model: fastvit.FastViT, images: Tensor) -> str:
 def main() -> None:
     parser = page(__doc__)
     parser.add_argument("data", type=Path, help="the folder with train/CLASS/*.jpg and test/CLASS/*.jpg")
-    parser.add_argument("--pictures", type=int, default=10**9, help="of the test pictures, so many (default: all)")
+    parser.add_argument("--images", type=int, default=10**9, help="number of test images, evenly chosen (default: all)")
     options = parsed(parser)
     model = fastvit.load("fastvit_t8.cifar10")
     calibration, _ = chosen(LabelledImages(open_source(options.data, "train"), model.preprocess), CALIBRATION)
-    images, labels = chosen(LabelledImages(open_source(options.data, "test"), model.preprocess), options.pictures)
+    images, labels = chosen(LabelledImages(open_source(options.data, "test"), model.preprocess), options.images)
     row, noise = ("weights and activations", "runtime"), "signal to noise, dB"
     head = (*row, "top-1, %", "loss", "same class, %", noise)
     text = "\n\n".join(
         [
             heading(surroundings()),
-            f"fastvit_t8.cifar10, {len(images):,} test pictures, {len(calibration)} others to calibrate with:",
+            f"fastvit_t8.cifar10, {len(images):,} test images, {len(calibration)} others to calibrate with:",
             markdown(head, accuracy(model, calibration, images, labels)),
-            "fastvit_t8 with random weights and widely differing channels, the first 256 of these pictures:",
+            "fastvit_t8 with random weights and widely differing channels, the first 256 of these images:",
             markdown((*row, noise), at_random(calibration, images[:256])),
             f"The {WORST} layers of fastvit_t8.cifar10 that bring the most noise, in dB of signal to noise:",
             worst_layers(model, calibration[:64]),

@@ -1,12 +1,12 @@
-"""What this machine can do at most, in products of matrices and in memory, and each network's share of it.
+"""What this machine can do at most, in products of matrices and in memory, and each model's share of it.
 
     python benchmarks/limit.py            every variant; rewrites its section of benchmarks/README.md
-    python benchmarks/limit.py --quick    three networks, printed only
+    python benchmarks/limit.py --quick    three models, printed only
 
-A ceiling is the best of all sizes and turns, through torch's and OpenVINO's matrix products. A network's share is that
-of its arithmetic, in OpenVINO in bfloat16, in the products of the same turn. The stages' times are OpenVINO's profile,
+A ceiling is the best of all sizes and rounds, through torch's and OpenVINO's matrix products. A model's share is that
+of its arithmetic, in OpenVINO in bfloat16, in the products of the same round. The stages' times are OpenVINO's profile,
 scaled to the whole's; their bytes are those that convolutions and linear layers read and write at least, two for each
-number, wherever they lie: small networks' stay in caches, which are faster than memory.
+number, wherever they lie: small models' stay in caches, which are faster than memory.
 """
 
 import sys
@@ -14,14 +14,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from network_parts import Part, parts
-from readme import write_picture, write_section
+from model_parts import Part, parts
+from readme import write_plot, write_section
 from results import Line, Results, arguments, left_out, markdown, parsed, verdict
 
-from fastvit.bench import Quartiles, Way
-from fastvit.bench import backends as ways
-from fastvit.deploy.openvino_runtime import core
-from fastvit.deploy.telemetry import silence
+from fastvit.bench import Backend, Quartiles, backends
+from fastvit.deploy.openvino_runtime import core, silence
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -30,13 +28,13 @@ EDGES = (1024, 2048, 3072)  # of square matrices
 PRODUCTS = 4  # one after the other in OpenVINO, so that the conversion of what goes in does not count
 BUFFER = 256 * 2**20  # bytes; more than any cache
 DRAWN = ("fastvit_t8@256", "fastvit_sa12@256", "fastvit_mci0@256", "fastvithd@1024")
-NETWORK = "openvino bfloat16"
+RUNNING = "openvino bfloat16"
 TARGET = ("fastvithd@1024", 0.8)
 DTYPES = {"float32": "f32", "bfloat16": "bf16"}
 
 
-def silent(answer: Any) -> None:
-    """None instead of the answer, of whose numbers a race would make a list: those of `copy` are 64 million."""
+def silent(output: Any) -> None:
+    """None instead of the output, of whose numbers a race would make a list: those of `copy` are 64 million."""
 
 
 def torch_product(edge: int, dtype: str) -> Callable[[], Any]:
@@ -80,14 +78,14 @@ def read() -> Callable[[], Any]:
     return lambda: silent(source.sum())
 
 
-def products(dtype: str, threads: int) -> dict[str, tuple[Way, float]]:
+def products(dtype: str, threads: int) -> dict[str, tuple[Backend, float]]:
     """Ways to multiply, and the operations of each."""
     found = {}
     for edge in EDGES:
-        way = Way(f"torch {edge}", torch_product, {"edge": edge, "dtype": dtype})
-        found[way.name] = (way, 2.0 * edge**3)
-        way = Way(f"openvino {edge}", openvino_product, {"edge": edge, "dtype": dtype, "threads": threads})
-        found[way.name] = (way, PRODUCTS * 2.0 * edge**3)
+        backend = Backend(f"torch {edge}", torch_product, {"edge": edge, "dtype": dtype})
+        found[backend.name] = (backend, 2.0 * edge**3)
+        backend = Backend(f"openvino {edge}", openvino_product, {"edge": edge, "dtype": dtype, "threads": threads})
+        found[backend.name] = (backend, PRODUCTS * 2.0 * edge**3)
     return found
 
 
@@ -95,9 +93,9 @@ def ceilings(results: Results) -> tuple[str, dict[str, float], dict[str, str], l
     """The table; by dtype the most operations a second, and bytes a second by "memory"; by dtype who did it."""
     rows, most, fastest, lines = [], dict[str, float](), dict[str, str](), []
     for dtype in DTYPES:
-        entrants = products(dtype, results.threads)
-        line = results.race(f"matrices {dtype}", [way for way, _ in entrants.values()])
-        speeds = {name: entrants[name][1] / min(seconds) for name, seconds in line.seconds.items()}
+        candidates = products(dtype, results.threads)
+        line = results.race(f"matrices {dtype}", [backend for backend, _ in candidates.values()])
+        speeds = {name: candidates[name][1] / min(seconds) for name, seconds in line.seconds.items()}
         for library in ("torch", "openvino"):
             best = max((name for name in speeds if name.startswith(library)), key=speeds.__getitem__, default=None)
             cells = [f"{speeds[best] / 1e9:.0f} GFLOP/s", best.split()[1]] if best else ["-", "-"]
@@ -106,25 +104,25 @@ def ceilings(results: Results) -> tuple[str, dict[str, float], dict[str, str], l
             sys.exit(f"error: no product of matrices runs here: {'; '.join(line.failed.values())}")
         most[dtype], fastest[dtype] = max(speeds.values()), max(speeds, key=speeds.__getitem__)
         lines.append(line)
-    line = results.race("memory", [Way("copy", copy), Way("read", read)])
+    line = results.race("memory", [Backend("copy", copy), Backend("read", read)])
     moved = {"copy": 2 * BUFFER, "read": BUFFER}
     speeds = {name: moved[name] / min(seconds) for name, seconds in line.seconds.items()}
     if not speeds:
-        sys.exit(f"error: no way to use the memory runs here: {'; '.join(line.failed.values())}")
+        sys.exit(f"error: neither copying nor reading memory runs here: {'; '.join(line.failed.values())}")
     rows += [[f"memory, {name}", f"{speed / 1e9:.1f} GB/s", ""] for name, speed in speeds.items()]
     most["memory"] = max(speeds.values())
     return markdown(("", "at most", "edge"), rows), most, fastest, [*lines, line]
 
 
 class Share:
-    """One network beside the fastest product of matrices."""
+    """One model beside the fastest product of matrices."""
 
     def __init__(self, results: Results, key: str, product: str, most: dict[str, float]) -> None:
         name, _, size = key.partition("@")
-        subject = ways.Subject(name, (int(size), int(size)), threads=results.threads)
-        way, operations = products("bfloat16", results.threads)[product]
+        subject = backends.Subject(name, (int(size), int(size)), threads=results.threads)
+        multiply, operations = products("bfloat16", results.threads)[product]
         self.key = key
-        self.line = results.race(key, [way, ways.ours(subject, "openvino", "bfloat16")])
+        self.line = results.race(key, [multiply, backends.ours(subject, "openvino", "bfloat16")])
         self.parts: list[Part] = parts(subject)
         self.operations = sum(part.operations for part in self.parts)
         self.bytes = sum(part.bytes for part in self.parts)
@@ -132,12 +130,12 @@ class Share:
 
     @property
     def of_matrices(self) -> Quartiles | None:
-        """Share of the operations a second, turn by turn."""
-        times = self.line.faster(NETWORK, self.product)
+        """Share of the operations a second, round by round."""
+        times = self.line.speedup(RUNNING, self.product)
         return times and Quartiles(*(each * self.operations / self.product_operations for each in times))
 
     def row(self) -> list[str]:
-        seconds = self.line.median(NETWORK)
+        seconds = self.line.median(RUNNING)
         return [
             self.key,
             f"{self.operations / 1e9:.2f}",
@@ -158,7 +156,7 @@ class Share:
         return part.bytes / self.seconds(part) / self.most["memory"]
 
     def seconds(self, part: Part) -> float:
-        return part.time * self.line.median(NETWORK)
+        return part.time * self.line.median(RUNNING)
 
 
 def _percent(share: Quartiles | None) -> str:
@@ -167,8 +165,8 @@ def _percent(share: Quartiles | None) -> str:
 
 def report(table: str, shares: list[Share], lines: list[Line]) -> str:
     """The section's text, without its heading."""
-    head = ("", "GFLOP", "ms", "GFLOP/s", "of matrices, same turns", "of the ceiling", "GB/s", "of memory")
-    ran = [share for share in shares if NETWORK in share.line.seconds]
+    head = ("", "GFLOP", "ms", "GFLOP/s", "of matrices, same rounds", "of the ceiling", "GB/s", "of memory")
+    ran = [share for share in shares if RUNNING in share.line.seconds]
     texts = [table, markdown(head, [share.row() for share in ran])]
     for share in ran:
         if share.key == TARGET[0] and share.of_matrices:
@@ -176,7 +174,7 @@ def report(table: str, shares: list[Share], lines: list[Line]) -> str:
             cells = [f"{share.key}, share of bfloat16 matrices", f"{TARGET[1]:.0%}", f"{found:.0%}"]
             texts.insert(1, markdown(("", "at least", "measured", ""), [[*cells, verdict(found, TARGET[1])]]))
     texts += [
-        "Each part's share of the ceiling, and in brackets of the network's time:",
+        "Each part's share of the ceiling, and in brackets of the model's time:",
         by_part(ran, lambda share, part: f"{share.of_ceiling(part):.0%} ({part.time:.0%})"),
         "Each part's share of what memory reaches:",
         by_part(ran, lambda share, part: f"{share.of_memory(part):.0%}"),
@@ -185,7 +183,7 @@ def report(table: str, shares: list[Share], lines: list[Line]) -> str:
 
 
 def by_part(shares: list[Share], cell: Callable[[Share, Part], str]) -> str:
-    """A table: a network a line, a part a column."""
+    """A table: a model a line, a part a column."""
     names = [part.name for part in max((share.parts for share in shares), key=len, default=[])]
     rows = []
     for share in shares:
@@ -194,11 +192,11 @@ def by_part(shares: list[Share], cell: Callable[[Share, Part], str]) -> str:
     return markdown(("", *names), rows)
 
 
-def picture(shares: list[Share]) -> "Figure":
-    """For some networks: how wide a part is says its time, how high its share of the ceiling."""
+def plot(shares: list[Share]) -> "Figure":
+    """For some models: how wide a part is says its time, how high its share of the ceiling."""
     from matplotlib.figure import Figure
 
-    shown = [share for share in shares if share.key in DRAWN and NETWORK in share.line.seconds]
+    shown = [share for share in shares if share.key in DRAWN and RUNNING in share.line.seconds]
     figure = Figure(figsize=(10, 2.2 * len(shown)), layout="constrained")
     panels = figure.subplots(max(1, len(shown)), 1, squeeze=False)
     for axes, share in zip(panels[:, 0], shown, strict=False):
@@ -219,7 +217,7 @@ def main() -> None:
     import fastvit
 
     parser = arguments(__file__, __doc__, seconds=15)
-    parser.add_argument("--quick", action="store_true", help="three networks, in a few minutes")
+    parser.add_argument("--quick", action="store_true", help="three models, in a few minutes")
     options = parsed(parser)
     results = Results(options)
     table, most, fastest, lines = ceilings(results)
@@ -229,7 +227,7 @@ def main() -> None:
     text = f"{results.heading()}\n\n{report(table, shares, lines)}"
     print(text)
     if options.whole:
-        text = f"{text}\n\n{write_picture(options.readme, Path(__file__).stem, picture(shares))}"
+        text = f"{text}\n\n{write_plot(options.readme, Path(__file__).stem, plot(shares))}"
         write_section(options.readme, Path(__file__).name, text)
 
 

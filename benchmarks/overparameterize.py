@@ -1,20 +1,19 @@
-"""What unfolding is worth: the model that ships with the package is fused, and trained on in three forms.
+"""What overparameterizing is worth: the model that ships with the package is fused, and trained on in three forms.
 
     python benchmarks/overparameterize.py cifar10 --epochs 4
 
 original      the shipped weights, with the branches they were trained with
 re-expanded   overparameterize(reparameterize(original)), calibrated on training images
-fused        reparameterize(original), all its parameters trained: what is done where only fused weights are published
+fused         reparameterize(original), all its parameters trained: what is done where only fused weights are published
 
 The arms of one seed see the same images in the same order, with the same augmentation, optimiser and schedule: the
-engine is that of `fastvit train`, and what counts is top-1 on the test images after the last epoch, of the averaged
+engine is that of `fastvit train`, and what counts is top-1 on the test images after the last epoch, of the EMA's
 weights. Each finished run is kept in the results file and an unfinished one in RESULTS.runs, so the same command goes
 on after an interruption. At the end the table in benchmarks/README.md is rewritten.
 """
 
 import argparse
 import datetime
-import hashlib
 import json
 import statistics
 import sys
@@ -27,12 +26,12 @@ import torch
 from readme import write_section
 
 import fastvit
-from fastvit.data import training_source
-from fastvit.models.overparam import overparameterize
+from fastvit import FastViT, overparameterize
+from fastvit.data import Source
 from fastvit.training import Callback, Recipe, Trainer, open_sources
 from fastvit.training.initial_weights import augmented_images, initial_model
-from fastvit.training.metrics import Line
 from fastvit.utils.atomic import replacing
+from fastvit.utils.digest import file_digest
 
 HERE = Path(__file__).parent
 WEIGHTS = HERE.parent / "weights" / "fastvit_t8.cifar10.safetensors"
@@ -41,15 +40,13 @@ CALIBRATION = 256  # training images that the new norms take their statistics fr
 EVERY_SECONDS = 30  # between two lines of progress
 
 
-def arm(form: str, recipe: Recipe, data: Path, output: Path, device: str, workers: int) -> Trainer:
-    """A run that starts from one form of the model."""
-    source, validation = open_sources(recipe, data)
-    model = initial_model(recipe, source)
-    if form != "original":
-        model = fastvit.reparameterize(model.eval())
-    if form == "re-expanded":
-        model = overparameterize(model, augmented_images(recipe, source, CALIBRATION))
-    return Trainer(recipe, source, validation, output, device, workers, model=model)
+def starting_model(form: str, recipe: Recipe, source: Source) -> FastViT:
+    """The shipped weights in one of the forms."""
+    original = initial_model(recipe, source)
+    if form == "original":
+        return original
+    fused = fastvit.reparameterize(original.eval())
+    return fused if form == "fused" else overparameterize(fused, augmented_images(recipe, source, CALIBRATION))
 
 
 def recipe(options: argparse.Namespace, seed: int) -> Recipe:
@@ -96,23 +93,22 @@ class Results:
         return self.runs[f"{arm}, seed {seed}"][-1]["top1"]
 
 
-class Told(Callback):
-    """Progress on stderr."""
+class Progress(Callback):
+    """Progress on standard error."""
 
-    def __init__(self, title: str) -> None:
-        self.title, self.images = title, 0
-
-    def started(self, trainer: Trainer) -> None:
-        self.began = self.told = time.perf_counter()
+    def __init__(self, title: str, batch_size: int) -> None:
+        self.title, self.batch_size, self.images = title, batch_size, 0
+        self.started_at = self.shown_at = time.perf_counter()
 
     def step_done(self, trainer: Trainer, loss: float) -> None:
-        self.images, now = self.images + trainer.recipe.batch_size, time.perf_counter()
-        if now - self.told >= EVERY_SECONDS:
-            self.told = now
-            place, speed = f"step {trainer.state.step}/{trainer.total_steps}", self.images / (now - self.began)
-            print(f"{self.title}: {place}, {speed:.0f} images/s", file=sys.stderr, flush=True)
+        self.images, now = self.images + self.batch_size, time.perf_counter()
+        if now - self.shown_at >= EVERY_SECONDS:
+            self.shown_at = now
+            speed = self.images / (now - self.started_at)
+            step = f"step {trainer.state.step}/{trainer.total_steps}"
+            print(f"{self.title}: {step}, {speed:.0f} images/s", file=sys.stderr, flush=True)
 
-    def epoch_done(self, trainer: Trainer, line: Line) -> None:
+    def epoch_done(self, trainer: Trainer, line: dict[str, float]) -> None:
         result = f"loss {line['train_loss']:.4f}, top-1 {line['top1']:.2f} %"
         print(f"{self.title}, epoch {line['epoch']}: {result}", file=sys.stderr, flush=True)
 
@@ -130,7 +126,7 @@ def table(results: Results, seeds: list[int]) -> str:
         numbers = [f"{value:.2f}" for value in (statistics.mean(top1), *top1)]
         lines.append([arm, *numbers, "" if arm == "original" else difference])
     trained = (
-        f"Top-1, %: {about['epochs']} epochs on {about['max_images']:,} images of {about['size']} pixels, batches of "
+        f"Top-1, %: {about['epochs']} epochs on {about['images']:,} images of {about['size']} pixels, batches of "
         f"{about['batch_size']}, learning rate {about['learning_rate']:g}."
     )
     versions = f"torch {torch.__version__}, timm {timm.__version__}; {datetime.date.today()}."
@@ -141,12 +137,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="folder with CIFAR-10's train/CLASS/* and test/CLASS/*")
     parser.add_argument("--epochs", type=int, default=4, help="passes over the training images (default 4)")
-    parser.add_argument("--images", type=int, default=0, help="training images, evenly over the classes (all)")
+    parser.add_argument("--images", type=int, default=0, help="training images, evenly over the classes (default: all)")
     parser.add_argument("--size", type=int, default=64, help="height and width of the images (default 64)")
     parser.add_argument("--batch-size", type=int, default=128, help="images per step (default 128)")
-    parser.add_argument("--learning-rate", type=float, default=5e-4, help="the highest, of AdamW (default 5e-4)")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of every random draw (default 0 1 2)")
-    parser.add_argument("--threads", type=int, default=0, help="of torch (default: as many as there are cores)")
+    parser.add_argument("--learning-rate", type=float, default=5e-4, help="peak learning rate of AdamW (default 5e-4)")
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=[0, 1, 2], help="seeds of the random draws (default 0 1 2)"
+    )
+    parser.add_argument("--threads", type=int, default=0, help="threads of torch (default: as many as there are cores)")
     parser.add_argument("--workers", type=int, default=1, help="processes that read images (default 1)")
     parser.add_argument("--device", default="", help="cpu, cuda, mps ... (default: the fastest there is)")
     parser.add_argument("--output", type=Path, default=Path("overparameterize.json"), help="the results file")
@@ -163,20 +161,22 @@ def main() -> None:
 def compare(options: argparse.Namespace) -> None:
     recipes = {seed: recipe(options, seed) for seed in options.seeds}
     settings = {name: value for name, value in asdict(recipes[options.seeds[0]]).items() if name != "seed"}
-    settings |= {
-        "weights": hashlib.sha256(WEIGHTS.read_bytes()).hexdigest(),
-        "max_images": options.images or len(training_source(options.data)),
-    }
+    source, validation = open_sources(recipes[options.seeds[0]], options.data)
+    settings |= {"weights": file_digest(WEIGHTS), "images": len(source)}
     results = Results(options.output, settings)
     for seed in options.seeds:  # all arms of a seed before the next one: stopped early, whole comparisons are there
-        for form in ARMS:
-            name = f"{form}, seed {seed}"
+        for arm in ARMS:
+            name = f"{arm}, seed {seed}"
             if name in results.runs:
-                print(f"{name}: done, top-1 {results.top1(form, seed):.2f} %", file=sys.stderr)
+                print(f"{name}: done, top-1 {results.top1(arm, seed):.2f} %", file=sys.stderr)
                 continue
-            folder = options.output.with_suffix(".runs") / f"{form}-{seed}"
-            trainer = arm(form, recipes[seed], options.data, folder, options.device, options.workers)
-            results.add(name, trainer.train(Told(name)).history)
+            folder = options.output.with_suffix(".runs") / f"{arm}-{seed}"
+            model = starting_model(arm, recipes[seed], source)
+            trainer = Trainer(
+                recipes[seed], source, validation, folder, device=options.device, workers=options.workers, model=model
+            )
+            trainer.train(Progress(name, options.batch_size))
+            results.add(name, trainer.history)
     text = table(results, options.seeds)
     write_section(options.readme, Path(__file__).name, text)
     print(text)

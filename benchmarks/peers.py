@@ -1,4 +1,4 @@
-"""Networks with their published accuracy on ImageNet-1k: timm's results/results-imagenet.csv, at the size given.
+"""Models with their published accuracy on ImageNet-1k: timm's results/results-imagenet.csv, at the size given.
 
 All by the same evaluation, of weights that timm publishes under that tag. FastViT's are here twice, as are its weights:
 trained on labels alone, and distilled.

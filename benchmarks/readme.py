@@ -1,4 +1,4 @@
-"""The tables in README.md, each between the marks of the script that wrote it, and their pictures."""
+"""The tables in README.md, each between the marks of the script that wrote it, and their plots."""
 
 import sys
 from pathlib import Path
@@ -30,7 +30,7 @@ def plain_numbers(axis: "Axis") -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-def write_picture(readme: Path, name: str, figure: "Figure") -> str:
+def write_plot(readme: Path, name: str, figure: "Figure") -> str:
     """`name`.png beside the file, and the line that shows it there."""
     with replacing(readme.with_name(f"{name}.png")) as path:
         figure.savefig(path, dpi=110)

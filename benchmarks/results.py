@@ -11,17 +11,17 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from fastvit.bench import Quartiles, Race, Way, quartiles, race, ratio
-from fastvit.bench.stats import LIBRARIES, difference, installed, processor
+from fastvit.bench import Backend, Quartiles, Race, quartiles, race, ratio
+from fastvit.bench.stats import LIBRARIES, difference, installed
 from fastvit.utils.atomic import check_writable
-from fastvit.utils.devices import cores
+from fastvit.utils.devices import cores, cpu_name
 
 HERE = Path(__file__).parent
 
 
 @dataclass(frozen=True)
 class Line:
-    """A race without its answers, but with how far each is from the first way's."""
+    """A race without its outputs, but with how far each is from the first backend's."""
 
     key: str  # what was raced
     about: dict[str, Any]  # where, with which versions, on how many threads, for how long
@@ -30,25 +30,25 @@ class Line:
     differences: dict[str, float]
     failed: dict[str, str]
     day: str = ""
-    parts: dict[str, dict[str, list[float]]] = field(default_factory=dict)  # by way and part
+    parts: dict[str, dict[str, list[float]]] = field(default_factory=dict)  # by backend and part
 
-    def median(self, way: str) -> float:
-        """Seconds; infinite for a way that failed."""
-        return quartiles(self.seconds[way]).median if way in self.seconds else float("inf")
+    def median(self, backend: str) -> float:
+        """Seconds; infinite for a backend that failed."""
+        return quartiles(self.seconds[backend]).median if backend in self.seconds else float("inf")
 
-    def faster(self, ours: str, theirs: str) -> Quartiles | None:
-        """How many times faster the first is, turn by turn."""
+    def speedup(self, ours: str, theirs: str) -> Quartiles | None:
+        """How many times faster the first is, round by round."""
         if ours in self.seconds and theirs in self.seconds:
             return ratio(self.seconds[theirs], self.seconds[ours])
         return None
 
-    def best(self, ways: Sequence[str]) -> str:
+    def best(self, backends: Sequence[str]) -> str:
         """The fastest of these; "" if none ran."""
-        return min((way for way in ways if way in self.seconds), key=self.median, default="")
+        return min((backend for backend in backends if backend in self.seconds), key=self.median, default="")
 
 
 class Results:
-    """Races, each run once: those that the file has, of the same ways on the same machine, are not run again."""
+    """Races, each run once: those that the file has, of the same backends on the same machine, are not run again."""
 
     def __init__(self, options: argparse.Namespace, more: Sequence[str] = ()) -> None:
         self.path: Path | None = options.results
@@ -59,13 +59,13 @@ class Results:
         self.lines = {line.key: line for line in self._read() if line.about == self.about}
         self.days = set[str]()  # of what `race` gave
 
-    def race(self, key: str, ways: list[Way]) -> Line:
+    def race(self, key: str, backends: list[Backend]) -> Line:
         """What the file has, or what is measured now."""
         line = self.lines.get(key)
-        if line and {way.name for way in ways} == {*line.seconds, *line.failed}:
+        if line and {backend.name for backend in backends} == {*line.seconds, *line.failed}:
             print(f"{key}: done before", file=sys.stderr)
         else:
-            line = self._run(key, ways)
+            line = self._run(key, backends)
         self.days.add(line.day)
         return line
 
@@ -73,20 +73,20 @@ class Results:
         """One line for the head of a table, once everything in it has been raced."""
         return heading(self.about, self.days)
 
-    def _run(self, key: str, ways: list[Way]) -> Line:
+    def _run(self, key: str, backends: list[Backend]) -> Line:
         started = time.perf_counter()
-        raced = race(ways, threads=self.threads, seconds=self.seconds, progress=_Progress(key))
-        self.lines[key] = line = self._line(key, ways, raced)
+        raced = race(backends, threads=self.threads, seconds=self.seconds, progress=_Progress(key))
+        self.lines[key] = line = self._line(key, backends, raced)
         for name, reason in line.failed.items():
             print(f"{key}: without {name}: {reason}", file=sys.stderr)
-        turns = max(map(len, line.seconds.values()), default=0)
-        print(f"{key}: {turns} turns, {time.perf_counter() - started:.0f} s", file=sys.stderr)
+        rounds = max(map(len, line.seconds.values()), default=0)
+        print(f"{key}: {rounds} rounds, {time.perf_counter() - started:.0f} s", file=sys.stderr)
         self._write(line)
         return line
 
-    def _line(self, key: str, ways: list[Way], raced: Race) -> Line:
-        first = next((way.name for way in ways if way.name in raced.answers), "")
-        differences = {name: difference(raced.answers[first], answer) for name, answer in raced.answers.items()}
+    def _line(self, key: str, backends: list[Backend], raced: Race) -> Line:
+        first = next((backend.name for backend in backends if backend.name in raced.outputs), "")
+        differences = {name: difference(raced.outputs[first], output) for name, output in raced.outputs.items()}
         today = date.today().isoformat()
         return Line(key, self.about, raced.seconds, raced.peaks, differences, raced.failed, today, raced.parts)
 
@@ -110,7 +110,7 @@ class Results:
 
 
 class _Progress:
-    """What a race is at, on standard error: each preparation, and a turn now and then."""
+    """What a race is at, on standard error: each preparation, and a round now and then."""
 
     def __init__(self, key: str, every: float = 10.0) -> None:
         self.key, self.every, self.told = key, every, time.perf_counter()
@@ -128,7 +128,7 @@ def surroundings(threads: int = 0, more: Sequence[str] = ()) -> dict[str, Any]:
 
     versions = {"Python": platform.python_version()} | {name: installed(name) for name in (*LIBRARIES, *more)}
     return {
-        "processor": processor(),
+        "processor": cpu_name(),
         "cores": cores(),
         "capability": torch.backends.cpu.get_cpu_capability(),
         "threads": threads or torch.get_num_threads(),
@@ -159,8 +159,8 @@ def arguments(script: str, about: str | None, seconds: float) -> argparse.Argume
 
     parser = page(about)
     default = HERE / "results" / f"{Path(script).stem}.jsonl"
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of each way (%(default)s)")
-    parser.add_argument("--seconds", type=float, default=seconds, help="to measure each network for (%(default)s)")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of each backend (%(default)s)")
+    parser.add_argument("--seconds", type=float, default=seconds, help="to measure each model for (%(default)s)")
     parser.add_argument("--results", type=Path, default=default, help="the finished races (results/SCRIPT.jsonl)")
     return parser
 
@@ -196,12 +196,12 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def left_out(lines: Sequence[Line]) -> str:
-    """A paragraph with a line for each way that failed, to stand behind a table."""
-    return "".join(f"\n\n{line.key} without {way}: {why}" for line in lines for way, why in line.failed.items())
+    """A paragraph with a line for each backend that failed, to stand behind a table."""
+    return "".join(f"\n\n{line.key} without {backend}: {why}" for line in lines for backend, why in line.failed.items())
 
 
-def verdict(measured: float, wanted: float, most: bool = False) -> str:
-    """Whether a target is met: at least `wanted`, or at most."""
-    if measured <= wanted if most else measured >= wanted:
+def verdict(measured: float, target: float, most: bool = False) -> str:
+    """Whether a target is met: at least `target`, or at most."""
+    if measured <= target if most else measured >= target:
         return "met"
-    return f"missed by {abs(measured - wanted) / wanted:.0%}"
+    return f"missed by {abs(measured - target) / target:.0%}"

@@ -1,6 +1,6 @@
 """FastViTHD and other towers of vision language models, and the accuracies that FastVLM's authors published with them.
 
-The accuracies are those of arXiv:2412.13303, figure 1a, read off the picture: the mean of GQA, TextVQA, POPE, DocVQA
+The accuracies are those of arXiv:2412.13303, figure 1a, read off the figure: the mean of GQA, TextVQA, POPE, DocVQA
 and SEED-Bench, of the recipe of LLaVA-1.5 with Qwen2-0.5B.
 """
 
@@ -14,12 +14,12 @@ class Tower:
 
     name: str  # in tables
     source: str  # our variant, or timm's name
-    runs: str  # "eager" and "openvino" are ours; "twin" is timm's network of our weights, "timm" any other of timm's
+    runs: str  # "eager" and "openvino" are ours; "twin" is timm's model of our weights, "timm" any other of timm's
     reduction: int  # pixels between the positions that it gives
     channels: int  # that each has
 
     def tokens(self, size: int) -> int:
-        """How many of a picture of that height and width."""
+        """How many of an image of that height and width."""
         return (size // self.reduction) ** 2
 
 

@@ -8,10 +8,10 @@ A photograph of 2048 x 1536 is decoded, resized and normalized, and goes through
 layers into a language model of Qwen2-0.5B's shape, in front of a question. The first token is known after the prefill;
 decode is the step that gives the second, and belongs to the total here, not in the paper. All weights are random: the
 accuracies are those that FastVLM's authors published (arXiv:2412.13303, figure 1a: the mean of GQA, TextVQA, POPE,
-DocVQA and SEED-Bench, with Qwen2-0.5B). FastViTHD runs in PyTorch, ours and timm's network of the same weights, and in
+DocVQA and SEED-Bench, with Qwen2-0.5B). FastViTHD runs in PyTorch, ours and timm's model of the same weights, and in
 this package's engine; the others run in PyTorch.
 
-Each tower has a process of its own, with a language model of its own, and a turn is one pass, as a question comes: the
+Each tower has a process of its own, with a language model of its own, and a round is one pass, as a question comes: the
 caches are full of what others left. Each is raced beside the smallest FastViTHD that is at least as accurate, and
 ConvNeXt-L at 1536, whose accuracy nobody has published, beside FastViTHD at 1536. Five of these processes at once hold
 about 15 GB.
@@ -26,11 +26,11 @@ from typing import TYPE_CHECKING
 
 import torch
 from first_token import LANGUAGE, PARTS, FirstToken
-from readme import plain_numbers, write_picture, write_section
+from readme import plain_numbers, write_plot, write_section
 from results import Line, Results, arguments, left_out, markdown, parsed
 from towers import BESIDE, CONVNEXT, EAGER, FASTVITHD, OPENVINO, SIGLIP, TWIN, VIT, Point, Tower, entered
 
-from fastvit.bench import Quartiles, Way, quartiles, ratio
+from fastvit.bench import Backend, Quartiles, quartiles, ratio
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -56,14 +56,14 @@ class Times:
         self.rivals = [point for point in self.race_of if point.tower not in FASTVITHD]
 
     def seconds(self, point: Point, part: str = "") -> list[float]:
-        """In each turn, of a part or of the whole; [] where it did not run."""
+        """In each round, of a part or of the whole; [] where it did not run."""
         if point not in self.race_of:
             return []
         line = self.lines[self.race_of[point]]
         return line.parts.get(point.key, {}).get(part, []) if part else line.seconds[point.key]
 
-    def faster(self, ours: Point, theirs: Point, part: str = "") -> Quartiles | None:
-        """How many times faster the first is: turn by turn in one race, between two with what both vary by."""
+    def speedup(self, ours: Point, theirs: Point, part: str = "") -> Quartiles | None:
+        """How many times faster the first is: round by round in one race, between two with what both vary by."""
         mine, others = self.seconds(ours, part), self.seconds(theirs, part)
         if not mine or not others:
             return None
@@ -74,12 +74,12 @@ class Times:
 
     def compared(self, tower: Tower, rival: Point, part: str = "") -> dict[int, Quartiles]:
         """How many times faster the tower is than the rival, at each of its sizes."""
-        found = {size: self.faster(Point(tower, size), rival, part) for size in self.lines}
+        found = {size: self.speedup(Point(tower, size), rival, part) for size in self.lines}
         return {size: times for size, times in found.items() if times}
 
 
 def table(times: Times) -> str:
-    """Milliseconds: the medians of each point's turns."""
+    """Milliseconds: the medians of each point's rounds."""
     rows = []
     for point in times.race_of:
         parts = [_milliseconds(times.seconds(point, part)) for part in PARTS]
@@ -106,7 +106,7 @@ def at_equal_accuracy(times: Times) -> str:
         size = times.race_of[rival]
         ours, theirs = Point(EAGER, size).published, rival.published
         if ours and theirs:
-            found = [times.faster(Point(tower, size), rival) for tower in (EAGER, OPENVINO)]
+            found = [times.speedup(Point(tower, size), rival) for tower in (EAGER, OPENVINO)]
             here = [f"{each.median:.2f} ±{_spread(each)}" if each else "-" for each in found]
             paper = f"{theirs.milliseconds / ours.milliseconds:.2f}"
             rows.append([f"{rival.key}: {theirs.accuracy}", f"@{size}: {ours.accuracy}", paper, *here])
@@ -114,7 +114,7 @@ def at_equal_accuracy(times: Times) -> str:
 
 
 def verdicts(times: Times) -> str:
-    """A sentence for each rival, and one for timm's network of the same weights: where FastViTHD is not faster."""
+    """A sentence for each rival, and one for timm's model of the same weights: where FastViTHD is not faster."""
     sentences = []
     for rival in times.rivals:
         about = f"{_milliseconds(times.seconds(rival))} ms"
@@ -122,32 +122,32 @@ def verdicts(times: Times) -> str:
         whole, encoder = (_where(times, rival, part) for part in ("", "encoder"))
         alone = "and its encoder alone likewise" if whole == encoder else f"and its encoder alone is {encoder}"
         sentences.append(f"- {rival.key} ({about}): FastViTHD is {whole}, {alone}.")
-    twins = {size: times.faster(Point(EAGER, size), Point(TWIN, size)) for size in times.lines}
-    same = _said({"PyTorch": {size: found for size, found in twins.items() if found}}, len(times.lines))
-    return "\n".join([*sentences, f"- timm's fused network of the same weights: ours is {same}."])
+    twins = {size: times.speedup(Point(EAGER, size), Point(TWIN, size)) for size in times.lines}
+    same = _compared({"PyTorch": {size: found for size, found in twins.items() if found}}, len(times.lines))
+    return "\n".join([*sentences, f"- timm's fused model of the same weights: ours is {same}."])
 
 
 def _where(times: Times, rival: Point, part: str) -> str:
-    ways = {"PyTorch": EAGER, "OpenVINO": OPENVINO}
-    return _said({way: times.compared(tower, rival, part) for way, tower in ways.items()}, len(times.lines))
+    towers = {"PyTorch": EAGER, "OpenVINO": OPENVINO}
+    return _compared({name: times.compared(tower, rival, part) for name, tower in towers.items()}, len(times.lines))
 
 
-def _said(faster: dict[str, dict[int, Quartiles]], sizes: int) -> str:
-    """By way and size -> "not faster at 1024 and 1536 in PyTorch nor at 1536 in OpenVINO".
+def _compared(faster: dict[str, dict[int, Quartiles]], sizes: int) -> str:
+    """By backend and size -> "not faster at 1024 and 1536 in PyTorch nor at 1536 in OpenVINO".
 
-    Faster is what wins three turns of four; raced apart, what in its slower turns is faster than the other in its
+    Faster is what wins three rounds of four; raced apart, what in its slower rounds is faster than the other in its
     faster ones, by quartiles.
     """
-    slower: dict[str, list[str]] = {}  # sizes: ways
-    for way, times in faster.items():
+    slower: dict[str, list[str]] = {}  # sizes: backends
+    for backend, times in faster.items():
         if lost := [size for size, found in times.items() if found.low <= 1]:
-            slower.setdefault(_listed(lost), []).append(way)
-    compared = [way for way, times in faster.items() if times]
+            slower.setdefault(_listed(lost), []).append(backend)
+    compared = [backend for backend, times in faster.items() if times]
     if not compared:
         return "not compared"
-    said = [f"at {lost} in {' and '.join(ways)}" for lost, ways in slower.items()]
+    places = [f"at {lost} in {' and '.join(backends)}" for lost, backends in slower.items()]
     where = "at all sizes" if all(len(found) == sizes for found in faster.values()) else "wherever it ran"
-    return f"not faster {' nor '.join(said)}" if said else f"faster {where}, in {' and '.join(compared)}"
+    return f"not faster {' nor '.join(places)}" if places else f"faster {where}, in {' and '.join(compared)}"
 
 
 def _listed(sizes: list[int]) -> str:
@@ -157,7 +157,7 @@ def _listed(sizes: list[int]) -> str:
 
 
 def agreement(times: Times) -> str:
-    """How far the logits of FastViTHD's three ways lie apart, which have the same weights; "" without any."""
+    """How far the logits of FastViTHD's three backends lie apart, which have the same weights; "" without any."""
     found = [
         line.differences[point.key]
         for size, line in times.lines.items()
@@ -170,7 +170,7 @@ def agreement(times: Times) -> str:
 def report(times: Times) -> str:
     """The section's text, without its heading."""
     texts = [
-        "Milliseconds, medians of the turns; ± is half of the distance between the quartiles, of the median.",
+        "Milliseconds, medians of the rounds; ± is half of the distance between the quartiles, of the median.",
         table(times),
         agreement(times),
         "Where FastViTHD is faster on this hardware, and where it is not:",
@@ -181,7 +181,7 @@ def report(times: Times) -> str:
     return "\n\n".join(filter(None, texts)) + left_out(list(times.lines.values()))
 
 
-def picture(times: Times) -> "Figure":
+def plot(times: Times) -> "Figure":
     """The published accuracies: on the left over the paper's times, on the right over this machine's."""
     from matplotlib.figure import Figure
 
@@ -230,21 +230,21 @@ def main() -> None:
     results = Results(options, more=("transformers",))
     about = f"{options.dtype}, {options.text_tokens} text tokens"
     sizes = QUICK if options.quick else tuple(BESIDE)
-    times = Times({size: results.race(f"{size}, {about}", _ways(size, options)) for size in sizes})
+    times = Times({size: results.race(f"{size}, {about}", _backends(size, options)) for size in sizes})
     text = f"{results.heading()}\n{about}.\n\n{report(times)}"
     print(text)
     if options.whole and not times.race_of:
         sys.exit(f"error: nothing ran, and {options.readme} was left as it is")
     if options.whole:
-        text = f"{text}\n\n{write_picture(options.readme, Path(__file__).stem, picture(times))}"
+        text = f"{text}\n\n{write_plot(options.readme, Path(__file__).stem, plot(times))}"
         write_section(options.readme, Path(__file__).name, text)
 
 
-def _ways(size: int, options: argparse.Namespace) -> list[Way]:
+def _backends(size: int, options: argparse.Namespace) -> list[Backend]:
     given = {"dtype": options.dtype, "threads": options.threads, "text_tokens": options.text_tokens}
     given["language"] = LANGUAGE
     return [
-        Way(point.key, FirstToken, {"tower": point.tower, "size": point.size, **given}, warm=False)
+        Backend(point.key, FirstToken, {"tower": point.tower, "size": point.size, **given}, warm=False)
         for point in entered(size)
     ]
 

@@ -1,7 +1,6 @@
 """What the command lines of the examples share: checked options, how far a long run has come, and how it ends."""
 
 import argparse
-import importlib.util
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -16,13 +15,6 @@ def check_least(parser: argparse.ArgumentParser, options: argparse.Namespace, **
     for name, lowest in least.items():
         if (value := getattr(options, name)) < lowest:
             parser.error(f"--{name.replace('_', '-')} is {value}, expected at least {lowest}")
-
-
-def check_installed(extras: str, *packages: str) -> None:
-    """An ImportError, before any work is done, that says how to get what is missing."""
-    missing = [name for name in packages if importlib.util.find_spec(name) is None]
-    if missing:
-        raise ImportError(f'needs {", ".join(missing)}; run: pip install "fastvit[{extras}]"')
 
 
 def make_folder(folder: Path) -> None:

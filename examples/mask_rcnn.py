@@ -1,13 +1,13 @@
-"""Mask R-CNN (arXiv:1703.06870) on a FastViT: finds discs, squares and triangles in pictures drawn for it.
+"""Mask R-CNN (arXiv:1703.06870) on a FastViT: finds discs, squares and triangles in images drawn for it.
 
     python examples/mask_rcnn.py --out runs/mask_rcnn                     # a few minutes on two processor cores
     python examples/mask_rcnn.py --out runs/hd --model fastvithd --quick  # five stages, down to 1/64, random weights
 
-What there is to see is `Pyramid`: the encoder's maps of 1/4, 1/8, 1/16 and 1/32 of the picture, and 1/64 where it has
+What there is to see is `Pyramid`: the encoder's maps of 1/4, 1/8, 1/16 and 1/32 of the image, and 1/64 where it has
 five stages, from `create_model(..., features_only=True)`, through torchvision's FeaturePyramidNetwork, as the backbone
-of torchvision's MaskRCNN. The rest is a detector as anybody's. Trained, it is fused, and finds the same.
+of torchvision's MaskRCNN. The rest is a detector as anybody's. Trained, it is reparameterized, and finds the same.
 
-OUT receives detections.png, with what is found in pictures that were not trained on, and results.json. Needs
+OUT receives detections.png, with what is found in images that were not trained on, and results.json. Needs
 pip install "fastvit[train]".
 """
 
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from console import Progress, check_installed, check_least, make_folder, status_of
+from console import Progress, check_least, make_folder, status_of
 from shapes import SHAPES, Drawings, Target
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -32,8 +32,9 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 import fastvit
 from fastvit.utils.atomic import replacing
+from fastvit.utils.extras import require
 
-TRAINED_ON, HELD_OUT = 0, 1  # seeds of pictures
+TRAINING, VALIDATION = 0, 1  # seeds of images
 SURE = 0.5  # a detection's score that counts
 QUICK = {"steps": 4, "test_images": 4, "batch_size": 2}
 
@@ -57,14 +58,14 @@ class Pyramid(nn.Module):
         return maps
 
     def train(self, mode: bool = True) -> "Pyramid":
-        """The encoder's norms keep the statistics that they have: those of a few pictures are no good."""
+        """The encoder's norms keep the statistics that they have: those of a few images are no good."""
         super().train(mode)
         self.encoder.eval()
         return self
 
 
 def detector(encoder: Any, size: int, channels: int = 64) -> MaskRCNN:
-    """A Mask R-CNN for pictures whose shorter edge becomes `size`, of the three shapes."""
+    """A Mask R-CNN for images whose shorter edge becomes `size`, of the three shapes."""
     backbone = Pyramid(encoder, channels)
     sizes = [(4 * reduction,) for reduction in backbone.reductions]
     anchors = AnchorGenerator(sizes, [(0.5, 1.0, 2.0)] * len(sizes))
@@ -91,12 +92,12 @@ def detector(encoder: Any, size: int, channels: int = 64) -> MaskRCNN:
 
 
 def batches(drawings: Drawings, batch_size: int) -> DataLoader[Any]:
-    """(pictures, targets), in order."""
+    """(images, targets), in order."""
     return DataLoader(drawings, batch_size, collate_fn=lambda samples: tuple(zip(*samples, strict=True)))
 
 
 def train(model: MaskRCNN, options: argparse.Namespace, report: Progress) -> list[float]:
-    """The losses of all updates. The encoder learns at a tenth of the rate of what starts anew."""
+    """The losses of all steps. The encoder learns at a tenth of the rate of what starts anew."""
     model.train()
     encoder = list(model.backbone.encoder.parameters())
     known = set(map(id, encoder))
@@ -106,15 +107,15 @@ def train(model: MaskRCNN, options: argparse.Namespace, report: Progress) -> lis
     optimizer = torch.optim.AdamW(groups, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, options.steps, pct_start=0.1)
     losses: list[float] = []
-    drawings = Drawings(options.size, options.steps * options.batch_size, TRAINED_ON, options.seed)
+    drawings = Drawings(options.size, options.steps * options.batch_size, TRAINING, options.seed)
     for images, targets in batches(drawings, options.batch_size):
-        losses.append(update(model, optimizer, images, targets))
+        losses.append(step(model, optimizer, images, targets))
         schedule.step()
         report("training", len(losses), options.steps, losses[-1])
     return losses
 
 
-def update(
+def step(
     model: MaskRCNN, optimizer: torch.optim.Optimizer, images: Sequence[Tensor], targets: Sequence[Target]
 ) -> float:
     """One training step -> the sum of Mask R-CNN's five losses."""
@@ -128,20 +129,20 @@ def update(
 
 @torch.inference_mode()
 def detect(model: MaskRCNN, images: Sequence[Tensor]) -> list[Target]:
-    """Pictures (3, H, W) -> of each the boxes (N, 4), labels (N), scores (N) and masks (N, H, W) that are sure."""
-    answers = []
-    for answer in model.eval()(list(images)):
-        sure = {name: value[answer["scores"] > SURE] for name, value in answer.items()}
-        answers.append(sure | {"masks": sure["masks"][:, 0] > 0.5})
-    return answers
+    """Images (3, H, W) -> of each the boxes (N, 4), labels (N), scores (N), all above `SURE`, and masks (N, H, W)."""
+    detections = []
+    for detection in model.eval()(list(images)):
+        sure = {name: value[detection["scores"] > SURE] for name, value in detection.items()}
+        detections.append(sure | {"masks": sure["masks"][:, 0] > 0.5})
+    return detections
 
 
-def matched(answer: Target, target: Target) -> int:
+def matched(detection: Target, target: Target) -> int:
     """How many shapes have a detection of their class whose mask covers them: intersection over union above a half."""
-    found, shapes = answer["masks"].flatten(1).float(), target["masks"].flatten(1).float()
+    found, shapes = detection["masks"].flatten(1).float(), target["masks"].flatten(1).float()
     both = shapes @ found.T
     union = shapes.sum(1)[:, None] + found.sum(1) - both
-    same = target["labels"][:, None] == answer["labels"]
+    same = target["labels"][:, None] == detection["labels"]
     return int((same & (both > union / 2)).any(1).sum())  # one detection cannot be the half of two shapes
 
 
@@ -155,17 +156,17 @@ def largest_difference(some: Sequence[Target], others: Sequence[Target]) -> floa
     return worst
 
 
-def draw(images: Sequence[Tensor], answers: Sequence[Target]) -> Any:
-    """A dozen pictures, with the outlines, boxes and names of what was found."""
+def draw(images: Sequence[Tensor], detections: Sequence[Target]) -> Any:
+    """A dozen images, with the outlines, boxes and names of what was found."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(12, 9), layout="constrained")
-    for panel, image, answer in zip(figure.subplots(3, 4).flat, images, answers, strict=False):
+    for panel, image, detection in zip(figure.subplots(3, 4).flat, images, detections, strict=False):
         panel.imshow(image.permute(1, 2, 0).numpy())
-        for mask in answer["masks"]:
+        for mask in detection["masks"]:
             panel.contour(mask.float().numpy(), [0.5], colors="yellow", linewidths=1)
         for (left, top, right, bottom), label, score in zip(
-            answer["boxes"].tolist(), answer["labels"], answer["scores"], strict=True
+            detection["boxes"].tolist(), detection["labels"], detection["scores"], strict=True
         ):
             xs, ys = (left, right, right, left, left), (top, top, bottom, bottom, top)
             panel.plot([x - 0.5 for x in xs], [y - 0.5 for y in ys], "r", linewidth=1)
@@ -179,19 +180,19 @@ def draw(images: Sequence[Tensor], answers: Sequence[Target]) -> Any:
 def measured(targets: Sequence[Target], unfused: Sequence[Target], fused: Sequence[Target]) -> dict[str, Any]:
     """What results.json says of what was found: in percent, of the fused detector."""
     shapes = sum(len(target["labels"]) for target in targets)
-    detections = sum(len(answer["labels"]) for answer in fused)
+    count = sum(len(detection["labels"]) for detection in fused)
     hits = sum(map(matched, fused, targets))
     return {
         "shapes": shapes,
         "found": 100 * hits / shapes,
-        "wrong": 100 * (1 - hits / detections) if detections else 0.0,
+        "wrong": 100 * (1 - hits / count) if count else 0.0,
         "fused_differs_by": largest_difference(unfused, fused),
     }
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    """Train, find, fold, find again -> what results.json says."""
-    check_installed("train", "matplotlib")
+    """Train, detect, reparameterize, detect again -> what results.json says."""
+    require("train", "matplotlib", what="this example")
     make_folder(options.out)
     torch.manual_seed(options.seed)
     encoder = fastvit.create_model(options.model, pretrained="." in options.model, features_only=True)
@@ -204,13 +205,13 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     with report.bar:
         losses = train(model, options, report)
         fused = fastvit.reparameterize(model.eval())
-        held_out = Drawings(options.size, options.test_images, HELD_OUT)
-        for some, theirs in batches(held_out, options.batch_size):
+        validation = Drawings(options.size, options.test_images, VALIDATION)
+        for some, theirs in batches(validation, options.batch_size):
             images += some
             targets += theirs
             before += detect(model, some)
             after += detect(fused, some)
-            report("held-out pictures", len(images), options.test_images)
+            report("validation images", len(images), options.test_images)
     settings = {name: getattr(options, name) for name in ("model", "steps", "batch_size", "size", "seed")}
     results = measured(targets, before, after) | {"losses": losses, "settings": settings}
     with replacing(options.out / "results.json") as path:
@@ -225,11 +226,11 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("--out", type=Path, default=Path("runs/mask_rcnn"), help="receives all that is written (%(default)s)")
     add("--model", default="fastvit_t8.cifar10", help="with a tag its weights, else random ones (%(default)s)")
-    add("--steps", type=int, default=1000, help="updates (%(default)s)")
-    add("--batch-size", type=int, default=4, help="pictures an update (%(default)s)")
-    add("--size", type=int, default=128, help="of the pictures, in pixels (%(default)s)")
-    add("--test-images", type=int, default=100, help="pictures to measure with (%(default)s)")
-    add("--seed", type=int, default=0, help="of weights and pictures (%(default)s)")
+    add("--steps", type=int, default=1000, help="training steps (%(default)s)")
+    add("--batch-size", type=int, default=4, help="images a step (%(default)s)")
+    add("--size", type=int, default=128, help="of the images, in pixels (%(default)s)")
+    add("--test-images", type=int, default=100, help="images to measure with (%(default)s)")
+    add("--seed", type=int, default=0, help="of weights and images (%(default)s)")
     add("--quick", action="store_true", help="a miniature, to see it run")
     add("--json", action="store_true", help="print the results as JSON")
     if parser.parse_args(arguments).quick:

@@ -1,4 +1,4 @@
-"""Pictures of discs, squares and triangles, drawn as they are wanted, with a mask for each."""
+"""Images of discs, squares and triangles, drawn when they are asked for, with a mask for each."""
 
 import math
 from typing import Any
@@ -15,9 +15,9 @@ Target = dict[str, Tensor]
 
 
 class Drawings(Dataset[tuple[Tensor, Target]]):
-    """Index -> (picture (3, size, size) from 0 to 1, what torchvision's detectors learn from).
+    """Index -> (image (3, size, size) from 0 to 1, what torchvision's detectors learn from).
 
-    Another seed, of any numbers, gives other pictures.
+    Another seed, of any numbers, gives other images.
     """
 
     def __init__(self, size: int, length: int, *seed: int) -> None:
@@ -28,9 +28,9 @@ class Drawings(Dataset[tuple[Tensor, Target]]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, Target]:
         draws = numpy.random.default_rng((*self.seed, index))
-        picture = Image.new("RGB", (self.size, self.size), tuple(draws.integers(0, 256, 3)))
-        drawn = [self._draw(picture, draws) for _ in range(draws.integers(1, 4))]
-        pixels = numpy.asarray(picture) / 255 + draws.normal(0, 0.05, (self.size, self.size, 3))
+        image = Image.new("RGB", (self.size, self.size), tuple(draws.integers(0, 256, 3)))
+        drawn = [self._draw(image, draws) for _ in range(draws.integers(1, 4))]
+        pixels = numpy.asarray(image) / 255 + draws.normal(0, 0.05, (self.size, self.size, 3))
         visible, labels = [], []
         for place, (label, mask) in enumerate(drawn):
             above = [other for _, other in drawn[place + 1 :]]
@@ -42,7 +42,7 @@ class Drawings(Dataset[tuple[Tensor, Target]]):
         target = {"boxes": boxes(masks), "labels": torch.tensor(labels), "masks": masks.to(torch.uint8)}
         return torch.from_numpy(pixels.clip(0, 1)).float().permute(2, 0, 1), target
 
-    def _draw(self, picture: Image.Image, draws: numpy.random.Generator) -> tuple[int, Any]:
+    def _draw(self, image: Image.Image, draws: numpy.random.Generator) -> tuple[int, Any]:
         """One shape of any size, place, colour and turn -> its label, and its mask (size, size)."""
         label, radius = int(draws.integers(len(SHAPES))), draws.uniform(0.1, 0.25) * self.size
         x, y = draws.uniform(radius, self.size - radius, 2)
@@ -50,9 +50,9 @@ class Drawings(Dataset[tuple[Tensor, Target]]):
         turn = draws.uniform(0, 2 * math.pi)
         angles = [turn + 2 * math.pi * corner / corners for corner in range(corners)]
         outline = [(x + radius * math.cos(angle), y + radius * math.sin(angle)) for angle in angles]
-        mask = Image.new("1", picture.size)
+        mask = Image.new("1", image.size)
         ImageDraw.Draw(mask).polygon(outline, fill=1)
-        picture.paste(tuple(draws.integers(0, 256, 3)), mask=mask)
+        image.paste(tuple(draws.integers(0, 256, 3)), mask=mask)
         return label + 1, numpy.asarray(mask)
 
 

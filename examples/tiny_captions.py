@@ -23,7 +23,7 @@ def word(name: str) -> str:
 
 
 def captions(name: str) -> list[str]:
-    """All right captions of a class; one that is no class of CIFAR-10 has no size."""
+    """All correct captions of a class; one that is no class of CIFAR-10 has no size."""
     size = "small " if name in SMALL else "large " if name in LARGE else ""
     thing = size + word(name)
     return [way.format(f"{'an' if thing[0] in 'aeiou' else 'a'} {thing}") for way in WAYS]
@@ -52,7 +52,7 @@ def make_tokenizer(classes: Sequence[str]) -> Any:
 
 
 def ask(tokenizer: Any, image_tokens: int) -> Tensor:
-    """The prompt's tokens (P): places for the picture's, and the question."""
+    """The prompt's tokens (P): places for the image's, and the question."""
     return torch.tensor(tokenizer.encode(IMAGE * image_tokens + QUESTION))
 
 
@@ -71,7 +71,7 @@ class Sentences:
         self.labels = pad_sequence(labels, True, IGNORED).unflatten(0, (len(classes), len(WAYS)))
 
     def inputs(self, classes: Tensor, ways: Tensor, places: Tensor | None = None) -> dict[str, Tensor]:
-        """(B) each -> what the model learns from; with `places`, the class's word stands there instead of a picture."""
+        """(B) each -> what the model learns from; with `places`, the class's word stands there instead of an image."""
         ids = self.ids[classes, ways]
         if places is not None:
             ids[torch.arange(len(ids)), places] = self.words[classes]

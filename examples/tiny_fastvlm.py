@@ -8,17 +8,17 @@ DATA holds train/CLASS/* and test/CLASS/* (or val/), as for `fastvit train`. The
 Qwen2 of 0.6 million parameters, random at first, with one token for each word of a small grammar. It learns in three
 stages; a published FastVLM can do without the first, since its language model has read before.
 
-words      The language model alone, without pictures. Where a picture's tokens will be stands, at one random place, the
+words      The language model alone, without images. Where an image's tokens will be stands, at one random place, the
            class's word, and the caption is to be written: so it learns the grammar, and to look there.
-projector  The projector alone, with encoder and language model frozen: it learns to say a picture in words.
+projector  The projector alone, with encoder and language model frozen: it learns to say an image in words.
 all        Everything, the fused encoder too, at a fiftieth of the projector's learning rate, as in the paper.
 
-Right is a caption that is, letter for letter and with its end, one of the four sentences that the grammar has for the
-picture's class, such as "a photo of a small frog.": another size or class, or any other word, is wrong. Captions are
-written greedily, of held-out pictures, spread evenly over the classes, which no training has seen. Beside that stands
-what the encoder's own classifier gets right of the same pictures, before any of this.
+Correct is a caption that is, letter for letter and with its end, one of the four sentences that the grammar has for the
+image's class, such as "a photo of a small frog.": another size or class, or any other word, is wrong. Captions are
+written greedily, of validation images, spread evenly over the classes, which no training has seen. Beside that stands
+what the encoder's own classifier names correctly of the same images, before any of this.
 
-Needs pip install "fastvit[train,vlm]". OUT receives last.pt every --every updates, from which the same command goes on,
+Needs pip install "fastvit[train,vlm]". OUT receives last.pt every --every steps, from which the same command goes on,
 to the very weights of a run that was never stopped; at the end results.json, samples.png, losses.png; and model/, for
 `fastvit.fastvlm.load`, or transformers' from_pretrained:
 
@@ -33,35 +33,36 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from console import Progress, check_installed, check_least, status_of
+from console import Progress, check_least, status_of
 from tiny_model import describe
 from tiny_results import write
 from tiny_run import STAGES, Run
 
 from fastvit.images.io import read_image
+from fastvit.utils.extras import require
 
 QUICK = {"steps": (150, 40, 20), "batch_size": 32, "test_images": 100}
 
 
 def train(options: argparse.Namespace) -> None:
-    check_installed("train,vlm", "transformers", "matplotlib")
+    require("train,vlm", "transformers", "matplotlib", what="this example")
     run, progress = Run(options), Progress()
-    if updates := run.resume():
-        progress.console.print(f"resumed after update {updates} of {sum(options.steps)}")
+    if steps := run.resume():
+        progress.console.print(f"resumed after step {steps} of {sum(options.steps)}")
     with progress.bar:
         run.train(progress)
     found = write(run)
     if options.json:
         print(json.dumps(found))
         return
-    names = ("right", "right_after_projector", "right_by_classifier", "sentences")
-    for name, right in [*found["right_of_class"].items(), *((name, found[name]) for name in names)]:
-        print(f"{name.replace('_', ' '):<24}{'-' if right is None else f'{right:.1f} %':>8}")
+    names = ("correct", "correct_after_projector", "correct_by_classifier", "sentences")
+    for name, correct in [*found["correct_of_class"].items(), *((name, found[name]) for name in names)]:
+        print(f"{name.replace('_', ' '):<24}{'-' if correct is None else f'{correct:.1f} %':>8}")
     print(f"{options.out / 'model'}: {sum(run.seconds.values()):.0f} s of training")
 
 
 def caption(options: argparse.Namespace) -> None:
-    check_installed("vlm", "transformers")
+    require("vlm", "transformers", what="this example")
     from transformers import AutoTokenizer, logging
 
     from fastvit import fastvlm
@@ -83,23 +84,23 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("--data", type=Path, metavar="FOLDER", help="with train/CLASS/* and test/CLASS/*")
     add("--out", type=Path, default=Path("runs/tiny_fastvlm"), help="receives all that is written (%(default)s)")
-    add("--caption", type=Path, nargs="+", metavar="IMAGE", help="describe these pictures with the model in --out")
-    described = "updates in each stage (%(default)s)"
+    add("--caption", type=Path, nargs="+", metavar="IMAGE", help="describe these images with the model in --out")
+    described = "steps in each stage (%(default)s)"
     add("--steps", type=int, nargs=3, metavar=tuple(STAGES), default=(300, 300, 500), help=described)
-    add("--batch-size", type=int, default=128, help="sentences or pictures an update (%(default)s)")
-    add("--images", type=int, default=0, help="training pictures, spread evenly over the classes (0: all)")
-    add("--test-images", type=int, default=1000, help="held-out pictures, likewise (%(default)s; 0: all)")
+    add("--batch-size", type=int, default=128, help="sentences or images a step (%(default)s)")
+    add("--images", type=int, default=0, help="training images, spread evenly over the classes (0: all)")
+    add("--test-images", type=int, default=1000, help="validation images, likewise (%(default)s; 0: all)")
     add("--seed", type=int, default=0, help="of every random draw (%(default)s)")
-    add("--every", type=int, default=25, help="updates between two checkpoints (%(default)s)")
+    add("--every", type=int, default=25, help="steps between two checkpoints (%(default)s)")
     add("--threads", type=int, default=0, help="of torch (0: as many as there are cores)")
-    add("--workers", type=int, default=1, help="processes that read pictures, beside the main one (%(default)s)")
-    add("--quick", action="store_true", help="a miniature, to see it run: fewer updates, pictures and tests")
-    add("--json", action="store_true", help="print the results, or a line for each picture, as JSON")
+    add("--workers", type=int, default=1, help="processes that read images, beside the main one (%(default)s)")
+    add("--quick", action="store_true", help="a miniature, to see it run: fewer steps, images and tests")
+    add("--json", action="store_true", help="print the results, or a line for each image, as JSON")
     if parser.parse_args(arguments).quick:
         parser.set_defaults(**QUICK)
     options = parser.parse_args(arguments)
     if (options.data is None) == (options.caption is None):
-        parser.error("give either --data FOLDER to train, or --caption IMAGE to describe pictures")
+        parser.error("give either --data FOLDER to train, or --caption IMAGE to describe images")
     check_least(parser, options, batch_size=1, every=1, images=0, test_images=0, seed=0, threads=0, workers=0)
     if min(options.steps) < 1:
         parser.error(f"--steps is {' '.join(map(str, options.steps))}, expected at least 1 for each stage")

@@ -1,4 +1,4 @@
-"""A FastVLM of four million parameters, and what it says of pictures."""
+"""A FastVLM of four million parameters, and what it says of images."""
 
 from typing import Any
 

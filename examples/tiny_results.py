@@ -1,4 +1,4 @@
-"""What a run of tiny_fastvlm.py came to: figures, pictures, and the model in transformers' format."""
+"""What a run of tiny_fastvlm.py came to: figures, images, and the model in transformers' format."""
 
 import json
 import os
@@ -17,39 +17,39 @@ from fastvit.utils.atomic import replacing
 from fastvit.utils.sampling import evenly
 
 
-def right_by_classifier(pictures: LabelledImages) -> list[bool] | None:
-    """Of each picture whether the encoder's own classifier names it right; None if these are not its classes."""
+def correct_by_classifier(validation: LabelledImages) -> list[bool] | None:
+    """Of each image whether the encoder's own classifier names it correctly; None if these are not its classes."""
     model = fastvit.load(ENCODER)
     known = model.pretrained_cfg["label_names"]
-    classes = pictures.source.classes
+    classes = validation.source.classes
     if not set(classes) <= set(known):
         return None
-    fused, right = fastvit.reparameterize(model), []
+    fused, correct = fastvit.reparameterize(model), []
     with torch.inference_mode():
-        for images, labels, _ in pictures.batches(100):
+        for images, labels, _ in validation.batches(100):
             guesses = fused(images).argmax(1)
-            right += [known[guess] == classes[label] for guess, label in zip(guesses, labels, strict=True)]
-    return right
+            correct += [known[guess] == classes[label] for guess, label in zip(guesses, labels, strict=True)]
+    return correct
 
 
 def results(run: Run) -> dict[str, Any]:
-    """What results.json says: right captions in percent, seconds of training, versions."""
+    """What results.json says: correct captions in percent, seconds of training, versions."""
     import transformers
 
-    def percent(right: list[bool] | None) -> float | None:
-        return 100 * sum(right) / len(right) if right else None
+    def percent(correct: list[bool] | None) -> float | None:
+        return 100 * sum(correct) / len(correct) if correct else None
 
-    held_out, right = run.held_out.source, run.right("all")
-    of_class: dict[str, list[bool]] = {name: [] for name in held_out.classes}
-    for label, value in zip(held_out.labels, right, strict=True):
-        of_class[held_out.classes[label]].append(value)
-    grammar = {text for name in held_out.classes for text in captions(name)}
+    validation, correct = run.validation.source, run.correct("all")
+    of_class: dict[str, list[bool]] = {name: [] for name in validation.classes}
+    for label, value in zip(validation.labels, correct, strict=True):
+        of_class[validation.classes[label]].append(value)
+    grammar = {text for name in validation.classes for text in captions(name)}
     return {
-        "right": percent(right),
-        "right_after_projector": percent(run.right("projector")),
-        "right_by_classifier": percent(right_by_classifier(run.held_out)),
+        "correct": percent(correct),
+        "correct_after_projector": percent(run.correct("projector")),
+        "correct_by_classifier": percent(correct_by_classifier(run.validation)),
         "sentences": percent([text in grammar for text in run.captions["all"]]),
-        "right_of_class": {name: percent(values) for name, values in of_class.items()},
+        "correct_of_class": {name: percent(values) for name, values in of_class.items()},
         "seconds": {stage: round(seconds, 1) for stage, seconds in run.seconds.items()},
         "parameters": {name: sum(p.numel() for p in part.parameters()) for name, part in run.parts.items()},
         "settings": run.settings,
@@ -59,23 +59,23 @@ def results(run: Run) -> dict[str, Any]:
 
 
 def draw_samples(run: Run) -> Any:
-    """Two dozen held-out pictures with what the model says."""
+    """Two dozen validation images with what the model says."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(12, 8), layout="constrained")
-    answers = list(zip(range(len(run.held_out)), run.captions["all"], run.right("all"), strict=True))
+    answers = list(zip(range(len(run.validation)), run.captions["all"], run.correct("all"), strict=True))
     panels = figure.subplots(4, 6).flat
     shown = [answers[index] for index in evenly(len(panels), len(answers))]
-    for panel, (index, text, right) in zip(panels, shown, strict=False):
-        panel.imshow(run.held_out.source.read(index))
-        panel.set_title(f"{text}\n{'right' if right else 'wrong'}", fontsize=7, color="green" if right else "red")
+    for panel, (index, text, correct) in zip(panels, shown, strict=False):
+        panel.imshow(run.validation.source.read(index))
+        panel.set_title(f"{text}\n{'correct' if correct else 'wrong'}", fontsize=7, color="green" if correct else "red")
     for panel in figure.axes:
         panel.axis("off")
     return figure
 
 
 def draw_losses(run: Run) -> Any:
-    """Every update's loss, and the mean of the last twenty."""
+    """Every step's loss, and the mean of the last twenty."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import ScalarFormatter
 
@@ -83,11 +83,11 @@ def draw_losses(run: Run) -> Any:
     panel, start = figure.subplots(), 0
     for stage, losses in run.losses.items():
         recent = [losses[max(0, end - 20) : end] for end in range(1, len(losses) + 1)]
-        updates = range(start, start + len(losses))
-        panel.plot(updates, losses, color="lightgray")
-        panel.plot(updates, [sum(few) / len(few) for few in recent], label=stage)
+        steps = range(start, start + len(losses))
+        panel.plot(steps, losses, color="lightgray")
+        panel.plot(steps, [sum(few) / len(few) for few in recent], label=stage)
         start += len(losses)
-    panel.set(xlabel="update", ylabel="loss, nats a token", yscale="log")
+    panel.set(xlabel="step", ylabel="loss, nats a token", yscale="log")
     for labels in (panel.yaxis.set_major_formatter, panel.yaxis.set_minor_formatter):
         labels(ScalarFormatter())  # 0.2 and not 2 x 10^-1
     panel.legend()
@@ -95,7 +95,7 @@ def draw_losses(run: Run) -> Any:
 
 
 def write(run: Run) -> dict[str, Any]:
-    """model/, the pictures and, last, results.json."""
+    """model/, the images and, last, results.json."""
     import transformers
 
     transformers.logging.disable_progress_bar()

@@ -37,16 +37,16 @@ def mixed(*numbers: int) -> int:
 
 
 class Views(Dataset[tuple[Tensor, int, Tensor]]):
-    """Position in a stage -> (augmented picture, class, way to say it), all drawn from the seed and the position.
+    """Position in a stage -> (augmented image, class, way to say it), all drawn from the seed and the position.
 
-    So it is nothing to a run how often it was stopped, or which process reads its pictures.
+    So it is nothing to a run how often it was stopped, or which process reads its images.
     """
 
-    def __init__(self, pictures: LabelledImages, seed: Sequence[int], length: int) -> None:
-        self.pictures, self.seed = pictures, seed
+    def __init__(self, images: LabelledImages, seed: Sequence[int], length: int) -> None:
+        self.images, self.seed = images, seed
         generator = torch.Generator().manual_seed(mixed(*seed))
-        passes = range(-(-length // len(pictures)))
-        self.order = torch.cat([torch.randperm(len(pictures), generator=generator) for _ in passes])[:length]
+        passes = range(-(-length // len(images)))
+        self.order = torch.cat([torch.randperm(len(images), generator=generator) for _ in passes])[:length]
 
     def __len__(self) -> int:
         return len(self.order)
@@ -54,7 +54,7 @@ class Views(Dataset[tuple[Tensor, int, Tensor]]):
     def __getitem__(self, position: int) -> tuple[Tensor, int, Tensor]:
         seed = mixed(*self.seed, position)
         torch.manual_seed(seed), random.seed(seed), numpy.random.seed(seed)  # the augmentation draws from all three
-        return *self.pictures[int(self.order[position])], torch.randint(len(WAYS), ())
+        return *self.images[int(self.order[position])], torch.randint(len(WAYS), ())
 
 
 class Run:
@@ -71,9 +71,9 @@ class Run:
         self.options, self.last = options, options.out / "last.pt"
         train, test = training_source(options.data), validation_source(options.data)
         check_same_classes(train, test)
-        self.pictures = LabelledImages(Selected.evenly(train, options.images), AUGMENTATION.transform(0))
+        self.images = LabelledImages(Selected.evenly(train, options.images), AUGMENTATION.transform(0))
         test = Selected.evenly(test, options.test_images)
-        self.held_out = LabelledImages(test, lambda image: self.encoder.preprocess(image))
+        self.validation = LabelledImages(test, lambda image: self.encoder.preprocess(image))
         classes = train.classes
         self.tokenizer = make_tokenizer(classes)
         self.model = make_model(self.tokenizer, options.seed)
@@ -86,22 +86,22 @@ class Run:
         self.model.generation_config.max_new_tokens = self.sentences.longest
         self.steps = dict(zip(STAGES, options.steps, strict=True))
         self.settings = {name: getattr(options, name) for name in ("batch_size", "seed")}
-        self.settings |= {"classes": classes, "images": len(self.pictures), "test_images": len(self.held_out)}
+        self.settings |= {"classes": classes, "images": len(self.images), "test_images": len(self.validation)}
         self.settings |= {"stages": STAGES, "steps": self.steps}
-        self.losses: dict[str, list[float]] = {stage: [] for stage in STAGES}  # of each update
+        self.losses: dict[str, list[float]] = {stage: [] for stage in STAGES}  # of each step
         self.seconds = dict.fromkeys(STAGES, 0.0)
-        self.captions: dict[str, list[str]] = {}  # of the held-out pictures, after a stage
+        self.captions: dict[str, list[str]] = {}  # of the validation images, after a stage
         self.optimizer: torch.optim.Optimizer | None = None
         self._kept: Any = None  # the optimizer's state in the stage in which a run was stopped
         make_folder(options.out)
 
     def train(self, report: Report) -> None:
-        """All that is not done yet, with a checkpoint now and then; `report` hears of every update."""
+        """All that is not done yet, with a checkpoint now and then; `report` hears of every step."""
         for stage in STAGES:
             if len(self.losses[stage]) < self.steps[stage]:
                 self._train(stage, report)
             if stage != "words" and stage not in self.captions:
-                self.captions[stage] = self._describe_held_out(report)
+                self.captions[stage] = self._describe_validation(report)
                 self.save()
 
     def _train(self, stage: str, report: Report) -> None:
@@ -109,7 +109,7 @@ class Run:
         self.optimizer = self._start(stage)
         started = time.perf_counter() - self.seconds[stage]
         for inputs in self._batches(stage, len(losses)):
-            losses.append(self._update(inputs, len(losses) / self.steps[stage]))
+            losses.append(self._step(inputs, len(losses) / self.steps[stage]))
             self.seconds[stage] = time.perf_counter() - started
             report(stage, len(losses) * size, self.steps[stage] * size, losses[-1])
             if len(losses) % self.options.every == 0 or len(losses) == self.steps[stage]:
@@ -127,7 +127,7 @@ class Run:
         return optimizer
 
     def _batches(self, stage: str, start: int) -> Iterator[dict[str, Tensor]]:
-        """What the model learns from, update after update, from the one numbered `start` on."""
+        """What the model learns from, step after step, from the one numbered `start` on."""
         size, seed = self.options.batch_size, (self.options.seed, list(STAGES).index(stage))
         if stage == "words":
             highs = (*self.sentences.ids.shape[:2], self.sentences.image_tokens)  # classes, ways, places
@@ -135,13 +135,13 @@ class Run:
                 generator = torch.Generator().manual_seed(mixed(*seed, step))
                 yield self.sentences.inputs(*(torch.randint(high, (size,), generator=generator) for high in highs))
             return
-        views = Views(self.pictures, seed, self.steps[stage] * size)
+        views = Views(self.images, seed, self.steps[stage] * size)
         rest = range(start * size, len(views))
         for images, classes, ways in DataLoader(views, size, sampler=rest, num_workers=self.options.workers):
             pixels = images.contiguous(memory_format=torch.channels_last)
             yield {**self.sentences.inputs(classes, ways), "pixel_values": pixels}
 
-    def _update(self, inputs: dict[str, Tensor], done: float) -> float:
+    def _step(self, inputs: dict[str, Tensor], done: float) -> float:
         """One, with that part of the stage done -> the loss, in nats a token."""
         assert self.optimizer
         for group in self.optimizer.param_groups:  # a short rise, then half a cosine down
@@ -153,17 +153,17 @@ class Run:
         self.optimizer.zero_grad()
         return loss.item()
 
-    def _describe_held_out(self, report: Report) -> list[str]:
+    def _describe_validation(self, report: Report) -> list[str]:
         texts: list[str] = []
-        for images, _, _ in self.held_out.batches(100):
+        for images, _, _ in self.validation.batches(100):
             texts += describe(self.model, self.tokenizer, images)
-            report("held-out captions", len(texts), len(self.held_out))
+            report("captions of validation images", len(texts), len(self.validation))
         return texts
 
-    def right(self, stage: str) -> list[bool]:
-        """Of each held-out picture whether its caption, as written after the stage, was right."""
-        held_out = self.held_out.source
-        names = [held_out.classes[label] for label in held_out.labels]
+    def correct(self, stage: str) -> list[bool]:
+        """Of each validation image whether its caption, as written after the stage, was correct."""
+        validation = self.validation.source
+        names = [validation.classes[label] for label in validation.labels]
         return [text in captions(name) for text, name in zip(self.captions[stage], names, strict=True)]
 
     def save(self) -> None:
@@ -174,7 +174,7 @@ class Run:
             torch.save(state | {"model": self.model.state_dict()}, path)
 
     def resume(self) -> int:
-        """Go on from `last.pt`, if there is one; the number of updates made before."""
+        """Go on from `last.pt`, if there is one; the number of steps made before."""
         if not self.last.exists():
             return 0
         try:

@@ -1,3 +1,4 @@
+from . import bench as bench
 from . import data as data
 from . import deploy as deploy
 from . import embedding as embedding
@@ -12,9 +13,11 @@ from . import weights as weights
 from ._version import __version__ as __version__
 from .checkpoint import load as load
 from .checkpoint import save as save
+from .conversion import convert as convert
 from .create import create_model as create_model
-from .create import list_models as list_models
 from .deploy.engines.select import engine as engine
+from .deploy.exporters.exporter import export as export
+from .embedding.pipeline import embed as embed
 from .evaluation.validation import evaluate as evaluate
 from .images.preprocess import Preprocess as Preprocess
 from .models.config import CONFIGS as CONFIGS
@@ -29,4 +32,5 @@ from .prediction import predict as predict
 from .timm_registry import register_timm as register_timm
 from .training.run import train as train
 from .verification import verify as verify
+from .weights.catalog import list_models as list_models
 from .weights.tensors import WeightsError as WeightsError

@@ -1,4 +1,4 @@
-"""python -m fastvit"""
+"""The command line, as `python -m fastvit`."""
 
 from .cli import main
 

@@ -13,10 +13,12 @@ from .models.forms import KINDS, Form, form_of, outline
 from .models.head import Head
 from .models.overparam import with_norms
 from .models.reparam import fuse_children, reparameterize
-from .weights import formats as files
-from .weights import header, naming
+from .utils.text import some
+from .weights import formats, header, naming
 from .weights.read import Source, Weights, read
 from .weights.tensors import WeightsError
+
+NAMES = ("fastvit", "timm", "apple")  # those that files are written in
 
 
 def load(source: Source, *, variant: str | None = None, num_classes: int | None = None) -> FastViT:
@@ -25,27 +27,37 @@ def load(source: Source, *, variant: str | None = None, num_classes: int | None 
     Names and shapes tell what it is: ml-fastvit's, MobileCLIP's, open_clip's, timm's, FastVLM's (its folder, of which
     only the vision tower is read), the transformers and the mlx conversion, or ours; unfused or fused. Half precision
     becomes float32. The projection of MobileCLIP and FastVLM becomes the head. `form_of(model)` says which form came:
-    the others' folding leaves a "partial" one, which `reparameterize` finishes and `overparameterize` undoes.
+    what others call fused is "partial", which `reparameterize` finishes and `overparameterize` undoes.
 
     Args:
         source: a state dict, a .safetensors, .pt, .pth.tar or *.index.json file, a folder with one of them, or a name
             of `list_models(pretrained=True)`.
         variant: what to take it for. Needed only for twins, fastvit_mci3 and fastvithd, whose weights look alike and
-            whose pictures are prepared differently; without it the choice is logged.
+            whose images are prepared differently; without it the choice is logged.
         num_classes: None takes the checkpoint's own, 0 leaves the head out, another number starts a new one and warns.
 
     Raises:
-        fastvit.WeightsError: the source is missing, damaged, of another network, or not finite.
+        fastvit.WeightsError: the source is missing, damaged, of another model, or not finite.
+
+    Example:
+        >>> import fastvit
+        >>> model = fastvit.load("fastvit_t8.cifar10")
+        >>> model.num_classes, model.pretrained_cfg["label_names"][:3]
+        (10, ['airplane', 'automobile', 'bird'])
     """
-    return from_weights(read(source, variant), num_classes)
+    weights = read(source, variant)
+    model = from_weights(weights, num_classes)
+    warn_of_new_classifier(model, weights)
+    return model
 
 
 def from_weights(weights: Weights, num_classes: int | None = None) -> FastViT:
     """The model that `weights` are of, in their form and in eval mode."""
-    classes = weights.cfg["num_classes"] if num_classes is None else num_classes
+    classes = weights.num_classes if num_classes is None else num_classes
     pool = weights.global_pool or ("avg" if classes else "")
-    model = outline(CONFIGS[weights.variant], num_classes=classes, in_chans=weights.in_chans, global_pool=pool)
-    fill(model, weights, weights.form, stacklevel=4)
+    in_chans = weights.detected.in_chans
+    model = outline(CONFIGS[weights.variant], num_classes=classes, in_chans=in_chans, global_pool=pool)
+    fill(model, weights, weights.form)
     return model
 
 
@@ -56,7 +68,9 @@ def save(model: FastViT, path: str | Path, *, names: str = "fastvit", dtype: tor
     .pt, .pth, .bin and .tar are written as well, as torch.save does it, the last as {"state_dict": ...}.
 
     Args:
-        names: whose names the file has: "fastvit", "timm" or "apple". Those two load it strictly into a network of
+        model: whole, in any form, on any device.
+        path: the file; one that is there is replaced.
+        names: whose names the file has: "fastvit", "timm" or "apple". Those two load it strictly into a model of
             the same form; a fused model is written in the form that they call fused.
         dtype: a smaller one, such as torch.float16, for the weights of convolutions and linear layers; norms, biases
             and scales keep theirs.
@@ -65,8 +79,46 @@ def save(model: FastViT, path: str | Path, *, names: str = "fastvit", dtype: tor
         ValueError: the model is half fused or pruned, has no name, holds NaN or infinity, or the path does not suit
             the names.
         OSError: the file cannot be written.
+
+    Example:
+        >>> import fastvit, tempfile, torch
+        >>> path = f"{tempfile.mkdtemp()}/fused.safetensors"
+        >>> fused = fastvit.reparameterize(fastvit.load("fastvit_t8.cifar10"))
+        >>> fastvit.save(fused, path, dtype=torch.float16)
+        >>> fastvit.form_of(fastvit.load(path))
+        'fused'
     """
     check_target(path, names)
+    form = _writable_form(model)
+    _check_finite(formats.smaller(model.state_dict(), dtype))  # half precision has infinities of its own
+    if names != "fastvit" and form == "fused":
+        model, form = with_norms(model), "partial"
+    state = naming.renamed(model, formats.smaller(model.state_dict(), dtype), names)
+    if names == "apple" and model.config.embeds and "head.bias" in state:
+        logging.getLogger("fastvit").warning("%s: its projection has a bias, which Apple's MCi cannot read", path)
+    if Path(path).suffix.lower() in formats.PICKLES:
+        formats.write_pickle(path, state)
+    else:
+        formats.write_safetensors(path, state, header.written(model, form))
+
+
+def check_target(path: str | Path, names: str) -> None:
+    """Refuse, before any work is done, a file that is not written in those names.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if names not in NAMES:
+        raise ValueError(f"names is {names!r}, expected one of {', '.join(NAMES)}")
+    suffix = Path(path).suffix.lower()
+    if names == "fastvit" and suffix in formats.PICKLES:
+        raise ValueError(f"{path}: in our own names only .safetensors is written, whose header says what it holds")
+    if suffix not in (".safetensors", *formats.PICKLES):
+        raise ValueError(f"{path}: expected a name that ends in .safetensors or, in others' names, .pt or .pth.tar")
+
+
+def _writable_form(model: FastViT) -> Form:
+    """The model's form; a ValueError for one that `load` could not give back."""
     if not isinstance(model, FastViT):
         raise TypeError(f"expected a FastViT, not a {type(model).__name__}: save the FastViT inside it")
     if model.pretrained_cfg.get("architecture") is None:
@@ -78,43 +130,17 @@ def save(model: FastViT, path: str | Path, *, names: str = "fastvit", dtype: tor
             f"its classifier is of {model.head.fc.out_features} classes, and num_classes is {model.num_classes}: "
             "exchange it with reset_classifier(num_classes)"
         )
-    form = form_of(model)
-    state = files.smaller(model.state_dict(), dtype)
-    _check_finite(state)
-    if names != "fastvit" and form == "fused":
-        model, form = with_norms(model), "partial"
-        state = files.smaller(model.state_dict(), dtype)
-    state = naming.renamed(model, state, names)
-    if names == "apple" and model.config.embeds and "head.bias" in state:
-        logging.getLogger("fastvit").warning("%s: its projection has a bias, which Apple's MCi cannot read", path)
-    if Path(path).suffix.lower() in files.PICKLES:
-        files.write_pickle(path, state)
-    else:
-        files.write_safetensors(path, state, header.written(model, form))
-
-
-WRITTEN = ("fastvit", "timm", "apple")
-
-
-def check_target(path: str | Path, names: str) -> None:
-    """A ValueError, before any work is done, if a file of that kind is not written in those names."""
-    if names not in WRITTEN:
-        raise ValueError(f"names is {names!r}, expected one of {', '.join(WRITTEN)}")
-    suffix = Path(path).suffix.lower()
-    if names == "fastvit" and suffix in files.PICKLES:
-        raise ValueError(f"{path}: in our own names only .safetensors is written, whose header says what it holds")
-    if suffix not in (".safetensors", *files.PICKLES):
-        raise ValueError(f"{path}: expected a name that ends in .safetensors or, in others' names, .pt or .pth.tar")
+    return form_of(model)
 
 
 def _check_finite(state: dict[str, Tensor]) -> None:
     """A ValueError for what `load` would refuse."""
     bad = [name for name, tensor in state.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
     if bad:
-        raise ValueError(f"{len(bad)} tensors hold NaN or infinity ({', '.join(bad[:3])}, ...): nothing was written")
+        raise ValueError(f"{len(bad)} tensors hold NaN or infinity ({some(bad, 3)}): nothing was written")
 
 
-def fill(model: FastViT, weights: Weights, form: Form, stacklevel: int = 3) -> None:
+def fill(model: FastViT, weights: Weights, form: Form) -> None:
     """Put `weights` into `model`, on the meta device and in no further form than theirs, and bring it into `form`.
 
     Raises:
@@ -123,28 +149,28 @@ def fill(model: FastViT, weights: Weights, form: Form, stacklevel: int = 3) -> N
     if weights.form != "unfused" and form == "unfused":
         raise WeightsError(
             f"{weights.source}: holds fused weights, which have no branches left: ask for reparameterized=True, or "
-            "give them branches: overparameterize(load(...)), or fastvit convert --unfold"
+            "give them branches: overparameterize(load(...)), or fastvit convert --overparameterize"
         )
     fuse_children(model.eval(), KINDS[weights.form])
-    classes: dict[str, int | None] = {"num_classes": model.num_classes}
-    if model.num_classes != weights.cfg["num_classes"]:
-        classes["label_names"] = None
     state = _with_images(weights, model)
     if not _same_head(weights, model):
         state = _with_new_head(state, model)
-        if model.num_classes:
-            count = f"{weights.cfg['num_classes']} classes; started a new one of {model.num_classes}"
-            warnings.warn(f"{weights.source}: its classifier is of {count}", stacklevel=stacklevel)
     model.load_state_dict(state, assign=True)
-    size = {"input_size": (model.in_chans, *weights.cfg["input_size"][1:])}
-    model.pretrained_cfg = model.pretrained_cfg | weights.cfg | classes | size
+    model.pretrained_cfg = weights.cfg_for(model.num_classes, model.in_chans)
     if form == "fused":
         reparameterize(model, inplace=True)
 
 
+def warn_of_new_classifier(model: FastViT, weights: Weights | None) -> None:
+    """Warn if `fill` gave `model` a new classifier: the caller of the public function that calls this."""
+    if weights is not None and model.num_classes and not _same_head(weights, model):
+        count = f"{weights.num_classes} classes; started a new one of {model.num_classes}"
+        warnings.warn(f"{weights.source}: its classifier is of {count}", stacklevel=3)
+
+
 def _with_images(weights: Weights, model: FastViT) -> dict[str, Tensor]:
     """The first convolutions' weights for images of another number of channels, as timm does it."""
-    state, in_chans = weights.state, weights.in_chans
+    state, in_chans = weights.state, weights.detected.in_chans
     if in_chans == model.in_chans:
         return state
     if in_chans != 3:
@@ -163,7 +189,7 @@ def _with_images(weights: Weights, model: FastViT) -> dict[str, Tensor]:
 def _same_head(weights: Weights, model: FastViT) -> bool:
     """Whether the weights' classifier is for as many classes and reads as many channels."""
     doubled = [pool == "catavgmax" for pool in (weights.global_pool, model.global_pool)]
-    return weights.cfg["num_classes"] == model.num_classes and doubled[0] == doubled[1]
+    return weights.num_classes == model.num_classes and doubled[0] == doubled[1]
 
 
 def _with_new_head(state: dict[str, Tensor], model: FastViT) -> dict[str, Tensor]:

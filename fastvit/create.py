@@ -1,28 +1,21 @@
 """Models by name, with timm's signature."""
 
-import fnmatch
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from .checkpoint import fill
+from .checkpoint import fill, warn_of_new_classifier
 from .models.config import CONFIGS
 from .models.fastvit import FastViT, reset_parameters, stage_indices
 from .models.reparam import Fusible
 from .weights import catalog
-from .weights.read import nearest, read
+from .weights.read import Weights, nearest, read
 
 if TYPE_CHECKING:
     from timm.models._features import FeatureGetterNet
-
-
-def list_models(filter: str = "", pretrained: bool = False) -> list[str]:
-    """Names that match a shell pattern such as "*mci*"; with `pretrained`, those that have weights, with their tags."""
-    names = list(catalog.CHECKPOINTS) if pretrained else list(CONFIGS)
-    return [name for name in names if fnmatch.filter((name, name.partition(".")[0]), filter or "*")]
 
 
 def create_model(
@@ -45,58 +38,62 @@ def create_model(
 
     Args:
         name: one of `list_models()`, or with a tag one of `list_models(pretrained=True)`.
-        pretrained: load the weights of the tag, or of the variant's first one; they are downloaded to the cache of the
-            Hugging Face Hub if they are not there, and their licence is printed. FastVLM's exist only fused, and are
-            to be had with `reparameterized`, or with branches from `overparameterize(load(name))`.
-        checkpoint_path: load these weights, anything that `fastvit.load` takes.
-        num_classes: None takes the weights' own or the variant's; 0 leaves the classifier out. A number other than
-            the weights' starts a new classifier and warns.
-        in_chans: channels of the images. Other than the weights' they are adapted as timm does: summed or repeated.
+        pretrained: load the weights of the tag, or the variant's first; they are downloaded where they are not cached.
+        checkpoint_path: load these weights: anything that `fastvit.load` takes.
+        num_classes: None takes the weights' or the variant's, 0 leaves the classifier out, another starts a new one.
+        in_chans: channels of the images; for other than the weights' they are summed or repeated, as timm does.
         drop_rate: dropout before the classifier.
         drop_path_rate: chance that the last block's residual branches are dropped; it grows from 0 at the first.
         global_pool: "avg", "max", "avgmax", "catavgmax" or, with num_classes=0, "".
-        features_only: a model that returns a list of the stages' maps, (B, C, H / 4, W / 4) and on.
+        features_only: make a model that returns a list of the stages' maps, (B, C, H / 4, W / 4) and on.
         out_indices: the stages wanted with `features_only`, an int the last so many; None all, down to 1/64.
-        reparameterized: the fused network; with random weights never the branches of two blocks are in memory.
-        device, dtype: where, and as what, the parameters are made: by default torch's defaults, or the weights' dtype.
+        reparameterized: make the fused model, the only form of FastVLM's weights, with one block's branches at a time.
+        device: where the parameters are made, by default torch's default device.
+        dtype: as what they are made, by default the weights' or torch's default.
 
     Raises:
-        ValueError: an unknown name (the nearest ones are offered) or an argument out of its range.
-        fastvit.WeightsError: weights that are missing, damaged or of another variant.
+        ValueError: an unknown name, or an argument out of its range; a fastvit.WeightsError for weights that do not do.
+
+    Example:
+        >>> import fastvit
+        >>> model = fastvit.create_model("fastvit_t8", num_classes=10, drop_path_rate=0.1)
     """
-    variant, source = _resolve(name, pretrained, checkpoint_path)
-    device = torch.device(device) if device else torch.get_default_device()
-    if out_indices is not None and not features_only:
-        raise ValueError(f"out_indices is {out_indices!r} without features_only=True, which it belongs to")
-    weights = read(source, variant) if source else None
-    if weights is not None and num_classes is None:
-        num_classes = weights.cfg["num_classes"]
-    with torch.device("meta"):
-        model = FastViT(
-            CONFIGS[variant],
-            num_classes,
-            in_chans=in_chans,
-            drop_rate=drop_rate,
-            drop_path_rate=drop_path_rate,
-            global_pool=global_pool,
-        )
-    model.pretrained_cfg["architecture"] = variant
-    if weights is not None:
-        fill(model, weights, "fused" if reparameterized else "unfused")
-    else:
-        _materialize(model.eval(), device, reparameterized)
-    model = model.to(device=device, dtype=dtype).train()
-    return _features(model, out_indices) if features_only else model
+    variant, weights = _found(name, pretrained, checkpoint_path)
+    kept = {"in_chans": in_chans, "drop_rate": drop_rate, "drop_path_rate": drop_path_rate, "global_pool": global_pool}
+    model = _made(variant, weights, num_classes, kept, reparameterized, device)
+    warn_of_new_classifier(model, weights)
+    return _features(model.to(dtype=dtype).train(), features_only, out_indices)
 
 
-def _resolve(name: str, pretrained: bool, checkpoint_path: str | Path) -> tuple[str, str | Path]:
-    """The variant's name, and where its weights are: a file, a checkpoint's name, or nowhere, ""."""
+def _found(name: str, pretrained: bool, checkpoint_path: str | Path) -> tuple[str, Weights | None]:
+    """The variant's name; and the weights that are asked for, if any are."""
     variant, _, tag = name.partition(".")
     if variant not in CONFIGS or (tag and catalog.find(name) is None):
         raise ValueError(f"unknown model {name!r}; {nearest(name)}")
-    if checkpoint_path:
-        return variant, checkpoint_path
-    return variant, name if pretrained else ""
+    source = checkpoint_path or (name if pretrained else None)
+    return variant, read(source, variant) if source else None
+
+
+def _made(
+    variant: str,
+    weights: Weights | None,
+    num_classes: int | None,
+    kept: dict[str, Any],
+    fused: bool,
+    device: torch.device | str | None,
+) -> FastViT:
+    """A FastViT with those weights, or with initial values; `kept` are arguments of FastViT."""
+    device = torch.device(device) if device else torch.get_default_device()
+    if weights is not None and num_classes is None:
+        num_classes = weights.num_classes
+    with torch.device("meta"):
+        model = FastViT(CONFIGS[variant], num_classes, **kept)
+    model.pretrained_cfg["architecture"] = variant
+    if weights is not None:
+        fill(model, weights, "fused" if fused else "unfused")
+    else:
+        _materialize(model.eval(), device, fused)
+    return model.to(device)
 
 
 def _materialize(module: nn.Module, device: torch.device, fused: bool) -> None:
@@ -114,7 +111,14 @@ def _materialize(module: nn.Module, device: torch.device, fused: bool) -> None:
     reset_parameters(module)
 
 
-def _features(model: FastViT, out_indices: int | Sequence[int] | None) -> "FeatureGetterNet":
+def _features(
+    model: FastViT, features_only: bool, out_indices: int | Sequence[int] | None
+) -> "FastViT | FeatureGetterNet":
+    """The model itself, or one that returns the stages' maps."""
+    if not features_only and out_indices is None:
+        return model
+    if not features_only:
+        raise ValueError(f"out_indices is {out_indices!r} without features_only=True, which it belongs to")
     from timm.models._features import FeatureGetterNet
 
     features = FeatureGetterNet(model, stage_indices(len(model.stages), out_indices))

@@ -1,4 +1,4 @@
-"""Our models in timm's registry, so that timm.create_model, its scripts and its tools make them."""
+"""Our models in timm's registry, so that timm's own `create_model`, scripts and tools make them."""
 
 import logging
 import sys
@@ -16,13 +16,20 @@ default_cfgs: dict[str, Any] = {}  # where timm looks for a model's preprocessin
 
 
 def register_timm(override: bool = False) -> list[str]:
-    """Put our models in timm's registry and say which; nothing happens without this call.
+    """Put our models in timm's registry, for its `create_model`, scripts and tools; without this call nothing happens.
 
     Args:
         override: also take the names that timm has for models of its own; without it only those it lacks.
 
     Returns:
-        The names that timm now gives to us.
+        The names that timm now makes our models for.
+
+    Example:
+        >>> import fastvit, timm
+        >>> fastvit.register_timm()
+        ['fastvithd']
+        >>> isinstance(timm.create_model("fastvithd", num_classes=10), fastvit.FastViT)
+        True
     """
     from timm.models import register_model
     from timm.models._registry import is_model, model_entrypoint

@@ -175,14 +175,14 @@ def test_the_first_convolutions_adapt_to_other_images_as_timms_do(fused: bool, i
 
 
 @torch.no_grad()
-def test_timms_network_comes_through_a_file_with_its_outputs(tmp_path: Path) -> None:
+def test_timms_model_comes_through_a_file_with_its_outputs(tmp_path: Path) -> None:
     theirs = randomize(timms_small("fastvithd"))
     save(from_timm(create_model("fastvithd"), theirs), tmp_path / "hd.safetensors")
     images = torch.randn(IMAGES)
     assert_near(load(tmp_path / "hd.safetensors")(images), theirs(images), 1e-5)
 
 
-def test_weights_for_other_images_than_colour_pictures_are_not_adapted(tmp_path: Path) -> None:
+def test_weights_for_other_images_than_colour_ones_are_not_adapted(tmp_path: Path) -> None:
     save(made("fastvit_t8", in_chans=4), tmp_path / "model.safetensors")
     for in_chans in (1, 3):
         with pytest.raises(WeightsError, match=f"weights for 4 channels cannot be adapted to {in_chans}, only"):
@@ -372,7 +372,7 @@ def _transpose(state: dict[str, Tensor]) -> None:
         (_empty, "not a readable safetensors file"),
         (_truncated, "not a readable safetensors file"),
         (_pickled, "not a readable safetensors file"),
-        (_someone_elses, "no FastViT is in there, but weight; expected names such as"),
+        (_someone_elses, "holds no FastViT: found weight; expected names such as"),
         (_header(variant="fastvit_x99"), "fastvit_x99"),
         (_header(pretrained_cfg="{"), "fastvit.save"),
         (_header(pretrained_cfg="[]"), "fastvit.save"),
@@ -415,7 +415,7 @@ def test_weights_of_another_variant_are_refused(file: Path) -> None:
         create_model("fastvit_sa12", checkpoint_path=file)
 
 
-def test_fused_weights_are_not_put_into_an_unfused_network(file: Path) -> None:
+def test_fused_weights_are_not_put_into_an_unfused_model(file: Path) -> None:
     save(reparameterize(load(file)), file)
     with pytest.raises(WeightsError, match=r"holds fused weights.*reparameterized=True"):
         create_model("fastvit_t8", checkpoint_path=file)

@@ -104,7 +104,7 @@ def test_a_model_is_made_in_train_mode_on_the_cpu_in_float32() -> None:
     assert model.num_classes == 1000 and model.pretrained_cfg["architecture"] == "fastvit_t8"
 
 
-def test_the_arguments_reach_the_network() -> None:
+def test_the_arguments_reach_the_model() -> None:
     model = create_model(
         "fastvit_sa12", num_classes=7, in_chans=4, drop_rate=0.25, drop_path_rate=0.5, global_pool="catavgmax"
     )
@@ -188,7 +188,7 @@ def test_a_stage_that_is_not_there_is_an_error() -> None:
         create_model("fastvit_t8", features_only=True, out_indices=(4,))
 
 
-# The fused network
+# The fused model
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -251,8 +251,8 @@ class Memory(TorchDispatchMode):
         return result
 
 
-def test_making_the_fused_network_takes_little_more_than_its_own_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Float64 copies of one layer included; to build it unfused and fold a copy takes twice as much."""
+def test_making_the_fused_model_takes_little_more_than_its_own_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Float64 copies of one layer included; to build it unfused and reparameterize a copy takes twice as much."""
     monkeypatch.setitem(CONFIGS, "fastvit_t8", replace(SMALL["fastvit_t8"], depths=(1, 1, 8, 1), width=16))
     with Memory() as memory:
         fused = create_model("fastvit_t8", reparameterized=True, num_classes=0)

@@ -399,20 +399,20 @@ def test_each_of_timms_feature_extractors_gives_the_same_maps(net: type[nn.Modul
         assert torch.equal(map_, original)
 
 
-def test_the_moving_average_follows_parameters_and_statistics() -> None:
+def test_timms_ema_follows_parameters_and_statistics() -> None:
     model = small("fastvit_mci0").train()
-    average = ModelEmaV3(model, decay=0.75)
+    ema = ModelEmaV3(model, decay=0.75)
     before = copy.deepcopy(model.state_dict())
     randomize(model, seed=1)
-    average.update(model)
+    ema.update(model)
     after = model.state_dict()
-    for key, value in average.module.state_dict().items():
+    for key, value in ema.module.state_dict().items():
         expected = torch.lerp(before[key], after[key], 0.25) if value.is_floating_point() else after[key]
         assert_near(value, expected, 1e-6, key)
-    assert not average.module.training
-    fused = reparameterize(average.module)
+    assert not ema.module.training
+    fused = reparameterize(ema.module)
     images = torch.randn(IMAGES)
-    assert_near(fused(images), average.module(images), 1e-5)
+    assert_near(fused(images), ema.module(images), 1e-5)
 
 
 def test_timm_finds_the_head_among_the_parameters() -> None:
@@ -449,19 +449,17 @@ def test_checkpoints_are_saved_resumed_and_loaded_by_timm(tmp_path: Path) -> Non
     optimizer = create_optimizer_v2(model, "sgd", lr=0.1, momentum=0.9)
     model(torch.randn(IMAGES)).square().mean().backward()
     optimizer.step()
-    average = ModelEmaV3(model)
-    randomize(average.module, seed=3)
-    saver = CheckpointSaver(
-        model, optimizer, model_ema=average, checkpoint_dir=str(tmp_path), recovery_dir=str(tmp_path)
-    )
+    ema = ModelEmaV3(model)
+    randomize(ema.module, seed=3)
+    saver = CheckpointSaver(model, optimizer, model_ema=ema, checkpoint_dir=str(tmp_path), recovery_dir=str(tmp_path))
     saver.save_checkpoint(4, metric=0.5)
     last = str(tmp_path / "last.pth.tar")
     again = small("fastvit_t8")
     optimizer = create_optimizer_v2(again, "sgd", lr=0.1, momentum=0.9)
     assert resume_checkpoint(again, last, optimizer) == 5  # the epoch to go on with
     assert equal(again, model)
-    load_checkpoint(again, last)  # the moving average, where there is one
-    assert equal(again, average.module)
+    load_checkpoint(again, last)  # the EMA weights, where there is one
+    assert equal(again, ema.module)
 
 
 @pytest.mark.parametrize(

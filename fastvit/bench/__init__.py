@@ -1,4 +1,4 @@
-"""Honest timings: ways to run a network, each in a process of its own, turn by turn, compared turn by turn."""
+"""Honest timings: backends of a model, each in a process of its own, compared round by round."""
 
 import lazy_loader
 

@@ -1,109 +1,87 @@
-"""The ways to run a network on a processor: ours, timm's, and plain PyTorch. Each is made in a process of its own.
+"""The backends that run a model on a CPU: our engines and plain PyTorch. Each is made in a process of its own.
 
 `Subject` says what is run. A bare variant gets random weights: parameters, statistics and layer scales far from their
-initial values, the same in every process, and the same in timm's network, so that all ways must give the same answers.
+initial values, and the same in every process, so that all backends must give the same outputs.
 """
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
-from ..deploy.openvino_runtime import core
-from ..deploy.telemetry import silence
-from .race import Way
+import torch
+from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from torch import Tensor, nn
-
-    from fastvit.models.fastvit import FastViT
+from ..checkpoint import load
+from ..deploy.engines.select import available, precisions
+from ..deploy.engines.select import engine as make_engine
+from ..models.fastvit import FastViT
+from ..models.reparam import reparameterize
+from ..testing import LAYER_SCALE, random_model
+from ..weights.catalog import list_models
+from .racing import Backend
 
 Run = Callable[[], Any]
-BY_DEFAULT = ("float32", "bfloat16")  # float16 is no processor's own; int8 changes what a network answers
+BY_DEFAULT = ("float32", "bfloat16")  # float16 is no CPU's own; int8 changes what a model predicts
 CALIBRATION = 16  # images of noise for int8: for its time, of which they change nothing
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A network, and the images it is given."""
+    """A model, and the images it is given."""
 
-    source: str  # a variant, a checkpoint's name, a file or a folder; for `peer` a name of timm's
+    source: str  # a variant, a checkpoint's name, a file or a folder
     size: tuple[int, int]  # height and width
     batch: int = 1
     threads: int = 1
 
 
-def ours(subject: Subject, engine: str, precision: str = "float32") -> Way:
+def ours(subject: Subject, engine: str, precision: str = "float32") -> Backend:
     """An engine of this package's."""
     name = engine if precision == "float32" else f"{engine} {precision}"
-    return Way(name, _engine, {"subject": subject, "engine": engine, "precision": precision})
+    return Backend(name, _engine, {"subject": subject, "engine": engine, "precision": precision})
 
 
-def eager(subject: Subject, name: str = "eager", fused: bool = False) -> Way:
-    """Plain PyTorch, as a network is that was just loaded."""
-    return Way(name, _eager, {"subject": subject, "fused": fused})
+def eager(subject: Subject, name: str = "eager", fused: bool = False) -> Backend:
+    """Plain PyTorch, as a model runs that was just loaded."""
+    return Backend(name, _eager, {"subject": subject, "fused": fused})
 
 
-def timms(subject: Subject, how: str) -> Way:
-    """timm's network of the same weights; `how` is one of `TIMM`."""
-    return Way(f"timm {how}", _timm, {"subject": subject, "how": how})
-
-
-def peer(subject: Subject, how: str) -> Way:
-    """Any network of timm's, with the random weights it starts with; `how` is one of `TIMM`."""
-    return Way(how, _peer, {"subject": subject, "how": how})
-
-
-def network(source: str) -> FastViT:
+def load_or_random(source: str) -> FastViT:
     """What `fastvit.load` reads, or a variant with random weights; in eval mode.
 
     Raises:
         fastvit.WeightsError: the source is neither, or damaged.
     """
-    from fastvit.checkpoint import load
-    from fastvit.create import list_models
-    from fastvit.testing import LAYER_SCALE, random_model
-
     if source in list_models() and not Path(source).exists():
         return random_model(source, layer_scale=LAYER_SCALE)
     return load(source)
 
 
-def timm_twin(model: FastViT) -> nn.Module:
-    """timm's network with `model`'s weights."""
-    import timm
+def plain(model: nn.Module, pixels: Tensor) -> Run:
+    """A pass of plain PyTorch."""
 
-    from fastvit.weights.naming import renamed
+    def run() -> Any:
+        with torch.inference_mode():
+            return model(pixels)
 
-    variant = model.pretrained_cfg["architecture"]
-    name = "fastvit_mci3" if variant == "fastvithd" else variant  # what timm calls it
-    theirs = timm.create_model(name, num_classes=model.num_classes, in_chans=model.in_chans).eval()
-    theirs.load_state_dict(renamed(model, model.state_dict(), "timm"), strict=True)
-    return cast("nn.Module", theirs)
+    return run
 
 
 def images(subject: Subject, channels: int) -> Tensor:
     """Noise (batch, channels, height, width), the same in every process."""
-    import torch
-
     return torch.randn(subject.batch, channels, *subject.size, generator=torch.Generator().manual_seed(0))
 
 
 def _eager(subject: Subject, fused: bool) -> Run:
-    from fastvit.models.reparam import reparameterize
-
-    model = network(subject.source)
-    return _plain(reparameterize(model) if fused else model, images(subject, model.in_chans))
+    model = load_or_random(subject.source)
+    return plain(reparameterize(model) if fused else model, images(subject, model.in_chans))
 
 
 def _engine(subject: Subject, engine: str, precision: str) -> Run:
-    from fastvit.deploy.engines.select import engine as make_engine
-
-    model = network(subject.source)
+    model = load_or_random(subject.source)
     pixels = images(subject, model.in_chans)
     many = Subject(subject.source, subject.size, batch=CALIBRATION)
     made = make_engine(
@@ -117,106 +95,15 @@ def _engine(subject: Subject, engine: str, precision: str) -> Run:
     return lambda: made(pixels)
 
 
-def _timm(subject: Subject, how: str) -> Run:
-    model = network(subject.source)
-    return TIMM[how](timm_twin(model), images(subject, model.in_chans), subject.threads)
-
-
-def _peer(subject: Subject, how: str) -> Run:
-    import timm
-    import torch
-
-    torch.manual_seed(0)
-    return TIMM[how](timm.create_model(subject.source).eval(), images(subject, 3), subject.threads)
-
-
-def _plain(model: nn.Module, pixels: Tensor, threads: int = 0) -> Run:
-    import torch
-
-    def run() -> Any:
-        with torch.inference_mode():
-            return model(pixels)
-
-    return run
-
-
-def _reparameterized(model: nn.Module, pixels: Tensor, threads: int) -> Run:
-    return _plain(_fused_by_timm(model), pixels)
-
-
-def _compiled(model: nn.Module, pixels: Tensor, threads: int) -> Run:
-    import torch
-
-    return _plain(cast("nn.Module", torch.compile(_fused_by_timm(model))), pixels)
-
-
-def _onnxruntime(model: nn.Module, pixels: Tensor, threads: int) -> Run:
-    """torch's exporter for the one size, as timm's documentation advises, and ONNX Runtime with its defaults."""
-    import onnxruntime
-    import torch
-
-    from ..deploy.graph import quietly
-
-    with tempfile.TemporaryDirectory() as folder, quietly():
-        file = os.path.join(folder, "model.onnx")
-        torch.onnx.export(_fused_by_timm(model), (pixels,), file, dynamo=True, verbose=False)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
-    feed = {session.get_inputs()[0].name: pixels.numpy()}
-    return lambda: torch.from_numpy(session.run(None, feed)[0])
-
-
-def _openvino(precision: str) -> Callable[[nn.Module, Tensor, int], Run]:
-    """OpenVINO's own conversion for the one size, and its hint for latency."""
-
-    def make(model: nn.Module, pixels: Tensor, threads: int) -> Run:
-        silence()
-        import openvino
-        import torch
-
-        with torch.no_grad():
-            traced = torch.export.export(_fused_by_timm(model), (pixels,))
-        settings = {
-            "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_PRECISION_HINT": precision,
-            "INFERENCE_NUM_THREADS": threads,
-        }
-        compiled = core().compile_model(openvino.convert_model(traced), "CPU", settings)
-        request, feed = compiled.create_infer_request(), pixels.numpy()
-        return lambda: torch.from_numpy(next(iter(request.infer([feed]).values())))
-
-    return make
-
-
-def _fused_by_timm(model: nn.Module) -> nn.Module:
-    from timm.utils import reparameterize_model
-
-    fused: nn.Module = reparameterize_model(model)
-    return fused.eval()
-
-
-TIMM: dict[str, Callable[[Any, Tensor, int], Run]] = {
-    "unfused": _plain,
-    "reparameterized": _reparameterized,
-    "compiled": _compiled,
-    "onnxruntime": _onnxruntime,
-    "openvino float32": _openvino("f32"),
-    "openvino bfloat16": _openvino("bf16"),
-}
-
-
 def engines(names: tuple[str, ...] = ()) -> tuple[list[tuple[str, str]], dict[str, str]]:
     """(engine, precision) of all that can be used here, or of those named; and of the others, why not.
 
     Raises:
         ValueError: a name that no engine has.
     """
-    from fastvit.deploy.engines.select import available, precisions
-
     reasons = available()
     if unknown := [name for name in names if name not in reasons]:
-        raise ValueError(f"--engine {unknown[0]}: expected one of {', '.join(reasons)}")
+        raise ValueError(f"engine {unknown[0]!r}, expected one of {', '.join(reasons)}")
     chosen = [name for name in reasons if not names or name in names]
     usable = [
         (name, precision)

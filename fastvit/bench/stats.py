@@ -8,7 +8,7 @@ from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 from typing import NamedTuple
 
-from ..utils.devices import cores as usable_cores
+from ..utils.devices import describe_machine
 
 LIBRARIES = ("torch", "timm", "openvino", "onnxruntime", "nncf")
 
@@ -46,11 +46,8 @@ def difference(expected: Sequence[float], given: Sequence[float]) -> float:
 
 def machine() -> str:
     """The processor, what it can do, and the versions of what is compared: one line for the head of a table."""
-    import torch
-
     names = [f"{name} {found}" for name in LIBRARIES if (found := installed(name))]
-    cores = f"{processor()}, {usable_cores()} cores, {torch.backends.cpu.get_cpu_capability()}"
-    return f"{cores}; Python {platform.python_version()}, {', '.join(names)}; {date.today()}."
+    return f"{describe_machine()}; Python {platform.python_version()}, {', '.join(names)}; {date.today()}."
 
 
 def installed(library: str) -> str:
@@ -59,12 +56,3 @@ def installed(library: str) -> str:
         return version(library)
     except PackageNotFoundError:
         return ""
-
-
-def processor() -> str:
-    """Its name as the system gives it."""
-    try:
-        with open("/proc/cpuinfo") as file:
-            return next(line.partition(":")[2].strip() for line in file if line.startswith("model name"))
-    except (OSError, StopIteration):  # another system, or a processor without a name
-        return platform.processor() or platform.machine()

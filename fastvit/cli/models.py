@@ -1,15 +1,13 @@
-"""fastvit models: the networks there are, and the checkpoints."""
+"""fastvit models: the models that there are, and the checkpoints."""
 
 from __future__ import annotations
 
 import dataclasses
-import json as format_json
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from cyclopts import Parameter
 
-from .output import fail
+from .output import say_json, show
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -18,60 +16,56 @@ if TYPE_CHECKING:
 _SHORT = {"TextVQA": "TextVQA", "zero-shot": "0-shot", "top-1": "top-1"}
 
 
-def main(
-    pattern: Annotated[str, typer.Argument(help="A shell pattern, such as '*mci*' or '*.apple_in1k'.")] = "*",
-    pretrained: Annotated[bool, typer.Option("--pretrained", help="Only the checkpoints.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line, with all that is known.")] = False,
+def models(
+    pattern: Annotated[str, Parameter(help="A shell pattern, such as '*mci*' or '*.apple_in1k'.")] = "*",
+    /,
+    *,
+    pretrained: Annotated[bool, Parameter(negative="", help="List only the checkpoints.")] = False,
+    json: Annotated[
+        bool, Parameter(negative="", help="Print one JSON object a line, with all that is known of each.")
+    ] = False,
 ) -> None:
-    """List the networks, with their size and arithmetic, and the checkpoints that can be had by name."""
-    from rich.console import Console
+    """List the models, with their parameters and arithmetic, and the checkpoints that can be had by name.
 
-    from fastvit.create import list_models
+    Parameters are counted before and after reparameterization ("fused"), and
+    multiply-adds (GMACs) after it, for one image of the size in the last column.
+
+    For example:
+
+        fastvit models '*mci*'
+        fastvit models --pretrained --json
+    """
+    from ..weights.catalog import list_models
 
     names = [] if pretrained else list_models(pattern)
     tagged = list_models(pattern, pretrained=True)
     if not names and not tagged:
-        fail(ValueError(f"no network or checkpoint is named {pattern!r}; fastvit models lists all of them"))
-    with Console(stderr=True).status("counting") as status:  # ten seconds for all of them
-        networks = []
-        for name in names:
-            status.update(f"counting parameters and multiply-adds of {name}")
-            networks.append(_network(name))
-    checkpoints = [_checkpoint(name) for name in tagged]
+        raise ValueError(f"no model or checkpoint is named {pattern!r}; fastvit models lists all of them")
+    rows, checkpoints = [_model(name) for name in names], [_checkpoint(name) for name in tagged]
     if json:
-        for row in networks + checkpoints:
-            typer.echo(format_json.dumps(row))
+        for row in rows + checkpoints:
+            say_json(row)
         return
-    console = Console(highlight=False)
-    with console.capture() as capture:  # typer knows what to do when the reader of a pipe has left
-        if networks:
-            console.print(_network_table(networks))
-        if networks and checkpoints:
-            console.print()
-        if checkpoints:
-            console.print(_checkpoint_table(checkpoints), *_notes(checkpoints), sep="\n")
-    typer.echo(capture.get(), nl=False)
+    if rows:
+        show(_model_table(rows))
+    if rows and checkpoints:
+        show("")
+    if checkpoints:
+        show(_checkpoint_table(checkpoints), *_notes(checkpoints))
 
 
-def _network(name: str) -> dict[str, Any]:
-    from fastvit.create import list_models
-    from fastvit.models.config import CONFIGS
-    from fastvit.models.flops import multiply_adds
-    from fastvit.models.forms import outline
-    from fastvit.models.reparam import reparameterize
+def _model(name: str) -> dict[str, Any]:
+    from ..models.config import CONFIGS
+    from ..models.sizes import SIZES
+    from ..weights.catalog import list_models
 
     config = CONFIGS[name]
-    model = outline(config)
-    parameters = _count(model.parameters())
-    reparameterize(model, inplace=True)
     return {
-        "kind": "network",
+        "kind": "model",
         "name": name,
         "depths": config.depths,
         "widths": config.widths,
-        "parameters": parameters,
-        "fused_parameters": _count(model.parameters()),
-        "fused_multiply_adds": multiply_adds(model, config.preprocess.size),
+        **SIZES[name]._asdict(),
         "size": config.preprocess.size,
         "num_classes": config.num_classes,
         "preprocess": config.preprocess.to_cfg(),
@@ -79,22 +73,18 @@ def _network(name: str) -> dict[str, Any]:
     }
 
 
-def _count(parameters: Iterable[Any]) -> int:
-    return sum(parameter.numel() for parameter in parameters)
-
-
 def _checkpoint(name: str) -> dict[str, Any]:
     """All that the catalogue says; its `repository` is called hub_id, "" for what ships with the package."""
-    from fastvit.weights.catalog import CHECKPOINTS
+    from ..weights.catalog import CHECKPOINTS
 
     checkpoint = CHECKPOINTS[name]
-    said = {field.name: getattr(checkpoint, field.name) for field in dataclasses.fields(checkpoint)}
-    said["hub_id"] = said.pop("repository")
-    said["preprocess"] = checkpoint.preprocess.to_cfg()
-    return {"kind": "checkpoint", "name": name, "size": checkpoint.preprocess.size, **said}
+    row = {field.name: getattr(checkpoint, field.name) for field in dataclasses.fields(checkpoint)}
+    row["hub_id"] = row.pop("repository")
+    row["preprocess"] = checkpoint.preprocess.to_cfg()
+    return {"kind": "checkpoint", "name": name, "size": checkpoint.preprocess.size, **row}
 
 
-def _network_table(rows: list[dict[str, Any]]) -> Table:
+def _model_table(rows: list[dict[str, Any]]) -> Table:
     from rich.table import Table
 
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
@@ -130,15 +120,15 @@ def _checkpoint_table(rows: list[dict[str, Any]]) -> Table:
 
 
 def _notes(rows: list[dict[str, Any]]) -> list[str]:
-    """What the table's abbreviations mean, of those that it has."""
+    """What the abbreviations in the table mean, as far as it has them."""
     metrics: dict[str, list[str]] = {}
     for metric in dict.fromkeys(row["metric"] for row in rows):
         metrics.setdefault(_short(metric), []).append(metric)
-    embeddings = [row for row in rows if row["classes"] == "embedding"]
+    embeddings = [row["num_classes"] for row in rows if row["classes"] == "embedding"][:1]
     return [
         "\nAccuracies are those that the authors publish; --json names the sources.",
         *(f"  {short}: {'; '.join(long)}" for short, long in metrics.items() if long != [short]),
-        *([f"{embeddings[0]['num_classes']}-d: an embedding of so many numbers, no classes."] if embeddings else []),
+        *(f"{count}-d: an embedding of {count} numbers, not classes." for count in embeddings),
         "Licences are for the weights, not for this code; --json has their addresses.",
     ]
 

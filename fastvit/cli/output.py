@@ -9,7 +9,7 @@ import sys
 import time
 import warnings
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -77,13 +77,13 @@ def show_rows(rows: dict[str, object]) -> None:
 
 
 @contextmanager
-def working(what: str, quiet: bool = False) -> Iterator[None]:
-    """Say on a terminal's standard error what takes its time."""
+def working(what: str, quiet: bool = False) -> Iterator[Callable[[str], None]]:
+    """Say on a terminal's standard error what takes its time -> what to call with other words for it."""
     from rich.console import Console
     from rich.markup import escape
 
-    with Console(stderr=True, quiet=quiet).status(escape(what)):
-        yield
+    with Console(stderr=True, quiet=quiet).status(escape(what)) as status:
+        yield lambda now: status.update(escape(now))
 
 
 class Progress:

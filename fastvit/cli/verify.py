@@ -37,9 +37,9 @@ def verify(
         fastvit verify mine.safetensors --image cat.jpg --json
     """
     from ..checkpoint import load
-    from ..create import list_models
     from ..testing import random_model
     from ..verification import verify as measure
+    from ..weights.catalog import list_models
 
     random = model in list_models() and not Path(model).exists()
     subject = random_model(model, seed) if random else load(model)

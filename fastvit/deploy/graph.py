@@ -1,6 +1,7 @@
-"""A network as one graph of operations, for any batch, height and width: torch's, ONNX's, OpenVINO's.
+"""A model as one graph of operations, for any batch, height and width: torch's, ONNX's, OpenVINO's.
 
-All are made from `lowering.lower`: no batch norm, no layer scale. Sizes are from 32 up.
+All are made from `lowering.lower`: no batch norm, no layer scale. Sizes are from 32 up. In ONNX's and OpenVINO's the
+name of a convolution or linear layer begins with its module's, as "stem.0.conv", by which `quantize` finds it.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import warnings
+from ast import literal_eval
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -20,24 +22,17 @@ from ..images.preprocess import SMALLEST
 from ..models.fastvit import FastViT
 from ..models.multiscale import MultiScaleEncoder
 from .lowering import lower
-from .telemetry import silence
+from .openvino_runtime import silence
 
 if TYPE_CHECKING:
     import onnx
     import openvino
 
-_TURN = threading.RLock()
+_ALONE = threading.RLock()
 AXES = {0: "batch", 2: "height", 3: "width"}  # of the images, those that may have any size
-LOUD = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir", "nncf", "coremltools", "executorch")
+LOUD = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir", "nncf", "coremltools", "executorch", "torch.utils")
+LAYERS = ("torch.nn.modules.conv.Conv2d", "torch.nn.modules.linear.Linear")  # as torch's graph calls their classes
 TRACED = (2, 320, 256)  # batch, height, width: no two the same, and none of them 1 even at a 64th
-
-
-def check_size(size: tuple[int, int] | None) -> None:
-    """A ValueError unless it is (height, width), each large enough for a network, or None."""
-    if size is not None and not (
-        isinstance(size, tuple) and len(size) == 2 and all(isinstance(edge, int) and edge >= SMALLEST for edge in size)
-    ):
-        raise ValueError(f"input_size is {size!r}, expected (height, width), whole numbers from {SMALLEST} up")
 
 
 def first_convolution(model: nn.Module) -> nn.Conv2d:
@@ -56,7 +51,7 @@ def example(model: nn.Module, batch: int, height: int, width: int) -> Tensor:
 
 
 def program(model: nn.Module) -> torch.export.ExportedProgram:
-    """torch's own: `lower(model)` as a graph that takes images (B, in_chans, H, W) of any size.
+    """Torch's own: `lower(model)` as a graph that takes images (B, in_chans, H, W) of any size.
 
     Raises:
         ValueError: the model is in train mode.
@@ -112,13 +107,7 @@ def output_names(model: nn.Module, count: int) -> list[str]:
         return [f"map{index}" for index in range(count)]
     if not model.num_classes:
         return ["features"]
-    return ["embedding" if embeds(model) else "logits"]
-
-
-def embeds(model: FastViT) -> bool:
-    """Whether the outputs are an embedding, to be compared with those of texts, rather than classes."""
-    own_head = model.num_classes == model.config.num_classes and not model.pretrained_cfg.get("label_names")
-    return model.config.embeds and own_head
+    return ["embedding" if model.returns_embedding else "logits"]
 
 
 def as_onnx(exported: torch.export.ExportedProgram, outputs: Sequence[str]) -> onnx.ModelProto:
@@ -138,35 +127,63 @@ def as_onnx(exported: torch.export.ExportedProgram, outputs: Sequence[str]) -> o
     assert made is not None
     proto: onnx.ModelProto = made.model_proto
     for node in proto.graph.node:
-        del node.metadata_props[:]  # torch's names of it
+        _name_after_its_module(node)
     return proto
+
+
+def _name_after_its_module(node: onnx.NodeProto) -> None:
+    """If it is a layer's; what torch's exporter notes of where it comes from, which names the module, goes."""
+    notes = {entry.key: entry.value for entry in node.metadata_props}
+    del node.metadata_props[:]
+    if node.op_type in ("Conv", "Gemm", "MatMul"):  # whose last class and scope are the operation itself
+        *_, layer, _ = literal_eval(notes["pkg.torch.onnx.class_hierarchy"])
+        *_, module, _ = literal_eval(notes["pkg.torch.onnx.name_scopes"])
+        node.name = module if layer in LAYERS else node.name
 
 
 def as_openvino(exported: torch.export.ExportedProgram, outputs: Sequence[str]) -> openvino.Model:
     """OpenVINO's, in float32: input "images"."""
     silence()
     import openvino
+    from openvino.frontend.pytorch.fx_decoder import TorchFXPythonDecoder
 
     with quietly():
+        logging.getLogger().setLevel(logging.ERROR)  # to which the decoder writes, and convert_model does the same
         try:
-            made = openvino.convert_model(exported)
+            decoder = TorchFXPythonDecoder.from_exported_program(exported)
+            made = openvino.convert_model(decoder)
         except Exception as error:
             if "KeyboardInterrupt" in str(error):  # in what it calls back, which it passes on as an error of its own
                 raise KeyboardInterrupt from None
             raise
     for output, name in zip(made.outputs, outputs, strict=True):
         output.get_tensor().set_names({name})
+    _name_after_their_modules(made, decoder.pt_module)
     return made
+
+
+def _name_after_their_modules(made: openvino.Model, program: torch.fx.GraphModule) -> None:
+    """What a layer became: "convolution_3/aten.convolution.default/Convolution" -> "stem.0.conv/aten. ..."."""
+    modules = {}
+    for node in program.graph.nodes:
+        stack = list(node.meta.get("nn_module_stack", {}).values())
+        if (
+            stack and isinstance(node.meta.get("val"), Tensor) and stack[-1][1] in LAYERS
+        ):  # rather than a size for a layer
+            modules[node.name] = stack[-1][0]
+    for operation in made.get_ops():
+        name, slash, rest = operation.get_friendly_name().partition("/")
+        operation.set_friendly_name(modules.get(name, name) + slash + rest)
 
 
 @contextmanager
 def quietly() -> Iterator[None]:
     """Without the exporters' warnings and log, which are about themselves.
 
-    Both are the whole process's, as are torch's settings for tracing: threads take turns.
+    Both are the whole process's, as are torch's settings for tracing: one thread at a time.
     """
     root, loggers = logging.getLogger(), [logging.getLogger(name) for name in LOUD]
-    with _TURN:
+    with _ALONE:
         levels = [(logger, logger.level) for logger in (root, *loggers)]
         filters, handlers = root.filters[:], root.handlers[:]  # OpenVINO's converter, if it fails, leaves its own
         try:

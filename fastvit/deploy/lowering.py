@@ -1,8 +1,8 @@
-"""The network as it is run and exported: fused, and without the one kind of convolution that runtimes run badly.
+"""The model as it is run and exported: fused, and without the one kind of convolution that runtimes run badly.
 
 Each downsampling, and the final convolution, gives two channels for every one it reads, each from that one alone:
 groups=C, 2C outputs. Libraries have fast kernels for one output for each group; for two they fall back to those of
-grouped convolutions, which take a quarter of the smallest network's time for a fortieth of its arithmetic.
+grouped convolutions, which take a quarter of the smallest model's time for a fortieth of its arithmetic.
 """
 
 import copy
@@ -10,49 +10,49 @@ import copy
 import torch
 from torch import Tensor, nn
 
+from ..models.checks import require_eval_mode
 from ..models.reparam import reparameterize
 
 
-class Alternating(nn.Module):
-    """conv(x) for a convolution of C groups and m C outputs: m depthwise ones, whose outputs take turns."""
+class InterleavedConv(nn.Module):
+    """conv(x) for a convolution of C groups and m C outputs: m depthwise ones, whose outputs are interleaved."""
 
     def __init__(self, conv: nn.Conv2d):
         super().__init__()
-        groups, turns = conv.groups, conv.out_channels // conv.groups
+        groups, multiple = conv.groups, conv.out_channels // conv.groups
         self.convs = nn.ModuleList()
-        for turn in range(turns):
+        for first in range(multiple):
             depthwise = copy.deepcopy(conv)
             depthwise.out_channels = groups
-            depthwise.weight = nn.Parameter(conv.weight[turn::turns].contiguous(), requires_grad=False)
+            depthwise.weight = nn.Parameter(conv.weight[first::multiple].contiguous(), requires_grad=False)
             if conv.bias is not None:
-                depthwise.bias = nn.Parameter(conv.bias[turn::turns].contiguous(), requires_grad=False)
+                depthwise.bias = nn.Parameter(conv.bias[first::multiple].contiguous(), requires_grad=False)
             self.convs.append(depthwise)
         self.train(conv.training)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, m C, H', W')."""
         return torch.stack([conv(x) for conv in self.convs], 2).flatten(1, 2)
 
 
 def lower(model: nn.Module) -> nn.Module:
     """`model`, or any module with a FastViT in it, as it is run: a fused copy that computes the same, for inference.
 
-    Its parameters require no gradient. Other than a fused network it is of no use but to be run: its names are no
+    Its parameters require no gradient. Other than a fused model it is of no use but to be run: its names are no
     checkpoint's.
 
     Raises:
         ValueError: the model is in train mode.
     """
-    training = [name for name, module in model.named_modules() if module.training]
-    if training:
-        raise ValueError(f"a model in train mode ({training[0] or type(model).__name__}): call model.eval() first")
+    require_eval_mode(model, "deploy a model")
     lowered = reparameterize(model).requires_grad_(False)
-    _alternate(lowered)
+    _interleave(lowered)
     return lowered
 
 
-def _alternate(module: nn.Module) -> None:
+def _interleave(module: nn.Module) -> None:
     for name, child in list(module.named_children()):
         if isinstance(child, nn.Conv2d) and 1 < child.in_channels == child.groups < child.out_channels:
-            module.add_module(name, Alternating(child))
+            module.add_module(name, InterleavedConv(child))
         else:
-            _alternate(child)
+            _interleave(child)

@@ -1,11 +1,10 @@
-"""The one OpenVINO core that this library makes in a process, and never lets go."""
+"""OpenVINO in this process: without its reports, and by one core, which is never let go."""
 
 from __future__ import annotations
 
+import sys
 import threading
 from typing import TYPE_CHECKING
-
-from .telemetry import silence
 
 if TYPE_CHECKING:
     import openvino
@@ -14,8 +13,17 @@ _LOCK = threading.Lock()
 _made: list[openvino.Core] = []
 
 
+def silence() -> None:
+    """Keep OpenVINO and nncf from sending reports: call it before `import openvino` or `import nncf`.
+
+    Both send some from their import on, under a name that they keep in the home folder, by the package
+    openvino_telemetry, which is optional to them. Nothing changes for what has imported them before.
+    """
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # Python's way to say: cannot be imported
+
+
 def core() -> openvino.Core:
-    """Made at the first call; every engine, export and measurement of ours compiles with it, from whatever thread.
+    """The core that every engine, export and measurement of ours compiles with; made at the first call, by any thread.
 
     A core's CPU plugin gives the thread that first uses it a stack for signal handlers, and takes it back when the
     last of what it compiled is gone (OpenVINO 2026.4, `SigAltStackSetup` in intel_cpu's cpu_special_setup). Of two

@@ -15,15 +15,14 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..images.preprocess import SMALLEST
+from ..images.preprocess import check_images
+from ..utils.extras import require
 from .graph import quietly
-from .lowering import lower
-from .telemetry import silence
+from .openvino_runtime import silence
 
 if TYPE_CHECKING:
-    import numpy as np
     import onnx
     import openvino
 
@@ -35,50 +34,42 @@ ARITHMETIC = {  # what nncf would quantize beside layers with weights
 }
 
 
-def quantize_openvino(
-    graph: openvino.Model, images: Tensor, *, keep: Collection[str] = (), model: nn.Module | None = None
-) -> openvino.Model:
+def quantize_openvino(graph: openvino.Model, images: Tensor, *, keep: Collection[str] = ()) -> openvino.Model:
     """What `graph.openvino_model` made, with convolutions and linear layers in int8. The same for the same images.
 
     Args:
         graph: left untouched.
-        images: (N, in_chans, H, W), eight or more, as the network will see; some hundreds.
+        images: (N, in_chans, H, W), eight or more, as the model will see; some hundreds.
         keep: names of layers, or of blocks of them such as "stages.3.blocks.0", that are not quantized.
-        model: with `keep`, the network that the graph was made of.
 
     Raises:
         ValueError: too few images, or of another shape, or not finite; a name that is no layer's.
-        ModuleNotFoundError: nncf is not installed.
+        fastvit.utils.extras.MissingExtraError: nncf is not installed.
     """
-    layers = [op for op in graph.get_ops() if op.get_type_name() in ("Convolution", "GroupConvolution", "MatMul")]
-    weights = {op.get_friendly_name(): op.input_value(1).get_node() for op in layers}
-    weighted = {name: node.data for name, node in weights.items() if node.get_type_name() == "Constant"}
-    check_images(images, graph.input(0).partial_shape[1].get_length())
-    first = [op.get_friendly_name() for op in layers if op.input_value(0).get_node().get_type_name() == "Parameter"]
-    unquantized = [*first, *_kept(weighted, keep, model), *weights.keys() - weighted]
-    return _quantize(graph, images, graph.input(0).get_any_name(), ARITHMETIC["openvino"], unquantized)
+    check_calibration(images, graph.input(0).partial_shape[1].get_length())
+    products = {
+        op.get_friendly_name(): (_reads(op, 0, "Parameter"), _reads(op, 1, "Constant"))
+        for op in graph.get_ordered_ops()
+        if op.get_type_name() in ("Convolution", "GroupConvolution", "MatMul")
+    }
+    name = graph.input(0).get_any_name()
+    return _quantize(graph, images, name, ARITHMETIC["openvino"], _unquantized(products, keep))
 
 
-def quantize_onnx(
-    graph: onnx.ModelProto, images: Tensor, *, keep: Collection[str] = (), model: nn.Module | None = None
-) -> onnx.ModelProto:
+def quantize_onnx(graph: onnx.ModelProto, images: Tensor, *, keep: Collection[str] = ()) -> onnx.ModelProto:
     """What `graph.onnx_model` made, with convolutions and linear layers between pairs of operations to and from int8.
 
     For arguments and errors see `quantize_openvino`.
     """
-    import onnx
-
-    constants = {tensor.name: tensor for tensor in graph.graph.initializer}
-    layers = [node for node in graph.graph.node if node.op_type in ("Conv", "Gemm", "MatMul")]
-    weights = {node.name: node.input[1] for node in layers}
-    weighted = {
-        name: onnx.numpy_helper.to_array(constants[weight]) for name, weight in weights.items() if weight in constants
-    }
     (given,) = graph.graph.input
-    check_images(images, given.type.tensor_type.shape.dim[1].dim_value)
-    first = [node.name for node in layers if node.input[0] == given.name]
-    unquantized = [*first, *_kept(weighted, keep, model), *weights.keys() - weighted]
-    quantized: onnx.ModelProto = _quantize(graph, images, given.name, ARITHMETIC["onnx"], unquantized)
+    check_calibration(images, given.type.tensor_type.shape.dim[1].dim_value)
+    constants = {tensor.name for tensor in graph.graph.initializer}
+    products = {
+        node.name: (node.input[0] == given.name, node.input[1] in constants)
+        for node in graph.graph.node
+        if node.op_type in ("Conv", "Gemm", "MatMul")
+    }
+    quantized: onnx.ModelProto = _quantize(graph, images, given.name, ARITHMETIC["onnx"], _unquantized(products, keep))
     return quantized
 
 
@@ -92,47 +83,37 @@ def in_block(layer: str, names: Collection[str]) -> bool:
     return any(f"{layer}.".startswith(f"{name}.") for name in names)
 
 
-def check_images(images: Tensor, channels: int) -> None:
+def check_calibration(images: Tensor, channels: int) -> None:
     """A ValueError unless they are images of so many channels, enough of them, and finite."""
-    if images.ndim != 4 or images.shape[1] != channels or min(images.shape[2:]) < SMALLEST:
-        expected = f"(N, {channels}, H, W), H and W from {SMALLEST} up"
-        raise ValueError(f"images to calibrate with are {tuple(images.shape)}, expected {expected}")
+    check_images(images, channels, "images to calibrate with")
     if len(images) < FEWEST:
         raise ValueError(f"{len(images)} images to calibrate with, expected {FEWEST} or more; some hundreds are better")
-    if not images.isfinite().all():
-        raise ValueError("images to calibrate with hold NaN or infinity")
 
 
-def _kept(weights: Mapping[str, np.ndarray], keep: Collection[str], model: nn.Module | None) -> Iterator[str]:
-    """The graph's names of the layers to be kept.
+def _reads(operation: Any, index: int, kind: str) -> bool:
+    """Whether the input `index` of OpenVINO's operation comes from one of that kind."""
+    return bool(operation.input_value(index).get_node().get_type_name() == kind)
 
-    Converters give names of their own, and may turn a weight round or fold an axis in: it is known by its values.
+
+def _unquantized(products: Mapping[str, tuple[bool, bool]], keep: Collection[str]) -> list[str]:
+    """The products of a graph that stay as they are: the first layer, those in the blocks `keep`, and attention's.
+
+    Args:
+        products: by the graph's names, which for layers begin with their modules': whether each reads the images, and
+            whether it has weights, as a layer has.
+        keep: names of modules.
     """
-    if not keep:
-        return
-    if model is None:
-        raise ValueError("layers to keep, and no model to find them in: give the one that the graph was made of")
-    modules = lower(model).float().named_modules()
-    layers = {
-        name: _fingerprint(module.weight.detach().cpu().numpy())
-        for name, module in modules
-        if isinstance(module, nn.Conv2d | nn.Linear)
-    }
-    unknown = [name for name in keep if not any(in_block(layer, [name]) for layer in layers)]
+    modules = {name: name.partition("/")[0] for name, (_, has_weights) in products.items() if has_weights}
+    unknown = [name for name in keep if not any(in_block(module, [name]) for module in modules.values())]
     if unknown:
-        raise ValueError(f"{', '.join(unknown)}: no layer or block of the network; {next(iter(layers))} is one")
-    prints = {name: _fingerprint(weight) for name, weight in weights.items()}
-    kept = {layer: fingerprint for layer, fingerprint in layers.items() if in_block(layer, keep)}
-    lost = [layer for layer, fingerprint in kept.items() if fingerprint not in prints.values()]
-    if lost:
-        raise ValueError(f"{', '.join(lost)}: not in the graph; give the network that it was made of")
-    yield from (name for name, fingerprint in prints.items() if fingerprint in kept.values())
-
-
-def _fingerprint(weight: np.ndarray) -> bytes:
-    import numpy as np
-
-    return np.sort(weight, axis=None).tobytes()
+        raise ValueError(
+            f"{', '.join(unknown)}: no layer or block of the model; {next(iter(modules.values()), 'none')} is one"
+        )
+    return [
+        name
+        for name, (is_first, _) in products.items()
+        if is_first or name not in modules or in_block(modules[name], keep)
+    ]
 
 
 def _quantize(graph: Any, images: Tensor, name: str, types: list[str], unquantized: list[str]) -> Any:
@@ -159,18 +140,16 @@ def quietly_nncf() -> Iterator[Any]:
     """The package nncf, without its log, its reports and its progress bars, which go to rich's own console.
 
     Raises:
-        ModuleNotFoundError: it is not installed.
+        fastvit.utils.extras.MissingExtraError: it is not installed.
     """
     from rich import get_console
 
     silence()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            import nncf
-            import nncf.quantization.range_estimator
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(f'int8 needs {error.name}; run: pip install "fastvit[int8]"') from None
+    require("int8", "nncf", what="int8")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import nncf
+        import nncf.quantization.range_estimator
     console = get_console()
     quiet, console.quiet = console.quiet, True
     try:

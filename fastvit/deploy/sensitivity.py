@@ -1,19 +1,23 @@
-"""Which layers int8 hurts: each one's rounding, imitated in torch on the fused network, under its own name."""
+"""Which layers int8 hurts: each one's rounding, imitated in torch on the fused model, under its own name."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from math import inf, log10
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from ..models.checks import require_eval_mode
 from ..models.layers import SqueezeExcite
 from ..models.reparam import reparameterize
 from .graph import first_convolution
-from .quantize import batches, check_images
+from .quantize import batches, check_calibration
+
+if TYPE_CHECKING:
+    from rich.console import Group
 
 ENOUGH = 20.0  # dB at the output: a tenth of its magnitude is noise
 Layer = nn.Conv2d | nn.Linear
@@ -25,19 +29,19 @@ class LayerError:
 
     name: str
     kind: str
-    weight: float  # at the network's output, with this layer's weight alone in int8
+    weight: float  # at the model's output, with this layer's weight alone in int8
     input: float  # the same for its input
     so_far: float  # at this layer's output, with it and all before in int8
 
     @property
     def alone(self) -> float:
-        """At the network's output, with this layer alone in int8."""
+        """At the model's output, with this layer alone in int8."""
         return self.weight + self.input
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerErrors:
-    """What `layer_errors` measured; `print` shows it as a table."""
+    """What `layer_errors` measured; printed, it is a table."""
 
     images: tuple[int, ...]  # (N, in_chans, H, W)
     layers: tuple[LayerError, ...]
@@ -63,11 +67,11 @@ class LayerErrors:
 
         console = Console(width=88, no_color=True, highlight=False)
         with console.capture() as capture:
-            self.print(console)
+            console.print(self)
         return capture.get().rstrip()
 
-    def print(self, console: Any) -> None:
-        """The table, on a rich console."""
+    def __rich__(self) -> Group:
+        from rich.console import Group
         from rich.table import Table
 
         numbers = ("share,\n%", "alone,\ndB", "weight,\ndB", "input,\ndB", "so far,\ndB")
@@ -79,10 +83,12 @@ class LayerErrors:
             ratios = (layer.alone, layer.weight, layer.input, layer.so_far)
             share = 100 * layer.alone / total if total else 0.0
             table.add_row(layer.name, layer.kind, f"{share:.1f}", *(f"{decibels(ratio):.1f}" for ratio in ratios))
-        console.print(table)
-        console.print(f"\nall in int8: {decibels(self.whole):.1f} dB of signal to noise, images {self.images}")
-        kept = self.sensitive()
-        console.print(f"better left out: {', '.join(kept)}" if kept else "no layer needs to be left out")
+        kept = ", ".join(self.sensitive())
+        return Group(
+            table,
+            f"\nall in int8: {decibels(self.whole):.1f} dB of signal to noise, images {self.images}",
+            f"better left out: {kept}" if kept else "no layer needs to be left out",
+        )
 
 
 def decibels(noise: float) -> float:
@@ -92,51 +98,84 @@ def decibels(noise: float) -> float:
 
 @torch.no_grad()
 def layer_errors(model: nn.Module, images: Tensor) -> LayerErrors:
-    """How much noise each layer that `quantization` would quantize brings, alone and with all before it.
+    """How much noise each layer that `quantize` would quantize brings, alone and with all before it.
 
     It is an imitation, with the rounding that nncf is asked for; runtimes round a little otherwise. Two passes over the
     images for each layer: some tens of them are enough.
 
     Args:
         model: a FastViT in eval mode, or what has one in it; left untouched.
-        images: (N, in_chans, H, W), as the network will see; they set the ranges too.
+        images: (N, in_chans, H, W), as the model will see; they set the ranges too.
 
     Raises:
         ValueError: a model in train mode; too few images, or of another shape, or not finite.
+
+    Example:
+        >>> import fastvit, torch
+        >>> from fastvit.deploy.sensitivity import layer_errors
+        >>> errors = layer_errors(fastvit.load("fastvit_t8.cifar10"), torch.randn(8, 3, 32, 32))
+        >>> errors.layers[0].name, errors.layers[0].kind
+        ('stem.1.conv', '3x3 depthwise')
     """
-    if any(module.training for module in model.modules()):
-        raise ValueError("a model in train mode, whose answers are not always the same: call model.eval()")
-    rounding = _Rounding(reparameterize(model).float().cpu())
-    check_images(images, first_convolution(rounding.network).in_channels)
-    parts = batches(images)
-    for part in parts:
-        rounding.run(part, seen=True)
-    names = list(rounding.layers)
-    weight, given, so_far = (dict.fromkeys(names, 0.0) for _ in range(3))
-    whole, signal, signals = 0.0, _Spread(), {name: _Spread() for name in names}
-    for part in parts:
-        expected, plain = rounding.run(part, keep=True)
-        output, rounded = rounding.run(part, weights=names, inputs=names, keep=True)
-        signal.add(expected)
-        whole += _noise(output, expected)
+    require_eval_mode(model, "quantize a model")
+    copied = reparameterize(model).float().cpu()
+    check_calibration(images, first_convolution(copied).in_channels)
+    noise = _Noise(copied)
+    for part in batches(images):
+        noise.run(part, widen=True)
+    for part in batches(images):
+        noise.measure(part)
+    layers = tuple(noise.of(name) for name in noise.layers)
+    return LayerErrors(images=tuple(images.shape), layers=layers, whole=noise.whole / noise.signal.power)
+
+
+class _Noise:
+    """What rounding adds to the outputs of a model and of its layers, as sums of squares over images.
+
+    The layers are replaced in the model, by such as can round.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        left = {module for gate in model.modules() if isinstance(gate, SqueezeExcite) for module in gate.modules()}
+        left.add(first_convolution(model))
+        self.model = model
+        self.layers = {
+            name: _RoundingLayer(module)
+            for name, module in model.named_modules()
+            if isinstance(module, nn.Conv2d | nn.Linear) and module not in left
+        }
+        for name, layer in self.layers.items():
+            model.set_submodule(name, layer)
+        self.weight, self.input, self.so_far = (dict.fromkeys(self.layers, 0.0) for _ in range(3))
+        self.whole, self.signal, self.signals = 0.0, _Spread(), {name: _Spread() for name in self.layers}
+
+    def measure(self, images: Tensor) -> None:
+        names = tuple(self.layers)
+        expected = self.run(images)
+        plain = {name: layer.output for name, layer in self.layers.items()}
+        self.signal.add(expected)
+        self.whole += _squares(self.run(images, weights=names, inputs=names), expected)
+        for name, layer in self.layers.items():
+            self.so_far[name] += _squares([layer.output], [plain[name]])
+            self.signals[name].add([plain.pop(name)])
         for name in names:
-            so_far[name] += _noise([rounded[name]], [plain[name]])
-            signals[name].add([plain[name]])
-        del plain, rounded
-        for name in names:
-            weight[name] += _noise(rounding.run(part, weights=[name])[0], expected)
-            given[name] += _noise(rounding.run(part, inputs=[name])[0], expected)
-    layers = [
-        LayerError(
-            name,
-            _kind(layer),
-            weight[name] / signal.power,
-            given[name] / signal.power,
-            so_far[name] / signals[name].power,
-        )
-        for name, layer in rounding.layers.items()
-    ]
-    return LayerErrors(images=tuple(images.shape), layers=tuple(layers), whole=whole / signal.power)
+            self.weight[name] += _squares(self.run(images, weights=[name]), expected)
+            self.input[name] += _squares(self.run(images, inputs=[name]), expected)
+
+    def run(
+        self, images: Tensor, *, weights: Collection[str] = (), inputs: Collection[str] = (), widen: bool = False
+    ) -> list[Tensor]:
+        """The model's outputs with the weights and inputs of those layers rounded; or the ranges grow to hold these."""
+        for name, layer in self.layers.items():
+            layer.rounds_weight, layer.rounds_input, layer.widens = name in weights, name in inputs, widen
+        outputs = self.model(images)
+        return list(outputs) if isinstance(outputs, list | tuple) else [outputs]
+
+    def of(self, name: str) -> LayerError:
+        """A layer's, as shares of the signals' power."""
+        whole, own = self.signal.power, self.signals[name].power
+        kind = _kind(self.layers[name].layer)
+        return LayerError(name, kind, self.weight[name] / whole, self.input[name] / whole, self.so_far[name] / own)
 
 
 class _Spread:
@@ -162,56 +201,27 @@ class _Spread:
         return max(sum(float(spread.sum()) for spread in spreads), torch.finfo(torch.float64).tiny)
 
 
-class _Rounding:
-    """A fused network whose layers round their weights, their inputs, both or nothing, as each pass wants it."""
+class _RoundingLayer(nn.Module):
+    """A layer that rounds its weight, its input, both or nothing, and keeps its last output."""
 
-    def __init__(self, network: nn.Module) -> None:
-        left = {module for gate in network.modules() if isinstance(gate, SqueezeExcite) for module in gate.modules()}
-        left.add(first_convolution(network))
-        self.network = network
-        self.layers: dict[str, Layer] = {
-            name: module
-            for name, module in network.named_modules()
-            if isinstance(module, nn.Conv2d | nn.Linear) and module not in left
-        }
-        self.exact = {name: layer.weight.detach() for name, layer in self.layers.items()}
-        self.rounded = {name: round_weight(weight) for name, weight in self.exact.items()}
-        self.ranges: dict[str, tuple[Tensor, Tensor]] = {}
+    output: Tensor
 
-    def run(
-        self,
-        images: Tensor,
-        *,
-        weights: Collection[str] = (),
-        inputs: Collection[str] = (),
-        seen: bool = False,
-        keep: bool = False,
-    ) -> tuple[list[Tensor], dict[str, Tensor]]:
-        """The network's outputs and, with `keep`, its layers'; with `seen`, their inputs widen the ranges."""
-        outputs: dict[str, Tensor] = {}
+    def __init__(self, layer: Layer) -> None:
+        super().__init__()
+        self.layer = layer
+        self.weights = {False: layer.weight.detach(), True: round_weight(layer.weight.detach())}
+        self.range: tuple[Tensor, Tensor] | None = None
+        self.rounds_weight = self.rounds_input = self.widens = False
 
-        def before(name: str, x: Tensor) -> Tensor | None:
-            if seen:
-                low, high = _range(x, self.layers[name])
-                known = self.ranges.get(name, (low, high))
-                self.ranges[name] = torch.minimum(known[0], low), torch.maximum(known[1], high)
-            return round_input(x, *self.ranges[name]) if name in inputs else None
-
-        def after(name: str, y: Tensor) -> None:
-            if keep:
-                outputs[name] = y
-
-        handles = []
-        for name, layer in self.layers.items():
-            layer.weight.data = (self.rounded if name in weights else self.exact)[name]
-            handles.append(layer.register_forward_pre_hook(lambda _, given, name=name: before(name, given[0])))
-            handles.append(layer.register_forward_hook(lambda _, given, y, name=name: after(name, y)))
-        try:
-            made = self.network(images)
-        finally:
-            for handle in handles:
-                handle.remove()
-        return (list(made) if isinstance(made, list | tuple) else [made]), outputs
+    def forward(self, x: Tensor) -> Tensor:
+        """What the layer gives for x."""
+        if self.widens:
+            self.range = _range(x, self.layer, self.range)
+        if self.rounds_input and self.range:
+            x = round_input(x, *self.range)
+        self.layer.weight.data = self.weights[self.rounds_weight]
+        self.output = self.layer(x)
+        return self.output
 
 
 def round_weight(weight: Tensor) -> Tensor:
@@ -227,11 +237,11 @@ def round_input(x: Tensor, low: Tensor, high: Tensor) -> Tensor:
     return ((x / step).round() + zero).clamp(0, 255).sub(zero) * step
 
 
-def _range(x: Tensor, layer: Layer) -> tuple[Tensor, Tensor]:
-    """The least and the largest value, with 0 between; of each channel where the layer keeps channels apart."""
+def _range(x: Tensor, layer: Layer, known: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:
+    """The least and the largest value, with 0 and `known` between; of each channel where the layer keeps them apart."""
     axes = (0, 2, 3) if isinstance(layer, nn.Conv2d) and layer.groups > 1 else tuple(range(x.ndim))
-    zero = x.new_zeros(())
-    return torch.minimum(x.amin(axes, keepdim=True), zero), torch.maximum(x.amax(axes, keepdim=True), zero)
+    low, high = known or (x.new_zeros(()), x.new_zeros(()))
+    return torch.minimum(x.amin(axes, keepdim=True), low), torch.maximum(x.amax(axes, keepdim=True), high)
 
 
 def _kind(layer: Layer) -> str:
@@ -241,5 +251,6 @@ def _kind(layer: Layer) -> str:
     return f"{size} depthwise" if layer.groups > 1 else size
 
 
-def _noise(given: list[Tensor], expected: list[Tensor]) -> float:
+def _squares(given: list[Tensor], expected: list[Tensor]) -> float:
+    """The sum of the squares of all differences."""
     return sum(float((a - b).double().square().sum()) for a, b in zip(given, expected, strict=True))

@@ -1,4 +1,4 @@
-"""Features of very many pictures in Parquet files: each picture exactly once, whatever was killed on the way."""
+"""Features of very many images in Parquet files: each image exactly once, whatever was killed on the way."""
 
 import lazy_loader
 

@@ -1,38 +1,66 @@
-"""What is asked for, as one record that every process gets."""
+"""The options of `fastvit.embed`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
+
+from ..utils.text import either
+
+OUTPUTS = ("features", "head")
+DTYPES = ("float32", "float16")
+MOST_ROWS = 10**6
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
-    """The options of `fastvit embed`.
+class EmbedConfig:
+    """What is to be computed, and how; checked as it is made.
 
     Attributes:
-        model: what `fastvit.load` reads.
-        data, split: what `open_pictures` reads.
-        folder: where the files go.
-        output: "features", what the classifier reads, pooled; "head", what the network gives; "" for the one that is
-            meant to be compared: the head's of a network that embeds, and else the features.
-        normalize: to unit length.
+        split: of data that have some: "train", "test", ...; "" for the whole.
+        outputs: "features", what the classifier reads, pooled; "head", what the model returns, logits or an embedding;
+            "" for the head's of a model that returns an embedding, and the features of any other.
+        normalize: scale each embedding to unit length, for cosine similarity.
         dtype: of the numbers in the files, "float32" or "float16".
-        rows: pictures in a file.
-        most_unreadable: so many pictures may be left out since they cannot be read.
+        rows: images in a file, which is what a kill can cost.
+        batch_size: images computed at a time.
+        device: where to compute; None where the model is, or on the fastest one if it is given by name.
+        engine: what runs the model: "torch", "compile", "onnxruntime", "openvino", or "auto", the fastest here.
+        precision: of the arithmetic: "float32", "bfloat16" or "float16"; not every engine has every one.
+        fast_decoding: decode large JPEGs at a fraction of their size, several times faster.
+        max_unreadable: leave out and list up to so many images that cannot be read.
+
+    Raises:
+        ValueError: an option that is out of its range.
+
+    Example:
+        >>> from fastvit.embedding import EmbedConfig
+        >>> EmbedConfig(normalize=True).dtype
+        'float32'
+        >>> EmbedConfig(dtype="int8")
+        Traceback (most recent call last):
+        ValueError: dtype is 'int8', expected float32 or float16
     """
 
-    model: str
-    data: str
-    folder: Path
     split: str = ""
-    output: str = ""
+    outputs: str = ""
     normalize: bool = False
     dtype: str = "float32"
     rows: int = 10_000
     batch_size: int = 64
-    device: str = "cpu"
+    device: str | None = None
     engine: str = "torch"
     precision: str = "float32"
     fast_decoding: bool = False
-    most_unreadable: int = 0
+    max_unreadable: int = 0
+
+    def __post_init__(self) -> None:
+        for name, value, known in (("outputs", self.outputs, ("", *OUTPUTS)), ("dtype", self.dtype, DTYPES)):
+            if value not in known:
+                raise ValueError(f"{name} is {value!r}, expected {either(known)}")
+        if not 1 <= self.rows <= MOST_ROWS:
+            raise ValueError(f"rows is {self.rows}, expected 1 to {MOST_ROWS}")
+        if self.batch_size < 1 or self.max_unreadable < 0:
+            given = f"batch_size is {self.batch_size} and max_unreadable {self.max_unreadable}"
+            raise ValueError(f"{given}, expected at least 1 and 0")
+        if self.precision == "int8":
+            raise ValueError("precision int8 changes features too much; use bfloat16, float16 or float32")

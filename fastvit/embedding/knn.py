@@ -1,4 +1,4 @@
-"""How good features are without training anything on them: do a picture's nearest neighbours have its label?"""
+"""How good features are without training anything on them: do an image's nearest neighbours have its label?"""
 
 from __future__ import annotations
 
@@ -11,33 +11,50 @@ from .parquet import Embeddings
 QUERIES, KEYS = 1024, 16384  # compared at a time: 64 MB of similarities
 
 
-def neighbour_accuracy(known: Embeddings, asked: Embeddings, neighbours: int = 20, temperature: float = 0.07) -> float:
-    """The percentage of `asked` that the most similar `neighbours` among `known` give the right label, by cosine.
+def neighbour_accuracy(
+    known: Embeddings, queries: Embeddings, neighbours: int = 20, temperature: float = 0.07
+) -> float:
+    """The percentage of `queries` that the most similar `neighbours` among `known` give the correct label, by cosine.
 
     Each votes for its label with weight exp(similarity / temperature), as in arXiv:1805.01978, section 3.4; with
     neighbours=1 it is the label of the nearest.
 
+    Args:
+        known: labelled embeddings, of a training set for example.
+        queries: labelled embeddings by the same model, of a test set for example.
+        neighbours: how many vote.
+        temperature: how fast a vote's weight falls with its similarity.
+
     Raises:
         ValueError: one of them has no labels, their classes or widths differ, or too few are known.
+
+    Example:
+        >>> import numpy
+        >>> from fastvit.embedding import Embeddings, neighbour_accuracy
+        >>> features, labels = numpy.array([[1, 0], [0, 1]], numpy.float32), numpy.array([0, 1], numpy.int32)
+        >>> known = Embeddings(["a", "b"], labels, features, ["cat", "dog"], [])
+        >>> queries = Embeddings(["c", "d"], labels, numpy.array([[2, 1], [2, 1]], numpy.float32), known.classes, [])
+        >>> neighbour_accuracy(known, queries, neighbours=1)
+        50.0
     """
-    if known.labels is None or asked.labels is None or known.classes != asked.classes:
+    if known.labels is None or queries.labels is None or known.classes != queries.classes:
         raise ValueError("neighbours vote for labels: expected embeddings of two labelled sets with the same classes")
-    if known.features.shape[1] != asked.features.shape[1]:
+    if known.features.shape[1] != queries.features.shape[1]:
         raise ValueError(
-            f"features of {known.features.shape[1]} and {asked.features.shape[1]} numbers: embed both with one network"
+            f"features of {known.features.shape[1]} and {queries.features.shape[1]} numbers: embed both with one model"
         )
-    if not 1 <= neighbours <= len(known.names) or not len(asked.names):
-        raise ValueError(f"neighbours is {neighbours}, of {len(known.names)} known and {len(asked.names)} asked")
-    keys, queries = (F.normalize(torch.from_numpy(each.features).float()) for each in (known, asked))
+    if not 1 <= neighbours <= len(known.names) or not len(queries.names):
+        raise ValueError(f"neighbours is {neighbours}, of {len(known.names)} known, for {len(queries.names)} queries")
+    keys, asked = (F.normalize(torch.from_numpy(each.features).float()) for each in (known, queries))
     labels = torch.from_numpy(known.labels).long()
-    truth = torch.from_numpy(asked.labels).long()
-    right = 0
-    for start in range(0, len(queries), QUERIES):
-        similarity, indices = _nearest(queries[start : start + QUERIES], keys, neighbours)
+    truth = torch.from_numpy(queries.labels).long()
+    correct = 0
+    for start in range(0, len(asked), QUERIES):
+        similarity, indices = _nearest(asked[start : start + QUERIES], keys, neighbours)
         votes = torch.zeros(len(indices), len(known.classes), dtype=torch.float64)
         votes.scatter_add_(1, labels[indices], (similarity.double() / temperature).exp())
-        right += int((votes.argmax(1) == truth[start : start + QUERIES]).sum())
-    return 100 * right / len(queries)
+        correct += int((votes.argmax(1) == truth[start : start + QUERIES]).sum())
+    return 100 * correct / len(asked)
 
 
 def _nearest(queries: Tensor, keys: Tensor, number: int) -> tuple[Tensor, Tensor]:

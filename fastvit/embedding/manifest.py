@@ -1,4 +1,4 @@
-"""embed.json: what made the features in a folder, so that nothing else is ever mixed with them."""
+"""The manifest, embed.json: what made the features in a folder, so that nothing else is ever mixed with them."""
 
 from __future__ import annotations
 
@@ -12,40 +12,40 @@ from typing import Any
 from .._version import __version__
 from ..data import DataError, Source
 from ..utils.atomic import replacing
-from .config import Job
-from .extractor import DTYPES, FeatureNetwork
+from .config import DTYPES, EmbedConfig
+from .extractor import FeatureExtractor
 from .unlabelled import stored_name
 
 NAME = "embed.json"
-KINDS = {"pictures": int, "rows": int, "width": int, "dtype": str, "classes": list}
-INFORMATIVE = ("model", "data")  # digests count, not what weights and pictures are called or where they lie
+KINDS = {"images": int, "rows": int, "width": int, "dtype": str, "classes": list}
+INFORMATIVE = ("model", "data")  # digests count, not what weights and images are called or where they lie
 
 
-def record_of(job: Job, network: FeatureNetwork, source: Source) -> dict[str, Any]:
-    """All that decides the numbers in the files, and which picture is in which."""
+def manifest_of(config: EmbedConfig, extractor: FeatureExtractor, data: str, source: Source) -> dict[str, Any]:
+    """All that decides the numbers in the files, and which image is in which."""
     return {
-        "model": job.model,
-        "weights": network.digest,
-        "output": network.output,
-        "width": network.width,
-        "normalize": job.normalize,
-        "dtype": job.dtype,
-        "preprocess": json.loads(json.dumps(network.preprocess.to_cfg())),  # with lists, as it is read back
-        "fast_decoding": job.fast_decoding,
-        "engine": job.engine,
-        "precision": job.precision,
-        "data": os.path.abspath(job.data) if os.path.exists(job.data) else job.data,
-        "split": job.split,
-        "pictures": len(source),
+        "model": extractor.name,
+        "weights": extractor.digest,
+        "output": extractor.output,
+        "width": extractor.width,
+        "normalize": config.normalize,
+        "dtype": config.dtype,
+        "preprocess": json.loads(json.dumps(extractor.preprocess.to_cfg())),  # with lists, as it is read back
+        "fast_decoding": config.fast_decoding,
+        "engine": config.engine,
+        "precision": config.precision,
+        "data": os.path.abspath(data) if os.path.exists(data) else data,
+        "split": config.split,
+        "images": len(source),
         "names": _names_digest(source),
         "classes": source.classes,
-        "rows": job.rows,
+        "rows": config.rows,
         "fastvit": __version__,
     }
 
 
-def agree(folder: Path, record: Mapping[str, Any], process: int = 0) -> None:
-    """Write the record into the folder, or compare it with the one there.
+def write_or_compare(folder: Path, manifest: Mapping[str, Any], rank: int = 0) -> None:
+    """Write the manifest into the folder, or compare it with the one there.
 
     Raises:
         DataError: they differ, or there is none beside files of embeddings.
@@ -55,35 +55,39 @@ def agree(folder: Path, record: Mapping[str, Any], process: int = 0) -> None:
     if not path.exists():
         if any(folder.glob("part-*.parquet")):
             raise DataError(f"{folder}: has part-*.parquet but no {NAME} that says what made them; use another folder")
-        own = folder / f".{process}.{NAME}"  # processes of several machines may have the same number
+        own = folder / f".{rank}.{NAME}"  # processes of several machines may have the same number
         with replacing(own) as temporary:
-            temporary.write_text(json.dumps(record, indent=1) + "\n")
+            temporary.write_text(json.dumps(manifest, indent=1) + "\n")
         own.replace(path)
-    before = read_record(folder)
-    different = [key for key in record if key not in INFORMATIVE and before.get(key) != record[key]]
+    before = read_manifest(folder)
+    different = [key for key in manifest if key not in INFORMATIVE and before.get(key) != manifest[key]]
     if different:
-        said = "; ".join(f"{key} was {_short(before.get(key))} and is {_short(record[key])}" for key in different)
-        raise DataError(f"{path}: made with something else: {said}; give the options of then, or another folder")
+        changes = "; ".join(f"{key} was {_short(before.get(key))} and is {_short(manifest[key])}" for key in different)
+        raise DataError(f"{path}: made with something else: {changes}; give the options of then, or another folder")
 
 
-def read_record(folder: Path) -> dict[str, Any]:
-    """Raises DataError: it is not there, or none of ours."""
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """What stands in the folder's manifest.
+
+    Raises:
+        DataError: it is not there, or none of ours.
+    """
     path = folder / NAME
     try:
-        record = json.loads(path.read_text())
+        manifest = json.loads(path.read_text())
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; expected a folder that fastvit embed made") from None
     except (ValueError, OSError) as error:
         raise DataError(f"{path}: cannot be read ({error}); use another folder") from None
-    if not isinstance(record, dict) or not all(isinstance(record.get(key), kind) for key, kind in KINDS.items()):
+    if not isinstance(manifest, dict) or not all(isinstance(manifest.get(key), kind) for key, kind in KINDS.items()):
         raise DataError(f"{path}: not written by fastvit embed; use another folder")
-    if record["rows"] < 1 or record["width"] < 1 or record["dtype"] not in DTYPES:
+    if manifest["rows"] < 1 or manifest["width"] < 1 or manifest["dtype"] not in DTYPES:
         raise DataError(f"{path}: damaged; use another folder")
-    return record
+    return manifest
 
 
 def _names_digest(source: Source) -> str:
-    """SHA-256 of the names and labels of all pictures, in order."""
+    """SHA-256 of the names and labels of all images, in order."""
     digest = hashlib.sha256()
     for index in range(len(source)):
         digest.update(f"{stored_name(source, index)}\0{source.labels[index]}\n".encode())

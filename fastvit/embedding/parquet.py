@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,82 +13,95 @@ from numpy.typing import NDArray
 
 from ..data import DataError
 from ..utils.atomic import replacing
+from ..utils.extras import require
 from ..utils.text import some
-from .manifest import read_record
+from .manifest import read_manifest
 
-RECORD, UNREADABLE = b"fastvit", b"fastvit.unreadable"  # in the schema's metadata, both JSON
+MANIFEST, UNREADABLE = b"fastvit", b"fastvit.unreadable"  # in the schema's metadata, both JSON
 
 
 class Unreadable(NamedTuple):
-    """A picture that is in no row."""
+    """An image that is in no row."""
 
     name: str
     reason: str
 
 
 class Embeddings(NamedTuple):
-    """What a folder holds, in the order of the pictures."""
+    """What a folder holds, in the order of the images.
+
+    Attributes:
+        names: N names of image files, below the folder or archive that they were in.
+        labels: (N) indices into `classes`; None of images without classes.
+        features: (N, D), in float32 or float16.
+        classes: the names of the classes.
+        unreadable: the images that were left out, and why.
+    """
 
     names: list[str]
-    labels: NDArray[numpy.int32] | None  # (N) indices into `classes`, where there are any
-    features: NDArray[numpy.floating]  # (N, D)
+    labels: NDArray[numpy.int32] | None
+    features: NDArray[numpy.floating]
     classes: list[str]
     unreadable: list[Unreadable]
 
 
 @dataclass(frozen=True)
-class Parts:
-    """Which pictures are in which file: `rows` in each, in their order."""
+class Files:
+    """Which images are in which file: `rows` in each, in their order."""
 
     folder: Path
-    pictures: int
+    images: int
     rows: int
 
     def __len__(self) -> int:
-        return -(-self.pictures // self.rows)
+        return -(-self.images // self.rows)
 
-    def path(self, part: int) -> Path:
-        return self.folder / f"part-{part:07}.parquet"
+    def path(self, number: int) -> Path:
+        """Where that file is, once it is written."""
+        return self.folder / f"part-{number:07}.parquet"
 
-    def indices(self, part: int) -> range:
-        return range(part * self.rows, min((part + 1) * self.rows, self.pictures))
+    def indices(self, number: int) -> range:
+        """The images that are in it."""
+        return range(number * self.rows, min((number + 1) * self.rows, self.images))
+
+    def count(self, numbers: Iterable[int]) -> int:
+        """How many images are in these files."""
+        return sum(len(self.indices(number)) for number in numbers)
 
     def finished(self) -> dict[int, list[Unreadable]]:
-        """The files that are there, with the pictures that each leaves out.
+        """The files that are there, with the images that each leaves out.
 
         Raises:
             DataError: one is damaged.
         """
         found = {}
-        for part in range(len(self)):
-            if self.path(part).exists():
-                rows, found[part] = _counted(self.path(part))
-                if rows + len(found[part]) != len(self.indices(part)):
-                    expected = f"{rows} rows, expected {len(self.indices(part))}"
-                    raise DataError(f"{self.path(part)}: {expected}; delete it, and fastvit embed makes it again")
+        for number in range(len(self)):
+            if self.path(number).exists():
+                rows, found[number] = _counted(self.path(number))
+                if rows + len(found[number]) != len(self.indices(number)):
+                    expected = f"{rows} rows, expected {len(self.indices(number))}"
+                    raise DataError(f"{self.path(number)}: {expected}; delete it, and fastvit embed makes it again")
         return found
 
-    def remove_leftovers(self, part: int) -> None:
-        """What a process that was killed wrote of it."""
-        for path in self.folder.glob(f".{self.path(part).stem}.*"):
-            path.unlink(missing_ok=True)
+
+def require_pyarrow() -> None:
+    """Check that there is what reads and writes Parquet.
+
+    Raises:
+        MissingExtraError: how to get it.
+    """
+    require("embed", "pyarrow", what="Parquet, which embeddings are written as,")
 
 
-def check_pyarrow() -> None:
-    """Raises ValueError."""
-    if not find_spec("pyarrow"):
-        raise ValueError('embeddings are written as Parquet, which needs pyarrow; run: pip install "fastvit[embed]"')
-
-
-def write_part(
+def write_file(
     path: Path,
     names: Sequence[str],
     labels: NDArray[numpy.int64] | None,
     features: NDArray[numpy.floating],
     unreadable: Sequence[Unreadable],
-    record: Mapping[str, Any],
+    manifest: Mapping[str, Any],
 ) -> None:
-    """A row for each of B names, with (B) labels if there are any, and (B, D) features.
+    """Write a row for each of B names, with (B) labels if there are any, and (B, D) features.
 
     Raises:
         OSError: of the disk; no file is left then.
@@ -102,40 +114,46 @@ def write_part(
         columns["label"] = pyarrow.array(labels.astype(numpy.int32))
     numbers = pyarrow.array(features.reshape(-1))
     columns["embedding"] = pyarrow.FixedSizeListArray.from_arrays(numbers, features.shape[1])
-    metadata = {RECORD: json.dumps(record), UNREADABLE: json.dumps(unreadable)}
+    metadata = {MANIFEST: json.dumps(manifest), UNREADABLE: json.dumps(unreadable)}
     table = pyarrow.table(columns).replace_schema_metadata(metadata)
     with replacing(path) as temporary:
         parquet.write_table(table, temporary, use_dictionary=["label"])
 
 
 def read_embeddings(folder: str | Path) -> Embeddings:
-    """All that `fastvit embed` wrote into a folder: names, labels (N), features (N, D).
+    """All that `fastvit.embed` wrote into a folder: names, labels (N), features (N, D).
 
     Raises:
         DataError: it is no such folder, or files are missing or damaged.
-        ValueError: pyarrow is not installed.
+        MissingExtraError: pyarrow is not installed.
+
+    Example:
+        >>> import fastvit
+        >>> fastvit.embedding.read_embeddings("nothere")
+        Traceback (most recent call last):
+        fastvit.data.source.DataError: nothere/embed.json: no such file; expected a folder that fastvit embed made
     """
-    check_pyarrow()
+    require_pyarrow()
     from pyarrow import parquet
 
-    record = read_record(Path(folder))
-    parts = Parts(Path(folder), record["pictures"], record["rows"])
-    finished = parts.finished()
-    if missing := [parts.path(part).name for part in range(len(parts)) if part not in finished]:
-        raise DataError(f"{folder}: {len(missing)} of {len(parts)} files are missing: {some(missing)}; embed again")
-    unreadable = [each for part in sorted(finished) for each in finished[part]]
-    number = record["pictures"] - len(unreadable)
-    features = numpy.empty((number, record["width"]), dtype=record["dtype"])
-    labels = numpy.empty(number, dtype=numpy.int32) if record["classes"] else None
+    manifest = read_manifest(Path(folder))
+    files = Files(Path(folder), manifest["images"], manifest["rows"])
+    finished = files.finished()
+    if missing := [files.path(number).name for number in range(len(files)) if number not in finished]:
+        raise DataError(f"{folder}: {len(missing)} of {len(files)} files are missing: {some(missing)}; embed again")
+    unreadable = [each for number in sorted(finished) for each in finished[number]]
+    images = manifest["images"] - len(unreadable)
+    features = numpy.empty((images, manifest["width"]), dtype=manifest["dtype"])
+    labels = numpy.empty(images, dtype=numpy.int32) if manifest["classes"] else None
     names: list[str] = []
-    for part in range(len(parts)):
-        table = parquet.read_table(parts.path(part))
+    for number in range(len(files)):
+        table = parquet.read_table(files.path(number))
         rows = slice(len(names), len(names) + len(table))
         names += table["name"].to_pylist()
-        features[rows] = _matrix(table["embedding"], record["width"])
+        features[rows] = _matrix(table["embedding"], manifest["width"])
         if labels is not None:
             labels[rows] = table["label"].to_numpy()
-    return Embeddings(names, labels, features, record["classes"], unreadable)
+    return Embeddings(names, labels, features, manifest["classes"], unreadable)
 
 
 def _matrix(column: Any, width: int) -> NDArray[numpy.floating]:

@@ -1,4 +1,4 @@
-"""The pictures that are embedded, with labels or without, and their names in the files."""
+"""The images that are embedded, with labels or without, and their names in the files."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from ..images.io import find_images, is_image_name
 from ..utils.text import display_name
 
 
-class Loose(Source):
-    """Pictures of no class, in a folder and the folders in it: `classes` is empty, and each label -1."""
+class UnlabelledFolder(Source):
+    """Images of no class, in a folder and the folders in it: `classes` is empty, and each label -1."""
 
     def __init__(self, folder: Path) -> None:
         self.where, self.classes = str(folder), []
@@ -27,37 +27,41 @@ class Loose(Source):
         self.labels = numpy.full(len(self.paths), -1)
 
     def name(self, index: int) -> str:
+        """Its path."""
         return display_name(self.paths[index])
 
     def content(self, index: int) -> Path:
+        """Where it lies."""
         return Path(self.paths[index])
 
 
-class Packets(ArchivedImages):
-    """Pictures of no class in an archive."""
+class UnlabelledArchive(ArchivedImages):
+    """Images of no class in an archive."""
 
-    def __init__(self, archive: Path, pictures: Sequence[Member]) -> None:
+    def __init__(self, archive: Path, images: Sequence[Member]) -> None:
         self.where, self.classes = str(archive), []
-        self.labels = numpy.full(len(pictures), -1)
-        super().__init__([archive], [ArchiveIndex(pictures)])
+        self.labels = numpy.full(len(images), -1)
+        super().__init__([archive], [ArchiveIndex(images)])
 
 
-def open_pictures(data: str, split: str = "") -> Source:
-    """What `fastvit.data.open_source` reads; and a folder, zip or tar with pictures outside of all folders of classes.
+def open_images(data: str, split: str = "") -> Source:
+    """What `fastvit.data.open_source` reads; and a folder, zip or tar with images outside of all folders of classes.
 
-    Of the latter it is every picture, those in folders too, and none has a label.
+    Of the latter it is every image, those in folders too, and none has a label.
 
     Raises:
         DataError: there is nothing of the kind, or the whole of what has splits is asked for.
     """
     place, rest = _place(Path(data), split)
-    if place.is_dir() and not rest and _directly_in(place):
-        return Loose(place)
-    if place.is_file() and (loose := _loose_in_archive(place, rest)):
-        return Packets(place, loose)
+    if place.is_dir() and not rest and _has_images(place):
+        return UnlabelledFolder(place)
+    if place.is_file() and (unlabelled := _unlabelled(place, rest)):
+        return UnlabelledArchive(place, unlabelled)
     source = open_source(data, split)
     if not split and set(SPLITS).issuperset(source.classes):
-        raise DataError(f"{data}: its folders are splits ({', '.join(source.classes)}), not classes; add --split NAME")
+        raise DataError(
+            f"{data}: its folders are splits ({', '.join(source.classes)}), not classes; choose one of them as split"
+        )
     return source
 
 
@@ -75,14 +79,14 @@ def _place(data: Path, split: str) -> tuple[Path, str]:
     return data, split
 
 
-def _directly_in(folder: Path) -> bool:
-    """Whether there is a picture in it, rather than in the folders in it."""
+def _has_images(folder: Path) -> bool:
+    """Whether there is an image in it, rather than in the folders in it."""
     with os.scandir(folder) as entries:
         return any(is_image_name(entry.name) and entry.is_file() for entry in entries)
 
 
-def _loose_in_archive(archive: Path, split: str) -> list[Member]:
-    """All its pictures, if some lie in no folder, and it is no shard."""
+def _unlabelled(archive: Path, split: str) -> list[Member]:
+    """All its images, if some lie in no folder, and it is no shard."""
     suffix = archive.suffix.lower()
     if suffix not in ARCHIVES or (suffix == ".tar" and is_shard(archive)):
         return []

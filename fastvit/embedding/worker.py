@@ -1,9 +1,10 @@
-"""One process' share of the pictures: read ahead, embedded, written file by file."""
+"""One process' share of the images: read ahead, embedded, written file by file."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -15,80 +16,100 @@ from ..data import DataError, Source
 from ..images.io import ImageError
 from ..images.prefetch import ahead
 from ..images.preprocess import Preprocess
+from ..utils.atomic import remove_leftovers
 from ..utils.devices import cores
 from ..utils.text import some
-from .config import Job
-from .extractor import FeatureNetwork
-from .parquet import Parts, Unreadable, write_part
+from .config import EmbedConfig
+from .extractor import FeatureExtractor
+from .parquet import Files, Unreadable, write_file
 from .unlabelled import stored_name
 
 Report = Callable[[int, list[Unreadable]], object]
-"""Told of pictures that are done, and of those that could not be read."""
+"""Called with the number of images that are done, and those of them that cannot be read."""
+Pixels = Tensor | ImageError
 
 
-def embed_parts(
-    job: Job,
-    network: FeatureNetwork,
-    source: Source,
-    parts: Parts,
-    wanted: Sequence[int],
-    record: Mapping[str, Any],
-    allowed: int,
-    report: Report,
-) -> None:
-    """Write the files of the parts that are wanted; batches end where files do, so that their bytes depend on nothing.
+@dataclass(frozen=True)
+class Work:
+    """What one process does.
+
+    Attributes:
+        model: its name.
+        config: how the images are embedded.
+        source: the images.
+        files: which of them are in which file.
+        pending: the files that are to be written.
+        manifest: what stands in each of them.
+        allowed: how many images may be unreadable, besides those that an earlier run left out.
+    """
+
+    model: str
+    config: EmbedConfig
+    source: Source
+    files: Files
+    pending: Sequence[int]
+    manifest: Mapping[str, Any]
+    allowed: int
+
+
+def embed_files(work: Work, extractor: FeatureExtractor, report: Report) -> None:
+    """Write the pending files; batches end where files do, so that their bytes depend on nothing.
 
     Raises:
-        DataError: more than `allowed` pictures cannot be read; the file they would be in is not written.
+        DataError: more images cannot be read than are allowed; the file they would be in is not written.
         OSError: of the disk.
-        ValueError, fastvit.deploy.engines.EngineError: of the network.
+        ValueError: of the model.
     """
-    tasks = (
-        partial(_read, source, index, network.preprocess, job.fast_decoding)
-        for part in wanted
-        for index in parts.indices(part)
-    )
-    lost: list[Unreadable] = []
-    with closing(ahead(tasks, max(job.batch_size, cores()))) as pictures:
-        for part in wanted:
-            parts.remove_leftovers(part)
-            indices = parts.indices(part)
-            features = numpy.empty((len(indices), network.width), dtype=job.dtype)
+    config, lost = work.config, list[Unreadable]()
+    with closing(_read_ahead(work, extractor.preprocess)) as images:
+        for number in work.pending:
+            remove_leftovers(work.files.path(number))
+            indices = work.files.indices(number)
+            features = numpy.empty((len(indices), extractor.width), dtype=config.dtype)
             rows: list[int] = []
             skipped: list[Unreadable] = []
-            for batch in _batches(pictures, indices, job.batch_size):
+            for batch in _batches(images, indices, config.batch_size):
                 pixels = {index: read for index, read in batch if isinstance(read, Tensor)}
-                unreadable = [Unreadable(stored_name(source, i), read) for i, read in batch if isinstance(read, str)]
+                unreadable = [
+                    Unreadable(stored_name(work.source, index), str(read))
+                    for index, read in batch
+                    if isinstance(read, ImageError)
+                ]
                 lost += unreadable
                 skipped += unreadable
-                check_unreadable(lost, allowed, job.most_unreadable - allowed)
+                check_unreadable(lost, work.allowed, config.max_unreadable - work.allowed)
                 if pixels:
-                    features[len(rows) : len(rows) + len(pixels)] = network(list(pixels.values()))
+                    features[len(rows) : len(rows) + len(pixels)] = extractor(list(pixels.values()))
                     rows += pixels
                 report(len(batch), unreadable)
-            names = [stored_name(source, index) for index in rows]
-            labels = source.labels[rows] if source.classes else None
-            write_part(parts.path(part), names, labels, features[: len(rows)], skipped, record)
+            names = [stored_name(work.source, index) for index in rows]
+            labels = work.source.labels[rows] if work.source.classes else None
+            write_file(work.files.path(number), names, labels, features[: len(rows)], skipped, work.manifest)
 
 
 def check_unreadable(lost: Sequence[Unreadable], allowed: int, before: int = 0) -> None:
-    """Raises DataError: more than allowed, besides so many that an earlier run left out."""
+    """Check that no more are lost than are allowed, besides so many that an earlier run left out.
+
+    Raises:
+        DataError: why the first of them cannot be read, and what to do.
+    """
     if len(lost) > allowed:
-        reasons = some([each.reason for each in lost], 1)
-        raise DataError(
-            f"{reasons}; repair it, or leave such pictures out with --most-unreadable {before + len(lost)} or more"
-        )
+        reasons, needed = some([each.reason for each in lost], 1), before + len(lost)
+        raise DataError(f"{reasons}; repair it, or leave such images out with max-unreadable {needed} or more")
 
 
-def _batches(
-    pictures: Iterator[Tensor | str], indices: range, batch_size: int
-) -> Iterator[list[tuple[int, Tensor | str]]]:
+def _read_ahead(work: Work, preprocess: Preprocess) -> Generator[Pixels, None, None]:
+    """(H, W, 3) bytes of each image, or why there are none."""
+    fast_for = preprocess if work.config.fast_decoding else None
+    tasks = (
+        partial(work.source.sample, index, preprocess.pixels, fast_for=fast_for)
+        for number in work.pending
+        for index in work.files.indices(number)
+    )
+    return ahead(tasks, max(work.config.batch_size, cores()))
+
+
+def _batches(images: Iterator[Pixels], indices: range, batch_size: int) -> Iterator[list[tuple[int, Pixels]]]:
     for start in range(0, len(indices), batch_size):
         batch = indices[start : start + batch_size]
-        yield list(zip(batch, islice(pictures, len(batch)), strict=True))
-
-
-def _read(source: Source, index: int, preprocess: Preprocess, fast: bool) -> Tensor | str:
-    """(H, W, 3) bytes, or why there are none."""
-    pixels = source.sample(index, preprocess.pixels, fast_for=preprocess if fast else None)
-    return str(pixels) if isinstance(pixels, ImageError) else pixels
+        yield list(zip(batch, islice(images, len(batch)), strict=True))

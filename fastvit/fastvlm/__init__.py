@@ -3,15 +3,18 @@
     model = fastvlm.load("apple/FastVLM-0.5B")  # or a folder
     processor = fastvlm.Processor(model, "apple/FastVLM-0.5B")
     inputs = processor(image, "What is this?")
-    answer = model.generate(**inputs, max_new_tokens=50)
-    print(processor.decode(answer, inputs)[0])
+    generated = model.generate(**inputs, max_new_tokens=50)
+    print(processor.decode(generated, inputs)[0])
 
-Needs transformers 5. Importing this registers nothing; `load`, `join` and `register` do.
+Needs transformers 5, which is imported when one of these names is first used. Importing this registers nothing;
+`load`, `join` and `register` do.
 """
 
 from importlib.metadata import PackageNotFoundError, version
 
 import lazy_loader
+
+from ..utils.extras import MissingExtraError
 
 _get, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
@@ -23,11 +26,11 @@ def __getattr__(name: str) -> object:
 
 
 def _check_transformers() -> None:
-    """Raise ImportError, in one line, where transformers is missing or too old."""
+    """A MissingExtraError where transformers is missing or too old."""
     try:
         found = version("transformers")
     except PackageNotFoundError:
         found = "none"
     major = found.split(".")[0]
     if not major.isdecimal() or int(major) < 5:
-        raise ImportError(f'fastvit.fastvlm needs transformers 5, found {found}; run: pip install "fastvit[vlm]"')
+        raise MissingExtraError(f'fastvit.fastvlm needs transformers 5, found {found}; run: pip install "fastvit[vlm]"')

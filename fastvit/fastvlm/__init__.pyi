@@ -1,6 +1,3 @@
-from importlib.metadata import PackageNotFoundError as PackageNotFoundError
-from importlib.metadata import version as version
-
 from .processor import Processor as Processor
 from .reading import load as load
 from .tower import Tower as Tower

@@ -1,4 +1,4 @@
-"""From pictures and questions to a FastVLM's input, and from its output to text."""
+"""From images and questions to a FastVLM's input, and from its output to text."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import AutoTokenizer, BatchFeature, FastVlmForConditionalGeneration, PreTrainedTokenizerBase
 
-from ..utils.text import one_line as line
+from ..utils.text import one_line
 from ..weights.tensors import WeightsError
 from .repository import folder_of
 
@@ -21,17 +21,17 @@ CHAT = (
 
 
 class Processor:
-    """Pictures and questions -> {"input_ids", "attention_mask", "pixel_values"}, for `model.generate(**inputs)`.
+    """Images and questions -> {"input_ids", "attention_mask", "pixel_values"}, for `model.generate(**inputs)`.
 
     As many image tokens as the encoder gives for the size, which transformers' own processor gets wrong where it is no
-    multiple of 64. Pictures are prepared as the weights want it: Apple's with a black border, nothing cut off.
+    multiple of 64. Images are prepared as the weights want it: Apple's with a black border, nothing cut off.
 
     Args:
         model: whose encoder and image token it is for.
         tokenizer: one of transformers, or where it is: the folder, repository or name given to `load`, of which only
             the tokenizer's files are read.
         size: (height, width) in pixels, or one number for both, from 32; None is what the weights were trained at.
-            Its square is what the time to the first token grows with. Where pictures get a border, as Apple's do, it is
+            Its square is what the time to the first token grows with. Where images get a border, as Apple's do, it is
             one number.
         template: of the prompt, with "<image>" and "{question}" in it.
         revision: of the tokenizer's repository: the one given to `load`.
@@ -65,13 +65,13 @@ class Processor:
         self.specials = self._specials(head + tail)  # how many the template has
 
     def __call__(self, images: Image.Image | Sequence[Image.Image], questions: str | Sequence[str]) -> BatchFeature:
-        """One picture and question, or as many of one as of the other; shorter prompts are padded on the left.
+        """One image and question, or as many of one as of the other; shorter prompts are padded on the left.
 
         input_ids and attention_mask are (B, L), pixel_values (B, 3, *size) float32.
 
         Raises:
             ValueError: not as many, or a question that would end its turn or stand for an image, as "<|im_end|>" does.
-            TypeError: what is no picture.
+            TypeError: what is no image.
         """
         images = list(images) if isinstance(images, Sequence) else [images]
         questions = [questions] if isinstance(questions, str) else list(questions)
@@ -119,4 +119,4 @@ def _tokenizer(source: str | Path, revision: str) -> PreTrainedTokenizerBase:
     try:
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # any: what may go wrong changes with transformers
-        raise WeightsError(f"{folder}: holds no tokenizer that can be read ({line(error)})") from error
+        raise WeightsError(f"{folder}: holds no tokenizer that can be read ({one_line(error)})") from error

@@ -1,29 +1,21 @@
 """Published FastVLMs: Apple's LLaVA-style folders and the conversions for transformers, into one model, fused."""
 
 import re
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from torch import Tensor
-from transformers import (
-    FastVlmForConditionalGeneration,
-    GenerationConfig,
-    PreTrainedModel,
-    Qwen2Config,
-    Qwen2ForCausalLM,
-)
+from transformers import FastVlmForConditionalGeneration, GenerationConfig
 
 from ..checkpoint import from_weights
 from ..models.fastvit import FastViT
 from ..models.multiscale import MultiScaleEncoder
 from ..models.reparam import reparameterize
-from ..utils.text import one_line as line
 from ..weights.formats import open_path
 from ..weights.read import read
-from ..weights.tensors import Tensors, WeightsError
+from ..weights.tensors import WeightsError
+from .language_model import fill_layer, in_one_line, read_language_model
 from .repository import folder_of, read_json
 from .tower import Tower, TowerConfig, check_image_token, join, register
 
@@ -40,34 +32,6 @@ PREFIXES = {
         "model.language_model.",
     ),
 }
-# What is taken from a config that came with the weights. Some of what else may stand there makes transformers run code
-# from elsewhere: auto_map, and the names of attention kernels.
-LANGUAGE = {
-    "attention_dropout",
-    "bos_token_id",
-    "eos_token_id",
-    "hidden_act",
-    "hidden_size",
-    "initializer_range",
-    "intermediate_size",
-    "layer_types",
-    "max_position_embeddings",
-    "max_window_layers",
-    "num_attention_heads",
-    "num_hidden_layers",
-    "num_key_value_heads",
-    "pad_token_id",
-    "rms_norm_eps",
-    "rope_parameters",
-    "rope_scaling",
-    "rope_theta",
-    "sliding_window",
-    "tie_word_embeddings",
-    "use_cache",
-    "use_sliding_window",
-    "vocab_size",
-}
-FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def load(
@@ -81,7 +45,7 @@ def load(
 ) -> FastVlmForConditionalGeneration:
     """A FastVLM with our encoder, fused, in eval mode: for images of any size from 32 x 32, not of 1024 x 1024 alone.
 
-    Nothing of what is downloaded is run; the original's remote code is not needed.
+    The original's remote code is neither run nor needed.
 
     Args:
         source: a folder; a repository of the Hugging Face Hub such as "apple/FastVLM-0.5B"; or one of the names of
@@ -90,13 +54,16 @@ def load(
         dtype: of all parameters; None is what the language model was stored in.
         stages: those of a MultiScaleEncoder around the encoder, with whose start nothing changes; None for none.
         pool: "depthwise" or "average", that encoder's.
-        image_token_id: stands for an image in the prompt; None is the one that the checkpoint says, or Qwen2's first
-            free one.
-        revision: of the repository: a branch, a tag or a commit. "main" is what the catalogue says, where it knows it.
+        image_token_id: stands for an image in the prompt; None is the checkpoint's, or Qwen2's first free one.
+        revision: a branch, a tag or a commit of the repository. "main" is what the catalogue says, where it knows it.
 
     Raises:
         fastvit.WeightsError: what is there is missing, damaged, or no FastVLM.
         ValueError: an image_token_id that is no token, or stages or a pool that cannot be used.
+
+    Example:
+        >>> import fastvit
+        >>> model = fastvit.fastvlm.load("apple/FastVLM-0.5B")  # doctest: +SKIP
     """
     register()
     folder = folder_of(source, revision)
@@ -114,17 +81,6 @@ def load(
     return model
 
 
-@contextmanager
-def _in_one_line(where: object, what: str) -> Iterator[None]:
-    """A WeightsError for any error: what transformers checks, and how it says so, changes with its version."""
-    try:
-        yield
-    except WeightsError:
-        raise
-    except Exception as error:
-        raise WeightsError(f"{where}: {what} ({line(error)})") from error
-
-
 def _published(
     folder: Path, about: dict[str, Any], dtype: torch.dtype | None, image_token_id: int | None
 ) -> FastVlmForConditionalGeneration:
@@ -135,17 +91,18 @@ def _published(
     if activation not in ("mlp2x_gelu", "gelu", None):
         raise WeightsError(f"{where}: its projector is a {activation!r}, expected two layers with a GELU in between")
     tensors = open_path(folder)
-    language_model = _language_model(where, about, tensors, dtype)
+    tower, *projector, body = PREFIXES[kind]
+    language_model = read_language_model(where, about, tensors, body, (tower, *projector), dtype)
     if image_token_id is None:
         image_token_id = _image_token(where, about, language_model.config.vocab_size)
     encoder = _encoder(folder, about).to(language_model.dtype)
     generation = folder / "generation_config.json"
     if generation.exists():
-        with _in_one_line(generation, "cannot be read as the config of a generation"):
+        with in_one_line(generation, "cannot be read as the config of a generation"):
             language_model.generation_config = GenerationConfig.from_dict(read_json(generation))
     model = join(encoder, language_model, image_token_id)
-    for layer, prefix in zip(("linear_1", "linear_2"), PREFIXES[kind][1:3], strict=True):
-        _fill_layer(model.model.multi_modal_projector.get_submodule(layer), tensors, prefix)
+    for layer, prefix in zip(("linear_1", "linear_2"), projector, strict=True):
+        fill_layer(model.model.multi_modal_projector.get_submodule(layer), tensors, prefix)
     return model.eval()
 
 
@@ -169,90 +126,23 @@ def _encoder(folder: Path, about: dict[str, Any]) -> FastViT:
     return encoder
 
 
-def _language_model(where: Path, about: dict[str, Any], tensors: Tensors, dtype: torch.dtype | None) -> PreTrainedModel:
-    """That in `tensors`, of which all is read but the tower and the projector."""
-    *others, body = PREFIXES[about["model_type"]]
-    names = {
-        re.sub(f"^{re.escape(body)}", "model.", name): name
-        for name in tensors.names
-        if not name.startswith(tuple(others))
-    }
-    with _in_one_line(where, "not the config of a Qwen2"):
-        config = _text_config(about, layers=len(names))
-        with torch.device("meta"):
-            outline = Qwen2ForCausalLM(config)
-    expected = {name: tuple(tensor.shape) for name, tensor in outline.state_dict().items()}
-    optional = {"lm_head.weight"} if config.tie_word_embeddings else set()
-    _check(tensors, names, expected, optional)
-    state = {name: _number(tensors, given) for name, given in names.items()}
-    embedding, head = state["model.embed_tokens.weight"], state.get("lm_head.weight")
-    if config.tie_word_embeddings and head is not None and torch.equal(embedding, head):
-        del state["lm_head.weight"]  # Apple's have both, which not every version of transformers ties
-    with _in_one_line(where, "no Qwen2 can be made of it"):
-        model = Qwen2ForCausalLM.from_pretrained(None, config=config, state_dict=state, dtype=dtype or embedding.dtype)
-    return cast(PreTrainedModel, model)
-
-
-def _text_config(about: dict[str, Any], layers: int) -> Qwen2Config:
-    """LLaVA's config is the language model's own, with more in it; a model of `layers` has a tensor for each."""
-    text = about.get("text_config") or about
-    if text is not about and text.get("model_type") != "qwen2":
-        raise ValueError(f"its text_config is of a {text.get('model_type')!r}")
-    if int(text.get("num_hidden_layers", 0)) > layers:  # before they are built
-        raise ValueError(f"{text['num_hidden_layers']} layers, and {layers} tensors")
-    return Qwen2Config(**{key: value for key, value in text.items() if key in LANGUAGE})
-
-
-def _number(tensors: Tensors, name: str) -> Tensor:
-    tensor = tensors.read(name)
-    if tensor.dtype not in FLOATS:
-        raise WeightsError(f"{tensors.source}: {name} is of {tensor.dtype}; a quantized language model cannot be read")
-    if not tensor.isfinite().all():
-        raise WeightsError(f"{tensors.source}: {name} holds NaN or infinity")
-    return tensor
-
-
-def _check(
-    tensors: Tensors, names: dict[str, str], expected: dict[str, tuple[int, ...]], optional: Collection[str] = ()
-) -> None:
-    """Before gigabytes are read: nothing missing, nothing left over, nothing of another shape."""
-    wrong = {
-        "missing": expected.keys() - names.keys() - set(optional),
-        "left over": {names[name] for name in names.keys() - expected.keys()},
-        "of another shape": {
-            f"{names[name]} {tensors.shape(names[name])} for {expected[name]}"
-            for name in names.keys() & expected.keys()
-            if tensors.shape(names[name]) != expected[name]
-        },
-    }
-    problems = [f"{len(bad)} {what} ({', '.join(sorted(bad)[:5])}, ...)" for what, bad in wrong.items() if bad]
-    if problems:
-        raise WeightsError(f"{tensors.source}: not what config.json tells: {'; '.join(problems)}")
-
-
-def _fill_layer(layer: torch.nn.Module, tensors: Tensors, prefix: str) -> None:
-    names = {name.removeprefix(prefix): name for name in tensors.names if name.startswith(prefix)}
-    _check(tensors, names, {name: tuple(tensor.shape) for name, tensor in layer.state_dict().items()})
-    layer.load_state_dict({name: _number(tensors, given) for name, given in names.items()})
-
-
 def _saved(folder: Path, about: dict[str, Any], dtype: torch.dtype | None) -> FastVlmForConditionalGeneration:
     """One that `save_pretrained` wrote; transformers would put random numbers where there are none, and warn."""
     where, tensors = folder / "config.json", open_path(folder)
     _check_harmless(where, about)
-    with _in_one_line(where, "not the config of a FastVLM"):
-        network, text = about["vision_config"]["network"], about["text_config"]
-        blocks = sum(network["depths"]) + int(text.get("num_hidden_layers", 0))
+    with in_one_line(where, "not the config of a FastVLM"):
+        row, text = about["vision_config"]["row"], about["text_config"]
+        blocks = sum(row["depths"]) + int(text.get("num_hidden_layers", 0))
         if blocks > len(tensors.names):  # before they are built
             raise ValueError(f"{blocks} blocks, and {len(tensors.names)} tensors")
-    with _in_one_line(tensors.source, "cannot be loaded"):
+    with in_one_line(tensors.source, "cannot be loaded"):
         model, found = FastVlmForConditionalGeneration.from_pretrained(
             folder, dtype=dtype or "auto", output_loading_info=True
         )
         check_image_token(model.config.image_token_id, model.config.text_config.vocab_size)
     wrong = {what: sorted(names) for what, names in found.items() if names}
     if wrong:
-        raise WeightsError(f"{tensors.source}: not what config.json tells: {wrong}")
+        raise WeightsError(f"{tensors.source}: not what config.json says: {wrong}")
     return cast(FastVlmForConditionalGeneration, model)
 
 

@@ -1,63 +1,48 @@
 """Where a FastVLM's files are: a folder, or a repository of the Hugging Face Hub."""
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..utils.text import one_line as line
+from ..utils.text import one_line
 from ..weights import catalog, hub
 from ..weights.tensors import WeightsError
 
 TOKENIZER = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+    *("vocab.json", "merges.txt"),
 )
 LONGEST = 1_000_000  # bytes of a config
-
-
-@dataclass(frozen=True)
-class Repository:
-    """One that holds a whole FastVLM."""
-
-    repository: str
-    revision: str
-    files: tuple[str, ...] = ("model.safetensors", "model.safetensors.index.json")
-
-    @property
-    def name(self) -> str:
-        return self.repository
 
 
 def folder_of(source: str | Path, revision: str = "main", *, weights: bool = True) -> Path:
     """A folder as it is; a repository, or the one of a name in the catalogue, downloaded where it is not in the cache.
 
     Args:
+        source: the folder, the repository's name, or a name that `fastvit.list_models(pretrained=True)` gives.
+        revision: of the repository; "main" is what the catalogue says, where it has the repository.
         weights: without them, only what says how it is built, and the tokenizer.
 
     Raises:
-        fastvit.WeightsError: there is no such thing, or it cannot be had.
+        fastvit.WeightsError: there is no such thing, or it cannot be downloaded.
     """
-    known = catalog.find(source) if isinstance(source, str) else None
-    if known is None and str(source) and Path(source).is_dir():
+    listed = catalog.find(source) if isinstance(source, str) else None
+    if listed is None and str(source) and Path(source).is_dir():
         return Path(source)
-    repository = known.repository if known else str(source)
+    repository = listed.repository if listed else str(source)
     if isinstance(source, Path) or not _names_a_repository(repository):
         raise WeightsError(f"{str(source)!r}: no such folder, and no repository such as apple/FastVLM-0.5B")
-    if known is None:
-        known = next((row for row in catalog.CHECKPOINTS.values() if row.repository == repository), None)
-    if known and revision == "main":
-        revision = known.revision
-    wanted = Repository(repository, revision)
-    folder = hub.download_files(wanted, ("config.json",), ("generation_config.json", *TOKENIZER))
+    if listed is None:
+        listed = next((row for row in catalog.CHECKPOINTS.values() if row.repository == repository), None)
+    if listed and revision == "main":
+        revision = listed.revision
+    published = hub.Repository(repository, revision)
+    folder = hub.download_files(published, ("config.json",), ("generation_config.json", *TOKENIZER))
     if weights:
-        hub.download(replace(wanted, revision=folder.name), whole=True)  # of the same commit
-        if known:
-            hub.print_license(known)
+        hub.download(replace(published, revision=folder.name), whole=True)  # of the same commit
+        if listed:
+            hub.print_license(listed)
     return folder
 
 
@@ -73,7 +58,7 @@ def _names_a_repository(source: str) -> bool:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """What a config says; nobody vouches for it.
+    """What a config says, which is untrusted.
 
     Raises:
         fastvit.WeightsError: it is missing, longer than any, or no config.
@@ -85,5 +70,5 @@ def read_json(path: Path) -> dict[str, Any]:
         if not isinstance(about, dict):
             raise ValueError(f"it holds a {type(about).__name__}")
     except (OSError, ValueError, RecursionError) as error:
-        raise WeightsError(f"{path}: cannot be read as a config ({line(error)})") from error
+        raise WeightsError(f"{path}: cannot be read as a config ({one_line(error)})") from error
     return about

@@ -24,7 +24,7 @@ from ..models.reparam import fuse_children
 Encoder = FastViT | MultiScaleEncoder
 
 
-def network_of(encoder: Encoder) -> FastViT:
+def fastvit_of(encoder: Encoder) -> FastViT:
     """The FastViT, which may stand inside a MultiScaleEncoder."""
     return encoder.encoder if isinstance(encoder, MultiScaleEncoder) else encoder
 
@@ -33,12 +33,12 @@ class TowerConfig(PreTrainedConfig):  # type: ignore[misc]
     """What a tower is rebuilt from.
 
     Args:
-        architecture: a key of `fastvit.CONFIGS`; the row itself is kept in `network`.
+        architecture: a key of `fastvit.CONFIGS`; the row itself is kept in `row`.
         form: "unfused", "partial" or "fused".
         stages: those of a MultiScaleEncoder; None for a FastViT by itself.
         pool: a MultiScaleEncoder's.
         hidden_size: channels that the tower gives; None is what the architecture has.
-        network: fields of `fastvit.Config`, where they are not that architecture's.
+        row: fields of `fastvit.Config`, where they are not that architecture's.
         pretrained_cfg: timm's: how images are prepared, the licence.
 
     Raises:
@@ -54,11 +54,11 @@ class TowerConfig(PreTrainedConfig):  # type: ignore[misc]
         stages: list[int] | None = None,
         pool: str = "depthwise",
         hidden_size: int | None = None,
-        network: dict[str, Any] | None = None,
+        row: dict[str, Any] | None = None,
         pretrained_cfg: dict[str, Any] | None = None,
         **others: Any,
     ):
-        if network is None and architecture not in CONFIGS:
+        if row is None and architecture not in CONFIGS:
             raise ValueError(f"architecture is {architecture!r}, expected one of {', '.join(CONFIGS)}")
         if form not in KINDS:
             raise ValueError(f"form is {form!r}, expected one of {', '.join(KINDS)}")
@@ -66,31 +66,31 @@ class TowerConfig(PreTrainedConfig):  # type: ignore[misc]
         self.form = form
         self.stages = stages
         self.pool = pool
-        self.network = network or _row(CONFIGS[architecture])
-        self.hidden_size = hidden_size or self.config_row.num_features
+        self.row = row or _row(CONFIGS[architecture])
+        self.hidden_size = hidden_size or self.variant.num_features
         self.pretrained_cfg = pretrained_cfg or {}
         super().__init__(**others)
 
     @property
-    def config_row(self) -> Config:
-        """The network, as a row of `fastvit.CONFIGS`."""
-        row: dict[str, Any] = dict(self.network)
+    def variant(self) -> Config:
+        """The encoder, as a row of `fastvit.CONFIGS`."""
+        row: dict[str, Any] = dict(self.row)
         return Config(**row | {"depths": tuple(row["depths"])})
 
     @classmethod
     def of(cls, encoder: Encoder) -> "TowerConfig":
-        """That of a network which exists."""
-        network = network_of(encoder)
+        """That of an encoder which exists."""
+        model = fastvit_of(encoder)
         scales: dict[str, Any] = {}
         if isinstance(encoder, MultiScaleEncoder):
             scales = {"stages": encoder.stages, "pool": encoder.pool}
         return cls(
             **scales,
-            architecture=network.pretrained_cfg.get("architecture") or "unnamed",
-            form=form_of(network),
+            architecture=model.pretrained_cfg.get("architecture") or "unnamed",
+            form=form_of(model),
             hidden_size=encoder.num_features,
-            network=_row(network.config),
-            pretrained_cfg=network.pretrained_cfg,
+            row=_row(model.config),
+            pretrained_cfg=model.pretrained_cfg,
         )
 
 
@@ -117,8 +117,8 @@ class Tower(PreTrainedModel):  # type: ignore[misc]
         self.post_init()
 
     def update_config(self) -> None:
-        """Have `config` say which form the encoder is in: after it was fused or unfused, and before it is saved."""
-        self.config.form = form_of(network_of(self.encoder))
+        """Have `config` say which form the encoder is in: after its form was changed, and before it is saved."""
+        self.config.form = form_of(fastvit_of(self.encoder))
 
     def _init_weights(self, module: nn.Module) -> None:
         """For what was not loaded, which transformers marks; its own guard knows neither statistics nor slices."""
@@ -133,7 +133,7 @@ class Tower(PreTrainedModel):  # type: ignore[misc]
 
     @gradient_checkpointing.setter
     def gradient_checkpointing(self, enable: bool) -> None:
-        network_of(self.encoder).set_grad_checkpointing(enable)
+        fastvit_of(self.encoder).set_grad_checkpointing(enable)
 
     def forward(self, pixel_values: Tensor, **others: Any) -> BaseModelOutputWithPooling:
         """What else transformers hands to a tower is not looked at; hidden states of the stages are not kept."""
@@ -144,11 +144,11 @@ class Tower(PreTrainedModel):  # type: ignore[misc]
 
 def _check_form(tower: Tower, *_: Any) -> None:
     """What is saved must be what its config rebuilds: transformers would go on with random weights, and warn."""
-    form = form_of(network_of(tower.encoder))
+    form = form_of(fastvit_of(tower.encoder))
     if form != tower.config.form:
         raise ValueError(
             f"the encoder is {form} and its config says {tower.config.form}: "
-            "call model.model.vision_tower.update_config() after folding or unfolding"
+            "call model.model.vision_tower.update_config() after reparameterizing or overparameterizing"
         )
 
 
@@ -175,31 +175,23 @@ def join(encoder: Encoder, language_model: PreTrainedModel, image_token_id: int)
     Raises:
         ValueError: no such token, a half-fused or pruned encoder, or one in another dtype than the language model.
         TypeError: another encoder, or a language model without its head.
+
+    Example:
+        >>> import fastvit
+        >>> from transformers import Qwen2Config, Qwen2ForCausalLM
+        >>> sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4}
+        >>> language_model = Qwen2ForCausalLM(Qwen2Config(**sizes, num_key_value_heads=4, vocab_size=100))
+        >>> model = fastvit.fastvlm.join(fastvit.create_model("fastvit_t8"), language_model, image_token_id=99)
     """
     register()
-    if not isinstance(encoder, FastViT | MultiScaleEncoder):
-        raise TypeError(f"encoder is a {type(encoder).__name__}, expected a FastViT or a MultiScaleEncoder")
-    network = network_of(encoder)
-    if isinstance(network.final_conv, nn.Identity):
-        raise ValueError("the encoder is pruned, which no config says: take the whole one, or a MultiScaleEncoder")
+    _check_parts(encoder, language_model)
+    text = language_model.config.get_text_config()
+    check_image_token(image_token_id, text.vocab_size)
     head = language_model.get_output_embeddings()
-    if head is None:
-        kind = type(language_model).__name__
-        raise TypeError(f"language_model is a {kind}, expected one with a head, such as Qwen2ForCausalLM")
-    words = language_model.config.get_text_config()
-    check_image_token(image_token_id, words.vocab_size)
-    dtype = next(encoder.parameters()).dtype
-    if dtype != head.weight.dtype:
-        raise ValueError(f"the encoder is of {dtype}, the language model of {head.weight.dtype}: expected one dtype")
-    if network.num_classes or network.global_pool:
-        network.reset_classifier(0, "")
-    words.tie_word_embeddings = head.weight is language_model.get_input_embeddings().weight  # whatever it said before
-    config = FastVlmConfig(
-        vision_config=TowerConfig.of(encoder),
-        text_config=words,
-        image_token_id=image_token_id,
-        tie_word_embeddings=words.tie_word_embeddings,
-    )
+    text.tie_word_embeddings = head.weight is language_model.get_input_embeddings().weight  # whatever it was before
+    tied = {"tie_word_embeddings": text.tie_word_embeddings}
+    vision = TowerConfig.of(_without_classifier(encoder))
+    config = FastVlmConfig(vision_config=vision, text_config=text, image_token_id=image_token_id, **tied)
     with torch.device("meta"):
         model = FastVlmForConditionalGeneration(config)
     projector = type(model.model.multi_modal_projector)(config)
@@ -210,6 +202,29 @@ def join(encoder: Encoder, language_model: PreTrainedModel, image_token_id: int)
     model.generation_config = language_model.generation_config
     model.training = language_model.training
     return model
+
+
+def _check_parts(encoder: Encoder, language_model: PreTrainedModel) -> None:
+    """Refuse an encoder and a language model that do not go together."""
+    if not isinstance(encoder, FastViT | MultiScaleEncoder):
+        raise TypeError(f"encoder is a {type(encoder).__name__}, expected a FastViT or a MultiScaleEncoder")
+    model = fastvit_of(encoder)
+    if isinstance(model.final_conv, nn.Identity):
+        raise ValueError("the encoder is pruned, which no config says: take the whole one, or a MultiScaleEncoder")
+    head = language_model.get_output_embeddings()
+    if head is None:
+        kind = type(language_model).__name__
+        raise TypeError(f"language_model is a {kind}, expected one with a head, such as Qwen2ForCausalLM")
+    dtype = next(encoder.parameters()).dtype
+    if dtype != head.weight.dtype:
+        raise ValueError(f"the encoder is of {dtype}, the language model of {head.weight.dtype}: expected one dtype")
+
+
+def _without_classifier(encoder: Encoder) -> Encoder:
+    model = fastvit_of(encoder)
+    if model.num_classes or model.global_pool:
+        model.reset_classifier(0, "")
+    return encoder
 
 
 def check_image_token(token: int, vocabulary: int) -> None:
@@ -227,7 +242,7 @@ def _row(config: Config) -> dict[str, Any]:
 def _build(config: TowerConfig) -> Encoder:
     cfg = config.pretrained_cfg
     in_chans = cfg.get("input_size", (3,))[0]
-    encoder = FastViT(config.config_row, num_classes=0, in_chans=in_chans, global_pool="").eval()  # as folding wants it
+    encoder = FastViT(config.variant, num_classes=0, in_chans=in_chans, global_pool="").eval()  # else it does not fuse
     encoder.pretrained_cfg |= cfg | {"architecture": config.architecture, "num_classes": 0}
     fuse_children(encoder, KINDS[config.form])
     if config.stages is None:

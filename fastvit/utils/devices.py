@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -12,6 +13,22 @@ if TYPE_CHECKING:
 def cores() -> int:
     """Number of CPU cores available to this process."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def cpu_name() -> str:
+    """Name of the processor, as the system gives it."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+            return next(line.partition(":")[2].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):  # another system than Linux, or a processor without a name
+        return platform.processor() or platform.machine()
+
+
+def describe_machine() -> str:
+    """The processor, its cores available to this process, and the best of its instructions that torch uses."""
+    import torch
+
+    return f"{cpu_name()}, {cores()} cores, {torch.backends.cpu.get_cpu_capability()}"
 
 
 def choose_device(name: str = "") -> torch.device:

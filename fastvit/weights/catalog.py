@@ -1,5 +1,6 @@
 """The checkpoints that can be had by name: a row for each, that says where it is, what it is and how good."""
 
+import fnmatch
 import textwrap
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -32,6 +33,7 @@ class Checkpoint:
 
     @property
     def name(self) -> str:
+        """The name that they are loaded by: variant and tag."""
         return f"{self.variant}.{self.tag}"
 
 
@@ -149,6 +151,24 @@ _ROWS = (
 )
 
 CHECKPOINTS: dict[str, Checkpoint] = {row.name: row for row in _ROWS}
+
+
+def list_models(filter: str = "", pretrained: bool = False) -> list[str]:
+    """The models' names, for `create_model`; or those of published weights, for `load` too.
+
+    Args:
+        filter: a shell pattern such as "*mci*"; "" is all.
+        pretrained: list weights, by their full names: variant and tag.
+
+    Example:
+        >>> import fastvit
+        >>> fastvit.list_models("*_t*")
+        ['fastvit_t8', 'fastvit_t12']
+        >>> fastvit.list_models("fastvit_t8", pretrained=True)
+        ['fastvit_t8.apple_in1k', 'fastvit_t8.apple_dist_in1k', 'fastvit_t8.cifar10']
+    """
+    names = list(CHECKPOINTS) if pretrained else list(CONFIGS)
+    return [name for name in names if fnmatch.filter((name, name.partition(".")[0]), filter or "*")]
 
 
 def find(name: str) -> Checkpoint | None:

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 
 from ..models.config import CONFIGS, Config
 from ..models.forms import Form
+from ..utils.text import some
 from .naming import NAMINGS, PROJECTION
 from .tensors import Tensors, WeightsError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Recognised:
+class Detected:
     """What a file holds, as far as names and shapes tell."""
 
     naming: str  # a key of NAMINGS
@@ -41,6 +42,7 @@ class Traits:
 
     @classmethod
     def of(cls, config: Config) -> "Traits":
+        """Those of a variant."""
         return cls(config.depths, config.width, config.mlp_ratio, config.attention_stages > 0)
 
     def distance(self, other: "Traits") -> tuple[int, int]:
@@ -50,8 +52,8 @@ class Traits:
         return differ, sum(abs(mine - others) for mine, others in stages)
 
 
-def recognise(tensors: Tensors) -> Recognised:
-    """Only names are looked at, and the shapes of three tensors.
+def detect(tensors: Tensors) -> Detected:
+    """Whose file this is, by the names in it and the shapes of three tensors.
 
     Raises:
         WeightsError: there is no encoder, or more than one, or a quantized one.
@@ -72,7 +74,7 @@ def recognise(tensors: Tensors) -> Recognised:
         variants.reverse()
     head = next((name for name in (PROJECTION, "head.fc.weight", "head.weight") if name in names), None)
     classes, channels = _shape(tensors, prefix + head, 2) if head else (0, 0)
-    return Recognised(
+    return Detected(
         naming=naming,
         prefix=prefix,
         form=form,
@@ -96,15 +98,14 @@ def _encoder(tensors: Tensors) -> tuple[str, Form, str]:
         if name == first or name.endswith(f".{first}")
     }
     if not found:
-        some = ", ".join(sorted(tensors.names)[:3]) or "nothing at all"
         raise WeightsError(
-            f"{tensors.source}: no FastViT is in there, but {some}; "
+            f"{tensors.source}: holds no FastViT: found {some(sorted(tensors.names), 3)}; "
             "expected names such as stem.0.conv_kxk.0.conv.weight or patch_embed.0.reparam_conv.weight"
         )
     if len(found) > 1:
-        prefixes = ", ".join(repr(prefix) for prefix in sorted(found))
+        prefixes = some([repr(prefix) for prefix in sorted(found)])
         raise WeightsError(
-            f"{tensors.source}: {len(found)} encoders are in there, under {prefixes}: load one's own dict"
+            f"{tensors.source}: {len(found)} encoders are in it, under {prefixes}: load the state dict of one"
         )
     prefix, (naming, form) = found.popitem()
     return naming, form, prefix

@@ -1,7 +1,9 @@
-"""Files of weights that nobody vouches for, and folders of them: only what is asked for is read, and nothing runs."""
+"""Untrusted files of weights, and folders of them: only what is asked for is read, and nothing runs."""
 
 import json
+import zipfile
 from collections.abc import Collection, Mapping
+from math import prod
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, cast
 
@@ -9,9 +11,9 @@ import torch
 from torch import Tensor
 
 from ..utils.atomic import replacing
-from ..utils.text import one_line as line
-from .safe_pickle import Pickled
-from .tensors import DamagedError, Tensors, WeightsError
+from ..utils.text import one_line, some
+from .safe_pickle import RefusedError, Stored, follow
+from .tensors import DamagedError, Tensors, WeightsError, unwrapped
 
 LONGEST = 5_000_000  # bytes of an index; those of language models have some 100,000
 
@@ -29,21 +31,94 @@ class Safetensors(Tensors):
             self.metadata = file.metadata() or {}
             self._names = frozenset(file.keys())
         except self.errors as error:
-            raise DamagedError(f"{path}: not a readable safetensors file ({line(error)}); copy it again") from error
+            raise DamagedError(f"{path}: not a readable safetensors file ({one_line(error)}); copy it again") from error
         self.file = file
 
     @property
     def names(self) -> Collection[str]:
+        """The names of all tensors."""
         return self._names
 
     def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of one of them, as the header has it."""
         return tuple(self.file.get_slice(name).get_shape())
 
     def read(self, name: str) -> Tensor:
+        """One tensor, in memory of its own.
+
+        Raises:
+            DamagedError: the file does not hold it, or in a dtype that torch lacks.
+        """
         try:
             return cast(Tensor, self.file.get_tensor(name))
         except (*self.errors, KeyError, TypeError, AttributeError) as error:  # the last three: dtypes torch lacks
-            raise DamagedError(f"{self.source}: {name} cannot be read ({line(error)})") from error
+            raise DamagedError(f"{self.source}: {name} cannot be read ({one_line(error)})") from error
+
+
+class Pickled(Tensors):
+    """One file of torch.save, as it writes them since torch 1.6."""
+
+    def __init__(self, path: Path) -> None:
+        self.source, self.path = str(path), path
+        try:
+            found = self._open()
+        except RefusedError as error:
+            raise WeightsError(f"{path}: refused: it {error}") from error
+        except Exception as error:  # a damaged file raises whatever its bytes happen to lead to
+            raise DamagedError(f"{path}: not a readable file of torch.save ({one_line(error)})") from error
+        self.stored = {name: value for name, value in unwrapped(found).items() if isinstance(value, Stored)}
+        size = path.stat().st_size
+        claimed = sum(max(one.extent, prod(one.shape)) * one.dtype.itemsize for one in self.stored.values())
+        if claimed > 2 * size:  # tensors may share memory, as a text encoder's first and last layer do
+            raise DamagedError(f"{path}: claims {claimed:,} bytes of tensors in a file of {size:,}")
+
+    def _open(self) -> dict[str, Any]:
+        """The dictionary; `storages` become the entries that its tensors' bytes are in, by name."""
+        if not zipfile.is_zipfile(self.path):
+            raise RefusedError("is older than torch 1.6: torch.load it with weights_only=True, and torch.save it")
+        self.archive = zipfile.ZipFile(self.path)
+        entries = self.archive.infolist()
+        pickles = [entry for entry in entries if entry.filename.endswith("/data.pkl")]
+        if len(pickles) != 1 or any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+            raise RefusedError("is no archive of torch.save, which is not compressed and holds one data.pkl")
+        [pickle] = pickles
+        folder = pickle.filename.removesuffix("data.pkl")
+        if f"{folder}byteorder" in self.archive.namelist() and self.archive.read(f"{folder}byteorder") != b"little":
+            raise RefusedError("was written on a machine of the other byte order: save it on one like this")
+        self.storages = {entry.filename.removeprefix(f"{folder}data/"): entry for entry in entries}
+        found = follow(self.archive.read(pickle))
+        if not isinstance(found, dict):
+            raise RefusedError("holds no state dict, {name: tensor}")
+        return found
+
+    @property
+    def names(self) -> Collection[str]:
+        """The names of all tensors."""
+        return self.stored.keys()
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of one of them, as the pickle has it."""
+        return self.stored[name].shape
+
+    def read(self, name: str) -> Tensor:
+        """One tensor, in memory of its own.
+
+        Raises:
+            DamagedError: its bytes are not in the file.
+        """
+        one = self.stored[name]
+        try:
+            entry = self.storages[one.storage]
+            if (one.offset + one.extent) * one.dtype.itemsize > entry.file_size:
+                raise ValueError(f"a tensor of {one.shape} in {entry.file_size:,} bytes")
+            if not one.extent:
+                return torch.empty(one.shape, dtype=one.dtype)
+            with self.archive.open(entry) as file:
+                file.seek(one.offset * one.dtype.itemsize)
+                content = bytearray(file.read(one.extent * one.dtype.itemsize))
+            return torch.frombuffer(content, dtype=one.dtype, count=one.extent).as_strided(one.shape, one.stride)
+        except (KeyError, ValueError, OSError, EOFError, RuntimeError, OverflowError, zipfile.BadZipFile) as error:
+            raise DamagedError(f"{self.source}: {name} cannot be read ({one_line(error)})") from error
 
 
 class Shards(Tensors):
@@ -59,13 +134,14 @@ class Shards(Tensors):
             weight_map = json.loads(path.read_bytes())["weight_map"]
             self.shards = {str(name): str(shard) for name, shard in weight_map.items()}
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise DamagedError(f"{path}: not an index of weights, with a weight_map ({line(error)})") from error
+            raise DamagedError(f"{path}: not an index of weights, with a weight_map ({one_line(error)})") from error
         for shard in set(self.shards.values()):
             if not is_plain(shard) or shard.lower().endswith(".json"):
                 raise WeightsError(f"{path}: names {shard[:100]!r}, which is no file of weights in the index's folder")
 
     @property
     def names(self) -> Collection[str]:
+        """The names of all tensors, as the index has them."""
         return self.shards.keys()
 
     def _shard(self, name: str) -> Tensors:
@@ -77,9 +153,11 @@ class Shards(Tensors):
         return self.opened[shard]
 
     def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of one of them, as its file has it."""
         return self._shard(name).shape(name)
 
     def read(self, name: str) -> Tensor:
+        """One tensor, in memory of its own."""
         return self._shard(name).read(name)
 
 
@@ -105,7 +183,7 @@ def open_path(path: Path, folders: bool = True) -> Tensors:
         with path.open("rb") as file:
             start = file.read(9)
     except OSError as error:
-        raise WeightsError(f"{path}: cannot be read ({line(error)})") from error
+        raise WeightsError(f"{path}: cannot be read ({one_line(error)})") from error
     return _opened(path, start)
 
 
@@ -132,13 +210,13 @@ def _in_folder(folder: Path) -> Path:
         if len(candidates) == 1 or folder / usual in candidates:
             return candidates[0] if len(candidates) == 1 else folder / usual
         if candidates:
-            some = ", ".join(path.name for path in candidates[:3])
-            raise WeightsError(f"{folder}: holds {len(candidates)} files of weights ({some}, ...): name one of them")
+            named = some([path.name for path in candidates], 3)
+            raise WeightsError(f"{folder}: holds {len(candidates)} files of weights ({named}): name one of them")
     raise WeightsError(f"{folder}: a folder without weights: no .safetensors, {', '.join(PICKLES)} or *.index.json")
 
 
 def write_safetensors(path: str | Path, state: Mapping[str, Tensor], header: dict[str, str]) -> None:
-    """All or nothing."""
+    """Write the tensors and a header into a .safetensors file, all or nothing."""
     from safetensors.torch import save_file
 
     with replacing(path) as temporary:
@@ -146,18 +224,19 @@ def write_safetensors(path: str | Path, state: Mapping[str, Tensor], header: dic
 
 
 def write_pickle(path: str | Path, state: Mapping[str, Tensor]) -> None:
-    """All or nothing; a .tar holds {"state_dict": ...} as ml-fastvit's and timm's do, others the state itself."""
+    """Write what torch.save writes, all or nothing: a .tar as ml-fastvit and timm do, {"state_dict": state}."""
     contiguous = {name: tensor.contiguous() for name, tensor in state.items()}
     with replacing(path) as temporary:
         torch.save({"state_dict": contiguous} if Path(path).suffix.lower() == ".tar" else contiguous, temporary)
 
 
-def is_weight(tensor: Tensor) -> bool:
-    """A convolution's or linear layer's weight, which half precision does little harm; not a norm's, bias or scale."""
-    return tensor.is_floating_point() and tensor.ndim >= 2 and tensor.numel() > len(tensor)
-
-
 def smaller(state: Mapping[str, Tensor], dtype: torch.dtype | None) -> dict[str, Tensor]:
-    """On the CPU, and the weights, but nothing else, in `dtype`."""
+    """`state` on the CPU, with the weights of convolutions and linear layers in `dtype`, if there is one.
+
+    Half precision does these little harm; norms, biases and scales, those of one number a channel, keep their own.
+    """
     cpu = {name: tensor.detach().cpu() for name, tensor in state.items()}
-    return cpu if dtype is None else {n: tensor.to(dtype) if is_weight(tensor) else tensor for n, tensor in cpu.items()}
+    if dtype is None:
+        return cpu
+    weights = (name for name, t in cpu.items() if t.is_floating_point() and t.ndim >= 2 and t.numel() > len(t))
+    return cpu | {name: cpu[name].to(dtype) for name in weights}

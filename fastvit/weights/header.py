@@ -1,15 +1,17 @@
 """The header of our own files: variant, form, classes and their names, preprocessing, licence, library version."""
 
 import json
+from dataclasses import dataclass
 from typing import Any
 
+from .._version import __version__
 from ..images.preprocess import Preprocess
 from ..models.config import CONFIGS
 from ..models.fastvit import FastViT
 from ..models.forms import Form
 from ..models.head import POOLS
-from ..utils.text import one_line as line
-from .detect import Recognised
+from ..utils.text import one_line
+from .detect import Detected
 from .tensors import Tensors, WeightsError
 
 LARGEST = 16384  # pixels, high or wide
@@ -17,10 +19,17 @@ LONGEST = 5_000_000  # characters; 20,000 names of classes have a million
 _TUPLES = ("input_size", "pool_size", "mean", "std", "first_conv")  # JSON has lists only
 
 
-def written(model: FastViT, form: Form) -> dict[str, str]:
-    """What is said of `model`, in the strings that safetensors takes."""
-    from .._version import __version__
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Header:
+    """What a file says of itself."""
 
+    variant: str  # a key of CONFIGS
+    global_pool: str
+    cfg: dict[str, Any]  # timm's pretrained_cfg
+
+
+def written(model: FastViT, form: Form) -> dict[str, str]:
+    """The header of a file of `model`, as the strings that safetensors takes."""
     return {
         "library": f"fastvit {__version__}",
         "variant": model.pretrained_cfg["architecture"],
@@ -30,32 +39,33 @@ def written(model: FastViT, form: Form) -> dict[str, str]:
     }
 
 
-def read(tensors: Tensors, found: Recognised) -> dict[str, Any]:
-    """The pretrained_cfg, with "global_pool" and the variant as "architecture"; {} where there is no such header.
+def read(tensors: Tensors, found: Detected) -> Header | None:
+    """The header, or None where there is none of ours.
 
     Raises:
         WeightsError: it is not whole, or contradicts itself or the tensors.
     """
-    said = tensors.metadata
-    if "variant" not in said or "pretrained_cfg" not in said:
-        return {}
+    given = tensors.metadata
+    if "variant" not in given or "pretrained_cfg" not in given:
+        return None
     try:
-        if len(said["pretrained_cfg"]) > LONGEST:
+        if len(given["pretrained_cfg"]) > LONGEST:
             raise ValueError(f"pretrained_cfg has more than {LONGEST:,} characters")
-        cfg = json.loads(said["pretrained_cfg"])
+        cfg = json.loads(given["pretrained_cfg"])
         cfg = {key: tuple(value) if key in _TUPLES else value for key, value in cfg.items()}
-        _check(cfg, said["form"], said["global_pool"], found)
+        _check(cfg, given["form"], given["global_pool"], found)
     except (KeyError, ValueError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         raise WeightsError(
-            f"{tensors.source}: its header is not one that fastvit.save writes ({line(error)[:300]})"
+            f"{tensors.source}: its header is not one that fastvit.save writes ({one_line(error)[:300]})"
         ) from error
-    if said["variant"] not in CONFIGS:
-        raise WeightsError(f"{tensors.source}: holds a {said['variant'][:100]!r}, which this version does not know")
-    return cfg | {"architecture": said["variant"], "global_pool": said["global_pool"]}
+    if given["variant"] not in CONFIGS:
+        raise WeightsError(f"{tensors.source}: holds a {given['variant'][:100]!r}, which this version does not know")
+    cfg["architecture"] = given["variant"]
+    return Header(variant=given["variant"], global_pool=given["global_pool"], cfg=cfg)
 
 
-def _check(cfg: dict[str, Any], form: str, pool: str, found: Recognised) -> None:
-    """What every reader relies on."""
+def _check(cfg: dict[str, Any], form: str, pool: str, found: Detected) -> None:
+    """Refuse what a reader could not rely on."""
     classes, labels = cfg["num_classes"], cfg.get("label_names")
     channels, *size = cfg["input_size"]
     preprocess = Preprocess.from_cfg(cfg | {"input_size": (3, *size)})

@@ -1,16 +1,16 @@
-"""Checkpoints from the Hugging Face Hub: into its cache, checked, and every failure told in one line."""
+"""Checkpoints from the Hugging Face Hub: into its cache, checked, and every failure said in one line."""
 
 import errno
-import hashlib
 import json
 import os
 import re
 import sys
 from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
-from ..utils.text import one_line as line
+from ..utils.digest import file_digest
+from ..utils.text import one_line
 from .catalog import Checkpoint
 from .formats import is_plain
 from .tensors import WeightsError
@@ -20,33 +20,34 @@ _TOWER = "vision_tower"  # in the names of the tensors that belong to a FastVLM'
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
-class Published(Protocol):
-    """What is to be had, such as a `Checkpoint`."""
+@dataclass(frozen=True)
+class Repository:
+    """One that is in no catalogue, and holds a whole model."""
+
+    repository: str  # "owner/name"
+    revision: str = "main"  # a branch, a tag or a commit
+    files: tuple[str, ...] = ("model.safetensors", "model.safetensors.index.json")  # the first of these that it has
 
     @property
-    def name(self) -> str: ...  # what errors call it
+    def name(self) -> str:
+        """What errors call it."""
+        return self.repository
 
-    @property
-    def repository(self) -> str: ...
 
-    @property
-    def revision(self) -> str: ...
-
-    @property
-    def files(self) -> tuple[str, ...]: ...  # where the weights are: the first of these that the repository has
+Published = Checkpoint | Repository
 
 
 def download(published: Published, *, whole: bool = False) -> Path:
     """Where the weights are on this machine, downloaded first if they are not in the hub's cache yet.
 
     For weights in shards that is their index, with the shards beside it: those that hold the encoder's tensors, or all
-    if the `whole` model is wanted. Cache, endpoint, token and offline mode are what HF_HOME, HF_ENDPOINT, HF_TOKEN and
+    of them for the `whole` model. Cache, endpoint, token and offline mode are what HF_HOME, HF_ENDPOINT, HF_TOKEN and
     HF_HUB_OFFLINE say.
 
     Raises:
-        WeightsError: they cannot be had, or came damaged.
+        WeightsError: they cannot be downloaded, or came damaged.
     """
-    # Without a connection only what is cached can be had, so that is asked for first.
+    # Without a connection there is only the cache, so what it has is asked for first.
     for file in sorted(published.files, key=lambda file: _cached(published, file, published.revision) is None):
         path = _fetch(published, file, published.revision)
         if path is None:
@@ -60,24 +61,24 @@ def download(published: Published, *, whole: bool = False) -> Path:
     raise WeightsError(f"{_origin(published)} has no {' and no '.join(published.files)}: {todo}")
 
 
-def download_files(published: Published, wanted: Collection[str], others: Collection[str]) -> Path:
-    """The folder in the cache with the files `wanted`, and those of the `others` that the repository has.
+def download_files(published: Published, required: Collection[str], optional: Collection[str]) -> Path:
+    """The folder in the cache with the files `required`, and those of the `optional` that the repository has.
 
-    With HF_HUB_OFFLINE, those of the `others` that the cache has.
+    With HF_HUB_OFFLINE, those of the `optional` that the cache has.
 
     Raises:
-        WeightsError: some file cannot be had, or came damaged.
+        WeightsError: some file cannot be downloaded, or came damaged.
     """
     from huggingface_hub import constants
 
     revision, folder = published.revision, Path()
-    for file in wanted:
+    for file in required:
         path = _fetch(published, file, revision)
         if path is None:
-            raise WeightsError(f"{_origin(published)} has no {file}, which what is wanted of it needs")
+            raise WeightsError(f"{_origin(published)} has no {file}, which is required")
         folder = path.parent
         revision = folder.name  # the commit, as for shards
-    for file in others:
+    for file in optional:
         unknown = constants.HF_HUB_OFFLINE and _cached(published, file, revision) is None
         if not unknown and not _is_known_to_lack(published, file, revision):
             _fetch(published, file, revision)
@@ -105,14 +106,14 @@ def discard(path: str | Path) -> None:
             try:
                 link.unlink(missing_ok=True)
             except OSError as error:
-                raise WeightsError(f"{link}: damaged, and cannot be removed ({line(error)}): remove it") from error
+                raise WeightsError(f"{link}: damaged, and cannot be removed ({one_line(error)}): remove it") from error
 
 
 _printed: set[str] = set()
 
 
 def print_license(checkpoint: Checkpoint) -> None:
-    """On stderr, one line under which licence these weights are; once for each licence, and not for our own."""
+    """Print on stderr, in one line, the licence of these weights: each licence once, and not for our own weights."""
     if not checkpoint.repository or checkpoint.license in _printed:
         return
     _printed.add(checkpoint.license)
@@ -166,14 +167,10 @@ def _verify(published: Published, path: Path) -> None:
     stored = _links(path)[1:]
     if not stored or not _SHA256.fullmatch(stored[0].name):
         return
-    expected = stored[0].name
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    if digest.hexdigest() != expected:
+    expected, given = stored[0].name, file_digest(path)
+    if given != expected:
         discard(path)
-        what = f"sha256 {digest.hexdigest()[:12]}... instead of {expected[:12]}..."
+        what = f"sha256 {given[:12]}... instead of {expected[:12]}..."
         raise WeightsError(f"{_origin(published)}: {path.name} was damaged on the way ({what}) and removed: try again")
 
 
@@ -197,7 +194,7 @@ def _shards(published: Published, index: Path, whole: bool) -> list[str]:
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         discard(index)
         raise WeightsError(
-            f"{_origin(published)}: {index.name} is no index of shards ({line(error)}); it was removed: try again"
+            f"{_origin(published)}: {index.name} is no index of shards ({one_line(error)}); it was removed: try again"
         ) from error
     if strange:
         raise WeightsError(f"{_origin(published)}: {index.name} names {strange[0]!r}, which is no file beside it")
@@ -239,15 +236,14 @@ def _reason(published: Published, file: str, revision: str, error: Exception) ->
     if status:
         return f" answered {status} to {file}: try again later"
     if missing:
-        return (
-            f": {file} is not in the cache, and {constants.ENDPOINT} did not give it ({line(cause)[:300]}): try again"
-        )
+        why = one_line(cause)[:300]
+        return f": {file} is not in the cache, and {constants.ENDPOINT} did not give it ({why}): try again"
     if isinstance(cause, OSError) and cause.errno in _FULL:
         return f": no room for {file} in {constants.HF_HUB_CACHE}: make some, or set HF_HOME to another place"
     if isinstance(cause, OSError) and cause.errno in _CLOSED:
         place = cause.filename or constants.HF_HUB_CACHE
         return f": {place} may not be used ({cause.strerror}): allow it, or set HF_HOME to another place"
-    return f": {file} did not come through ({line(cause)[:300]}): try again"
+    return f": {file} did not come through ({one_line(cause)[:300]}): try again"
 
 
 def _origin(published: Published) -> str:

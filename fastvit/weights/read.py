@@ -1,4 +1,4 @@
-"""Weights of any family -> ours: found, recognised, checked name by name, and converted."""
+"""Weights of any family -> ours: found, detected, checked name by name, and converted."""
 
 import difflib
 import logging
@@ -13,14 +13,17 @@ from torch import Tensor
 from ..models.config import CONFIGS
 from ..models.fastvit import FastViT, own_cfg
 from ..models.forms import Form, outline
+from ..utils.text import either, some
 from . import catalog, header, hub
-from .detect import Recognised, recognise
+from .detect import Detected, detect
 from .formats import PICKLES, open_path
 from .naming import NAMINGS, PROJECTION, names
-from .tensors import DamagedError, InMemory, Tensors, WeightsError
+from .tensors import DamagedError, InMemory, Shape, Tensors, WeightsError, mismatches
 
 Source = str | Path | Mapping[str, Any]
 SUFFIXES = (".safetensors", ".json", *PICKLES)  # names that end so are files, and no checkpoint's
+
+NOTHING: Mapping[str, Any] = {}
 
 _log = logging.getLogger("fastvit")
 
@@ -31,12 +34,26 @@ class Weights:
 
     source: str  # what errors call it
     variant: str  # a key of CONFIGS
-    form: Form
-    in_chans: int
     global_pool: str
     cfg: dict[str, Any]  # timm's pretrained_cfg: classes and their names, preprocessing, licence
     state: dict[str, Tensor]
-    recognised: Recognised
+    detected: Detected
+
+    @property
+    def form(self) -> Form:
+        """The form that they are in."""
+        return self.detected.form
+
+    @property
+    def num_classes(self) -> int:
+        """Classes, or channels of the embedding, of their head; 0: they have none."""
+        return self.detected.num_classes
+
+    def cfg_for(self, num_classes: int, in_chans: int) -> dict[str, Any]:
+        """The `pretrained_cfg` of a model that has these weights and the classes and channels that were asked for."""
+        size = {"input_size": (in_chans, *self.cfg["input_size"][1:])}
+        labels = {} if num_classes == self.num_classes else {"label_names": None}
+        return self.cfg | size | labels | {"num_classes": num_classes}
 
 
 def read(source: Source, variant: str | None = None) -> Weights:
@@ -48,7 +65,7 @@ def read(source: Source, variant: str | None = None) -> Weights:
     if variant is not None and variant not in CONFIGS:
         raise ValueError(f"variant is {variant!r}, expected one of {', '.join(CONFIGS)}")
     if isinstance(source, Mapping):
-        return _read(InMemory("this state dict", source), variant, {})
+        return _read(InMemory("this state dict", source), variant)
     if not isinstance(source, str | Path):
         raise TypeError(f"source is a {type(source).__name__}, expected a path, a checkpoint's name or a state dict")
     checkpoint = catalog.find(source) if isinstance(source, str) else None
@@ -56,7 +73,7 @@ def read(source: Source, variant: str | None = None) -> Weights:
         return _published(checkpoint, variant)
     path = Path(source)
     if _exists(path) or isinstance(source, Path) or path.suffix.lower() in SUFFIXES:
-        return _read(open_path(path), variant, {})
+        return _read(open_path(path), variant)
     raise WeightsError(f"{source}: no such file, and no checkpoint of that name; {nearest(source)}")
 
 
@@ -70,7 +87,7 @@ def _exists(path: Path) -> bool:
 def _published(checkpoint: catalog.Checkpoint, variant: str | None) -> Weights:
     """What the catalogue lists: it ships with the package, or is downloaded."""
     if not checkpoint.repository:
-        return _read(open_path(catalog.bundled(checkpoint.name)), variant, {})
+        return _read(open_path(catalog.bundled(checkpoint.name)), variant)
     path = hub.download(checkpoint)
     try:
         weights = _read(open_path(path), variant or checkpoint.variant, catalog.cfg(checkpoint))
@@ -86,49 +103,60 @@ def _published(checkpoint: catalog.Checkpoint, variant: str | None) -> Weights:
 def nearest(name: str) -> str:
     """What may have been meant."""
     near = difflib.get_close_matches(name, [*catalog.CHECKPOINTS, *CONFIGS], n=3, cutoff=0.4)
-    return f"did you mean {' or '.join(near)}?" if near else "fastvit.list_models() has the names"
+    return f"did you mean {either(near)}?" if near else "fastvit.list_models() has the names"
 
 
-def _read(tensors: Tensors, variant: str | None, known: dict[str, Any]) -> Weights:
-    """`variant` is what the caller says, `known` what the catalogue does; a header of ours comes after them."""
-    found = recognise(tensors)
-    said = header.read(tensors, found)
-    taken = variant or said.get("architecture") or found.variants[0]
-    if not found.fits:
-        taken = found.variants[0]  # the nearest, to say what is missing
-    elif taken not in found.variants:
-        raise WeightsError(f"{tensors.source}: holds a {found.variants[0]}, not a {taken}: create that one")
-    if found.fits and len(found.variants) > 1 and not variant and not said:
-        both = " and ".join(sorted(found.variants))
-        _log.warning("%s: fits %s, taken as %s; variant= overrules", tensors.source, both, taken)
-    config = CONFIGS[taken]
-    said, known = _about(taken, said), _about(taken, known)
-    if found.naming == "timm" and "vision_tower" in found.prefix:
-        said["crop_mode"] = "center"  # transformers' processor for FastVLM crops, where Apple's pads
-    classes = found.num_classes  # a header that says otherwise was refused
-    pool = said.pop("global_pool", "catavgmax" if found.pooled_channels == 2 * config.num_features else "avg")
-    network = outline(config, found.form, num_classes=classes, in_chans=found.in_chans, global_pool=pool)
-    cfg = own_cfg(config, classes, found.in_chans) | said | known
+def _read(tensors: Tensors, variant: str | None, catalogue: Mapping[str, Any] = NOTHING) -> Weights:
+    """`variant` is what the caller or the catalogue calls it, `catalogue` the pretrained_cfg that it is listed with."""
+    found = detect(tensors)
+    ours = header.read(tensors, found)
+    variant = _variant(tensors, found, ours, variant)
+    doubled = found.pooled_channels == 2 * CONFIGS[variant].num_features
+    pool = ours.global_pool if ours else "catavgmax" if doubled else "avg"
+    model = outline(
+        CONFIGS[variant], found.form, num_classes=found.num_classes, in_chans=found.in_chans, global_pool=pool
+    )
     return Weights(
         source=tensors.source,
-        variant=taken,
-        form=found.form,
-        in_chans=found.in_chans,
+        variant=variant,
         global_pool=pool,
-        cfg=cfg | {"architecture": taken, "num_classes": classes},
-        state=_state(tensors, found, network),
-        recognised=found,
+        cfg=_cfg(variant, found, ours.cfg if ours else NOTHING, catalogue),
+        state=_state(tensors, found, model),
+        detected=found,
     )
 
 
-def _about(variant: str, cfg: dict[str, Any]) -> dict[str, Any]:
-    """What a cfg says of `variant`: how pictures are prepared is another matter for its twin."""
-    if cfg.get("architecture") == variant:
-        return dict(cfg)
-    return {key: cfg[key] for key in cfg.keys() & {"label_names", "license", "global_pool"}}
+def _variant(tensors: Tensors, found: Detected, ours: header.Header | None, variant: str | None) -> str:
+    """The variant that the weights are taken for: of twins the one asked for, else the header's, else the likelier."""
+    if not found.fits:
+        return found.variants[0]  # the nearest, to say what is missing
+    taken = variant or (ours.variant if ours else found.variants[0])
+    if taken not in found.variants:
+        raise WeightsError(f"{tensors.source}: holds a {found.variants[0]}, not a {taken}: create that one")
+    if len(found.variants) > 1 and not variant and not ours:
+        both = " and ".join(sorted(found.variants))
+        _log.warning("%s: fits %s, taken as %s; variant= overrules", tensors.source, both, taken)
+    return taken
 
 
-def _state(tensors: Tensors, found: Recognised, model: FastViT) -> dict[str, Tensor]:
+def _cfg(variant: str, found: Detected, header: Mapping[str, Any], catalogue: Mapping[str, Any]) -> dict[str, Any]:
+    """The weights' pretrained_cfg, by rising precedence: row, conversion, header, catalogue, tensors.
+
+    That is: the variant's own; how a conversion for transformers crops, where Apple's code pads; what the file's header
+    says; what the weights are listed with; and what the tensors themselves show.
+    """
+    conversion = {"crop_mode": "center"} if found.naming == "timm" and "vision_tower" in found.prefix else {}
+    row = own_cfg(CONFIGS[variant], found.num_classes, found.in_chans)
+    tensors = {"architecture": variant, "num_classes": found.num_classes}
+    return row | conversion | _about(variant, header) | _about(variant, catalogue) | tensors
+
+
+def _about(variant: str, cfg: Mapping[str, Any]) -> dict[str, Any]:
+    """What a cfg says of `variant`: how images are prepared is another matter for its twin."""
+    return {key: cfg[key] for key in cfg if cfg["architecture"] == variant or key in ("label_names", "license")}
+
+
+def _state(tensors: Tensors, found: Detected, model: FastViT) -> dict[str, Tensor]:
     """Our names -> tensors, in float32, or float64 if any is."""
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     theirs = names(model, found.naming, found.projection)
@@ -144,34 +172,31 @@ def _state(tensors: Tensors, found: Recognised, model: FastViT) -> dict[str, Ten
             state[name] = torch.zeros(shape, dtype=torch.int64 if name in counts else torch.float32, device="cpu")
     bad = [name for name, tensor in state.items() if not _sound(name, tensor)]
     if bad:
-        raise WeightsError(f"{tensors.source}: NaN, infinity or a negative variance in {_some(bad)}")
+        raise WeightsError(f"{tensors.source}: NaN, infinity or a negative variance in {some(bad)}")
     if any(tensor.dtype == torch.float64 for tensor in state.values()):
         state = {name: tensor.double() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
     return state
 
 
-def _check(tensors: Tensors, found: Recognised, expected: dict[str, tuple[int, ...]], optional: set[str]) -> None:
-    """Nothing missing, nothing left over, nothing of another shape: in the file's own names."""
+def _check(tensors: Tensors, found: Detected, expected: dict[str, Shape], optional: set[str]) -> None:
+    """Refuse what lacks a tensor, has one too many, or one of another shape: in the file's own names."""
     given = {name.removeprefix(found.prefix) for name in tensors.names if name.startswith(found.prefix)}
-    shapes = {name: _our_shape(tensors.shape(found.prefix + name), name, found) for name in expected if name in given}
-    wrong = {
-        "missing": [name for name in expected if name not in given and name not in optional],
-        "left over": [name for name in sorted(given) if name not in expected and not name.startswith(DROPPED)],
-        "of another shape": [f"{n} {shape} for {expected[n]}" for n, shape in shapes.items() if shape != expected[n]],
-    }
-    problems = [f"{len(bad)} {what} ({_some(bad)})" for what, bad in wrong.items() if bad]
+    given = {name for name in given if name in expected or not name.startswith(DROPPED)}
+    problems = mismatches(
+        expected, given, lambda name: _our_shape(tensors.shape(found.prefix + name), name, found), optional
+    )
     if problems:
-        like = "recognised as" if found.fits else "nearest to"
+        like = "detected" if found.fits else "nearest to"
         raise WeightsError(
-            f"{tensors.source}: these weights do not fit: {like} {found}: {'; '.join(problems)}: "
-            "take the file as it was published, or one of a network in fastvit.list_models()"
+            f"{tensors.source}: these weights do not fit: {like} {found}: {problems}: "
+            "take the file as it was published, or one of a model in fastvit.list_models()"
         )
 
 
 DROPPED = ("dist_head.", "head_dist.")  # a second classifier for distillation, which no published file uses
 
 
-def _our_shape(shape: tuple[int, ...], name: str, found: Recognised) -> tuple[int, ...]:
+def _our_shape(shape: Shape, name: str, found: Detected) -> Shape:
     """The shape that a tensor of the file has once it is ours."""
     if found.projection and name == PROJECTION:
         return shape[::-1]
@@ -185,7 +210,7 @@ _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _COUNTS = (*_FLOATS, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
-def _converted(tensors: Tensors, name: str, found: Recognised, *, count: bool) -> Tensor:
+def _converted(tensors: Tensors, name: str, found: Detected, *, count: bool) -> Tensor:
     """One tensor, in our layout and memory of its own."""
     tensor = tensors.read(name)
     if count and (tensor.dtype not in _COUNTS or not (tensor.is_meta or bool((tensor >= 0) & tensor.isfinite()))):
@@ -206,7 +231,3 @@ def _sound(name: str, tensor: Tensor) -> bool:
     if tensor.is_meta or not tensor.is_floating_point():
         return True
     return bool(tensor.isfinite().all()) and not (name.endswith("running_var") and bool((tensor < 0).any()))
-
-
-def _some(names: list[str]) -> str:
-    return f"{', '.join(names[:5])}{', ...' * (len(names) > 5)}"

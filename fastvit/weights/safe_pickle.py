@@ -1,26 +1,18 @@
-"""What torch.save writes, read from files that nobody vouches for, without calling anything that they name.
+"""What torch.save writes, read from untrusted files, without calling anything that they name.
 
 `torch.load(weights_only=True)` runs no foreign code either, but a file of two kilobytes can make it hash, print or
 allocate until the process dies. A state dict needs little of a pickle: dictionaries whose keys are text, and tensors,
 which are a few numbers each. So the opcodes are followed here, those are kept, and all else is left out: an optimizer's
-state, options, numbers. The tensors' bytes are read when they are asked for.
+state, options, numbers. The tensors' bytes are somebody else's business: `formats.Pickled` reads them.
 """
 
 import io
 import pickletools
-import zipfile
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from math import prod
-from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
-
-from ..utils.text import one_line as line
-from ..utils.zip_entries import read_local_header
-from .tensors import DamagedError, Tensors, WeightsError, unwrapped
 
 LONGEST = 1_000_000  # opcodes; mci4 with its optimizer has some 100,000
 DTYPES = {
@@ -66,70 +58,9 @@ class RefusedError(ValueError):
     """A pickle that is more than tensors by name; the message follows "it"."""
 
 
-class Pickled(Tensors):
-    """One file of torch.save, as it writes them since torch 1.6."""
-
-    def __init__(self, path: Path) -> None:
-        self.source, self.path = str(path), path
-        try:
-            found = self._open()
-        except RefusedError as error:
-            raise WeightsError(f"{path}: refused: it {error}") from error
-        except Exception as error:  # a damaged file raises whatever its bytes happen to lead to
-            raise DamagedError(f"{path}: not a readable file of torch.save ({line(error)})") from error
-        self.stored = {name: value for name, value in unwrapped(found).items() if isinstance(value, Stored)}
-        size = path.stat().st_size
-        claimed = sum(max(one.extent, prod(one.shape)) * one.dtype.itemsize for one in self.stored.values())
-        if claimed > 2 * size:  # tensors may share memory, as a text encoder's first and last layer do
-            raise DamagedError(f"{path}: claims {claimed:,} bytes of tensors in a file of {size:,}")
-
-    def _open(self) -> dict[str, Any]:
-        """The dictionary; and where in the file the bytes of each storage begin, and how many they are."""
-        if not zipfile.is_zipfile(self.path):
-            raise RefusedError("is older than torch 1.6: torch.load it with weights_only=True, and torch.save it")
-        with zipfile.ZipFile(self.path) as archive:
-            entries = archive.infolist()
-            pickles = [entry for entry in entries if entry.filename.endswith("/data.pkl")]
-            if len(pickles) != 1 or any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-                raise RefusedError("is no archive of torch.save, which is not compressed and holds one data.pkl")
-            [pickle] = pickles
-            folder = pickle.filename.removesuffix("data.pkl")
-            if f"{folder}byteorder" in archive.namelist() and archive.read(f"{folder}byteorder") != b"little":
-                raise RefusedError("was written on a machine of the other byte order: save it on one like this")
-            self.storages = {entry.filename.removeprefix(f"{folder}data/"): entry for entry in entries}
-            found = _followed(archive.read(pickle))
-        if not isinstance(found, dict):
-            raise RefusedError("holds no state dict, {name: tensor}")
-        return found
-
-    @property
-    def names(self) -> Collection[str]:
-        return self.stored.keys()
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        return self.stored[name].shape
-
-    def read(self, name: str) -> Tensor:
-        one = self.stored[name]
-        try:
-            entry = self.storages[one.storage]
-            if (one.offset + one.extent) * one.dtype.itemsize > entry.file_size:
-                raise ValueError(f"a tensor of {one.shape} in {entry.file_size:,} bytes")
-            if not one.extent:
-                return torch.empty(one.shape, dtype=one.dtype)
-            with self.path.open("rb") as file:
-                file.seek(entry.header_offset)
-                read_local_header(file)
-                file.seek(one.offset * one.dtype.itemsize, 1)
-                content = bytearray(file.read(one.extent * one.dtype.itemsize))
-            return torch.frombuffer(content, dtype=one.dtype, count=one.extent).as_strided(one.shape, one.stride)
-        except (KeyError, ValueError, OSError, RuntimeError, OverflowError) as error:
-            raise DamagedError(f"{self.source}: {name} cannot be read ({line(error)})") from error
-
-
-# The opcodes of protocol 2, which torch.save writes: those that leave a value, and how many values others take.
+# The opcodes of protocols 2, which torch.save writes, and 3: those that leave a value, and how many values others take.
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_LIST": None, "EMPTY_TUPLE": ()}
-_ARGUMENTS = {"BINFLOAT", "BINUNICODE", "BININT", "BININT1", "BININT2", "LONG1"}
+_ARGUMENTS = {"BINFLOAT", "BINUNICODE", "BININT", "BININT1", "BININT2", "LONG1", "BINBYTES", "SHORT_BINBYTES"}
 _TAKE = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3, "SETITEM": 2, "APPEND": 1, "BUILD": 1, "BINPERSID": 1}
 _TAKE |= {"REDUCE": 2, "NEWOBJ": 2}
 _TAKE_TO_MARK = {"TUPLE", "SETITEMS", "APPENDS"}
@@ -152,8 +83,14 @@ def _opcodes(pickle: bytes) -> Iterator[tuple[str, Any]]:
             return
 
 
-def _followed(pickle: bytes) -> Any:
-    """The object, or None for what is neither a dictionary nor a tensor; each opcode leaves one value at most."""
+def follow(pickle: bytes) -> Any:
+    """The object that a pickle describes: dictionaries of `Stored` tensors; None for what is neither.
+
+    Raises:
+        RefusedError: it is more than that.
+        Exception: a damaged one raises whatever its bytes happen to lead to.
+    """
+    # Each opcode leaves one value at most.
     stack: list[Any] = []
     marks: list[int] = []
     memo: list[Any] = []  # no dict: numbers can be chosen to collide
@@ -203,31 +140,49 @@ def _apply(name: str, taken: list[Any], stack: list[Any]) -> None:
 
 
 _DICTIONARY = "collections OrderedDict"
-_PARAMETER = "torch._utils _rebuild_parameter"
-_TENSOR = ("torch._utils _rebuild_tensor", "torch._utils _rebuild_tensor_v2")
-# In what training saves beside the weights: options, metrics, paths.
+_TENSOR = {"torch._utils _rebuild_tensor", "torch._utils _rebuild_tensor_v2"}
+_PARAMETER = {"torch._utils _rebuild_parameter", "torch._utils _rebuild_parameter_with_state"}
+_SUBCLASS = {"torch._tensor _rebuild_from_type", "torch._tensor _rebuild_from_type_v2"}  # or a tensor with attributes
+# In what training saves beside the weights: options, metrics, paths, random states.
 _IGNORED = {
-    *("argparse Namespace", "collections defaultdict", "collections Counter", "pathlib PosixPath", "__builtin__ set"),
-    *("numpy dtype", "numpy.core.multiarray scalar", "numpy._core.multiarray scalar", "_codecs encode"),
-    *("torch Size", "torch device", "torch float16", "torch bfloat16", "torch float32", "torch float64"),
+    *(f"pathlib {kind}Path" for kind in ("Posix", "Windows", "PurePosix", "PureWindows")),
+    *(f"collections {name}" for name in ("defaultdict", "Counter", "deque")),
+    *(f"__builtin__ {name}" for name in ("set", "frozenset", "complex", "bytes", "list", "dict", "int", "float")),
+    *(f"datetime {name}" for name in ("datetime", "date", "time", "timedelta", "timezone")),
+    *("argparse Namespace", "types SimpleNamespace", "_codecs encode"),
+    *("numpy dtype", "numpy ndarray", "numpy.core.multiarray scalar", "numpy.core.multiarray _reconstruct"),
+    *("torch Size", "torch device", "torch Tensor", "torch.nn.parameter Parameter", "torch.torch_version TorchVersion"),
+    *(f"torch {name}" for name in ("float16", "bfloat16", "float32", "float64", "bool", "uint8", "complex64")),
+    *("torch int8", "torch int16", "torch int32", "torch int64", "torch.serialization _get_layout"),
 }
-_KNOWN = {*DTYPES, _DICTIONARY, _PARAMETER, *_TENSOR, *_IGNORED}
+_KNOWN = {*DTYPES, _DICTIONARY, *_PARAMETER, *_TENSOR, *_SUBCLASS, *_IGNORED}
+# Where these stand, or stood, in another Python, numpy or torch than the one that they are named after above.
+_MOVED = {
+    "builtins": "__builtin__",  # pickle writes Python 2's name, but not in protocol 3
+    "pathlib._local": "pathlib",  # Python 3.13 alone
+    "numpy._core.multiarray": "numpy.core.multiarray",  # since numpy 2
+    "torch.tensor": "torch._tensor",  # before torch 1.9
+}
 
 
 def _known(name: str) -> Global:
-    if name not in _KNOWN:
+    module, _, attribute = name.partition(" ")
+    usual = f"{_MOVED.get(module, module)} {attribute}"
+    if usual not in _KNOWN:
         raise RefusedError(f"wants to call {name.replace(' ', '.')[:100]}")
-    return Global(name)
+    return Global(usual)
 
 
 def _called(function: Any, arguments: Any) -> Any:
-    """What a call comes to, for the four that state dicts are made by."""
+    """What a call comes to, for the few that state dicts are made by."""
     if not isinstance(function, Global) or type(arguments) is not tuple:
         raise ValueError("it calls what is no function")
     if function.name == _DICTIONARY:
         return {}
-    if function.name == _PARAMETER:
+    if function.name in _PARAMETER:
         return arguments[0]
+    if function.name in _SUBCLASS:
+        return _called(arguments[0], arguments[2])
     if function.name not in _TENSOR:
         return None
     if len(arguments) > 7 or any(arguments[6:]):

@@ -1,23 +1,25 @@
-"""Tensors by name, wherever they are, and what is said when they cannot be used."""
+"""Tensors by name, wherever they are, and the error of those that cannot be used."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
+from ..utils.text import one_line, some
+
+Shape = tuple[int, ...]
+LONGEST = 1500  # characters of an error
+
 
 class WeightsError(ValueError):
     """Weights that cannot be used; the message is one line that says why."""
 
     def __init__(self, message: str) -> None:
-        line = "".join(character if character.isprintable() else " " for character in message)  # names may be anything
+        line = one_line(message)  # names may be anything
         super().__init__(line if len(line) <= LONGEST else f"{line[: LONGEST // 2]} ... {line[-LONGEST // 4 :]}")
-
-
-LONGEST = 1500  # characters of an error
 
 
 class DamagedError(WeightsError):
@@ -32,10 +34,12 @@ class Tensors(ABC):
 
     @property
     @abstractmethod
-    def names(self) -> Collection[str]: ...
+    def names(self) -> Collection[str]:
+        """The names of all tensors."""
 
     @abstractmethod
-    def shape(self, name: str) -> tuple[int, ...]: ...
+    def shape(self, name: str) -> Shape:
+        """The shape of one of them."""
 
     @abstractmethod
     def read(self, name: str) -> Tensor:
@@ -52,19 +56,26 @@ class InMemory(Tensors):
 
     @property
     def names(self) -> Collection[str]:
+        """The names of all tensors."""
         return self.state.keys()
 
-    def shape(self, name: str) -> tuple[int, ...]:
+    def shape(self, name: str) -> Shape:
+        """The shape of one of them.
+
+        Raises:
+            WeightsError: it is no plain tensor.
+        """
         tensor = self.state[name]
         if tensor.layout != torch.strided or tensor.is_nested or tensor.is_quantized or is_lazy(tensor):
             raise WeightsError(f"{self.source}: {name} is sparse, nested, quantized or empty, expected a plain tensor")
         return tuple(tensor.shape)
 
     def read(self, name: str) -> Tensor:
+        """The tensor itself, without its history."""
         return self.state[name].detach()
 
 
-# Averaged weights first: they are the better ones.
+# EMA weights first: they are the better ones.
 WRAPPERS = ("state_dict_ema", "model_ema", "ema", "state_dict", "model_state_dict", "model", "module")
 
 
@@ -76,3 +87,25 @@ def unwrapped(state: Mapping[Any, Any]) -> Mapping[Any, Any]:
             break
         state = inner[0]
     return state
+
+
+def mismatches(
+    expected: Mapping[str, Shape], given: Collection[str], shape: Callable[[str], Shape], optional: Collection[str] = ()
+) -> str:
+    """What is missing, left over, or of another shape than expected, in words; "" if nothing is.
+
+    Args:
+        expected: names and shapes.
+        given: the names that are there.
+        shape: of a name that is there and expected.
+        optional: names that may be missing.
+    """
+    shapes = {name: shape(name) for name in expected if name in given}
+    wrong = {
+        "missing": [name for name in expected if name not in given and name not in optional],
+        "left over": [name for name in given if name not in expected],
+        "of another shape": [
+            f"{name} {shapes[name]} for {expected[name]}" for name in shapes if shapes[name] != expected[name]
+        ],
+    }
+    return "; ".join(f"{len(bad)} {what} ({some(sorted(bad))})" for what, bad in wrong.items() if bad)

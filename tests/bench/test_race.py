@@ -21,46 +21,44 @@ from typing import IO, Any
 
 import against_peers
 import against_timm
-import fold
-import heats as heats_module
+import groups as groups_module
 import limit
-import network_parts
+import model_parts
 import numpy
 import peers
 import pytest
 import readme
+import reparameterize as reparameterize_script
 import resolution
 import results as results_module
 import startup
 import timm
+import timm_backends
 import torch
-from heats import Heats, heats
+from groups import Groups, race_in_groups
+from helpers.command import Result, run
 from helpers.near import assert_near
-from helpers.paths import TESTS
-from helpers.raced import FILLED, broken, dying, exhausted, hanging, surroundings, tired, waiting
+from helpers.raced import FILLED, broken, dying, exhausted, hanging, replies, surroundings, tired, waiting
 from helpers.small import SMALL, small, timms
 from PIL import Image
 from results import Line, Results, verdict
-from typer.testing import CliRunner
 
-from fastvit import bench as benchmark
 from fastvit import reparameterize
-from fastvit.bench import Quartiles, Race, Way, quartiles, race, ratio
-from fastvit.bench import backends as ways
-from fastvit.bench import race as racing
+from fastvit.bench import Backend, Quartiles, Race, backends, quartiles, race, racing, ratio, report
 from fastvit.bench.memory import peak
-from fastvit.bench.race import FEWEST, WayError, Worker, _replies
-from fastvit.bench.stats import difference, machine, processor
-from fastvit.cli import app
+from fastvit.bench.racing import FEWEST, Worker
+from fastvit.bench.stats import difference, machine
 from fastvit.models.flops import multiply_adds
-from fastvit.utils.devices import cores
+from fastvit.utils import processes
+from fastvit.utils.devices import cores, cpu_name
+from fastvit.utils.processes import ProcessError
 
 Run = Callable[[], Any]
 
 
 @pytest.fixture(scope="module")
 def left() -> list[str]:
-    """The names of a race's processes that there were in the turns, and of the files there were after it."""
+    """The names of a race's processes that there were in the rounds, and of the files there were after it."""
     return []
 
 
@@ -70,16 +68,16 @@ def result(left: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterato
     others = set(multiprocessing.active_children())
 
     def progress(text: str) -> None:
-        patch.setattr(racing, "PATIENCE", 0.5 if text == "preparing hanging" else 600.0)
-        if text.startswith("turn"):
+        patch.setattr(racing, "BUILDING", 0.5 if text == "preparing hanging" else 600.0)
+        if text.startswith("round"):
             left.append(f"{len(set(multiprocessing.active_children()) - others)} processes")
 
-    ways = [Way(make.__name__, make) for make in (hanging, dying, tired, surroundings)]
+    backends = [Backend(make.__name__, make) for make in (hanging, dying, tired, surroundings)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tempfile, "tempdir", str(folder))
         signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background ignores it
         try:
-            found = race(ways, threads=3, seconds=0, progress=progress)
+            found = race(backends, threads=3, seconds=0, progress=progress)
         finally:
             signal.signal(signal.SIGINT, before)
     assert set(found.failed) == {"hanging", "dying", "tired"}, found.failed
@@ -87,21 +85,21 @@ def result(left: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterato
     yield found
 
 
-def test_each_way_has_a_process_of_its_own_with_the_threads_asked_for(result: Race) -> None:
-    process, *rest, _ = result.answers["surroundings"]
+def test_each_backend_has_a_process_of_its_own_with_the_threads_asked_for(result: Race) -> None:
+    process, *rest, _ = result.outputs["surroundings"]
     assert process != os.getpid() and rest == [3, 3, 1]
     assert os.environ["OMP_NUM_THREADS"] == "1"  # as before
 
 
-def test_all_that_finish_have_the_same_turns(result: Race) -> None:
+def test_all_that_finish_have_the_same_rounds(result: Race) -> None:
     assert {name: len(seconds) for name, seconds in result.seconds.items()} == {"surroundings": FEWEST}
     assert all(second > 0 for seconds in result.seconds.values() for second in seconds)
-    assert set(result.peaks) == set(result.seconds) == set(result.answers)
+    assert set(result.peaks) == set(result.seconds) == set(result.outputs)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a peak cannot be forgotten")
 def test_the_peak_is_not_that_of_the_preparation(result: Race) -> None:
-    assert 2**25 < result.peaks["surroundings"] < result.answers["surroundings"][-1] - 0.8 * FILLED
+    assert 2**25 < result.peaks["surroundings"] < result.outputs["surroundings"][-1] - 0.8 * FILLED
 
 
 def test_a_system_that_does_not_say_the_peak_gives_none(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,13 +111,13 @@ def test_a_system_that_does_not_say_the_peak_gives_none(monkeypatch: pytest.Monk
 def test_what_fails_is_left_out_and_says_why_in_a_line(result: Race) -> None:
     assert result.failed == {
         "hanging": "gave no answer for 0.5 seconds",
-        "dying": "its process died (status 3): the library's last words",
+        "dying": "its process ended with status 3: the library's last words",
         "tired": "MemoryError: no memory left",
     }
 
 
 def test_what_is_left_out_has_no_process_and_no_race_leaves_files(result: Race, left: list[str]) -> None:
-    assert left == ["2 processes"] * 2 + ["1 processes"] * (FEWEST - 1)  # in the first turn of both
+    assert left == ["2 processes"] * 2 + ["1 processes"] * (FEWEST - 1)  # in the first round of both
 
 
 @pytest.mark.parametrize(
@@ -130,21 +128,21 @@ def test_what_is_left_out_has_no_process_and_no_race_leaves_files(result: Race, 
     ],
 )
 def test_whatever_is_raised_is_a_reason(make: Callable[[], Run], reason: str) -> None:
-    assert [str(reply) for reply in _replies(pickle.dumps(Way("way", make)), 1)] == [reason]
+    assert replies(pickle.dumps(Backend("backend", make))) == [reason]
 
 
-def test_a_way_whose_module_cannot_be_imported_says_so() -> None:
-    (reply,) = _replies(pickle.dumps(Way("way", broken)).replace(b"raced", b"laced"), 1)
-    assert str(reply) == "ModuleNotFoundError: No module named 'laced'"
+def test_a_backend_whose_module_cannot_be_imported_says_so() -> None:
+    broken_import = pickle.dumps(Backend("backend", broken)).replace(b"raced", b"laced")
+    assert replies(broken_import) == ["ModuleNotFoundError: No module named 'helpers.laced'"]
 
 
-def test_a_way_that_cannot_be_started_is_left_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_backend_that_cannot_be_started_is_left_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def start(process: Any) -> None:
         raise OSError(errno.EAGAIN, "too many processes")
 
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr(multiprocessing.get_context("spawn").Process, "start", start)
-    assert race([Way("waiting", waiting)], threads=1, seconds=0).failed == {
+    assert race([Backend("waiting", waiting)], threads=1, seconds=0).failed == {
         "waiting": f"[Errno {errno.EAGAIN}] too many processes"
     }
     assert not list(tmp_path.iterdir())
@@ -158,14 +156,16 @@ def test_the_times_of_what_fails_at_its_end_stand(monkeypatch: pytest.MonkeyPatc
         def ask(self, question: Any) -> list[float]:
             return [4.0]
 
-        def turn(self) -> float:
+        def round(self) -> float:
             return 2.0
 
         def stop(self) -> int:
-            raise WayError("its process died")
+            raise ProcessError("its process died")
 
     monkeypatch.setattr(racing, "Worker", Fake)
-    assert race([Way("a", waiting)], threads=1, seconds=0) == Race({"a": [2.0] * FEWEST}, {"a": [4.0]}, {"a": 0}, {})
+    assert race([Backend("a", waiting)], threads=1, seconds=0) == Race(
+        {"a": [2.0] * FEWEST}, {"a": [4.0]}, {"a": 0}, {}
+    )
 
 
 def test_ctrl_c_ends_all_processes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -179,7 +179,7 @@ def test_ctrl_c_ends_all_processes(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     monkeypatch.setattr(racing, "GRACE", 0.0)
     monkeypatch.setattr(Worker, "ask", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        race([Way("waiting", waiting)], threads=1, seconds=60)
+        race([Backend("waiting", waiting)], threads=1, seconds=60)
     assert len(during - before) == 1 and not during & set(multiprocessing.active_children()) - before
     assert not list(tmp_path.iterdir())
 
@@ -187,13 +187,16 @@ def test_ctrl_c_ends_all_processes(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 def test_a_handler_of_sigint_that_is_not_pythons_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(signal, "getsignal", lambda number: None)
     monkeypatch.setattr(signal, "signal", lambda number, handler: pytest.fail("which could not be set back"))
-    with racing._deaf():
+    with processes._interrupts_ignored():
         pass
 
 
 def test_killing_the_driver_ends_a_process_at_work_and_leaves_no_files(tmp_path: Path) -> None:
-    program = "import raced; from fastvit.bench import *; race([Way('', raced.at_work)], threads=1, seconds=0)"
-    environment = os.environ | {"TMPDIR": str(tmp_path), "PYTHONPATH": str(TESTS)}
+    program = (
+        "from fastvit.bench import *; from helpers.raced import at_work; "
+        "race([Backend('', at_work)], threads=1, seconds=0)"
+    )
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
     with subprocess.Popen([sys.executable, "-c", program], env=environment, cwd=tmp_path) as driver:
         working = tmp_path / "working"
         while not (working.exists() and working.read_text()):
@@ -224,7 +227,7 @@ def test_quartiles_are_numpys() -> None:
     assert str(Quartiles(1.0, 1.234, 1.5)) == "1.23 (1.00-1.50)"
 
 
-def test_a_ratio_is_taken_turn_by_turn() -> None:
+def test_a_ratio_is_taken_round_by_round() -> None:
     load = [1.0, 7.0, 1.5, 30.0, 2.0]  # what slows the machine slows both
     assert ratio([4 * each for each in load], [2 * each for each in load]) == (2, 2, 2)
     assert ratio([2.0, 6.0, 9.0], [1.0, 2.0, 1.0]).median == 3
@@ -236,7 +239,7 @@ def test_a_difference_is_relative_to_the_largest_number() -> None:
 
 
 def test_the_machine_is_its_processor_its_cores_and_what_is_installed() -> None:
-    assert processor() and machine().startswith(f"{processor()}, {cores()} cores, ")
+    assert cpu_name() and machine().startswith(f"{cpu_name()}, {cores()} cores, ")
     assert f"torch {torch.__version__.partition('+')[0]}" in machine()
 
 
@@ -248,105 +251,113 @@ def small_twins(small_variants: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timm, "create_model", lambda name, **options: create(name, **shapes[name], **options))
 
 
-SUBJECT = ways.Subject("fastvit_mci0", (64, 96), batch=2, threads=1)
+SUBJECT = backends.Subject("fastvit_mci0", (64, 96), batch=2, threads=1)
 
 
-def answer(way: Way) -> torch.Tensor:
-    found: torch.Tensor = way.make(**way.options)()
+def output(backend: Backend) -> torch.Tensor:
+    found: torch.Tensor = backend.make(**backend.options)()
     return found
 
 
 @pytest.mark.usefixtures("small_twins")
 @pytest.mark.parametrize("name", ["fastvit_t8", "fastvithd"])
-def test_timms_network_computes_the_same(name: str) -> None:
-    subject = ways.Subject(name, (64, 64))
-    expected = answer(ways.eager(subject))
+def test_timms_model_computes_the_same(name: str) -> None:
+    subject = backends.Subject(name, (64, 64))
+    expected = output(backends.eager(subject))
     assert expected.std() > 1e-3
     for how in ("unfused", "reparameterized"):
-        assert_near(answer(ways.timms(subject, how)), expected, 1e-5)
+        assert_near(output(timm_backends.timms(subject, how)), expected, 1e-5)
 
 
 @pytest.mark.usefixtures("small_twins")
-def test_all_ways_give_the_same_answers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "backend",
+    [
+        backends.eager(SUBJECT, "eager, fused", fused=True),
+        backends.ours(SUBJECT, "torch"),
+        backends.ours(SUBJECT, "torch", "bfloat16"),
+        pytest.param(backends.ours(SUBJECT, "openvino"), marks=pytest.mark.slow),
+        *(
+            pytest.param(timm_backends.timms(SUBJECT, how), marks=[pytest.mark.slow] * how.startswith("o"))
+            for how in timm_backends.BACKENDS
+        ),
+    ],
+    ids=lambda backend: backend.name,
+)
+def test_all_backends_give_the_same_outputs(backend: Backend, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("FASTVIT_CACHE", str(tmp_path))
     monkeypatch.setattr(torch, "compile", lambda model: model)  # which takes a minute
-    expected = answer(ways.eager(SUBJECT))
+    expected = output(backends.eager(SUBJECT))
     assert expected.shape[0] == 2
-    assert_near(answer(ways.eager(SUBJECT, fused=True)), expected, 1e-5)
-    for how in ways.TIMM:
-        assert_near(answer(ways.timms(SUBJECT, how)), expected, 3e-2 if "bfloat16" in how else 1e-5)
-    for engine, precision in [("torch", "float32"), ("torch", "bfloat16"), ("openvino", "float32")]:
-        near = 3e-2 if precision == "bfloat16" else 1e-5
-        assert_near(answer(ways.ours(SUBJECT, engine, precision)), expected, near)
+    assert_near(output(backend), expected, 3e-2 if "bfloat16" in backend.name else 1e-5)
 
 
-def test_fused_ways_run_fused_networks(monkeypatch: pytest.MonkeyPatch, small_twins: None) -> None:
+def test_fused_backends_run_fused_models(monkeypatch: pytest.MonkeyPatch, small_twins: None) -> None:
     seen: dict[str, int] = {}
 
     def spy(name: str) -> Callable[..., Run]:
-        def plain(model: torch.nn.Module, pixels: torch.Tensor, threads: int = 0) -> Run:
+        def plain(model: torch.nn.Module, pixels: torch.Tensor) -> Run:
             seen[name] = sum("BatchNorm" in type(module).__name__ for module in model.modules())
             return lambda: None
 
         return plain
 
-    for name, way in {
-        "unfused": ways.eager(SUBJECT),
-        "fused": ways.eager(SUBJECT, fused=True),
-        "timm": ways.timms(SUBJECT, "reparameterized"),
+    for name, backend in {
+        "unfused": backends.eager(SUBJECT),
+        "fused": backends.eager(SUBJECT, fused=True),
+        "timm": timm_backends.timms(SUBJECT, "reparameterized"),
     }.items():
-        monkeypatch.setattr(ways, "_plain", spy(name))
-        answer(way)
+        monkeypatch.setattr(backends, "plain", spy(name))
+        output(backend)
     assert seen["fused"] == 0 < seen["timm"] < seen["unfused"]
 
 
 def test_the_engines_are_those_that_are_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fastvit.deploy.engines.select.available", lambda: {"torch": "", "openvino": "needs openvino"})
-    assert ways.engines() == ([("torch", "float32"), ("torch", "bfloat16")], {"openvino": "needs openvino"})
-    assert ways.engines(("openvino",)) == ([], {"openvino": "needs openvino"})
-    with pytest.raises(ValueError, match="--engine tensorrt: expected one of torch, openvino"):
-        ways.engines(("tensorrt",))
+    monkeypatch.setattr(backends, "available", lambda: {"torch": "", "openvino": "needs openvino"})
+    assert backends.engines() == ([("torch", "float32"), ("torch", "bfloat16")], {"openvino": "needs openvino"})
+    assert backends.engines(("openvino",)) == ([], {"openvino": "needs openvino"})
+    with pytest.raises(ValueError, match="engine 'tensorrt', expected one of torch, openvino"):
+        backends.engines(("tensorrt",))
 
 
-def bench(*arguments: str) -> tuple[int, str, str]:
-    result = CliRunner().invoke(app, ["bench", *arguments])
-    return result.exit_code, result.stdout, result.stderr
+def bench(*arguments: str) -> Result:
+    return run("bench", *arguments)
 
 
-def test_bench_measures_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ways, "BY_DEFAULT", ("bfloat16",))  # each takes a process
+def test_bench_measures_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backends, "BY_DEFAULT", ("bfloat16",))  # each takes a process
     arguments = ["--engine", "torch", "--seconds", "0", "--threads", "1", "--json"]
     status, shown, error = bench("fastvit_t8.cifar10", *arguments)
     assert (status, error) == (0, "")
     report = json.loads(shown)
     assert (report["size"], report["batch_size"], report["threads"], report["failed"]) == ([64, 64], 1, 1, {})
-    rows = {row["way"]: row for row in report["ways"]}
+    rows = {row["name"]: row for row in report["backends"]}
     assert set(rows) == {"eager, unfused", "torch bfloat16"}
-    assert rows["eager, unfused"]["times_faster"] == [1, 1, 1] and rows["eager, unfused"]["difference"] == 0
+    assert rows["eager, unfused"]["speedup"] == [1, 1, 1] and rows["eager, unfused"]["difference"] == 0
     assert 1e-4 < rows["torch bfloat16"]["difference"] < 5e-2
 
 
 @pytest.fixture
-def faked(monkeypatch: pytest.MonkeyPatch) -> list[Way]:
-    """A race without processes: the nth way takes n milliseconds; compile fails."""
-    entered: list[Way] = []
+def faked(monkeypatch: pytest.MonkeyPatch) -> list[Backend]:
+    """A race without processes: the nth backend takes n milliseconds; compile fails."""
+    entered: list[Backend] = []
 
-    def fake(entrants: list[Way], *, threads: int, seconds: float, progress: Callable[[str], None]) -> Race:
+    def fake(candidates: list[Backend], *, threads: int, seconds: float, progress: Callable[[str], None]) -> Race:
         result = Race()
-        for number, way in enumerate(entrants, 1):
-            entered.append(way)
-            result.seconds[way.name] = [number / 1000 * load for load in (1, 2, 1)]
-            result.answers[way.name], result.peaks[way.name] = [4.0, float(number)], number * 10**6
-            if way.name == "compile":
-                result.drop(way.name, "no compiler: [see] the manual")
+        for number, each in enumerate(candidates, 1):
+            entered.append(each)
+            result.seconds[each.name] = [number / 1000 * load for load in (1, 2, 1)]
+            result.outputs[each.name], result.peaks[each.name] = [4.0, float(number)], number * 10**6
+            if each.name == "compile":
+                result.drop(each.name, "no compiler: [see] the manual")
         return result
 
-    monkeypatch.setattr("fastvit.bench.race", fake)
+    monkeypatch.setattr("fastvit.bench.report.race", fake)
     monkeypatch.setattr(results_module, "race", fake)
     return entered
 
 
-def test_bench_shows_a_table_with_the_fastest_first(faked: list[Way]) -> None:
+def test_bench_shows_a_table_with_the_fastest_first(faked: list[Backend]) -> None:
     status, shown, _ = bench("fastvit_t8.cifar10", "--batch-size", "4", "--size", "96")
     lines = shown.splitlines()
     assert status == 0 and max(map(len, lines)) <= 80
@@ -354,26 +365,26 @@ def test_bench_shows_a_table_with_the_fastest_first(faked: list[Way]) -> None:
     assert table[1].split() == ["eager,", "unfused", "1.0", "(1.0-1.5)", "4000.0", "1.00", "(1.00-1.00)", "0e+00"]
     assert table[2].split() == ["torch", "2.0", "(2.0-3.0)", "2000.0", "0.50", "(0.50-0.50)", "2e-01"]
     assert lines[-1] == "compile: no compiler: [see] the manual"
-    assert faked[0].options["subject"] == ways.Subject("fastvit_t8.cifar10", (96, 96), 4, torch.get_num_threads())
+    assert faked[0].options["subject"] == backends.Subject("fastvit_t8.cifar10", (96, 96), 4, torch.get_num_threads())
 
 
-def test_bench_takes_any_name_and_any_answer(faked: list[Way], monkeypatch: pytest.MonkeyPatch) -> None:
-    raced = benchmark.race
+def test_bench_takes_any_name_and_any_output(faked: list[Backend], monkeypatch: pytest.MonkeyPatch) -> None:
+    raced = report.race
 
     def fake(*arguments: Any, **options: Any) -> Race:
         result = raced(*arguments, **options)
-        result.answers["torch"] = [math.nan, math.nan]
+        result.outputs["torch"] = [math.nan, math.nan]
         return result
 
-    monkeypatch.setattr("fastvit.bench.race", fake)
-    monkeypatch.setattr(ways, "network", lambda source: small("fastvit_t8"))
+    monkeypatch.setattr("fastvit.bench.report.race", fake)
+    monkeypatch.setattr(backends, "load_or_random", lambda source: small("fastvit_t8"))
     name = "[/a] :cat:.safetensors"
     _, shown, _ = bench(name, "--engine", "torch")
     assert f"{name}, 1 x " in shown
     assert [line.split()[-1] for line in shown.splitlines() if line.startswith("torch ")][:1] == ["inf"]
     _, shown, _ = bench(name, "--engine", "torch", "--json")
-    rows = json.loads(shown, parse_constant=pytest.fail)["ways"]
-    assert [row["difference"] for row in rows if row["way"] == "torch"] == [None]
+    rows = json.loads(shown, parse_constant=pytest.fail)["backends"]
+    assert [row["difference"] for row in rows if row["name"] == "torch"] == [None]
 
 
 def test_bench_says_in_one_line_what_it_cannot_do(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -383,7 +394,7 @@ def test_bench_says_in_one_line_what_it_cannot_do(monkeypatch: pytest.MonkeyPatc
     ):
         status, shown, error = bench(*arguments)
         assert (status, shown, error.count("\n")) == (2, "", 1) and words in error, error
-    monkeypatch.setattr("fastvit.deploy.engines.select.available", lambda: {"openvino": "needs openvino"})
+    monkeypatch.setattr(backends, "available", lambda: {"openvino": "needs openvino"})
     assert bench("--engine", "openvino")[2] == "error: openvino: needs openvino\n"
     assert bench("--size", "31")[0] == 2
 
@@ -392,35 +403,35 @@ def options(path: Path, **changed: Any) -> Any:
     return SimpleNamespace(**({"results": path, "threads": 1, "seconds": 0.0} | changed))
 
 
-ENTRANTS = [Way("a", waiting), Way("compile", waiting)]
+CANDIDATES = [Backend("a", waiting), Backend("compile", waiting)]
 
 
-def test_a_run_that_was_ended_goes_on(faked: list[Way], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_that_was_ended_goes_on(faked: list[Backend], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "results" / "races.jsonl"
-    first = Results(options(file)).race("t8", ENTRANTS)
+    first = Results(options(file)).race("t8", CANDIDATES)
     with file.open("a") as lines:
         lines.write('{"key": "sa12", "seco')  # killed while it wrote
     again = Results(options(file))
     assert "not whole" in capsys.readouterr().err
     faked.clear()
-    assert again.race("t8", ENTRANTS) == first and not faked
+    assert again.race("t8", CANDIDATES) == first and not faked
     assert first.failed == {"compile": "no compiler: [see] the manual"} and first.differences == {"a": 0}
-    again.race("sa12", ENTRANTS)
-    assert [way.name for way in faked] == ["a", "compile"]
+    again.race("sa12", CANDIDATES)
+    assert [backend.name for backend in faked] == ["a", "compile"]
     assert set(Results(options(file)).lines) == {"t8", "sa12"}
 
 
-def test_what_was_measured_otherwise_is_measured_again(faked: list[Way], tmp_path: Path) -> None:
+def test_what_was_measured_otherwise_is_measured_again(faked: list[Backend], tmp_path: Path) -> None:
     file = tmp_path / "races.jsonl"
-    Results(options(file)).race("t8", ENTRANTS)
-    for changed, entrants in (({"threads": 2}, ENTRANTS), ({}, [*ENTRANTS, Way("b", waiting)])):
+    Results(options(file)).race("t8", CANDIDATES)
+    for changed, candidates in (({"threads": 2}, CANDIDATES), ({}, [*CANDIDATES, Backend("b", waiting)])):
         faked.clear()
-        Results(options(file, **changed)).race("t8", entrants)
-        assert len(faked) == len(entrants)
+        Results(options(file, **changed)).race("t8", candidates)
+        assert len(faked) == len(candidates)
 
 
 def line(key: str, failed: dict[str, str] | None = None, **milliseconds: float) -> Line:
-    """Of three turns, of which the second was slow; underscores stand for spaces."""
+    """Of three rounds, of which the second was slow; underscores stand for spaces."""
     named = {name.replace("_", " "): value for name, value in milliseconds.items()}
     seconds = {name: [value * load / 1000 for load in (1, 3, 1)] for name, value in named.items()}
     megabytes = {name: int(value * 1e6) for name, value in named.items()}
@@ -450,7 +461,7 @@ TIMM_LINES = [
 ]
 
 
-TIMM = [Heats(one.key, against_timm.BASELINE, [one]) for one in TIMM_LINES]
+TIMM = [Groups(one.key, against_timm.BASELINE, [one]) for one in TIMM_LINES]
 
 
 def markdown_tables(text: str) -> Iterator[list[list[str]]]:
@@ -484,29 +495,31 @@ def test_int8_is_never_our_best() -> None:
     assert TIMM[0].best(against_timm.ours(TIMM[0])) == "openvino"
 
 
-def test_what_does_not_fit_into_memory_at_once_is_raced_in_heats() -> None:
+def test_what_does_not_fit_into_memory_at_once_is_raced_in_groups() -> None:
     speeds = {against_timm.BASELINE: 8.0, "a": 4.0, "b": 2.0, "c": 3.0, "d": 6.0}
     seen: dict[str, list[str]] = {}
 
-    def fake(key: str, entrants: list[Way]) -> Line:
-        seen[key] = [way.name for way in entrants]
+    def fake(key: str, candidates: list[Backend]) -> Line:
+        seen[key] = [backend.name for backend in candidates]
         load = len(seen)  # the machine gets slower from race to race
         return line(key, **{name: load * speeds[name] for name in seen[key]})
 
-    entrants = [Way(name, waiting) for name in speeds]
+    candidates = [Backend(name, waiting) for name in speeds]
     results: Any = SimpleNamespace(race=fake)
-    found = heats(results, "t8", entrants, lambda heat: [heat.best(["a", "b", "c", "d"]), heat.best(["d"])], room=3)
+    found = race_in_groups(
+        results, "t8", candidates, lambda group: [group.best(["a", "b", "c", "d"]), group.best(["d"])], room=3
+    )
     base = against_timm.BASELINE
-    assert seen == {"t8, heat 1": [base, "a", "b"], "t8, heat 2": [base, "c", "d"], "t8, final": [base, "b", "d"]}
-    assert {way: found.faster(way, base) for way in "abcd"} == {
+    assert seen == {"t8, group 1": [base, "a", "b"], "t8, group 2": [base, "c", "d"], "t8, final": [base, "b", "d"]}
+    assert {name: found.speedup(name, base) for name in "abcd"} == {
         "a": (2, 2, 2), "b": (4, 4, 4), "c": pytest.approx((8 / 3,) * 3), "d": pytest.approx((4 / 3,) * 3)
     }  # fmt: skip
-    assert found.faster("b", "d") == pytest.approx((3, 3, 3)) and found.faster("a", "c") is None
-    assert len(heats(results, "sa12", entrants, lambda heat: [], room=5).lines) == 1
+    assert found.speedup("b", "d") == pytest.approx((3, 3, 3)) and found.speedup("a", "c") is None
+    assert len(race_in_groups(results, "sa12", candidates, lambda group: [], room=5).lines) == 1
 
 
 @pytest.mark.parametrize(
-    ("measured", "wanted", "most", "said"),
+    ("measured", "target", "most", "expected"),
     [
         (4.0, 4.0, False, "met"),
         (3.0, 4.0, False, "missed by 25%"),
@@ -514,8 +527,8 @@ def test_what_does_not_fit_into_memory_at_once_is_raced_in_heats() -> None:
         (1.5, 1.2, True, "missed by 25%"),
     ],
 )
-def test_a_target_is_met_or_missed_by_so_much(measured: float, wanted: float, most: bool, said: str) -> None:
-    assert verdict(measured, wanted, most) == said
+def test_a_target_is_met_or_missed_by_so_much(measured: float, target: float, most: bool, expected: str) -> None:
+    assert verdict(measured, target, most) == expected
 
 
 def peer_lines() -> list[Line]:
@@ -555,43 +568,46 @@ def test_the_peers_exist_in_timm_at_those_sizes() -> None:
 
 
 @pytest.mark.usefixtures("small_variants")
-@pytest.mark.parametrize("name", ["fastvit_sa12", "fastvit_mci0", "fastvithd"])
+@pytest.mark.parametrize(
+    "name", ["fastvit_sa12", *(pytest.param(name, marks=pytest.mark.slow) for name in ("fastvit_mci0", "fastvithd"))]
+)
 def test_the_parts_hold_all_the_arithmetic(name: str) -> None:
-    subject = ways.Subject(name, (64, 96))
-    parts = network_parts.parts(subject)
+    subject = backends.Subject(name, (64, 96))
+    parts = model_parts.parts(subject)
     stages = [f"stage {number}" for number in range(1, len(SMALL[name].depths) + 1)]
     assert [part.name for part in parts] == ["stem", *stages, "final conv", "head"]
     assert sum(part.operations for part in parts) == 2 * multiply_adds(reparameterize(small(name)), (64, 96))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small_variants")
 def test_openvinos_time_is_spread_over_all_parts() -> None:
-    parts = network_parts.parts(ways.Subject("fastvit_sa12", (64, 64), threads=1))
+    parts = model_parts.parts(backends.Subject("fastvit_sa12", (64, 64), threads=1))
     assert all(part.time > 0 for part in parts) and sum(part.time for part in parts) == pytest.approx(1)
 
 
-def test_what_bears_no_number_goes_with_what_ran_before() -> None:
-    layers = {"convolution": ["stem", "stage 1", "stage 2"], "linear": ["stage 2", "head"]}
+def test_what_is_no_layer_goes_with_what_ran_before() -> None:
+    layers = ["stem.0.conv", "stages.0.blocks.0.mixer", "stages.1.position", "head.fc"]
     nodes = [
-        ("images_reorder_convolution/x", 1.0),
-        ("convolution/x", 2.0),
-        ("convolution_1/x", 4.0),
-        ("cat/x_convolution_2/y", 8.0),
-        ("convolution_2/x", 16.0),
-        ("linear_1/x", 32.0),
+        ("images_reorder_stem.0.conv/x", 1.0),
+        ("stem.0.conv/x", 2.0),
+        ("stages.0.blocks.0.mixer/x", 4.0),
+        ("cat/x_stages.1.position/y", 8.0),
+        ("stages.1.position/x", 16.0),
+        ("head.fc/x", 32.0),
     ]
-    assert network_parts.attributed(nodes, layers) == {"stem": 3, "stage 1": 12, "stage 2": 16, "head": 32}
-    with pytest.raises(ValueError, match="convolution_3/x: the network has 3"):
-        network_parts.attributed([("convolution_3/x", 1.0)], layers)
+    assert model_parts.attributed(nodes, layers) == {"stem": 3, "stage 1": 12, "stage 2": 16, "head": 32}
+    with pytest.raises(ValueError, match=r"no node bears the name of a layer, such as stem\.0\.conv"):
+        model_parts.attributed([("convolution_3/x", 1.0)], layers)
 
 
 def shares(monkeypatch: pytest.MonkeyPatch) -> list[limit.Share]:
-    """Of a network that does 6 GFLOP and takes three times as long as a product of matrices of 2 GFLOP."""
-    parts = [network_parts.Part("stem", 10**9, 10**8, 0.25), network_parts.Part("head", 5 * 10**9, 2 * 10**8, 0.75)]
+    """Of a model that does 6 GFLOP and takes three times as long as a product of matrices of 2 GFLOP."""
+    parts = [model_parts.Part("stem", 10**9, 10**8, 0.25), model_parts.Part("head", 5 * 10**9, 2 * 10**8, 0.75)]
     monkeypatch.setattr(limit, "parts", lambda subject: parts)
     product = 2.0 * 1024**3
     given = line("fastvithd@1024", torch_1024=product / 1e9 * 10, openvino_bfloat16=60)
-    fake: Any = SimpleNamespace(race=lambda key, entrants: given, threads=1)
+    fake: Any = SimpleNamespace(race=lambda key, candidates: given, threads=1)
     return [limit.Share(fake, "fastvithd@1024", "torch 1024", {"bfloat16": 2e11, "memory": 1e10})]
 
 
@@ -619,24 +635,58 @@ def test_products_of_matrices_multiply() -> None:
     assert numpy.allclose(next(iter(numbers[1].values())), numpy.linalg.matrix_power(weight, 5), atol=1e-3)
 
 
-def test_programs_are_started_and_compared() -> None:
-    seconds = startup.seconds_of({"a": ["-c", "pass"], "b": ["-c", "pass"]}, turns=2)
-    assert {name: len(each) for name, each in seconds.items()} == {"a": 2, "b": 2}
-    faked = dict(zip(startup.PROGRAMS, ([1.0, 3.0], [1.1, 3.3], [2.0, 2.0], [4.0, 4.0]), strict=True))
-    _, targets = markdown_tables(startup.table(faked))
-    assert [row[2:] for row in targets[2:]] == [["1.10 (1.10-1.10)", "met"], ["2.00 (2.00-2.00)", "missed by 33%"]]
+def test_a_programs_cost_is_that_of_its_processor_and_its_memory() -> None:
+    work = "import time; end = time.process_time() + 0.5\nwhile time.process_time() < end: pass"
+    programs = {"sleeps": "import time; time.sleep(0.5)", "works": work, "holds": "b = bytearray(200_000_000)"}
+    keys = {startup.Key(name): startup.Program(("-c", code)) for name, code in programs.items()}
+    found = {key.name: each for key, each in startup.costs(keys, rounds=2).items()}
+    assert {name: len(each) for name, each in found.items()} == dict.fromkeys(programs, 2)
+    (sleeps, *_), (works, *_), (holds, *_) = found.values()
+    assert sleeps.seconds > 0.5 > sleeps.cpu_seconds and works.cpu_seconds > 0.5
+    assert sleeps.megabytes < 50 and 200 < holds.megabytes < 250  # not this process', which has torch
 
 
-SCRIPTS = ("against_timm", "against_peers", "resolution", "limit", "fold")
+def test_a_checkouts_own_package_is_measured_and_a_wrong_end_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "fastvit").mkdir()
+    (tmp_path / "fastvit/__init__.py").write_text("import sys; sys.exit(5)")
+    older, program = tmp_path, startup.PROGRAMS[startup.IMPORT]
+    assert startup.cost(program._replace(status=5), older).cpu_seconds > 0
+    with pytest.raises(SystemExit, match=f"import fastvit ended with status 5, expected 0; PYTHONPATH is {older}"):
+        startup.cost(program, older)
+
+
+def test_costs_are_judged_and_compared_round_by_round() -> None:
+    def costs(*cpu_seconds: float) -> list[startup.Cost]:
+        return [startup.Cost(seconds=2 * each, cpu_seconds=each, megabytes=50 * each) for each in cpu_seconds]
+
+    now = {name: costs(1.0, 3.0) for name in startup.PROGRAMS | startup.OTHERS}
+    now[startup.CLASSIFY] = costs(2.0, 6.0)
+    (targets,) = markdown_tables(startup.targets(now))
+    assert [row[1:] for row in targets[2:]] == [
+        ["0.5", "2.00 (1.50-2.50)", "missed by 300%"],
+        ["0.2", "2.00 (1.50-2.50)", "missed by 900%"],
+        ["1.5", "2.00 (1.50-2.50)", "missed by 33%"],
+        ["1.5", "2.00 (1.50-2.50)", "missed by 33%"],
+        ["100", "100.00 (75.00-125.00)", "met"],
+        ["1.5", "2.00 (2.00-2.00)", "missed by 33%"],
+    ]
+    before = {name: costs(4.0, 12.0) for name in startup.PROGRAMS}
+    (compared,) = markdown_tables(startup.comparison(before, now))
+    assert compared[2] == ["`fastvit --help`", "8.00", "2.00", "4.00 (4.00-4.00)", "400", "100", "4.00 (4.00-4.00)"]
+    (shown,) = markdown_tables(startup.table(now))
+    assert shown[2] == ["`fastvit --help`", "2.00 (1.50-2.50)", "4.00 (3.00-5.00)", "100"]
+
+
+SCRIPTS = ("against_timm", "against_peers", "resolution", "limit", "reparameterize")
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_each_script_writes_its_section(
-    name: str, faked: list[Way], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    name: str, faked: list[Backend], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    part = network_parts.Part("stem", 10**9, 10**8, 1.0)
+    part = model_parts.Part("stem", 10**9, 10**8, 1.0)
     monkeypatch.setattr(limit, "parts", lambda subject: [part])
-    monkeypatch.setattr(fold, "folding", lambda name: ["0.1", "1e-15", "1e-07"])
+    monkeypatch.setattr(reparameterize_script, "cost", lambda name: ["0.1", "1e-15", "1e-07"])
     page, kept = tmp_path / "README.md", tmp_path / "kept.jsonl"
     page.write_text(f"before\n<!-- {name}.py -->\nyesterday\n<!-- /{name}.py -->\nafter\n")
     monkeypatch.setattr(sys, "argv", [name, "--readme", str(page), "--results", str(kept), "--threads", "1"])
@@ -652,14 +702,14 @@ def test_each_script_writes_its_section(
 
 
 def test_a_part_is_printed_and_nothing_else(
-    faked: list[Way], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    faked: list[Backend], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(results_module, "HERE", tmp_path)
     for part in (["--quick"], ["--size", "64", "fastvit_t8"]):
         monkeypatch.setattr(sys, "argv", ["against_timm", *part])
         against_timm.main()
         assert "fastvit_t8@" in capsys.readouterr().out and not list(tmp_path.iterdir())
-        assert any("compile" in way.name for way in faked) == ("--quick" not in part)
+        assert any("compile" in each.name for each in faked) == ("--quick" not in part)
 
 
 @pytest.mark.parametrize(
@@ -687,16 +737,16 @@ def test_only_the_usual_run_is_written_unless_a_file_is_given(
     assert found.readme == (Path("page.md") if "--readme" in given else results_module.HERE / "README.md")
 
 
-def test_the_heading_has_the_days_of_the_races(faked: list[Way], tmp_path: Path) -> None:
+def test_the_heading_has_the_days_of_the_races(faked: list[Backend], tmp_path: Path) -> None:
     file = tmp_path / "races.jsonl"
-    Results(options(file)).race("t8", ENTRANTS)
+    Results(options(file)).race("t8", CANDIDATES)
     (old,) = map(json.loads, file.read_text().splitlines())
     kept = [old | {"day": "2020-02-03"}, old | {"key": "not asked for", "day": "1999-01-01"}]
     file.write_text("".join(f"{json.dumps(each)}\n" for each in kept))
     again = Results(options(file))
-    again.race("t8", ENTRANTS)
+    again.race("t8", CANDIDATES)
     assert again.heading().endswith("; 2020-02-03.") and f", {cores()} cores, 1 threads, " in again.heading()
-    again.race("sa12", ENTRANTS)
+    again.race("sa12", CANDIDATES)
     assert again.heading().endswith(f"; 2020-02-03 to {old['day']}.")
 
 
@@ -713,29 +763,29 @@ def test_the_memory_is_what_a_container_may_take(
     limit: str | None, expected: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    monkeypatch.setattr(heats_module, "CONTAINER", tmp_path / "memory.max")
+    monkeypatch.setattr(groups_module, "CONTAINER", tmp_path / "memory.max")
     if limit:
         (tmp_path / "memory.max").write_text(f"{limit}\n")
-    assert heats_module.memory() == (physical if expected == 1.0 else expected)
+    assert groups_module.memory() == (physical if expected == 1.0 else expected)
 
 
 def test_what_the_baseline_did_not_run_beside_is_never_the_best() -> None:
-    lines = [line("t8, heat 1", base=8.0, a=4.0, b=6.0), line("t8, heat 2", {"base": "no"}, c=0.1)]
-    found = Heats("t8", "base", lines)
+    lines = [line("t8, group 1", base=8.0, a=4.0, b=6.0), line("t8, group 2", {"base": "no"}, c=0.1)]
+    found = Groups("t8", "base", lines)
     assert found.best(["a", "b", "c"]) == "a" and found.best(["c"]) == ""
 
 
-def test_the_best_of_timms_ways_says_where_compiled_was_one_of_them() -> None:
+def test_the_best_of_timms_backends_says_where_compiled_was_one_of_them() -> None:
     with_it = line("t8@256", timm_reparameterized=40, timm_onnxruntime=12, timm_compiled=18, torch=30)
-    heats = [*TIMM, Heats("t8@256", against_timm.BASELINE, [with_it])]
-    assert "ran on 1 of 3 variants; there the best of them is 1.50 times" in against_timm.report(heats)
+    groups = [*TIMM, Groups("t8@256", against_timm.BASELINE, [with_it])]
+    assert "ran on 1 of 3 variants; there the best of them is 1.50 times" in against_timm.report(groups)
     assert "ran on 0 of 2 variants." in against_timm.report(TIMM)
 
 
 def test_the_limit_of_memory_is_known_by_what_ran() -> None:
     given = {"matrices": line("matrices", torch_1024=10, openvino_1024=20)}
 
-    def fake(key: str, entrants: list[Way]) -> Line:
+    def fake(key: str, candidates: list[Backend]) -> Line:
         return given[key.split()[0]]
 
     results: Any = SimpleNamespace(race=fake, threads=1)
@@ -746,19 +796,21 @@ def test_the_limit_of_memory_is_known_by_what_ran() -> None:
         limit.ceilings(results)
 
 
-def test_pictures_are_drawn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_plots_are_drawn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     lines = peer_lines()
     figures = {
-        "against_timm": against_timm.picture(TIMM),
-        "resolution": resolution.picture(TIMM_LINES),
-        "fold": fold.picture([line("t8", fused=2, unfused=3), line("sa12", fused=2, timm_reparameterized=5)]),
-        "limit": limit.picture(shares(monkeypatch)),
-        "against_peers": against_peers.picture([*peers.FASTVIT, *peers.PEERS], against_peers.Latencies(lines)),
+        "against_timm": against_timm.plot(TIMM),
+        "resolution": resolution.plot(TIMM_LINES),
+        "reparameterize": reparameterize_script.plot(
+            [line("t8", fused=2, unfused=3), line("sa12", fused=2, timm_reparameterized=5)]
+        ),
+        "limit": limit.plot(shares(monkeypatch)),
+        "against_peers": against_peers.plot([*peers.FASTVIT, *peers.PEERS], against_peers.Latencies(lines)),
     }
     for name, figure in figures.items():
-        assert readme.write_picture(tmp_path / "README.md", name, figure) == f"![{name}]({name}.png)"
-        with Image.open(tmp_path / f"{name}.png") as picture:
-            assert min(picture.size) > 200 and len(picture.convert("RGB").getcolors(2**20) or ()) > 10
+        assert readme.write_plot(tmp_path / "README.md", name, figure) == f"![{name}]({name}.png)"
+        with Image.open(tmp_path / f"{name}.png") as plot:
+            assert min(plot.size) > 200 and len(plot.convert("RGB").getcolors(2**20) or ()) > 10
 
 
 def test_a_line_survives_its_file() -> None:

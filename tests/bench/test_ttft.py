@@ -3,8 +3,10 @@
 import io
 import pickle
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,6 +19,7 @@ import torch
 import ttft
 from first_token import PARTS, FirstToken
 from helpers.near import assert_near
+from helpers.raced import replies
 from helpers.small import SMALL, timms
 from PIL import Image
 from results import Line, Results
@@ -24,9 +27,8 @@ from towers import BESIDE, CONVNEXT, EAGER, FASTVITHD, OPENVINO, PUBLISHED, SIGL
 from ttft import Times
 
 import fastvit
-from fastvit.bench import Race, Way
-from fastvit.bench import race as racing
-from fastvit.bench.race import FEWEST, _replies
+from fastvit.bench import Backend, Race, racing
+from fastvit.bench.racing import FEWEST
 
 LANGUAGE = {
     "hidden_size": 32,
@@ -59,7 +61,7 @@ def test_a_pass_is_that_of_transformers_fastvlm() -> None:
 
     run = small_pass()
     given = run()
-    network = first_token.network("fastvithd")
+    network = first_token.load_or_random("fastvithd")
     (image_token,) = {89} - set(run.question[0].tolist())
     model = join(network, run.language, image_token).eval()
     theirs = model.model.multi_modal_projector
@@ -75,11 +77,13 @@ def test_a_pass_is_that_of_transformers_fastvlm() -> None:
 
 
 @pytest.mark.usefixtures("small_twins")
-def test_all_ways_to_run_fastvithd_give_the_same_first_token(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize("runs", ["twin", pytest.param("openvino", marks=pytest.mark.slow)])
+def test_all_backends_of_fastvithd_give_the_same_first_token(
+    runs: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("FASTVIT_CACHE", str(tmp_path))
     expected = small_pass(size=256)()
-    for runs in ("twin", "openvino"):
-        assert_near(small_pass(runs, size=256)(), expected, 1e-4)
+    assert_near(small_pass(runs, size=256)(), expected, 1e-4)
     assert 1e-4 < (small_pass(dtype="bfloat16", size=256)() - expected).abs().max() / expected.abs().max() < 5e-2
 
 
@@ -113,8 +117,8 @@ def test_what_runs_is_fused_and_channels_last(runs: str, monkeypatch: pytest.Mon
 def test_a_pass_answers_with_two_steps_of_the_language_model(monkeypatch: pytest.MonkeyPatch) -> None:
     run, steps = small_pass(), list[tuple[int, int]]()
 
-    def step(model: Any, arguments: tuple[()], given: dict[str, Any], answer: Any) -> None:
-        assert answer.logits.shape == (1, 1, 90)  # of the last position alone
+    def step(model: Any, arguments: tuple[()], given: dict[str, Any], output: Any) -> None:
+        assert output.logits.shape == (1, 1, 90)  # of the last position alone
         new = given["inputs_embeds" if "inputs_embeds" in given else "input_ids"].shape[1]
         steps.append((new, given[run.cache].get_seq_length()))
 
@@ -155,8 +159,8 @@ def test_a_vision_transformers_class_token_is_left_out() -> None:
 
 
 def test_the_photograph_is_a_large_jpeg() -> None:
-    with Image.open(io.BytesIO(first_token.photograph())) as picture:
-        assert (picture.format, picture.size) == ("JPEG", (2048, 1536))
+    with Image.open(io.BytesIO(first_token.photograph())) as image:
+        assert (image.format, image.size) == ("JPEG", (2048, 1536))
     assert 5e5 < len(first_token.photograph()) < 2e6  # a camera's would be as large
 
 
@@ -209,42 +213,30 @@ class Counted:
         self.parts = {"a": 0.5, "b": float(self.passes)}
 
 
-def turns(warm: bool, monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr("fastvit.bench.race.TURN", 0.0)  # one pass a turn
-    replies = _replies(pickle.dumps(Way("way", Counted, warm=warm)), 1)
-    next(replies)
-    replies.send(True)
-    replies.send(True)
-    return replies.send(False)[1]
+def test_a_race_keeps_the_parts_of_each_rounds_single_pass() -> None:
+    """The first pass, before the rounds, is never one of them."""
+    *_, (_, parts) = replies(pickle.dumps(Backend("cold", Counted, warm=False)), True, True, False)
+    assert parts == {"a": [0.5, 0.5], "b": [2.0, 3.0]}
 
 
-def test_a_race_keeps_the_parts_of_timed_passes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first pass, before the turns, is never one of them; nor is what warms a turn."""
-    assert turns(False, monkeypatch) == {"a": [0.5, 0.5], "b": [2.0, 3.0]}
-    assert turns(True, monkeypatch) == {"a": [0.5, 0.5], "b": [3.0, 5.0]}
-
-
-@pytest.mark.parametrize(("passes", "middle", "of"), [((5, 1, 2), 2, 2), ((1, 5, 2, 4), 3, 4), ((7,), 7, 7)])
-def test_the_parts_are_those_of_a_pass_in_the_middle(
-    passes: tuple[int, ...], middle: float, of: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The seconds are the passes' median, on a clock that only passes move."""
-    clock, left = [0.0], list(passes)
-    monkeypatch.setattr(racing, "TURN", float(sum(passes)))
-    monkeypatch.setattr(racing.time, "perf_counter", lambda: clock[0])
+def test_a_warm_round_is_the_median_of_its_passes_after_one_that_is_not_timed() -> None:
+    passes, lasting = list[float](), iter([0.2, 0.01, 0.01, 0.08, 0.01, 0.01])
 
     def run() -> None:
-        run.parts = {"a": float(left[0])}  # type: ignore[attr-defined]
-        clock[0] += left.pop(0)
+        started = time.perf_counter()
+        time.sleep(next(lasting))
+        passes.append(time.perf_counter() - started)
 
-    assert racing._seconds(run) == (middle, {"a": float(of)}) and not left
+    assert racing._warm_seconds(run, 1) == pytest.approx(median(passes[1:]), rel=0.2)
+    assert sum(passes[1:-1]) < racing.PASSES <= sum(passes[1:]) + 1e-3
 
 
-def test_a_real_race_has_every_part_of_every_turn(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_a_real_race_has_every_part_of_every_round(tmp_path: Path) -> None:
     tower = Tower("fastvit_t8", "fastvit_t8", "eager", 32, 768)
     given = {"tower": tower, "size": 64, "dtype": "float32", "threads": 1, "text_tokens": 3, "language": LANGUAGE}
     options: Any = SimpleNamespace(results=tmp_path / "races.jsonl", threads=1, seconds=0.0)
-    found = Results(options, more=("transformers",)).race("t8", [Way("t8", FirstToken, given, warm=False)])
+    found = Results(options, more=("transformers",)).race("t8", [Backend("t8", FirstToken, given, warm=False)])
     assert not found.failed and found.about["versions"]["transformers"]
     parts = found.parts["t8"]
     assert list(parts) == list(PARTS) and {len(each) for each in parts.values()} == {FEWEST}
@@ -261,7 +253,7 @@ MILLISECONDS = {  # FastViTHD's three, and those raced beside them
 
 
 def line(size: int, milliseconds: tuple[float, ...], left_out: tuple[Tower, ...] = ()) -> Line:
-    """Of four turns, of which one was slow for all; the encoder has half of it."""
+    """Of four rounds, of which one was slow for all; the encoder has half of it."""
     given = dict(zip((point.key for point in entered(size)), milliseconds, strict=True))
     failed = {point.key: "no such kernel" for point in entered(size) if point.tower in left_out}
     seconds = {key: [each * load / 1000 for load in (1, 1, 3, 1)] for key, each in given.items() if key not in failed}
@@ -307,7 +299,7 @@ def test_it_is_said_where_fastvithd_is_not_faster() -> None:
     assert twin.endswith("ours is not faster at 512 in PyTorch.")
 
 
-def test_the_encoder_and_each_way_are_judged_by_themselves() -> None:
+def test_the_encoder_and_each_backend_are_judged_by_themselves() -> None:
     found = times()
     encoders = found.lines[768].parts["FastViTHD@768"]
     encoders["encoder"] = [5 * seconds for seconds in encoders["encoder"]]
@@ -334,16 +326,16 @@ def test_what_did_not_run_is_not_judged_and_is_named() -> None:
     assert {row[-1] for row in equal[2:]} == {"-"}
 
 
-def test_in_one_race_turns_are_compared_and_in_two_medians() -> None:
+def test_in_one_race_rounds_are_compared_and_in_two_medians() -> None:
     found = times()
     vit, same, other = Point(VIT, 336), Point(EAGER, 256), Point(EAGER, 512)
     found.lines[256].seconds[same.key] = [1.0, 3.0, 2.0, 2.0]
     found.lines[256].seconds[vit.key] = [4.0, 3.0, 4.0, 12.0]  # 4, 1, 2 and 6 times as long
     found.lines[512].seconds[other.key] = [2.0, 1.0, 9.0, 4.0]
-    assert found.faster(same, vit) == (1.75, 3, 4.5)
+    assert found.speedup(same, vit) == (1.75, 3, 4.5)
     # The others take 3.75, 4 and 6 seconds, by quartiles, and ours 1.75, 3 and 5.25.
-    assert found.faster(other, vit) == pytest.approx((3.75 / 5.25, 4 / 3, 6 / 1.75))
-    assert found.faster(same, Point(VIT, 256)) is None
+    assert found.speedup(other, vit) == pytest.approx((3.75 / 5.25, 4 / 3, 6 / 1.75))
+    assert found.speedup(same, Point(VIT, 256)) is None
 
 
 def test_towers_of_equal_accuracy_are_compared() -> None:
@@ -379,8 +371,8 @@ def test_every_published_accuracy_is_measured_somewhere() -> None:
     assert Point(TWIN, 512).published == PUBLISHED["FastViTHD", 512] and Point(CONVNEXT, 1536).published is None
 
 
-def test_the_picture_has_the_published_accuracies_over_both_times(tmp_path: Path) -> None:
-    figure = ttft.picture(times())
+def test_the_plot_has_the_published_accuracies_over_both_times(tmp_path: Path) -> None:
+    figure = ttft.plot(times())
     paper, here = ({str(curve.get_label()): curve.get_xydata() for curve in axes.lines} for axes in figure.axes)
     assert paper["FastViTHD"].tolist() == [[32.2, 48.4], [50.2, 52.5], [96.0, 54.5], [166.9, 55.9]]
     assert here["FastViTHD, OpenVINO"].tolist() == [[359, 48.4], [629, 52.5], [1350, 54.5], [2400, 55.9]]
@@ -391,21 +383,21 @@ def test_the_picture_has_the_published_accuracies_over_both_times(tmp_path: Path
         boxes = [text.get_window_extent() for text in axes.texts]
         assert len(boxes) == sum(map(len, (paper if axes is figure.axes[0] else here).values()))
         assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
-    readme.write_picture(tmp_path / "README.md", "ttft", figure)
-    ttft.picture(times(EAGER, VIT))  # nor is one drawn that did not run
+    readme.write_plot(tmp_path / "README.md", "ttft", figure)
+    ttft.plot(times(EAGER, VIT))  # nor is one drawn that did not run
 
 
 @pytest.fixture
-def faked(monkeypatch: pytest.MonkeyPatch) -> list[Way]:
-    """A race without processes: the nth way takes n seconds, and has parts."""
-    raced: list[Way] = []
+def faked(monkeypatch: pytest.MonkeyPatch) -> list[Backend]:
+    """A race without processes: the nth backend takes n seconds, and has parts."""
+    raced: list[Backend] = []
 
-    def fake(entrants: list[Way], *, threads: int, seconds: float, progress: Callable[[str], None]) -> Race:
-        raced.extend(entrants)
+    def fake(candidates: list[Backend], *, threads: int, seconds: float, progress: Callable[[str], None]) -> Race:
+        raced.extend(candidates)
         result = Race()
-        for number, way in enumerate(entrants, 1):
-            result.seconds[way.name], result.answers[way.name] = [float(number)] * 3, [1.0, float(number)]
-            result.parts[way.name] = {part: [number / 5] * 3 for part in PARTS}
+        for number, each in enumerate(candidates, 1):
+            result.seconds[each.name], result.outputs[each.name] = [float(number)] * 3, [1.0, float(number)]
+            result.parts[each.name] = {part: [number / 5] * 3 for part in PARTS}
         return result
 
     monkeypatch.setattr(results_module, "race", fake)
@@ -418,7 +410,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
 
 
 def test_the_script_writes_its_section_and_goes_on_where_it_was_ended(
-    faked: list[Way], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    faked: list[Backend], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     page, kept = tmp_path / "README.md", tmp_path / "kept.jsonl"
     page.write_text("before\n<!-- ttft.py -->\nyesterday\n<!-- /ttft.py -->\nafter\n")
@@ -427,47 +419,47 @@ def test_the_script_writes_its_section_and_goes_on_where_it_was_ended(
     text = page.read_text()
     assert text.startswith("before\n") and text.endswith("after\n") and "yesterday" not in text
     assert "![ttft](ttft.png)" in text and (tmp_path / "ttft.png").exists() and "transformers 5" in text
-    assert [way.name for way in faked] == [point.key for size in BESIDE for point in entered(size)]
-    assert {way.warm for way in faked} == {False} and {way.options["text_tokens"] for way in faked} == {20}
+    assert [each.name for each in faked] == [point.key for size in BESIDE for point in entered(size)]
+    assert {each.warm for each in faked} == {False} and {each.options["text_tokens"] for each in faked} == {20}
     lines = kept.read_text().splitlines(keepends=True)
     kept.write_text("".join(lines[:-1]) + lines[-1][:50])  # killed while it wrote
     faked.clear()
     run(monkeypatch, *given)
-    assert {way.name for way in faked} == {point.key for point in entered(1536)} and page.read_text() == text
+    assert {each.name for each in faked} == {point.key for point in entered(1536)} and page.read_text() == text
     faked.clear()
     run(monkeypatch, *given[:-1], "float32")  # is another measurement
-    assert {way.options["dtype"] for way in faked} == {"float32"} and len(faked) == 22
+    assert {each.options["dtype"] for each in faked} == {"float32"} and len(faked) == 22
 
 
 def test_a_quick_run_is_printed_and_nothing_else(
-    faked: list[Way], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    faked: list[Backend], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(results_module, "HERE", tmp_path)
     run(monkeypatch, "--quick")
     assert "| ConvNeXt-L | 512 | 256 |" in capsys.readouterr().out and not list(tmp_path.iterdir())
-    assert {way.options["size"] for way in faked} == {256, 320, 336, 512}
+    assert {each.options["size"] for each in faked} == {256, 320, 336, 512}
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "expected"),
     [
         (["--text-tokens", "0"], "--text-tokens is 0, expected at least 1"),
         (["--dtype", "int8"], "invalid choice: 'int8' (choose from"),
     ],
 )
 def test_what_cannot_be_done_is_said_before_anything_is_raced(
-    given: list[str], said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    given: list[str], expected: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:
         run(monkeypatch, *given)
-    assert ended.value.code == 2 and said in capsys.readouterr().err
+    assert ended.value.code == 2 and expected in capsys.readouterr().err
 
 
 def test_where_nothing_runs_the_section_is_left_as_it_is(
-    faked: list[Way], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    faked: list[Backend], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def nothing(entrants: list[Way], **_: Any) -> Race:
-        return Race(failed={way.name: "no memory" for way in entrants})
+    def nothing(candidates: list[Backend], **_: Any) -> Race:
+        return Race(failed={each.name: "no memory" for each in candidates})
 
     monkeypatch.setattr(results_module, "race", nothing)
     page = tmp_path / "README.md"
@@ -480,7 +472,7 @@ def test_where_nothing_runs_the_section_is_left_as_it_is(
 @pytest.mark.parametrize("option", ("--readme", "--results"))
 def test_where_nothing_can_be_written_nothing_is_raced(
     option: str,
-    faked: list[Way],
+    faked: list[Backend],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],

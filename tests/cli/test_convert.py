@@ -7,15 +7,14 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
-from click.testing import Result
+from helpers.command import Result
+from helpers.command import run as run_command
 from helpers.near import assert_near
 from helpers.paths import PHOTOGRAPH
 from helpers.small import equal, timms_small
 from PIL import Image
-from typer.testing import CliRunner
 
 from fastvit import FastViT, create_model, form_of, load, overparameterize, reparameterize, save
-from fastvit.cli import app
 from fastvit.images.io import read_image as read
 from fastvit.testing import randomize
 
@@ -23,12 +22,12 @@ pytestmark = pytest.mark.usefixtures("small_variants")
 
 
 def run(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(app, ["convert", *map(str, arguments)])
+    return run_command("convert", *arguments)
 
 
 def converted(*arguments: str | Path) -> dict[str, Any]:
     result = run(*arguments, "--json")
-    assert result.exit_code == 0, result.output
+    assert result.status == 0, result.stderr
     report: dict[str, Any] = json.loads(result.stdout)
     return report
 
@@ -47,7 +46,7 @@ def file(model: FastViT, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("names", ["fastvit", "timm", "apple"])
-@pytest.mark.parametrize("how", ["", "--fold", "--unfold"])
+@pytest.mark.parametrize("how", ["", "--reparameterize", "--overparameterize"])
 @pytest.mark.parametrize("given", ["unfused", "fused"])
 @torch.no_grad()
 def test_every_conversion_computes_the_same(
@@ -58,7 +57,11 @@ def test_every_conversion_computes_the_same(
     out = tmp_path / "out.safetensors"
     report = converted(file, out, "--names", names, *([how] if how else []))
     fused = "fused" if names == "fastvit" else "partial"
-    expected = {"": fused if given == "fused" else "unfused", "--fold": fused, "--unfold": "unfused"}[how]
+    expected = {
+        "": fused if given == "fused" else "unfused",
+        "--reparameterize": fused,
+        "--overparameterize": "unfused",
+    }[how]
     again = load(out)
     assert form_of(again) == expected == report["out_form"] and report["form"] == given
     assert (report["names"], report["out_names"]) == ("fastvit", names)
@@ -67,8 +70,10 @@ def test_every_conversion_computes_the_same(
     assert_near(again(images), model(images), 1e-5)
 
 
-def test_folding_for_others_keeps_the_norms_that_their_form_has(model: FastViT, file: Path, tmp_path: Path) -> None:
-    converted(file, tmp_path / "timm.pt", "--names", "timm", "--fold")
+def test_reparameterizing_for_others_keeps_the_norms_that_their_form_has(
+    model: FastViT, file: Path, tmp_path: Path
+) -> None:
+    converted(file, tmp_path / "timm.pt", "--names", "timm", "--reparameterize")
     theirs = timms_small("fastvit_mci0", inference_mode=True, num_classes=5)
     state = torch.load(tmp_path / "timm.pt")
     theirs.load_state_dict(state, strict=True)
@@ -76,29 +81,27 @@ def test_folding_for_others_keeps_the_norms_that_their_form_has(model: FastViT, 
     assert torch.equal(state["stages.0.blocks.0.mlp.conv.bn.running_var"], norm.running_var)
 
 
-def test_pictures_calibrate_the_branches(model: FastViT, file: Path, tmp_path: Path) -> None:
+def test_images_calibrate_the_branches(model: FastViT, file: Path, tmp_path: Path) -> None:
     save(reparameterize(model), file)
-    converted(file, tmp_path / "out.safetensors", "--unfold", "--images", PHOTOGRAPH)
+    converted(file, tmp_path / "out.safetensors", "--overparameterize", "--images", PHOTOGRAPH)
     images = model.preprocess(read(PHOTOGRAPH))[None]
     assert equal(load(tmp_path / "out.safetensors"), overparameterize(reparameterize(model), images))
 
 
-def test_pictures_are_taken_from_all_folders(
+def test_images_are_taken_from_all_folders(
     model: FastViT, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from fastvit.cli import convert
-
-    monkeypatch.setattr(convert, "CALIBRATION", 0)  # the least: sixteen
+    monkeypatch.setattr("fastvit.conversion.CALIBRATION", 0)  # the least: sixteen
     for folder in "ab":
-        (tmp_path / "pictures" / folder).mkdir(parents=True)
+        (tmp_path / "images" / folder).mkdir(parents=True)
         for index in range(20):
-            (tmp_path / "pictures" / folder / f"{index}.jpg").write_bytes(PHOTOGRAPH.read_bytes())
+            (tmp_path / "images" / folder / f"{index}.jpg").write_bytes(PHOTOGRAPH.read_bytes())
     seen = []
     monkeypatch.setattr(
-        "fastvit.images.io.read_image", lambda name: (seen.append(Path(name).parent.name), read(PHOTOGRAPH))[1]
+        "fastvit.conversion.read_image", lambda name: (seen.append(Path(name).parent.name), read(PHOTOGRAPH))[1]
     )
     save(reparameterize(model), file)
-    converted(file, tmp_path / "out.safetensors", "--unfold", "--images", tmp_path / "pictures")
+    converted(file, tmp_path / "out.safetensors", "--overparameterize", "--images", tmp_path / "images")
     assert len(seen) == 16 and seen.count("a") == seen.count("b")
 
 
@@ -107,15 +110,15 @@ def test_other_channels_convert(tmp_path: Path) -> None:
     assert converted(tmp_path / "grey.safetensors", tmp_path / "out.pt", "--names", "timm")["relative_difference"] == 0
 
 
-def test_all_the_pictures_calibrate(model: FastViT, file: Path, tmp_path: Path) -> None:
+def test_all_the_images_calibrate(model: FastViT, file: Path, tmp_path: Path) -> None:
     from fastvit.images.io import read_image
 
     save(reparameterize(model), file)
-    (tmp_path / "pictures").mkdir()
+    (tmp_path / "images").mkdir()
     for name, turn in (("a", Image.Transpose.ROTATE_90), ("b", Image.Transpose.ROTATE_180)):
-        read_image(PHOTOGRAPH).transpose(turn).save(tmp_path / "pictures" / f"{name}.png")
-    converted(file, tmp_path / "out.safetensors", "--unfold", "--images", tmp_path / "pictures")
-    images = torch.stack([model.preprocess(read_image(tmp_path / "pictures" / name)) for name in ("a.png", "b.png")])
+        read_image(PHOTOGRAPH).transpose(turn).save(tmp_path / "images" / f"{name}.png")
+    converted(file, tmp_path / "out.safetensors", "--overparameterize", "--images", tmp_path / "images")
+    images = torch.stack([model.preprocess(read_image(tmp_path / "images" / name)) for name in ("a.png", "b.png")])
     assert equal(load(tmp_path / "out.safetensors"), overparameterize(reparameterize(model), images))
 
 
@@ -123,7 +126,7 @@ def test_the_report_counts_what_was_read_and_what_was_written(tmp_path: Path) ->
     made = randomize(create_model("fastvit_mci0")).eval()
     made.head.fc.bias.data.zero_()
     save(made, tmp_path / "apple.pt", names="apple")  # with CLIP's projection
-    report = converted(tmp_path / "apple.pt", tmp_path / "out.safetensors", "--names", "timm", "--fold")
+    report = converted(tmp_path / "apple.pt", tmp_path / "out.safetensors", "--names", "timm", "--reparameterize")
     assert report["tensors"] == len(torch.load(tmp_path / "apple.pt"))
     for parameters, file in (("parameters", "apple.pt"), ("out_parameters", "out.safetensors")):
         assert report[parameters] == sum(parameter.numel() for parameter in load(tmp_path / file).parameters())
@@ -137,16 +140,16 @@ def test_half_precision_halves_the_file(file: Path, tmp_path: Path) -> None:
     assert 1e-6 < report["relative_difference"] < 0.1
 
 
-def test_the_report_says_what_was_recognised(tmp_path: Path) -> None:
+def test_the_report_says_what_was_detected(tmp_path: Path) -> None:
     made = randomize(create_model("fastvithd")).eval()
     assert isinstance(made, FastViT)
     save(made, tmp_path / "timm.pt", names="timm")
     state = {f"visual.trunk.{name}": tensor for name, tensor in torch.load(tmp_path / "timm.pt").items()}
     torch.save(state | {"logit_scale": torch.ones(())}, tmp_path / "clip.pt")
     result = run(tmp_path / "clip.pt", tmp_path / "out.safetensors")
-    assert result.exit_code == 0, result.output
+    assert result.status == 0, result.stderr
     lines = dict(line.split(maxsplit=1) for line in result.stdout.splitlines() if not line.startswith("its"))
-    assert lines["network"] == "fastvithd"
+    assert lines["model"] == "fastvithd"
     assert lines["names"] == "timm, under visual.trunk."
     assert lines["form"].startswith("unfused, ")
     assert lines["tensors"].endswith("beside 1 that are not the encoder's")
@@ -159,10 +162,13 @@ def test_the_report_says_what_was_recognised(tmp_path: Path) -> None:
         (["nowhere.safetensors", "out.safetensors"], "nowhere.safetensors: no such weights file"),
         (["{file}", "out.pt"], "out.pt: in our own names only .safetensors is written"),
         (["{file}", "nowhere/out.safetensors"], "there is no folder nowhere"),
-        (["{file}", "out.safetensors", "--fold", "--unfold"], "--fold and --unfold at once"),
-        (["{file}", "out.safetensors", "--images", str(PHOTOGRAPH)], "--images without --unfold"),
+        (
+            ["{file}", "out.safetensors", "--reparameterize", "--overparameterize"],
+            "reparameterize and overparameterize at once",
+        ),
+        (["{file}", "out.safetensors", "--images", str(PHOTOGRAPH)], "images without overparameterize"),
         (["{file}", "out.safetensors", "--variant", "resnet"], "variant is 'resnet', expected one of"),
-        (["{file}", "out.safetensors", "--unfold", "--images", "{file}"], "mci0.safetensors"),
+        (["{file}", "out.safetensors", "--overparameterize", "--images", "{file}"], "mci0.safetensors"),
         ([str(PHOTOGRAPH), "out.safetensors"], "neither a safetensors file nor one of torch.save"),
     ],
 )
@@ -171,6 +177,6 @@ def test_what_cannot_be_done_is_one_line_and_status_2(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     result = run(*(argument.format(file=file) for argument in arguments))
-    assert result.exit_code == 2
+    assert result.status == 2
     assert reason in result.stderr and result.stderr.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["mci0.safetensors"]

@@ -1,10 +1,10 @@
-"""fastvit export, and the files that it writes."""
+"""`fastvit.export`, its command, and the files that it writes."""
 
+import copy
 import json
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -13,37 +13,38 @@ from typing import Any
 import numpy
 import pytest
 import torch
-from click.testing import Result
+from helpers.command import run
+from helpers.files import contents, file, package, pair
 from helpers.near import assert_near
 from helpers.paths import PHOTOGRAPH
-from helpers.small import SMALL, small
+from helpers.small import SMALL, shallow, small
 from PIL import Image
 from timm.models._features import FeatureGetterNet
 from torch import Tensor, nn
-from typer.testing import CliRunner
 
 import fastvit
-from fastvit import CONFIGS, Config, FastViT, create_model, reparameterize, save
-from fastvit.cli import app
-from fastvit.deploy.exporters import ExportError, Report, coreml, export, exporter
-from fastvit.deploy.exporters import deployed as subject
+from fastvit import CONFIGS, Config, FastViT, export, reparameterize, save
+from fastvit.deploy.exporters import ExportError, ExportReport, coreml, deployed
 from fastvit.deploy.exporters import mil_interpreter as mil
 from fastvit.deploy.graph import as_onnx, as_openvino, traced
 from fastvit.deploy.lowering import lower
 from fastvit.deploy.openvino_runtime import core
-from fastvit.testing import randomize
-from fastvit.utils.extras import missing
-from fastvit.utils.staging import staged
+from fastvit.testing import LAYER_SCALE, random_model, randomize
+from fastvit.utils import extras
 
 SUFFIXES = (".pt2", ".onnx", ".xml", ".mlpackage")
 TINY = replace(CONFIGS["fastvit_t8"], depths=(1, 1, 1, 1), width=8)
 WITH_ATTENTION = replace(CONFIGS["fastvit_mci0"], depths=(1, 1, 1, 1), width=8, preprocess=TINY.preprocess)
-WITH_EXECUTORCH = pytest.mark.skipif(bool(missing("executorch")), reason="needs executorch")
+WITH_EXECUTORCH = pytest.mark.skipif(bool(extras.missing("executorch")), reason="needs executorch")
 
 
 def tiny(config: Config = TINY, **arguments: Any) -> FastViT:
-    """A small network, random, in eval mode; its four classes have names."""
-    made = randomize(FastViT(config, num_classes=4, **arguments)).eval()
+    """A small model, random, in eval mode; its four classes have names."""
+    return named(randomize(FastViT(config, num_classes=4, **arguments)).eval())
+
+
+def named(made: FastViT) -> FastViT:
+    """With a name, and names of four classes."""
     made.pretrained_cfg |= {"architecture": "tiny", "label_names": ["a", "b", "ç", "d"], "license": "some-licence"}
     return made
 
@@ -55,7 +56,7 @@ def loaded(path: Path) -> nn.Module:
 
 
 def run_file(path: Path, images: Tensor) -> list[Tensor]:
-    """The file's answers, by its own runtime, called as anybody would."""
+    """The file's outputs, by its own runtime, called as anybody would."""
     if path.suffix == ".onnx":
         import onnxruntime
 
@@ -91,26 +92,25 @@ def specification(path: Path) -> Any:
     return coremltools.models.MLModel(str(path), skip_model_load=True).get_spec()
 
 
-# One export of each format, of one network with attention and gates, serves all the tests of what is in the files.
+# One export of each format, of one model with attention and gates, serves all the tests of what is in the files.
 @pytest.fixture(scope="module")
 def model() -> FastViT:
     return tiny(WITH_ATTENTION)
 
 
 @pytest.fixture(scope="module")
-def reports(model: FastViT, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Report]:
+def reports(model: FastViT, tmp_path_factory: pytest.TempPathFactory) -> dict[str, ExportReport]:
     folder = tmp_path_factory.mktemp("plain")
-    return {suffix: export(model, folder / f"network{suffix}", dtype="float32") for suffix in SUFFIXES}
+    return {suffix: export(model, folder / f"model{suffix}", dtype="float32") for suffix in SUFFIXES}
 
 
 @pytest.fixture(scope="module")
-def pixel_reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Report]:
-    folder = tmp_path_factory.mktemp("pixels")
+def pixel_reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ExportReport]:
+    folder, model = tmp_path_factory.mktemp("pixels"), named(shallow(num_classes=4))
     size = {".mlpackage": (48, 64)}  # fixed, for once
+    options: dict[str, Any] = {"with_preprocessing": True, "dtype": "float32"}
     return {
-        suffix: export(
-            tiny(), folder / f"network{suffix}", with_preprocessing=True, input_size=size.get(suffix), dtype="float32"
-        )
+        suffix: export(model, folder / f"model{suffix}", input_size=size.get(suffix), **options)
         for suffix in (".onnx", ".mlpackage")
     }
 
@@ -118,8 +118,8 @@ def pixel_reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Report]
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize(("batch", "height", "width"), [(3, 47, 130), (1, 32, 32), (1, 200, 64)])
 @torch.no_grad()
-def test_a_file_answers_as_the_unfused_network_at_any_size(
-    suffix: str, batch: int, height: int, width: int, model: FastViT, reports: dict[str, Report]
+def test_a_file_gives_what_the_unfused_model_gives_at_any_size(
+    suffix: str, batch: int, height: int, width: int, model: FastViT, reports: dict[str, ExportReport]
 ) -> None:
     images = torch.randn(1 if suffix == ".mlpackage" else batch, 3, height, width)
     (given,) = run_file(reports[suffix].path, images)
@@ -127,7 +127,7 @@ def test_a_file_answers_as_the_unfused_network_at_any_size(
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_the_report_is_of_the_file(suffix: str, reports: dict[str, Report]) -> None:
+def test_the_report_is_of_the_file(suffix: str, reports: dict[str, ExportReport]) -> None:
     report = reports[suffix]
     files = [path for path in report.path.parent.rglob("*") if path.is_file()]
     own = [path for path in files if report.path in (path, *path.parents)]
@@ -143,34 +143,34 @@ def test_the_report_is_of_the_file(suffix: str, reports: dict[str, Report]) -> N
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_a_file_says_what_it_is(suffix: str, model: FastViT, reports: dict[str, Report]) -> None:
-    said = metadata_of(reports[suffix].path)
-    assert {key: said[key] for key in ("library", "variant", "form", "license", "outputs")} == {
+def test_a_file_says_what_it_is(suffix: str, model: FastViT, reports: dict[str, ExportReport]) -> None:
+    metadata = metadata_of(reports[suffix].path)
+    assert {key: metadata[key] for key in ("library", "variant", "form", "license", "outputs")} == {
         "library": f"fastvit {fastvit.__version__}",
         "variant": "tiny",
         "form": "fused",
         "license": "some-licence",
         "outputs": "logits",
     }
-    cfg = json.loads(said["pretrained_cfg"])
-    assert fastvit.Preprocess.from_cfg(cfg) == model.preprocess and "mean" in said["input"]
-    assert json.loads(said["label_names"]) == ["a", "b", "ç", "d"]
+    cfg = json.loads(metadata["pretrained_cfg"])
+    assert fastvit.Preprocess.from_cfg(cfg) == model.preprocess and "mean" in metadata["input"]
+    assert json.loads(metadata["label_names"]) == ["a", "b", "ç", "d"]
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_a_file_tells_nothing_of_the_machine_it_was_made_on(suffix: str, reports: dict[str, Report]) -> None:
+def test_a_file_tells_nothing_of_the_machine_it_was_made_on(suffix: str, reports: dict[str, ExportReport]) -> None:
     import zipfile
 
     here = str(Path(fastvit.__file__).parent).encode()
     for path in [path for path in reports[suffix].path.parent.rglob("*") if path.is_file()]:
         assert here not in path.read_bytes()
         if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as packed:
-                assert not [name for name in packed.namelist() if here in packed.read(name)]
+            with zipfile.ZipFile(path) as archive:
+                assert not [name for name in archive.namelist() if here in archive.read(name)]
     assert sorted(path.name for path in reports[".mlpackage"].path.iterdir()) == ["Data", "Manifest.json"]
 
 
-def test_inputs_outputs_and_axes_have_names(reports: dict[str, Report]) -> None:
+def test_inputs_outputs_and_axes_have_names(reports: dict[str, ExportReport]) -> None:
     import onnx
 
     graph = onnx.load(reports[".onnx"].path).graph
@@ -189,12 +189,12 @@ def test_inputs_outputs_and_axes_have_names(reports: dict[str, Report]) -> None:
     ]
 
 
-def test_a_coreml_package_takes_float32_arrays_of_many_sizes(reports: dict[str, Report]) -> None:
+def test_a_coreml_package_takes_float32_arrays_of_many_sizes(reports: dict[str, ExportReport]) -> None:
     description = specification(reports[".mlpackage"].path).description
-    (given,), (answer,) = description.input, description.output
+    (given,), (output,) = description.input, description.output
     array = given.type.multiArrayType
-    assert (given.name, answer.name) == ("images", "logits")
-    assert array.dataType == array.FLOAT32 == answer.type.multiArrayType.dataType
+    assert (given.name, output.name) == ("images", "logits")
+    assert array.dataType == array.FLOAT32 == output.type.multiArrayType.dataType
     assert list(array.shape) == [1, 3, 256, 256]
     assert [(size.lowerBound, size.upperBound) for size in array.shapeRange.sizeRanges] == [
         (1, 1),
@@ -215,7 +215,7 @@ class Node:
 
 
 @dataclass(frozen=True)
-class Words:
+class Vocabulary:
     """What a format calls things, and how many transpositions it makes of an attention."""
 
     conv: tuple[str, ...]
@@ -228,8 +228,8 @@ class Words:
     fused_away: tuple[str, ...]
 
 
-WORDS = {
-    ".pt2": Words(
+VOCABULARY = {
+    ".pt2": Vocabulary(
         ("aten.conv2d.default",),
         "aten.gelu.default",
         "aten.mul.Tensor",
@@ -239,7 +239,7 @@ WORDS = {
         4,
         ("aten.batch_norm.default", "aten._native_batch_norm_legit_no_training.default"),
     ),
-    ".onnx": Words(
+    ".onnx": Vocabulary(
         ("Conv",),
         "Gelu",
         "Mul",
@@ -249,7 +249,7 @@ WORDS = {
         5,
         ("BatchNormalization", "Erf"),
     ),
-    ".xml": Words(
+    ".xml": Vocabulary(
         ("Convolution", "GroupConvolution"),
         "Gelu",
         "Multiply",
@@ -259,7 +259,7 @@ WORDS = {
         4,
         ("BatchNormInference", "Erf"),
     ),
-    ".mlpackage": Words(
+    ".mlpackage": Vocabulary(
         ("conv",),
         "gelu",
         "mul",
@@ -368,7 +368,7 @@ def of_file(path: Path) -> Graph:
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_nothing_is_left_in_a_file_that_folding_takes_away(suffix: str, reports: dict[str, Report]) -> None:
+def test_nothing_is_left_in_a_file_that_folding_takes_away(suffix: str, reports: dict[str, ExportReport]) -> None:
     check_graph(of_file(reports[suffix].path), suffix, WITH_ATTENTION)
 
 
@@ -382,12 +382,12 @@ def test_nothing_is_left_in_a_graph_that_folding_takes_away(name: str) -> None:
 
 
 def test_nothing_is_left_in_coremls_program_of_fastvithd_either(tmp_path: Path) -> None:
-    export(small("fastvithd"), tmp_path / "network.mlpackage", input_size=(64, 96))
-    check_graph(of_file(tmp_path / "network.mlpackage"), ".mlpackage", SMALL["fastvithd"])
+    export(small("fastvithd"), tmp_path / "model.mlpackage", input_size=(64, 96))
+    check_graph(of_file(tmp_path / "model.mlpackage"), ".mlpackage", SMALL["fastvithd"])
 
 
 def check_graph(graph: Graph, suffix: str, config: Config) -> None:
-    words, expected = WORDS[suffix], Expected.of(config)
+    words, expected = VOCABULARY[suffix], Expected.of(config)
     count = Counter(node.op for node in graph.nodes)
     assert sum(count[word] for word in words.conv) == expected.convolutions
     assert count[words.gelu] == expected.gelus
@@ -452,11 +452,15 @@ def coreml_program(path: Path) -> Any:
 
 @pytest.mark.parametrize("pool", ["avgmax", "catavgmax"])
 def test_the_other_poolings_are_followed_too(pool: str, tmp_path: Path) -> None:
-    report = export(tiny(global_pool=pool), tmp_path / "network.mlpackage", input_size=(64, 32), dtype="float32")
+    pooled = shallow()
+    pooled.reset_classifier(4, pool)
+    report = export(pooled, tmp_path / "model.mlpackage", input_size=(64, 32), dtype="float32")
     assert report.operations["reduce_max"] == 1 and report.checks[0].error.relative < 1e-5
 
 
-def test_a_coreml_package_has_the_weights_of_every_convolution(model: FastViT, reports: dict[str, Report]) -> None:
+def test_a_coreml_package_has_the_weights_of_every_convolution(
+    model: FastViT, reports: dict[str, ExportReport]
+) -> None:
     given = [
         torch.from_numpy(numpy.array(operation.inputs["weight"].val))
         for operation in coreml_program(reports[".mlpackage"].path).operations
@@ -470,19 +474,19 @@ def test_a_coreml_package_has_the_weights_of_every_convolution(model: FastViT, r
 
 
 @torch.no_grad()
-def test_pixels_go_in_and_probabilities_come_out(pixel_reports: dict[str, Report]) -> None:
-    network = tiny()
-    picture = Image.open(PHOTOGRAPH).convert("RGB").resize((64, 48))
-    preprocess = replace(network.preprocess, size=(48, 64), crop=1.0)
-    expected = network(preprocess(picture)[None]).softmax(1)
-    pixels = torch.from_numpy(numpy.array(picture)).permute(2, 0, 1)[None].float()
+def test_pixels_go_in_and_probabilities_come_out(pixel_reports: dict[str, ExportReport]) -> None:
+    model = named(shallow(num_classes=4))
+    photograph = Image.open(PHOTOGRAPH).convert("RGB").resize((64, 48))
+    preprocess = replace(model.preprocess, size=(48, 64), crop=1.0)
+    expected = model(preprocess(photograph)[None]).softmax(1)
+    pixels = torch.from_numpy(numpy.array(photograph)).permute(2, 0, 1)[None].float()
     for report in pixel_reports.values():
         (given,) = run_file(report.path, pixels)
         assert_near(given, expected, 1e-5)
         assert report.outputs == ("probabilities",) and "0 to 255" in report.metadata["input"]
 
 
-def test_a_coreml_package_with_preprocessing_takes_an_image(pixel_reports: dict[str, Report]) -> None:
+def test_a_coreml_package_with_preprocessing_takes_an_image(pixel_reports: dict[str, ExportReport]) -> None:
     description = specification(pixel_reports[".mlpackage"].path).description
     image = description.input[0].type.imageType
     assert (image.height, image.width, image.colorSpace) == (48, 64, image.RGB)
@@ -492,7 +496,7 @@ def test_a_coreml_package_with_preprocessing_takes_an_image(pixel_reports: dict[
 def test_an_embedding_stays_one_with_preprocessing(tmp_path: Path) -> None:
     config = replace(CONFIGS["fastvit_mci0"], depths=(1, 1, 1, 1), width=8, attention_stages=0, num_classes=6)
     embedder = randomize(FastViT(config)).eval()
-    report = export(embedder, tmp_path / "network.pt2", with_preprocessing=True, input_size=(32, 48))
+    report = export(embedder, tmp_path / "model.pt2", with_preprocessing=True, input_size=(32, 48))
     assert report.outputs == ("embedding",)
     assert [check.images for check in report.checks] == [(1, 3, 32, 48), (2, 3, 32, 48)]
     with pytest.raises(Exception, match=r"size|shape"):
@@ -503,12 +507,12 @@ def test_an_embedding_stays_one_with_preprocessing(tmp_path: Path) -> None:
 def test_maps_have_numbers(tmp_path: Path) -> None:
     import onnx
 
-    network = tiny()
-    report = export(FeatureGetterNet(network, [0, 2]).eval(), tmp_path / "maps.onnx")
+    model = tiny()
+    report = export(FeatureGetterNet(model, [0, 1]).eval(), tmp_path / "maps.onnx")
     assert report.outputs == ("map0", "map1")
     assert [value.name for value in onnx.load(report.path).graph.output] == ["map0", "map1"]
     images = torch.randn(2, 3, 40, 72)
-    expected = network.forward_intermediates(images, [0, 2], intermediates_only=True)
+    expected = model.forward_intermediates(images, [0, 1], intermediates_only=True)
     for given, one in zip(run_file(report.path, images), expected, strict=True):
         assert_near(given, one, 1e-5)
 
@@ -516,22 +520,22 @@ def test_maps_have_numbers(tmp_path: Path) -> None:
 @pytest.mark.parametrize("suffix", [".onnx", ".pt2", ".xml"])
 @torch.no_grad()
 def test_float16_halves_the_weights_and_leaves_inputs_and_outputs(suffix: str, tmp_path: Path) -> None:
-    network = randomize(FastViT(TINY)).eval()  # with a thousand classes, which outweigh what is not weights
-    report = export(network, tmp_path / f"network{suffix}", dtype="float16", input_size=(64, 32))
-    assert report.bytes < 4 * sum(parameter.numel() for parameter in reparameterize(network).parameters())
+    model = randomize(FastViT(TINY)).eval()  # with a thousand classes, which outweigh what is not weights
+    report = export(model, tmp_path / f"model{suffix}", dtype="float16", input_size=(64, 32))
+    assert report.bytes < 4 * sum(parameter.numel() for parameter in reparameterize(model).parameters())
     images = torch.randn(2, 3, 64, 32)
     (given,) = run_file(report.path, images)
     assert given.dtype == torch.float32
     assert all(1e-6 < check.error.relative < 1e-2 for check in report.checks)
-    assert_near(given, network(images), 1e-2)
+    assert_near(given, model(images), 1e-2)
 
 
 def test_a_model_is_left_as_it_was(tmp_path: Path) -> None:
     model = tiny()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     half = tiny().half()
-    export(half, tmp_path / "network.pt2", dtype="float16", input_size=(32, 32))
-    export(model, tmp_path / "network.pt2", dtype="float16", input_size=(32, 32))
+    export(half, tmp_path / "model.pt2", dtype="float16", input_size=(32, 32))
+    export(model, tmp_path / "model.pt2", dtype="float16", input_size=(32, 32))
     assert next(half.parameters()).dtype == torch.float16
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
@@ -544,24 +548,24 @@ def broken(given: nn.Module) -> nn.Module:
 
 
 @pytest.mark.parametrize("suffix", [".pt2", ".onnx", ".xml", ".mlpackage"])
-def test_a_file_that_answers_otherwise_is_not_put_in_place(
+def test_a_file_that_gives_something_else_is_not_put_in_place(
     suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    old = tmp_path / f"network{suffix}"
+    old = tmp_path / f"model{suffix}"
     (package if suffix == ".mlpackage" else pair if suffix == ".xml" else file)(old, "old")
     before = contents(tmp_path)
-    monkeypatch.setattr(subject, "lower", broken)
+    monkeypatch.setattr(deployed, "lower", broken)
     with pytest.raises(ExportError, match=r"differs from eager torch by \d\.\de-0\d of the largest output"):
-        export(tiny(), old, input_size=(32, 32), dtype="float32")
+        export(shallow(), old, input_size=(32, 32), dtype="float32")
     assert contents(tmp_path) == before
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
 def test_what_is_not_finite_is_not_put_in_place(tmp_path: Path) -> None:
-    network = tiny()
-    network.head.fc.bias.data[0] = float("nan")  # type: ignore[union-attr, operator]
+    model = shallow()
+    model.head.fc.bias.data[0] = float("nan")  # type: ignore[union-attr, operator]
     with pytest.raises(ExportError, match="by nan of"):
-        export(network, tmp_path / "network.pt2", input_size=(32, 32))
+        export(model, tmp_path / "model.pt2", input_size=(32, 32))
     assert not list(tmp_path.iterdir())
 
 
@@ -570,20 +574,20 @@ def test_what_a_library_raises_is_one_line(model: FastViT, tmp_path: Path, monke
         raise KeyError("several\nlines")
 
     monkeypatch.setattr(torch.export, "save", fails)
-    with pytest.raises(ExportError, match=r"network.pt2: torch.export failed: KeyError: 'several\\nlines'"):
-        export(tiny(), tmp_path / "network.pt2", input_size=(32, 32))
+    with pytest.raises(ExportError, match=r"model.pt2: torch.export failed: KeyError: 'several\\nlines'"):
+        export(shallow(), tmp_path / "model.pt2", input_size=(32, 32))
     assert not list(tmp_path.iterdir())
 
 
 def test_what_float16_cannot_hold_is_seen_in_coremls_program(tmp_path: Path) -> None:
-    network = tiny()
+    model = tiny()
     with torch.no_grad():  # weights that it can hold, and sums that it cannot
-        network.head.fc.weight.fill_(6e4)  # type: ignore[union-attr, operator]
-    with pytest.raises(ExportError, match=r"network.mlpackage: CoreML differs from eager torch by (nan|inf)"):
-        export(network, tmp_path / "network.mlpackage", input_size=(32, 32))
+        model.head.fc.weight.fill_(6e4)  # type: ignore[union-attr, operator]
+    with pytest.raises(ExportError, match=r"model.mlpackage: CoreML differs from eager torch by (nan|inf)"):
+        export(model, tmp_path / "model.mlpackage", input_size=(32, 32))
 
 
-def test_coremls_program_is_followed_only_where_it_is_known(reports: dict[str, Report], monkeypatch: Any) -> None:
+def test_coremls_program_is_followed_only_where_it_is_known(reports: dict[str, ExportReport], monkeypatch: Any) -> None:
     function = coreml_program(reports[".mlpackage"].path)
     monkeypatch.delitem(mil.OPERATIONS, "gelu")
     with pytest.raises(NotImplementedError, match="gelu"):
@@ -593,16 +597,16 @@ def test_coremls_program_is_followed_only_where_it_is_known(reports: dict[str, R
 @pytest.mark.parametrize(
     ("arguments", "path", "error"),
     [
-        ({}, "network.tflite", "expected a name that ends in .onnx, .pt2, .xml, .mlpackage, .pte"),
+        ({}, "model.tflite", "expected a name that ends in .onnx, .pt2, .xml, .mlpackage, .pte"),
         ({}, "", "expected a name that ends in"),
-        ({}, "nowhere/network.onnx", "there is no folder"),
+        ({}, "nowhere/model.onnx", "there is no folder"),
         ({}, "folder.pt2", "is a folder"),
         ({}, "folder.mlpackage", "is a folder"),
         ({}, "weights.xml", "weights.bin: is in the way"),
-        ({"dtype": "int3"}, "network.pt2", "dtype is 'int3', expected float32 or float16"),
-        ({"input_size": (16, 64)}, "network.pt2", r"input_size is \(16, 64\)"),
-        ({"input_size": 64}, "network.pt2", r"input_size is 64, expected \(height, width\)"),
-        ({"input_size": (64, 64, 64)}, "network.pt2", r"input_size is \(64, 64, 64\), expected"),
+        ({"dtype": "int3"}, "model.pt2", "dtype is 'int3', expected float32 or float16"),
+        ({"input_size": (16, 64)}, "model.pt2", r"input_size=\(16, 64\): expected"),
+        ({"input_size": 64}, "model.pt2", r"input_size=64: expected \(height, width\)"),
+        ({"input_size": (64, 64, 64)}, "model.pt2", r"input_size=\(64, 64, 64\): expected"),
     ],
 )
 def test_what_cannot_be_done_is_said_before_anything_is(
@@ -611,21 +615,21 @@ def test_what_cannot_be_done_is_said_before_anything_is(
     for folder in ("folder.pt2", "folder.mlpackage"):
         (tmp_path / folder).mkdir()
     (tmp_path / "weights.bin").write_text("somebody's")
-    monkeypatch.setattr(subject, "lower", pytest.fail)
+    monkeypatch.setattr(deployed, "lower", pytest.fail)
     with pytest.raises(ValueError, match=error) as raised:
         export(model, tmp_path / path, **arguments)
     assert "\n" not in str(raised.value)
     assert len(list(tmp_path.iterdir())) == 3 and (tmp_path / "weights.bin").read_text() == "somebody's"
 
 
-def test_networks_that_cannot_be_exported(tmp_path: Path) -> None:
-    for network, arguments, error in (
+def test_models_that_cannot_be_exported(tmp_path: Path) -> None:
+    for model, arguments, error in (
         (tiny().train(), {}, "train mode"),
         (nn.Conv2d(3, 4, 1), {}, "expected a FastViT, not a Conv2d"),
         (tiny(in_chans=1), {"with_preprocessing": True}, r"expected \(3, height, width\)"),
     ):
         with pytest.raises(ValueError, match=error):
-            export(network, tmp_path / "network.pt2", **arguments)  # type: ignore[arg-type]
+            export(model, tmp_path / "model.pt2", **arguments)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -640,12 +644,12 @@ def test_networks_that_cannot_be_exported(tmp_path: Path) -> None:
 def test_a_missing_package_is_one_line(
     suffix: str, package: str, extra: str, model: FastViT, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exporter, "find_spec", lambda name: None if name == package else True)
-    with pytest.raises(ValueError, match=rf'{suffix} needs {package}; run: pip install "fastvit\[{extra}\]"'):
-        export(model, tmp_path / f"network{suffix}")
+    monkeypatch.setattr(extras, "find_spec", lambda name: None if name == package else True)
+    with pytest.raises(ImportError, match=rf'{suffix} needs {package}; run: pip install "fastvit\[{extra}\]"'):
+        export(model, tmp_path / f"model{suffix}")
 
 
-def test_one_output_is_a_tensor_and_no_list(reports: dict[str, Report]) -> None:
+def test_one_output_is_a_tensor_and_no_list(reports: dict[str, ExportReport]) -> None:
     with torch.no_grad():
         assert loaded(reports[".pt2"].path)(torch.randn(1, 3, 32, 32)).shape == (1, 4)
 
@@ -657,133 +661,27 @@ def test_executorch_runs_it_and_knows_what_it_is(tmp_path: Path) -> None:
     from executorch.runtime import Runtime
 
     model = tiny(WITH_ATTENTION)
-    report = export(model, tmp_path / "network.pte", input_size=(64, 96))
+    report = export(model, tmp_path / "model.pte", input_size=(64, 96))
     runnable = Runtime.get().load_program(report.path)
     images = torch.randn(1, 3, 64, 96)
     (given,) = runnable.load_method("forward").execute([images])
     assert_near(given, model(images), 1e-5)
-    (said,) = runnable.load_method("fastvit_metadata").execute([])
-    assert json.loads(said) == report.metadata
+    (metadata,) = runnable.load_method("fastvit_metadata").execute([])
+    assert json.loads(metadata) == report.metadata
     assert report.operations["XnnpackBackend"] and not [name for name in report.operations if "conv" in name]
-
-
-# Files that take their place together.
-
-
-def pair(path: Path, text: str) -> None:
-    path.write_text(text)
-    path.with_suffix(".bin").write_text(text)
-
-
-def package(path: Path, text: str) -> None:
-    (path / "inside").mkdir(parents=True)
-    (path / "inside" / "weights").write_text(text)
-    (path / "Manifest.json").write_text(text)
-
-
-def file(path: Path, text: str) -> None:
-    path.write_text(text)
-
-
-def contents(folder: Path) -> dict[str, str]:
-    return {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()}
-
-
-WRITERS = [(file, "a.onnx"), (pair, "a.xml"), (package, "a.mlpackage")]
-
-
-@pytest.mark.parametrize(("write", "name"), WRITERS)
-def test_what_is_staged_comes_whole_and_replaces_the_old(write: Callable[..., None], name: str, tmp_path: Path) -> None:
-    for text in ("old", "new"):
-        with staged(tmp_path / name) as temporary:
-            write(temporary, text)
-            assert text not in contents_beside(tmp_path)  # nor would it be, were the process killed here
-        assert set(contents(tmp_path).values()) == {text}
-        assert len(list(tmp_path.iterdir())) == (2 if write is pair else 1)
-
-
-def contents_beside(folder: Path) -> set[str]:
-    """What is under names that are not hidden."""
-    return {text for name, text in contents(folder).items() if not name.startswith(".")}
-
-
-@pytest.mark.parametrize(("write", "name"), WRITERS)
-@pytest.mark.parametrize("old", [False, True])
-@pytest.mark.parametrize("fails_at", range(5))
-def test_whatever_goes_wrong_leaves_the_old_whole(
-    write: Callable[..., None], name: str, old: bool, fails_at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if old:
-        write(tmp_path / name, "old")
-    before = contents(tmp_path)
-    moves = {"rename": Path.rename, "replace": Path.replace}
-    calls = 0
-
-    def failing(how: str) -> Callable[[Path, Path], Path]:
-        def move(self: Path, target: Path) -> Path:
-            nonlocal calls
-            calls += 1
-            if calls == fails_at:
-                raise KeyboardInterrupt
-            return moves[how](self, target)
-
-        return move
-
-    for how in moves:
-        monkeypatch.setattr(Path, how, failing(how))
-    interrupted = False
-    try:
-        with staged(tmp_path / name) as temporary:
-            write(temporary, "new")
-            if fails_at == 0:
-                raise KeyboardInterrupt
-    except KeyboardInterrupt:
-        interrupted = True
-    assert interrupted == (fails_at == 0 or calls >= fails_at)
-    after = contents(tmp_path)
-    assert after == (before if interrupted else dict.fromkeys(after, "new"))
-    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
-
-
-def test_what_a_killed_process_left_is_not_in_the_way(tmp_path: Path) -> None:
-    import os
-
-    (tmp_path / f".a.onnx.{os.getpid()}").mkdir()  # in a container every process may be number 1
-    with staged(tmp_path / "a.onnx") as first, staged(tmp_path / "a.onnx") as second:
-        first.write_text("first")
-        second.write_text("second")
-    assert (tmp_path / "a.onnx").read_text() == "first"
-
-
-def test_what_cannot_be_put_back_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def rename(self: Path, target: Path) -> Path:
-        if "made" in (self.parent.name, target.parent.name) or self.parent.name == "replaced":
-            raise OSError("the disk went away")
-        return renamed(self, target)
-
-    renamed = Path.rename
-    pair(tmp_path / "a.xml", "old")
-    monkeypatch.setattr(Path, "rename", rename)
-    with pytest.raises(OSError, match="went away"), staged(tmp_path / "a.xml") as temporary:
-        pair(temporary, "new")
-    assert list(contents(tmp_path).values()) == ["old", "old"]
 
 
 # As a person types it.
 
 
-def run(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(app, ["export", *map(str, arguments)])
-
-
 def test_the_command_reads_weights_writes_a_file_and_reports(tmp_path: Path, tiny_variant: None) -> None:
     model = tiny()
     model.pretrained_cfg["architecture"] = "fastvit_t8"
-    save(model, tmp_path / "tiny.safetensors")
-    out = tmp_path / "network.pt2"
-    result = run(tmp_path / "tiny.safetensors", out, "--with-preprocessing", "--input-size", "64x32", "--json")
-    assert result.exit_code == 0, result.output
-    report = json.loads(result.stdout)
+    weights, out = tmp_path / "tiny.safetensors", tmp_path / "model.pt2"
+    save(model, weights)
+    status, shown, errors = run("export", weights, out, "--with-preprocessing", "--input-size", "64x32", "--json")
+    assert status == 0, errors
+    report = json.loads(shown)
     assert report["format"] == "torch.export" and report["outputs"] == ["probabilities"] and not report["random"]
     assert report["bytes"] == out.stat().st_size and report["operations"]["aten.conv2d.default"] == 32
     assert [check["images"] for check in report["checks"]] == [[1, 3, 64, 32], [2, 3, 64, 32]]
@@ -799,42 +697,53 @@ def tiny_variant(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_name_alone_has_random_weights_and_features_have_no_classes(tmp_path: Path, tiny_variant: None) -> None:
-    result = run("fastvit_t8", tmp_path / "network.pt2", "--features", "--input-size", "32")
-    assert result.exit_code == 0, result.output
-    lines = [line.split(maxsplit=1) for line in result.stdout.splitlines()]
-    assert dict(lines)["network"] == "fastvit_t8, fused, random weights: there are none here"
-    assert dict(lines)["outputs"] == "features"
+    status, shown, errors = run("export", "fastvit_t8", tmp_path / "model.pt2", "--features", "--input-size", "32")
+    assert status == 0, errors
+    *rows, last = shown.splitlines()
+    lines = [line.split(maxsplit=1) for line in rows]
+    assert last == "fastvit_t8 has no weights here: these were random."
+    assert dict(lines)["model"] == "fastvit_t8, fused" and dict(lines)["outputs"] == "features"
     assert sum(line[0] == "difference" for line in lines) == 2
-    (given,) = run_file(tmp_path / "network.pt2", torch.randn(1, 3, 32, 32))
+    (given,) = run_file(tmp_path / "model.pt2", torch.randn(1, 3, 32, 32))
     assert given.shape == (1, TINY.num_features)
 
 
 def test_a_difference_is_status_1_with_the_figure(
     tmp_path: Path, tiny_variant: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(subject, "lower", broken)
-    result = run("fastvit_t8", tmp_path / "network.pt2", "--input-size", "32")
-    assert (result.exit_code, result.stdout, result.stderr.count("\n")) == (1, "", 1)
-    assert "differs from eager torch by" in result.stderr and not list(tmp_path.iterdir())
+    monkeypatch.setattr(deployed, "lower", broken)
+    status, shown, errors = run("export", "fastvit_t8", tmp_path / "model.pt2", "--input-size", "32")
+    assert (status, shown, errors.count("\n")) == (1, "", 1)
+    assert "differs from eager torch by" in errors and not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["fastvit_t9", "network.onnx"], "did you mean fastvit_t8"),
-        (["fastvit_t8", "network.bin"], "expected a name that ends in"),
-        (["fastvit_t8", "nowhere/network.onnx"], "there is no folder nowhere"),
-        (["fastvit_t8", "network.onnx", "--input-size", "64x"], "--input-size 64x: expected one number"),
-        (["fastvit_t8", "network.onnx", "--input-size", "31"], "input_size is (31, 31)"),
+        (["fastvit_t9", "model.onnx"], "did you mean fastvit_t8"),
+        (["fastvit_t8", "model.bin"], "expected a name that ends in"),
+        (["fastvit_t8", "nowhere/model.onnx"], "there is no folder nowhere"),
+        (["fastvit_t8", "model.onnx", "--input-size", "64x"], "--input-size 64x: expected one number"),
+        (["fastvit_t8", "model.onnx", "--input-size", "31"], "input_size=(31, 31)"),
+        (["fastvit_t8", "model.onnx", "--dtype", "int8"], "float32"),
     ],
 )
 def test_what_the_command_cannot_do_is_one_line_and_status_2(
     arguments: list[str], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_variant: None
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    result = run(*arguments)
-    assert (result.exit_code, result.stdout, result.stderr.count("\n")) == (2, "", 1)
-    assert words in result.stderr and not list(tmp_path.iterdir())
+    status, shown, errors = run("export", *arguments)
+    assert (status, shown, errors.count("\n")) == (2, "", 1)
+    assert words in errors and not list(tmp_path.iterdir())
+
+
+def test_too_little_memory_is_status_1(tmp_path: Path, tiny_variant: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(deployed, "lower", fails)
+    status, shown, errors = run("export", "fastvit_t8", tmp_path / "model.pt2", "--input-size", "32")
+    assert (status, shown) == (1, "") and "there is not enough memory to export it" in errors
 
 
 def test_importing_it_brings_in_nothing_heavy() -> None:
@@ -844,12 +753,11 @@ def test_importing_it_brings_in_nothing_heavy() -> None:
     assert (done.returncode, done.stdout) == (0, b""), done.stderr
 
 
+@pytest.mark.slow  # of the full size, where rounding grows block by block
 def test_random_weights_are_such_that_float16_holds() -> None:
-    from fastvit.testing import LAYER_SCALE, random_model
-
-    network = reparameterize(random_model("fastvit_mci0", layer_scale=LAYER_SCALE))
-    rounded = create_model("fastvit_mci0", reparameterized=True).eval()
-    rounded.load_state_dict({name: tensor.half().float() for name, tensor in network.state_dict().items()})
+    model = reparameterize(random_model("fastvit_mci0", layer_scale=LAYER_SCALE))
+    rounded = copy.deepcopy(model)
+    rounded.load_state_dict({name: tensor.half().float() for name, tensor in model.state_dict().items()})
     images = torch.randn(1, 3, 64, 96)
     with torch.no_grad():
-        assert_near(rounded(images), network(images), 5e-3)
+        assert_near(rounded(images), model(images), 5e-3)

@@ -1,4 +1,4 @@
-"""fastvit embed: every picture exactly once, whatever is killed; the files, the features, the neighbours."""
+"""fastvit.embed: every image exactly once, whatever is killed; the files, the features, the neighbours."""
 
 import json
 import os
@@ -15,44 +15,39 @@ from pathlib import Path
 import numpy
 import pytest
 import torch
-import typer
+from helpers import command as commands
+from helpers.children import ignores_interrupts, runs
 from helpers.small import SMALL
 from PIL import Image
 from pyarrow import parquet
 from timm.data import create_transform
-from typer.testing import CliRunner
 
 import fastvit
-from fastvit.cli import embed
 from fastvit.data import DataError
-from fastvit.embedding import Embeddings, neighbour_accuracy, read_embeddings
-from fastvit.embedding import knn as neighbours
-from fastvit.embedding.config import Job
-from fastvit.embedding.extractor import FeatureNetwork
-from fastvit.embedding.parquet import Parts
-from fastvit.embedding.unlabelled import open_pictures, stored_name
-from fastvit.embedding.worker import embed_parts
+from fastvit.embedding import EmbedConfig, Embeddings, knn, neighbour_accuracy, read_embeddings
+from fastvit.embedding.extractor import FeatureExtractor
+from fastvit.embedding.parquet import Files
+from fastvit.embedding.unlabelled import open_images, stored_name
+from fastvit.embedding.worker import Work, embed_files
 from fastvit.testing import randomize
 
-app = typer.Typer()
-app.command()(embed.main)
 NAMES = ["a b.png", "é ü.png", "日本.png", "z.png", "ł.png"]
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A fastvit_t8 for pictures of 32 x 32, with random parameters and statistics."""
+    """A fastvit_t8 for images of 32 x 32, with random parameters and statistics."""
     return saved(tmp_path_factory.mktemp("model") / "model.safetensors")
 
 
 def saved(path: Path, seed: int = 0) -> Path:
-    network = randomize(fastvit.create_model("fastvit_t8", num_classes=3), seed).eval()
-    network.pretrained_cfg |= {"input_size": (3, 32, 32), "crop_pct": 1.0}
-    fastvit.save(network, path)
+    model = randomize(fastvit.create_model("fastvit_t8", num_classes=3), seed).eval()
+    model.pretrained_cfg |= {"input_size": (3, 32, 32), "crop_pct": 1.0}
+    fastvit.save(model, path)
     return path
 
 
-def pictures(folder: Path, names: list[str], seed: int = 0) -> None:
+def write_images(folder: Path, names: list[str], seed: int = 0) -> None:
     draw = numpy.random.default_rng(seed)
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -62,25 +57,24 @@ def pictures(folder: Path, names: list[str], seed: int = 0) -> None:
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     """Five cats and five dogs."""
-    pictures(tmp_path / "data", [f"{name}/{each}" for name in ("cat", "dog") for each in NAMES])
+    write_images(tmp_path / "data", [f"{name}/{each}" for name in ("cat", "dog") for each in NAMES])
     return tmp_path / "data"
 
 
 def expected(model: Path, paths: list[Path], head: bool = False) -> torch.Tensor:
-    """(N, D) by the unfused network, one picture at a time, of what timm's transform makes of it."""
-    network = fastvit.load(model)
+    """(N, D) by the unfused model, one image at a time, of what timm's transform makes of it."""
+    unfused = fastvit.load(model)
     transform = create_transform((3, 32, 32), is_training=False, interpolation="bicubic", crop_pct=1.0)
     found = []
     with torch.no_grad():
         for path in paths:
-            maps = network.forward_features(transform(Image.open(path).convert("RGB"))[None])
-            found.append(network.forward_head(maps, pre_logits=not head)[0])
+            maps = unfused.forward_features(transform(Image.open(path).convert("RGB"))[None])
+            found.append(unfused.forward_head(maps, pre_logits=not head)[0])
     return torch.stack(found)
 
 
-def run(*arguments: object) -> tuple[int, str, str]:
-    result = CliRunner().invoke(app, ["--device=cpu", *(str(argument) for argument in arguments)])
-    return result.exit_code, result.stdout, result.stderr
+def run(*arguments: object) -> commands.Result:
+    return commands.run("embed", "--device=cpu", *arguments)
 
 
 def command(*arguments: object) -> list[str]:
@@ -104,7 +98,7 @@ def until(condition: Callable[[], object], process: subprocess.Popen[str]) -> No
         time.sleep(0.005)
 
 
-def parts(folder: Path) -> list[Path]:
+def files(folder: Path) -> list[Path]:
     return sorted(folder.glob("part-*.parquet"))
 
 
@@ -118,46 +112,36 @@ def children(process: int) -> list[int]:
     return [int(each) for each in started if b"spawn_main" in Path(f"/proc/{each}/cmdline").read_bytes()]
 
 
-def runs(process: int) -> bool:
-    """Not if it has ended and nobody has asked how, as in a container whose first process does not."""
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-def ignores_interrupts(process: int) -> bool:
-    status = dict(line.split(":", 1) for line in Path(f"/proc/{process}/status").read_text().splitlines())
-    return bool(int(status["SigIgn"], 16) >> (signal.SIGINT - 1) & 1)
-
-
 def check_all(model: Path, folder: Path, paths: list[Path], root: Path) -> None:
-    """Every picture once, with its features."""
+    """Every image once, with its features."""
     found = read_embeddings(folder)
     assert found.names == [path.relative_to(root).as_posix() for path in paths]
     torch.testing.assert_close(torch.from_numpy(found.features), expected(model, paths), atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("processes", [1, 2])
-def test_every_picture_is_there_exactly_once_after_kills_at_random_moments(
-    model: Path, tmp_path: Path, processes: int
+@pytest.mark.parametrize(
+    ("processes", "most"),
+    [(1, 1), pytest.param(1, 3, marks=pytest.mark.slow), pytest.param(2, 3, marks=pytest.mark.slow)],
+)
+def test_every_image_is_there_exactly_once_after_kills_at_random_moments(
+    model: Path, tmp_path: Path, processes: int, most: int
 ) -> None:
     root, folder, draw = tmp_path / "data", tmp_path / "out", random.Random(processes)
-    pictures(root, [f"{index:03}.png" for index in range(150)])
+    write_images(root, [f"{index:03}.png" for index in range(50 * most)])
     arguments = (model, root, folder, "--rows=7", "--batch-size=2", f"--processes={processes}")
     kills = 0
-    for _ in range(3):
+    for _ in range(most):
         process = start(*arguments)
-        wanted = len(parts(folder)) + draw.randint(1, 6)
-        until(lambda wanted=wanted: len(parts(folder)) >= wanted, process)
+        enough = len(files(folder)) + draw.randint(1, 6)
+        until(lambda enough=enough: len(files(folder)) >= enough, process)
         time.sleep(draw.uniform(0, 0.05))
         kills += process.poll() is None
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
-        for path in parts(folder):
+        for path in files(folder):
             parquet.read_table(path)  # whole
-    assert kills >= 2
-    first = next(number for number in range(22) if not (folder / f"part-{number:07}.parquet").exists())
+    assert kills >= most - 1
+    first = next(number for number in range(50) if not (folder / f"part-{number:07}.parquet").exists())
     (folder / f".part-{first:07}.99999.parquet").write_text("cut short")  # as a kill while it writes leaves it
     done = subprocess.run(command(*arguments), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -172,7 +156,7 @@ def test_two_processes_write_the_bytes_that_one_does(model: Path, data: Path, tm
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["images"] == 10
-    one, two = (parts(tmp_path / name) for name in ("one", "two"))
+    one, two = (files(tmp_path / name) for name in ("one", "two"))
     assert len(one) == 4 and [path.read_bytes() for path in one] == [path.read_bytes() for path in two]
 
 
@@ -188,9 +172,9 @@ def test_processes_of_a_launcher_each_write_their_own_files(
         assert code == 0, error
         counts.append(json.loads(shown)["images"])
         if rank:
-            assert [path.name for path in parts(tmp_path / "two")] == ["part-0000001.parquet", "part-0000003.parquet"]
+            assert [path.name for path in files(tmp_path / "two")] == ["part-0000001.parquet", "part-0000003.parquet"]
     assert counts == [4, 6]
-    one, two = (parts(tmp_path / name) for name in ("one", "two"))
+    one, two = (files(tmp_path / name) for name in ("one", "two"))
     assert [path.read_bytes() for path in one] == [path.read_bytes() for path in two]
     code, _, error = run(model, data, tmp_path / "two", "--rows=3", "--processes=2")
     assert code == 2 and error.count("\n") == 1 and "started already" in error
@@ -203,9 +187,9 @@ def test_processes_of_a_launcher_each_write_their_own_files(
 def begun(model: Path, tmp_path: Path) -> tuple[subprocess.Popen[str], Path]:
     """Two processes that have written a file, of very many; their names are more than a pipe holds."""
     folder = tmp_path / ("many" * 20)
-    pictures(folder, [f"{index:04}.png" for index in range(900)])
+    write_images(folder, [f"{index:04}.png" for index in range(900)])
     process = start(model, folder, tmp_path / "out", "--rows=3", "--batch-size=1", "--processes=2")
-    until(lambda: parts(tmp_path / "out"), process)
+    until(lambda: files(tmp_path / "out"), process)
     return process, tmp_path / "out"
 
 
@@ -216,9 +200,9 @@ def test_a_child_that_is_killed_ends_the_command_with_one_line(begun: tuple[subp
     os.kill(both[0], signal.SIGKILL)
     shown, error = process.communicate(timeout=60)
     assert (process.returncode, shown) == (1, "")
-    assert error == f"error: process {both[0]} was killed by signal 9; the same command goes on from there\n"
+    assert error == f"error: process {both[0]} was killed by signal 9; start again, and it goes on from there\n"
     assert not Path(f"/proc/{both[1]}").exists()
-    assert 0 < len(parts(folder)) < 300
+    assert 0 < len(files(folder)) < 300
 
 
 def test_an_interrupt_ends_all_processes_and_says_how_to_go_on(begun: tuple[subprocess.Popen[str], Path]) -> None:
@@ -228,8 +212,8 @@ def test_an_interrupt_ends_all_processes_and_says_how_to_go_on(begun: tuple[subp
     os.killpg(process.pid, signal.SIGINT)
     shown, error = process.communicate(timeout=60)
     assert (process.returncode, shown) == (130, "")
-    kept = 3 * len(parts(folder))
-    assert error == f"interrupted: {kept} pictures are kept; the same command goes on from there\n"
+    kept = 3 * len(files(folder))
+    assert error == f"interrupted: {kept} images are kept; start again, and it goes on from there\n"
     assert not any(Path(f"/proc/{each}").exists() for each in both)
     assert not hidden(folder)
 
@@ -243,7 +227,7 @@ def test_children_do_not_outlive_a_command_that_is_killed(begun: tuple[subproces
     while any(map(runs, both)) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not any(map(runs, both))
-    assert len(parts(folder)) < 150  # what one alone would have written
+    assert len(files(folder)) < 150  # what one alone would have written
 
 
 def test_an_interrupt_of_one_process_leaves_no_thread(
@@ -252,9 +236,9 @@ def test_an_interrupt_of_one_process_leaves_no_thread(
     def interrupt(*arguments: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("fastvit.embedding.worker.write_part", interrupt)
+    monkeypatch.setattr("fastvit.embedding.worker.write_file", interrupt)
     code, _, error = run(model, data, tmp_path / "out")
-    assert code == 130 and error == "interrupted: 0 pictures are kept; the same command goes on from there\n"
+    assert code == 130 and error == "interrupted: 0 images are kept; start again, and it goes on from there\n"
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("reading")]
 
 
@@ -271,7 +255,7 @@ def test_the_files_hold_names_labels_and_features(model: Path, data: Path, tmp_p
         "output": "features",
     }
     assert summary["images_per_second"] > 0
-    table = parquet.read_table(parts(tmp_path / "out")[1])
+    table = parquet.read_table(files(tmp_path / "out")[1])
     assert table.column_names == ["name", "label", "embedding"]
     assert str(table.schema.field("label").type) == "int32"
     assert str(table.schema.field("embedding").type).startswith("fixed_size_list<") and len(table) == 4
@@ -293,7 +277,7 @@ def test_a_finished_folder_is_left_as_it_is(model: Path, data: Path, tmp_path: P
 def test_something_else_is_refused_in_one_line_that_says_what_differs(model: Path, data: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert run(model, data, out, "--rows=4")[0] == 0
-    parts(out)[0].unlink()
+    files(out)[0].unlink()
     others: list[tuple[list[object], list[str]]] = [
         ([saved(tmp_path / "other.safetensors", seed=1), data, out, "--rows=4"], ["weights"]),
         ([model, data, out, "--rows=5"], ["rows was 4 and is 5"]),
@@ -307,14 +291,14 @@ def test_something_else_is_refused_in_one_line_that_says_what_differs(model: Pat
         code, shown, error = run(*arguments)
         assert (code, shown, error.count("\n")) == (2, "", 1), error
         assert all(word in error for word in [*words, "another folder"]), error
-        assert not parts(out)[0].name.endswith("0000000.parquet")
-    pictures(data, ["cat/another.png"])
+        assert not files(out)[0].name.endswith("0000000.parquet")
+    write_images(data, ["cat/another.png"])
     code, _, error = run(model, data, out, "--rows=4")
-    assert code == 2 and "pictures was 10 and is 11" in error and "names" in error
+    assert code == 2 and "images was 10 and is 11" in error and "names" in error
     (data / "cat/another.png").unlink()
     (tmp_path / "copy.safetensors").write_bytes(model.read_bytes())  # the same weights under another name
     assert run(tmp_path / "copy.safetensors", data, out, "--rows=4")[0] == 0
-    assert len(parts(out)) == 3
+    assert len(files(out)) == 3
 
 
 def test_a_full_disk_is_one_line_and_leaves_no_half_file(
@@ -337,18 +321,18 @@ def test_a_full_disk_is_one_line_and_leaves_no_half_file(
     check_all(model, tmp_path / "out", sorted(data.glob("*/*")), data)
 
 
-def test_pictures_that_cannot_be_read_stop_it_unless_they_may_be_left_out(
+def test_images_that_cannot_be_read_stop_it_unless_they_may_be_left_out(
     model: Path, data: Path, tmp_path: Path
 ) -> None:
     whole = (data / "cat" / NAMES[0]).read_bytes()
     (data / "cat" / "broken.png").write_bytes(whole[: len(whole) // 2])
-    (data / "dog" / "text.jpg").write_text("no picture")
+    (data / "dog" / "text.jpg").write_text("no image")
     out = tmp_path / "out"
     for allowed in (0, 1):
-        code, shown, error = run(model, data, out, "--rows=7", "--batch-size=2", f"--most-unreadable={allowed}")
+        code, shown, error = run(model, data, out, "--rows=7", "--batch-size=2", f"--max-unreadable={allowed}")
         assert (code, shown, error.count("\n")) == (1, "", 1)
-        assert "broken.png" in error and f"--most-unreadable {allowed + 1}" in error
-    code, shown, error = run(model, data, out, "--rows=7", "--batch-size=2", "--most-unreadable=2")
+        assert "broken.png" in error and f"max-unreadable {allowed + 1}" in error
+    code, shown, error = run(model, data, out, "--rows=7", "--batch-size=2", "--max-unreadable=2")
     assert code == 0, error
     assert [("broken.png" in line, "text.jpg" in line) for line in error.splitlines()] == [(True, False), (False, True)]
     good = [path for path in sorted(data.glob("*/*")) if path.name not in ("broken.png", "text.jpg")]
@@ -357,7 +341,7 @@ def test_pictures_that_cannot_be_read_stop_it_unless_they_may_be_left_out(
     assert found.labels is not None and found.labels.tolist() == [0] * 5 + [1] * 5
     assert [each.name for each in found.unreadable] == ["cat/broken.png", "dog/text.jpg"]
     assert "not an image" in found.unreadable[1].reason
-    code, shown, error = run(model, data, out, "--rows=7", "--most-unreadable=2", "--json")
+    code, shown, error = run(model, data, out, "--rows=7", "--max-unreadable=2", "--json")
     summary = json.loads(shown)
     assert summary["images"] == 10 and [each["name"] for each in summary["unreadable"]] == [
         "cat/broken.png",
@@ -366,29 +350,30 @@ def test_pictures_that_cannot_be_read_stop_it_unless_they_may_be_left_out(
 
 
 def test_a_process_writes_no_file_that_lacks_more_than_it_may(model: Path, data: Path, tmp_path: Path) -> None:
-    (data / "cat" / "text.png").write_text("no picture")
-    job = Job(model=str(model), data=str(data), folder=tmp_path)
-    network, source = FeatureNetwork(job), open_pictures(str(data))
-    network.prepare()
-    with pytest.raises(DataError, match=r"text\.png.*--most-unreadable 1"):
-        embed_parts(job, network, source, Parts(tmp_path, len(source), 20), [0], {}, 0, lambda *_: None)
-    assert not parts(tmp_path)
+    (data / "cat" / "text.png").write_text("no image")
+    config = EmbedConfig(device="cpu")
+    extractor, source = FeatureExtractor(str(model), config), open_images(str(data))
+    extractor.prepare()
+    work = Work(str(model), config, source, Files(tmp_path, len(source), 20), [0], {}, allowed=0)
+    with pytest.raises(DataError, match=r"text\.png.*max-unreadable 1"):
+        embed_files(work, extractor, lambda *_: None)
+    assert not files(tmp_path)
 
 
-def test_a_file_of_unreadable_pictures_alone_has_no_rows(model: Path, tmp_path: Path) -> None:
-    pictures(tmp_path / "data", ["c.png"])
+def test_a_file_of_unreadable_images_alone_has_no_rows(model: Path, tmp_path: Path) -> None:
+    write_images(tmp_path / "data", ["c.png"])
     for name in "ab":
-        (tmp_path / f"data/{name}.png").write_text("no picture")
-    assert run(model, tmp_path / "data", tmp_path / "out", "--rows=2", "--most-unreadable=2")[0] == 0
+        (tmp_path / f"data/{name}.png").write_text("no image")
+    assert run(model, tmp_path / "data", tmp_path / "out", "--rows=2", "--max-unreadable=2")[0] == 0
     found = read_embeddings(tmp_path / "out")
     assert found.names == ["c.png"] and found.features.shape == (1, 768) and found.labels is None
 
 
 @pytest.mark.parametrize("kind", ["folder", "zip", "split", "labelled zip"])
-def test_pictures_are_found_with_and_without_classes(model: Path, tmp_path: Path, kind: str) -> None:
+def test_images_are_found_with_and_without_classes(model: Path, tmp_path: Path, kind: str) -> None:
     root = tmp_path / "data"
     names = sorted(["in side/b.png", "日 本.png", "é.png"]) if kind != "labelled zip" else ["cat/a.png", "dog/b.png"]
-    pictures(root / "test" if kind == "split" else root, names)
+    write_images(root / "test" if kind == "split" else root, names)
     data, options = root, ["--split=test"] if kind == "split" else []
     if "zip" in kind:
         data = tmp_path / "data.zip"
@@ -407,13 +392,13 @@ def test_pictures_are_found_with_and_without_classes(model: Path, tmp_path: Path
         assert found.labels is not None and found.labels.tolist() == [0, 1]
     else:
         assert found.labels is None and found.classes == []
-        assert parquet.read_schema(parts(tmp_path / "out")[0]).names == ["name", "embedding"]
+        assert parquet.read_schema(files(tmp_path / "out")[0]).names == ["name", "embedding"]
 
 
 def test_splits_are_not_taken_for_classes(model: Path, tmp_path: Path) -> None:
-    pictures(tmp_path / "data", ["train/cat/a.png", "test/cat/b.png"])
+    write_images(tmp_path / "data", ["train/cat/a.png", "test/cat/b.png"])
     code, _, error = run(model, tmp_path / "data", tmp_path / "out")
-    assert code == 2 and error.count("\n") == 1 and "--split" in error
+    assert code == 2 and error.count("\n") == 1 and "choose one of them as split" in error
     assert run(model, tmp_path / "data", tmp_path / "out", "--split=train")[0] == 0
     assert read_embeddings(tmp_path / "out").names == ["cat/a.png"]
 
@@ -421,20 +406,20 @@ def test_splits_are_not_taken_for_classes(model: Path, tmp_path: Path) -> None:
 def test_a_shard_that_lacks_labels_is_no_unlabelled_archive(tmp_path: Path) -> None:
     import tarfile
 
-    pictures(tmp_path, ["a.png", "b.png"])
+    write_images(tmp_path, ["a.png", "b.png"])
     (tmp_path / "a.cls").write_text("0")
     with tarfile.open(tmp_path / "shard.tar", "w") as tar:
         for name in ("a.png", "a.cls", "b.png"):
             tar.add(tmp_path / name, name)
     with pytest.raises(DataError, match="no label"):
-        open_pictures(str(tmp_path / "shard.tar"))
+        open_images(str(tmp_path / "shard.tar"))
 
 
 def test_names_that_are_no_text_are_kept_apart(tmp_path: Path) -> None:
-    pictures(tmp_path, ["a.png"])
+    write_images(tmp_path, ["a.png"])
     for name in (b"\xff.png", b"\xfe.png"):
         (tmp_path / os.fsdecode(name)).write_bytes((tmp_path / "a.png").read_bytes())
-    source = open_pictures(str(tmp_path))
+    source = open_images(str(tmp_path))
     assert sorted(stored_name(source, index) for index in range(3)) == [r"\udcfe.png", r"\udcff.png", "a.png"]
 
 
@@ -444,7 +429,7 @@ def test_wrong_arguments_are_one_line(model: Path, data: Path, tmp_path: Path, m
         ([tmp_path / "none.safetensors", data, tmp_path / "out"], "no such weights file"),
         ([model, tmp_path / "none", tmp_path / "out"], "no such file or folder"),
         ([model, data, tmp_path / "file"], "file"),
-        ([model, data, tmp_path / "out", "--outputs=logit"], "expected --outputs features or head"),
+        ([model, data, tmp_path / "out", "--outputs=logit"], "outputs is 'logit', expected features or head"),
         ([model, data, tmp_path / "out", "--dtype=int8"], "float16"),
         ([model, data, tmp_path / "out", "--precision=int8"], "int8"),
         ([model, data, tmp_path / "out", "--engine=tensorrt"], "tensorrt"),
@@ -452,12 +437,12 @@ def test_wrong_arguments_are_one_line(model: Path, data: Path, tmp_path: Path, m
         code, shown, error = run(*arguments)
         assert (code, shown, error.count("\n")) == (2, "", 1) and words in error, (arguments, error)
     assert not (tmp_path / "out").exists()
-    monkeypatch.setattr("fastvit.embedding.parquet.find_spec", lambda name: None)
+    monkeypatch.setattr("fastvit.utils.extras.find_spec", lambda name: None)
     code, shown, error = run(model, data, tmp_path / "out")
     assert (code, shown, error.count("\n")) == (2, "", 1) and 'pip install "fastvit[embed]"' in error
 
 
-def test_parquet_without_a_record_is_not_mixed_with(model: Path, data: Path, tmp_path: Path) -> None:
+def test_parquet_without_a_manifest_is_not_mixed_with(model: Path, data: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out/part-0000000.parquet").write_text("")
     code, _, error = run(model, data, tmp_path / "out")
@@ -469,15 +454,15 @@ def test_reading_refuses_what_is_missing_or_damaged(model: Path, data: Path, tmp
         read_embeddings(tmp_path)
     out = tmp_path / "out"
     run(model, data, out, "--rows=4")
-    content = parts(out)[1].read_bytes()
-    parts(out)[1].write_bytes(content[: len(content) // 2])
+    content = files(out)[1].read_bytes()
+    files(out)[1].write_bytes(content[: len(content) // 2])
     with pytest.raises(DataError, match=r"part-0000001\.parquet: damaged.*delete it"):
         read_embeddings(out)
     assert run(model, data, out, "--rows=4")[0] == 2
-    parts(out)[1].write_bytes(parts(out)[2].read_bytes())
+    files(out)[1].write_bytes(files(out)[2].read_bytes())
     with pytest.raises(DataError, match="2 rows, expected 4"):
         read_embeddings(out)
-    parts(out)[1].unlink()
+    files(out)[1].unlink()
     with pytest.raises(DataError, match=r"1 of 3 files are missing: part-0000001\.parquet"):
         read_embeddings(out)
 
@@ -487,21 +472,21 @@ def test_reading_refuses_what_is_missing_or_damaged(model: Path, data: Path, tmp
 def test_the_features_are_the_pooled_ones_or_the_heads(
     variant: str, outputs: str, tmp_path: Path, small_variants: None
 ) -> None:
-    network = randomize(fastvit.create_model(variant, **({} if "mci" in variant else {"num_classes": 3}))).eval()
-    network.pretrained_cfg |= fastvit.CONFIGS["fastvit_t8"].preprocess.to_cfg()
-    network.pretrained_cfg |= {"input_size": (3, 32, 32), "crop_pct": 1.0}
-    fastvit.save(network, tmp_path / "model.safetensors")
-    pictures(tmp_path / "data", NAMES)
+    model = randomize(fastvit.create_model(variant, **({} if "mci" in variant else {"num_classes": 3}))).eval()
+    model.pretrained_cfg |= fastvit.CONFIGS["fastvit_t8"].preprocess.to_cfg()
+    model.pretrained_cfg |= {"input_size": (3, 32, 32), "crop_pct": 1.0}
+    fastvit.save(model, tmp_path / "model.safetensors")
+    write_images(tmp_path / "data", NAMES)
     code, _, error = run(
         tmp_path / "model.safetensors", tmp_path / "data", tmp_path / "out", *([f"--outputs={outputs}"] * bool(outputs))
     )
     assert code == 0, error
     head = (outputs or ("head" if "mci" in variant else "features")) == "head"
     found = read_embeddings(tmp_path / "out")
-    wanted = expected(tmp_path / "model.safetensors", [tmp_path / "data" / name for name in found.names], head)
-    assert wanted.shape[1] == (network.num_classes if head else network.num_features)
-    assert found.features.shape == wanted.shape
-    assert (torch.from_numpy(found.features) - wanted).abs().max() <= 1e-5 * wanted.abs().max()
+    unfused = expected(tmp_path / "model.safetensors", [tmp_path / "data" / name for name in found.names], head)
+    assert unfused.shape[1] == (model.num_classes if head else model.num_features)
+    assert found.features.shape == unfused.shape
+    assert (torch.from_numpy(found.features) - unfused).abs().max() <= 1e-5 * unfused.abs().max()
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-3), ("bfloat16", 0.05)])
@@ -513,16 +498,16 @@ def test_half_the_numbers_of_unit_length_by_another_precision(
     assert code == 0, error
     found = read_embeddings(tmp_path / "out")
     assert found.features.dtype == numpy.float16
-    wanted = torch.nn.functional.normalize(expected(model, sorted(data.glob("*/*"))))
-    torch.testing.assert_close(torch.from_numpy(found.features).float(), wanted, atol=tolerance, rtol=0)
+    unfused = torch.nn.functional.normalize(expected(model, sorted(data.glob("*/*"))))
+    torch.testing.assert_close(torch.from_numpy(found.features).float(), unfused, atol=tolerance, rtol=0)
 
 
 def test_numbers_that_are_none_are_refused(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = saved(tmp_path / "huge.safetensors")
-    network = fastvit.load(model)
+    huge = fastvit.load(model)
     with torch.no_grad():
-        network.get_classifier().weight.mul_(1e9)
-    fastvit.save(network, model)
+        huge.get_classifier().weight.mul_(1e9)
+    fastvit.save(huge, model)
     code, _, error = run(model, data, tmp_path / "out", "--outputs=head", "--dtype=float16")
     assert code == 2 and error.count("\n") == 1 and "float16" in error
     assert not (tmp_path / "out").exists()
@@ -540,19 +525,19 @@ def random_embeddings(seed: int, number: int, classes: int = 3, width: int = 5) 
 def test_neighbours_vote_as_in_a_plain_loop(
     number: int, blocks: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(neighbours, "QUERIES", blocks[0])
-    monkeypatch.setattr(neighbours, "KEYS", blocks[1])
-    known, asked = random_embeddings(0, 50), random_embeddings(1, 40)
-    assert known.labels is not None and asked.labels is not None
-    right = 0
-    for query, label in zip(asked.features.astype(float), asked.labels, strict=True):
+    monkeypatch.setattr(knn, "QUERIES", blocks[0])
+    monkeypatch.setattr(knn, "KEYS", blocks[1])
+    known, queries = random_embeddings(0, 50), random_embeddings(1, 40)
+    assert known.labels is not None and queries.labels is not None
+    correct = 0
+    for query, label in zip(queries.features.astype(float), queries.labels, strict=True):
         cosines = [key @ query / numpy.linalg.norm(key) / numpy.linalg.norm(query) for key in known.features]
         votes = [0.0] * 3
         for index in sorted(range(50), key=lambda index: -cosines[index])[:number]:
             votes[known.labels[index]] += float(numpy.exp(cosines[index] / 0.07))
-        right += votes.index(max(votes)) == label
-    assert 0 < right < 40
-    assert neighbour_accuracy(known, asked, number) == pytest.approx(100 * right / 40)
+        correct += votes.index(max(votes)) == label
+    assert 0 < correct < 40
+    assert neighbour_accuracy(known, queries, number) == pytest.approx(100 * correct / 40)
 
 
 def test_neighbours_need_labels_of_the_same_classes() -> None:
@@ -569,17 +554,17 @@ def test_neighbours_need_labels_of_the_same_classes() -> None:
 
 
 def test_limits_count_what_an_earlier_run_left_out(model: Path, data: Path, tmp_path: Path) -> None:
-    (data / "cat" / "text.png").write_text("no picture")
-    (data / "dog" / "text.png").write_text("no picture")
+    (data / "cat" / "text.png").write_text("no image")
+    (data / "dog" / "text.png").write_text("no image")
     for _ in range(2):  # the second time, one of them is in a file that is there
-        code, _, error = run(model, data, tmp_path / "out", "--rows=6", "--most-unreadable=1")
-        assert code == 1 and "--most-unreadable 2 or more" in error, error
-    assert len(parts(tmp_path / "out")) == 1
+        code, _, error = run(model, data, tmp_path / "out", "--rows=6", "--max-unreadable=1")
+        assert code == 1 and "max-unreadable 2 or more" in error, error
+    assert len(files(tmp_path / "out")) == 1
 
 
 def test_data_that_were_moved_are_the_same(model: Path, data: Path, tmp_path: Path) -> None:
     assert run(model, data, tmp_path / "out", "--rows=4")[0] == 0
-    parts(tmp_path / "out")[1].unlink()
+    files(tmp_path / "out")[1].unlink()
     data.rename(tmp_path / "moved")
     code, _, error = run(model, tmp_path / "moved", tmp_path / "out", "--rows=4")
     assert code == 0, error
@@ -590,7 +575,7 @@ def test_data_that_were_moved_are_the_same(model: Path, data: Path, tmp_path: Pa
 def test_names_in_shards_begin_with_the_shard_however_many_there_are(tmp_path: Path, count: int) -> None:
     from helpers.data_sets import samples, sharded
 
-    source = open_pictures(sharded(str(tmp_path / "s-%03d.tar"), samples(10), count))
+    source = open_images(sharded(str(tmp_path / "s-%03d.tar"), samples(10), count))
     assert stored_name(source, 0).startswith("s-000.tar/part ")
     assert {stored_name(source, index).partition("/")[0] for index in range(10)} == {
         f"s-{number:03}.tar" for number in range(10 // count or 1)
@@ -598,7 +583,7 @@ def test_names_in_shards_begin_with_the_shard_however_many_there_are(tmp_path: P
 
 
 @pytest.mark.parametrize("damage", [{"rows": 0}, {"rows": "many"}, {"dtype": "float8"}, {"width": -1}])
-def test_a_record_that_says_what_cannot_be_is_refused(
+def test_a_manifest_that_says_what_cannot_be_is_refused(
     model: Path, data: Path, tmp_path: Path, damage: dict[str, object]
 ) -> None:
     assert run(model, data, tmp_path / "out")[0] == 0
@@ -606,3 +591,81 @@ def test_a_record_that_says_what_cannot_be_is_refused(
     path.write_text(json.dumps(json.loads(path.read_text()) | damage))
     with pytest.raises(DataError, match=r"embed\.json"):
         read_embeddings(tmp_path / "out")
+
+
+def test_a_model_object_gives_the_features_that_its_file_gives(
+    model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = fastvit.load(model).train()
+    before = {name: tensor.clone() for name, tensor in loaded.state_dict().items()}
+    steps = list[tuple[int, int]]()
+    summary = fastvit.embed(
+        loaded, data, tmp_path / "out", rows=4, batch_size=3, progress=lambda done, total: steps.append((done, total))
+    )
+    check_all(model, tmp_path / "out", sorted(data.glob("*/*")), data)
+    assert steps == [(0, 10), (3, 10), (4, 10), (7, 10), (8, 10), (10, 10)]
+    assert (summary.images, summary.files, summary.width, summary.processes) == (10, 3, 768, 1)
+    assert str(summary).startswith("10 images, 768 numbers each, in 3 files; ")
+    after = loaded.state_dict()
+    assert (
+        loaded.training
+        and list(after) == list(before)
+        and all(torch.equal(after[name], before[name]) for name in after)
+    )
+    again = fastvit.embed(model, data, tmp_path / "out", EmbedConfig(rows=4, batch_size=5))  # the same weights
+    assert (again.images_before, again.images_per_second) == (10, None)
+    halved = fastvit.load(model).half()  # computes in float32, as `precision` says, of rounded weights
+    fastvit.embed(halved, data, tmp_path / "half")
+    features = [torch.from_numpy(read_embeddings(tmp_path / name).features) for name in ("out", "half")]
+    torch.testing.assert_close(*features, atol=0.02, rtol=0.02)
+    with pytest.raises(ValueError, match="each loads the model itself"):
+        fastvit.embed(loaded, data, tmp_path / "out", processes=2)
+    with pytest.raises(TypeError, match="normalise"):
+        fastvit.embed(model, data, tmp_path / "out", normalise=True)
+
+
+def test_processes_that_have_nothing_to_do_are_mentioned(
+    model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    given = list[int]()
+    monkeypatch.setattr("fastvit.embedding.pipeline.embed_in_processes", lambda shares, *_: given.append(len(shares)))
+    with pytest.raises(DataError, match="went missing"):
+        fastvit.embed(model, data, tmp_path / "out", rows=5, processes=3)
+    assert given == [2] and [record.getMessage() for record in caplog.records] == [
+        "only 2 files are left for 3 processes; with fewer rows there are more"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"rows": 0}, "rows is 0, expected 1 to 1000000"),
+        ({"batch_size": 0}, "batch_size is 0 and max_unreadable 0, expected at least 1 and 0"),
+        ({"max_unreadable": -1}, "batch_size is 64 and max_unreadable -1, expected at least 1 and 0"),
+        ({"processes": 0}, "processes is 0, expected 1 or more"),
+    ],
+)
+def test_options_out_of_their_range_are_refused(
+    model: Path, data: Path, tmp_path: Path, options: dict[str, int], expected: str
+) -> None:
+    with pytest.raises(ValueError, match=f"^{expected}$"):
+        fastvit.embed(model, data, tmp_path / "out", **options)
+    name, value = next(iter(options.items()))
+    status, shown, error = run(model, data, tmp_path / "out", f"--{name.replace('_', '-')}={value}")
+    assert (status, shown, error.count("\n")) == (2, "", 1)
+
+
+def test_the_engine_that_auto_chose_is_said_and_kept(
+    model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FASTVIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("fastvit.deploy.engines.select.SECONDS", 0.0)
+    monkeypatch.setattr("fastvit.deploy.engines.select.CANDIDATES", ("torch",))
+    status, shown, error = run(model, data, tmp_path / "out", "--engine=auto", "--json")
+    assert status == 0 and not error
+    summary = json.loads(shown)
+    assert summary["engine"] == "torch" and summary["chosen"].startswith("torch, the fastest for one image of 32 x 32")
+    assert json.loads((tmp_path / "out/embed.json").read_text())["engine"] == "torch"
+    check_all(model, tmp_path / "out", sorted(data.glob("*/*")), data)
+    _, _, error = run(model, data, tmp_path / "out", "--engine=auto")
+    assert error.startswith("torch, the fastest for one image of 32 x 32")

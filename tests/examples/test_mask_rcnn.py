@@ -1,4 +1,4 @@
-"""examples/mask_rcnn.py: the pyramid under torchvision's detectors trains, finds and folds."""
+"""examples/mask_rcnn.py: the pyramid under torchvision's detectors trains, finds and is reparameterized."""
 
 import json
 import math
@@ -11,7 +11,7 @@ import pytest
 import torch
 from helpers.near import assert_near
 from helpers.small import SMALL
-from mask_rcnn import HELD_OUT, TRAINED_ON, Pyramid, batches, detect, detector, largest_difference, matched, update
+from mask_rcnn import TRAINING, VALIDATION, Pyramid, batches, detect, detector, largest_difference, matched, step
 from PIL import Image
 from shapes import SHAPES, Drawings, boxes
 from torch import nn
@@ -56,7 +56,7 @@ def test_a_mask_rcnn_makes_a_training_step_and_finds(name: str, form: str) -> No
     statistics = {key: value.clone() for key, value in model.named_buffers()}
     before = {key: value.clone() for key, value in model.named_parameters()}
     images, targets = next(iter(batches(Drawings(96, 2, 0), 2)))
-    loss = update(model, torch.optim.SGD(model.parameters(), 1e-2), images, targets)
+    loss = step(model, torch.optim.SGD(model.parameters(), 1e-2), images, targets)
     assert 0 < loss < 1e4
     moved = {key for key, value in model.named_parameters() if not torch.equal(value, before[key])}
     convolutions = [key for key in before if before[key].ndim == 4 and "roi_heads.mask" not in key]
@@ -89,7 +89,7 @@ def test_a_fused_one_finds_the_same(name: str) -> None:
 
 
 @pytest.mark.usefixtures("small_variants")
-def test_pictures_are_normalized_as_the_weights_want_it_and_anchors_are_as_large_as_shapes() -> None:
+def test_images_are_normalized_as_the_weights_want_it_and_anchors_are_as_large_as_shapes() -> None:
     for name in ("fastvit_t8", "fastvithd"):
         encoder = pyramid_of(name)
         model = detector(encoder, 96)
@@ -116,7 +116,7 @@ def test_a_drawing_follows_from_its_seed_and_holds_what_it_says() -> None:
     assert torch.equal(again[0], drawings[10][0]) and torch.equal(again[1]["masks"], drawings[10][1]["masks"])
     assert not torch.equal(drawings[10][0], drawings[11][0])
     assert not torch.equal(drawings[10][0], Drawings(80, 11, 7, 9)[10][0])
-    assert not torch.equal(Drawings(80, 1, TRAINED_ON, 1)[0][0], Drawings(80, 1, HELD_OUT)[0][0])
+    assert not torch.equal(Drawings(80, 1, TRAINING, 1)[0][0], Drawings(80, 1, VALIDATION)[0][0])
 
 
 def test_a_shape_is_drawn_as_what_it_is_called() -> None:
@@ -139,7 +139,7 @@ def test_a_box_ends_behind_its_last_pixel() -> None:
     assert boxes(mask).tolist() == [[3, 2, 7, 5]]
 
 
-def answer(*places: tuple[int, slice]) -> dict[str, torch.Tensor]:
+def detection(*places: tuple[int, slice]) -> dict[str, torch.Tensor]:
     """Detections of labels, on so many of ten columns."""
     masks = torch.zeros(len(places), 4, 10, dtype=torch.bool)
     for mask, (_, columns) in zip(masks, places, strict=True):
@@ -160,26 +160,26 @@ def answer(*places: tuple[int, slice]) -> dict[str, torch.Tensor]:
     ],
 )
 def test_found_is_a_shape_whose_mask_and_class_are_right(found: list[tuple[int, slice]], count: int) -> None:
-    assert matched(answer(*found), answer((1, slice(0, 4)), (2, slice(6, 10)))) == count
+    assert matched(detection(*found), detection((1, slice(0, 4)), (2, slice(6, 10)))) == count
 
 
 def test_a_difference_is_of_corners_or_of_what_was_found() -> None:
-    one, other = answer((1, slice(0, 4))), answer((1, slice(0, 4)))
+    one, other = detection((1, slice(0, 4))), detection((1, slice(0, 4)))
     other["boxes"] = torch.tensor([[0.0, 0.25, -0.5, 0.0]])
     assert largest_difference([one, one], [one, other]) == 0.5
-    assert largest_difference([one], [answer((2, slice(0, 4)))]) == math.inf
-    assert largest_difference([one], [answer()]) == math.inf
+    assert largest_difference([one], [detection((2, slice(0, 4)))]) == math.inf
+    assert largest_difference([one], [detection()]) == math.inf
 
 
 def test_what_was_found_is_counted() -> None:
-    target = answer((1, slice(0, 4)), (2, slice(6, 10)))
-    sure = answer((1, slice(0, 4)), (3, slice(6, 10)))
-    moved = answer((1, slice(0, 4)), (3, slice(6, 10)))
+    target = detection((1, slice(0, 4)), (2, slice(6, 10)))
+    sure = detection((1, slice(0, 4)), (3, slice(6, 10)))
+    moved = detection((1, slice(0, 4)), (3, slice(6, 10)))
     moved["boxes"] = torch.full((2, 4), 0.25)
-    assert mask_rcnn.measured([target, target], [sure, answer()], [moved, answer()]) == {
+    assert mask_rcnn.measured([target, target], [sure, detection()], [moved, detection()]) == {
         "shapes": 4, "found": 25.0, "wrong": 50.0, "fused_differs_by": 0.25
     }  # fmt: skip
-    assert mask_rcnn.measured([target], [answer()], [answer()])["wrong"] == 0
+    assert mask_rcnn.measured([target], [detection()], [detection()])["wrong"] == 0
 
 
 def test_the_whole_of_it_in_miniature(
@@ -200,16 +200,16 @@ def test_the_whole_of_it_in_miniature(
     assert results == json.loads((tmp_path / "results.json").read_text())
     losses = results["losses"]
     assert len(losses) == 20 and sum(losses[-3:]) < 0.6 * sum(losses[:3])
-    held_out = Drawings(64, 3, HELD_OUT)
-    assert results["shapes"] == sum(len(held_out[index][1]["labels"]) for index in range(3))
+    validation = Drawings(64, 3, VALIDATION)
+    assert results["shapes"] == sum(len(validation[index][1]["labels"]) for index in range(3))
     assert results["fused_differs_by"] < 1e-2
-    with Image.open(tmp_path / "detections.png") as picture:
-        assert picture.size == (1200, 900)
+    with Image.open(tmp_path / "detections.png") as plot:
+        assert plot.size == (1200, 900)
     assert {path.name for path in tmp_path.iterdir()} == {"detections.png", "results.json"}
 
 
-def test_the_picture_names_what_was_found() -> None:
-    found = answer((1, slice(0, 4)), (3, slice(6, 9))) | {"scores": torch.tensor([0.9, 0.75])}
+def test_the_plot_names_what_was_found() -> None:
+    found = detection((1, slice(0, 4)), (3, slice(6, 9))) | {"scores": torch.tensor([0.9, 0.75])}
     found["boxes"] = torch.tensor([[0.0, 0.0, 4.0, 4.0], [6.0, 0.0, 9.0, 4.0]])
     figure = mask_rcnn.draw([torch.zeros(3, 4, 10)], [found])
     panel = figure.axes[0]

@@ -16,7 +16,7 @@ from PIL import Image
 from tiny_captions import END, IGNORED, Sentences, captions, make_tokenizer
 from tiny_fastvlm import parse
 from tiny_model import ENCODER, describe
-from tiny_results import results, right_by_classifier
+from tiny_results import correct_by_classifier, results
 from tiny_run import AUGMENTATION, STAGES, Run, Views
 
 import fastvit
@@ -60,7 +60,7 @@ def silent(*_: Any) -> None:
 
 def test_it_learns_to_name_colours_that_it_has_not_seen(finished: Path) -> None:
     found, kept = json.loads((finished / "results.json").read_text()), torch.load(finished / "last.pt")
-    assert found["right"] >= 90  # by chance it were 33
+    assert found["correct"] >= 90  # by chance it were 33
     assert found["sentences"] == 100
     for stage in ("words", "projector"):
         losses = kept["losses"][stage]
@@ -70,14 +70,14 @@ def test_it_learns_to_name_colours_that_it_has_not_seen(finished: Path) -> None:
 def test_the_results_are_those_of_the_captions_kept(finished: Path) -> None:
     found, kept = json.loads((finished / "results.json").read_text()), torch.load(finished / "last.pt")
     names = [name for name in sorted(COLOURS) for _ in range(4)]
-    for stage, key in (("all", "right"), ("projector", "right_after_projector")):
-        right = [text in captions(name) for text, name in zip(kept["captions"][stage], names, strict=True)]
-        assert found[key] == 100 * sum(right) / 12
-    assert sum(found["right_of_class"].values()) / 3 == pytest.approx(found["right"])
-    assert found["right_by_classifier"] is None  # which knows no colours
+    for stage, key in (("all", "correct"), ("projector", "correct_after_projector")):
+        correct = [text in captions(name) for text, name in zip(kept["captions"][stage], names, strict=True)]
+        assert found[key] == 100 * sum(correct) / 12
+    assert sum(found["correct_of_class"].values()) / 3 == pytest.approx(found["correct"])
+    assert found["correct_by_classifier"] is None  # which knows no colours
     for name in ("samples.png", "losses.png"):
-        with Image.open(finished / name) as picture:
-            assert picture.size > (600, 400)
+        with Image.open(finished / name) as plot:
+            assert plot.size > (600, 400)
     assert {path.name for path in finished.iterdir()} == {
         "last.pt", "losses.png", "model", "results.json", "samples.png"
     }  # fmt: skip
@@ -116,14 +116,14 @@ def test_a_stage_changes_its_own_parts_wholly_and_no_other(data: Path, tmp_path:
 def test_a_run_killed_in_every_stage_ends_with_the_very_weights_of_one_never_killed(
     data: Path, tmp_path: Path, uninterrupted: Run
 ) -> None:
-    for stage, update, made_before in (("words", 3, 0), ("projector", 5, 2), ("all", 4, 3 + 4)):
+    for stage, step, made_before in (("words", 3, 0), ("projector", 5, 2), ("all", 4, 3 + 4)):
 
-        def kill(title: str, done: int, *_: Any, stage: str = stage, update: int = update) -> None:
-            if (title, done) == (stage, update * 2):  # of batches of 2
+        def kill(title: str, done: int, *_: Any, stage: str = stage, step: int = step) -> None:
+            if (title, done) == (stage, step * 2):  # of batches of 2
                 raise KeyboardInterrupt
 
         run = run_of(data, tmp_path)
-        assert run.resume() == made_before  # the last checkpoint is of two updates ago or of one
+        assert run.resume() == made_before  # the last checkpoint is of two steps ago or of one
         with pytest.raises(KeyboardInterrupt):
             run.train(kill)
         torch.manual_seed(99)  # another process starts from anywhere
@@ -151,13 +151,13 @@ def test_the_encoder_is_the_shipped_one_fused(data: Path, tmp_path: Path) -> Non
         assert_near(run.encoder.tokens(images), shipped.tokens(images), 1e-4)
 
 
-def test_pictures_that_are_measured_with_are_not_trained_on(data: Path, uninterrupted: Run) -> None:
-    train, held_out = uninterrupted.pictures.source, uninterrupted.held_out.source
+def test_images_that_are_measured_with_are_not_trained_on(data: Path, uninterrupted: Run) -> None:
+    train, validation = uninterrupted.images.source, uninterrupted.validation.source
     assert {Path(train.name(index)).parts[-3] for index in range(24)} == {"train"}
-    assert {Path(held_out.name(index)).parts[-3] for index in range(12)} == {"test"}
-    assert len(train) == 24 and len(held_out) == 12
-    image, _ = uninterrupted.held_out[0]
-    path = held_out.name(0)
+    assert {Path(validation.name(index)).parts[-3] for index in range(12)} == {"test"}
+    assert len(train) == 24 and len(validation) == 12
+    image, _ = uninterrupted.validation[0]
+    path = validation.name(0)
     assert torch.equal(image, fastvit.load(ENCODER).preprocess(Image.open(path)))  # nor augmented
 
 
@@ -181,7 +181,7 @@ def test_only_the_caption_and_its_end_carry_loss(uninterrupted: Run) -> None:
     losses = []
     for row, (label, way) in enumerate(zip(classes, ways, strict=True)):
         text = uninterrupted.tokenizer.encode(f" {captions(sorted(COLOURS)[label])[way]}{END}")
-        start = 6  # behind four places of the picture, " caption" and ":"
+        start = 6  # behind four places of the image, " caption" and ":"
         assert inputs["input_ids"][row, start : start + len(text)].tolist() == text
         assert inputs["attention_mask"][row].sum() == start + len(text)
         for place, token in enumerate(text, start):
@@ -190,7 +190,7 @@ def test_only_the_caption_and_its_end_carry_loss(uninterrupted: Run) -> None:
     assert set(inputs["labels"][:, :6].flatten().tolist()) == {IGNORED}
 
 
-def test_what_stands_for_a_picture_before_there_are_any_is_the_word_of_the_caption() -> None:
+def test_what_stands_for_an_image_before_there_are_any_is_the_word_of_the_caption() -> None:
     tokenizer = make_tokenizer(sorted(COLOURS))
     classes, ways, places = torch.tensor([0, 1, 2]), torch.tensor([1, 2, 3]), torch.tensor([3, 0, 1])
     sentences = Sentences(tokenizer, sorted(COLOURS), 4)
@@ -212,19 +212,19 @@ def test_every_word_is_a_token_and_text_comes_back_from_tokens() -> None:
         assert len(tokenizer.encode(f" {captions(name)[0]}")) == words
 
 
-def test_right_is_a_whole_sentence_of_the_pictures_class_and_nothing_else(uninterrupted: Run) -> None:
+def test_correct_is_a_whole_sentence_of_the_images_class_and_nothing_else(uninterrupted: Run) -> None:
     wrong = ["a photo of a large frog.", "a photo of a frog.", "a photo of an orange.", "A photo of a small frog.", ""]
     wrong += [f"a photo of a small frog{rest}" for rest in ("", ". ...", ". frog")]
-    right = ["a photo of a small frog.", "this is a photo of a small frog.", "a small frog, seen in a photo."]
+    correct = ["a photo of a small frog.", "this is a photo of a small frog.", "a small frog, seen in a photo."]
     run = uninterrupted
-    kept = run.held_out.source, run.captions
-    run.held_out.source = Selected(kept[0], [4] * 11)  # a frog
-    run.captions = {key: [*wrong, *right] for key in run.captions}
+    kept = run.validation.source, run.captions
+    run.validation.source = Selected(kept[0], [4] * 11)  # a frog
+    run.captions = {key: [*wrong, *correct] for key in run.captions}
     try:
-        assert run.right("all") == [False] * 8 + [True] * 3
-        assert results(run)["right"] == pytest.approx(100 * 3 / 11)
+        assert run.correct("all") == [False] * 8 + [True] * 3
+        assert results(run)["correct"] == pytest.approx(100 * 3 / 11)
     finally:
-        run.held_out.source, run.captions = kept
+        run.validation.source, run.captions = kept
 
 
 def test_the_encoders_own_classifier_is_asked_about_its_own_classes(tmp_path: Path) -> None:
@@ -232,19 +232,19 @@ def test_the_encoders_own_classifier_is_asked_about_its_own_classes(tmp_path: Pa
         (tmp_path / name).mkdir()
         (tmp_path / name / "0.jpg").write_bytes(PHOTOGRAPH.read_bytes())
     preprocess = fastvit.load(ENCODER).preprocess
-    assert right_by_classifier(LabelledImages(open_source(tmp_path), preprocess)) == [True, False]
+    assert correct_by_classifier(LabelledImages(open_source(tmp_path), preprocess)) == [True, False]
 
 
 def test_a_view_follows_from_the_seed_and_its_position_alone(data: Path) -> None:
-    pictures = LabelledImages(open_source(data, "train"), AUGMENTATION.transform(0))
-    views = Views(pictures, (0, 1), 60)
+    images = LabelledImages(open_source(data, "train"), AUGMENTATION.transform(0))
+    views = Views(images, (0, 1), 60)
     first = [views[position] for position in (5, 30, 7)]
     torch.manual_seed(99)
-    again = [Views(pictures, (0, 1), 40)[position] for position in (7, 30, 5)][::-1]
+    again = [Views(images, (0, 1), 40)[position] for position in (7, 30, 5)][::-1]
     for one, two in zip(first, again, strict=True):
         assert all(torch.equal(torch.as_tensor(a), torch.as_tensor(b)) for a, b in zip(one, two, strict=True))
-    assert not torch.equal(Views(pictures, (1, 1), 60)[5][0], first[0][0])
-    assert sorted(views.order[:24].tolist()) == list(range(24))  # each picture once before any twice
+    assert not torch.equal(Views(images, (1, 1), 60)[5][0], first[0][0])
+    assert sorted(views.order[:24].tolist()) == list(range(24))  # each image once before any twice
     assert views.order[:24].tolist() != views.order[24:48].tolist()
 
 
@@ -296,15 +296,15 @@ def test_another_runs_checkpoint_is_refused_and_so_is_a_damaged_one(
 def test_ctrl_c_leaves_with_130_and_says_how_to_go_on_if_there_is_a_checkpoint(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    update, made = Run._update, []
+    step, made = Run._step, []
 
     def interrupted(*given: Any) -> float:
         made.append(1)
-        if len(made) in (1, 5):  # a checkpoint is written every two updates
+        if len(made) in (1, 5):  # a checkpoint is written every two steps
             raise KeyboardInterrupt
-        return update(*given)
+        return step(*given)
 
-    monkeypatch.setattr(Run, "_update", interrupted)
+    monkeypatch.setattr(Run, "_step", interrupted)
     arguments = [f"--data={data}", f"--out={tmp_path}", *SHORT]
     assert tiny_fastvlm.main(arguments) == 130
     assert capsys.readouterr().err == "interrupted\n" and not list(tmp_path.iterdir())
@@ -342,9 +342,9 @@ def test_what_is_not_installed_is_said_before_the_work(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "matplotlib" else find(name))
+    monkeypatch.setattr("fastvit.utils.extras.find_spec", lambda name: None if name == "matplotlib" else find(name))
     assert tiny_fastvlm.main([f"--data={data}", f"--out={tmp_path / 'out'}", *SHORT]) == 2
-    assert capsys.readouterr().err == 'error: needs matplotlib; run: pip install "fastvit[train,vlm]"\n'
+    assert capsys.readouterr().err == 'error: this example needs matplotlib; run: pip install "fastvit[train,vlm]"\n'
     assert not (tmp_path / "out").exists()
 
 

@@ -50,7 +50,7 @@ SIZES = ((128, 128), (192, 256), (70, 130), (33, 200))  # the last two no multip
 
 @torch.no_grad()
 def lively(vlm: nn.Module) -> nn.Module:
-    """Random everywhere, and so that the picture counts: a change of it is a change of what is said."""
+    """Random everywhere, and so that the image counts: a change of it is a change of what is said."""
     randomize(vlm.model.vision_tower)
     for name, parameter in vlm.model.vision_tower.named_parameters():
         parameter.mul_(3 if parameter.ndim == 4 else 0.3 if name.endswith("bias") else 1)
@@ -59,8 +59,8 @@ def lively(vlm: nn.Module) -> nn.Module:
         for parameter in part.parameters():
             bound = 3 * parameter[0].numel() ** -0.5 if parameter.ndim > 1 else 1
             parameter.uniform_(-bound if parameter.ndim > 1 else 0.5, bound, generator=generator)
-    first = vlm.model.multi_modal_projector.linear_1  # what differs between pictures, and not what is in all
-    tokens = vlm.eval().model.vision_tower(pictures(128, 128, 8)).last_hidden_state.flatten(2).transpose(1, 2)
+    first = vlm.model.multi_modal_projector.linear_1  # what differs between images, and not what is in all
+    tokens = vlm.eval().model.vision_tower(soft_images(128, 128, 8)).last_hidden_state.flatten(2).transpose(1, 2)
     first.weight.div_((tokens - tokens.mean(0)).matmul(first.weight.T).std())
     first.bias.copy_(-first.weight @ tokens.mean((0, 1)))
     return vlm
@@ -68,7 +68,7 @@ def lively(vlm: nn.Module) -> nn.Module:
 
 @pytest.fixture(scope="module")
 def theirs(request: pytest.FixtureRequest) -> Any:
-    """transformers' FastVLM around timm's network, fused as far as timm folds; the parameter unties the embeddings."""
+    """A FastVLM of transformers' with timm's encoder, fused as far as timm does; the parameter unties embeddings."""
     from transformers import FastVlmConfig, FastVlmForConditionalGeneration
 
     row = SMALL["fastvithd"]
@@ -141,7 +141,7 @@ def prompt(count: int) -> dict[str, Tensor]:
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
 
 
-def pictures(height: int, width: int, count: int = 1) -> Tensor:
+def soft_images(height: int, width: int, count: int = 1) -> Tensor:
     """Soft ones, as noise averages out."""
     return F.interpolate(torch.rand(count, 3, 3, 3), (height, width), mode="bilinear")
 
@@ -160,7 +160,7 @@ def logits(model: Any, images: Tensor) -> Tensor:
 def assert_says_the_same(ours: Any, theirs: Any, relative: float = 1e-4) -> None:
     """In the prefill, and token by token in a greedy generation, whose logits are compared too."""
     for size in SIZES:
-        images = pictures(*size)
+        images = soft_images(*size)
         expected = logits(theirs, images)
         assert (logits(theirs, 1 - images) - expected).abs().max() > 0.1 * expected.abs().max()  # it sees
         assert_near(logits(ours, images), expected, relative, f"prefill at {size}")
@@ -197,10 +197,10 @@ def test_apples_folder_says_what_timms_tower_says_and_none_of_its_code_runs(thei
     assert_says_the_same(ours, theirs)
 
 
-def test_a_batch_says_what_its_pictures_say_alone(converted: Path) -> None:
+def test_a_batch_says_what_its_images_say_alone(converted: Path) -> None:
     from fastvit import fastvlm
 
-    ours, images = fastvlm.load(converted), pictures(96, 128, 3)
+    ours, images = fastvlm.load(converted), soft_images(96, 128, 3)
     inputs = {name: tensor.expand(3, -1) for name, tensor in prompt(4).items()}
     with torch.no_grad():
         together = ours(**inputs, pixel_values=images).logits
@@ -248,7 +248,7 @@ def test_it_is_downloaded_by_its_repository_or_its_name_with_every_shard(
     from fastvit.weights import hub as client
 
     monkeypatch.setattr(client, "_printed", set())  # the licences
-    row, images = CHECKPOINTS["fastvithd.apple_fastvlm_0.5b"], pictures(70, 130)
+    row, images = CHECKPOINTS["fastvithd.apple_fastvlm_0.5b"], soft_images(70, 130)
     hub.publish(row.repository, {file.name: file.read_bytes() for file in llava.iterdir()})
     expected = logits(fastvlm.load(llava, image_token_id=IMAGE), images)
     for source in (row.repository, row.name, f"{row.name}@main"):
@@ -304,7 +304,7 @@ def test_weights_are_of_the_commit_of_the_config_though_the_branch_moves_on(
         return download(*given, **more)
 
     monkeypatch.setattr(client, "download", move)
-    images = pictures(70, 130)
+    images = soft_images(70, 130)
     found, expected = (fastvlm.load(source, image_token_id=IMAGE) for source in ("some/one", llava))
     assert_near(logits(found, images), logits(expected, images), 1e-5)
     assert not any(part == "2" * 40 for path in cache.rglob("*.safetensors") for part in path.parts)
@@ -322,7 +322,7 @@ def test_what_another_program_downloaded_is_enough_without_a_network(
     for name in files:
         hf_hub_download("some/one", name)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    images = pictures(70, 130)
+    images = soft_images(70, 130)
     found, expected = (fastvlm.load(source, image_token_id=IMAGE) for source in ("some/one", llava))
     assert_near(logits(found, images), logits(expected, images), 1e-5)
 
@@ -330,7 +330,7 @@ def test_what_another_program_downloaded_is_enough_without_a_network(
 def test_what_the_config_says_of_positions_is_kept(llava: Path) -> None:
     from fastvit import fastvlm
 
-    plain, images = fastvlm.load(llava, image_token_id=IMAGE), pictures(70, 130)
+    plain, images = fastvlm.load(llava, image_token_id=IMAGE), soft_images(70, 130)
     spoiled(llava, lambda about: about.update(rope_scaling={"rope_type": "linear", "factor": 4.0}))
     scaled = fastvlm.load(llava, image_token_id=IMAGE)
     assert scaled.config.text_config.rope_parameters["rope_type"] == "linear"
@@ -369,10 +369,10 @@ def test_what_was_saved_is_read_again_by_load_and_by_transformers(
         state = again.state_dict()
         assert state.keys() == ours.state_dict().keys()
         assert all(torch.equal(tensor, state[name]) for name, tensor in ours.state_dict().items())
-        images = pictures(70, 130)
+        images = soft_images(70, 130)
         assert_near(logits(again, images), logits(ours, images), 1e-5)
         assert encoder_of(again).preprocess == encoder_of(ours).preprocess
-        assert form_of(fastvlm.tower.network_of(encoder_of(again))) == "fused"
+        assert form_of(fastvlm.tower.fastvit_of(encoder_of(again))) == "fused"
     tower = ours.model.vision_tower
     tower.save_pretrained(tmp_path / "tower")
     alone = AutoModel.from_pretrained(tmp_path / "tower")
@@ -388,7 +388,7 @@ def test_an_unfused_one_is_saved_unfused_and_one_whose_form_its_config_does_not_
     ours.save_pretrained(tmp_path / "unfused")
     again = fastvlm.load(tmp_path / "unfused")
     assert form_of(encoder_of(again)) == "unfused"
-    images = pictures(70, 130)
+    images = soft_images(70, 130)
     assert_near(logits(again, images), logits(ours, images), 1e-6)
 
     fastvit.reparameterize(ours, inplace=True)
@@ -436,7 +436,7 @@ def test_what_was_not_saved_starts_as_it_does_in_a_new_one(tmp_path: Path) -> No
     assert len(kept) < len(state)
     save_file(kept, tmp_path / "model.safetensors", {"format": "pt"})
     again = FastVlmForConditionalGeneration.from_pretrained(tmp_path)
-    images = pictures(70, 130)
+    images = soft_images(70, 130)
     assert_near(encoder_of(again).tokens(images), encoder.tokens(images), 1e-6)
 
 
@@ -468,7 +468,7 @@ def test_attention_may_be_asked_for_by_the_name_of_the_one_there_is(converted: P
     ours = fastvlm.load(converted)
     ours.save_pretrained(tmp_path)
     again = FastVlmForConditionalGeneration.from_pretrained(tmp_path, attn_implementation="sdpa")
-    images = pictures(70, 130)
+    images = soft_images(70, 130)
     assert_near(logits(again, images), logits(ours, images), 1e-5)
 
 
@@ -529,7 +529,7 @@ def test_any_encoder_joins_any_language_model_without_a_copy(name: str, form: st
     projector = ours.model.multi_modal_projector
     assert projector.linear_1.weight.shape == (32, encoder.num_features) and projector.linear_1.weight.std() > 0
     inputs = prompt(encoder.num_tokens(70, 130))
-    images = pictures(70, 130)
+    images = soft_images(70, 130)
     with torch.no_grad():
         embedded = words.get_input_embeddings()(inputs["input_ids"])
         tokens = projector.linear_2(F.gelu(projector.linear_1(encoder.tokens(images))))
@@ -574,7 +574,7 @@ def test_it_trains_and_checkpointing_changes_no_gradient(scales: bool) -> None:
     if scales:
         encoder = MultiScaleEncoder(encoder)
     ours = lively(fastvlm.join(encoder, language_model(), IMAGE)).double().train()
-    inputs, images = prompt(6), pictures(70, 130).double()
+    inputs, images = prompt(6), soft_images(70, 130).double()
 
     def gradients() -> dict[str, Tensor]:
         ours.zero_grad()
@@ -603,9 +603,9 @@ def blocks_run(ours: Any, gradients: Callable[[], Any]) -> Any:
 
 
 def fastvit_of(ours: Any) -> Any:
-    from fastvit.fastvlm.tower import network_of
+    from fastvit.fastvlm.tower import fastvit_of
 
-    return network_of(encoder_of(ours))
+    return fastvit_of(encoder_of(ours))
 
 
 # More scales
@@ -618,7 +618,7 @@ def test_more_scales_begin_with_what_one_says(theirs: Any, converted: Path) -> N
         ours = fastvlm.load(converted, stages=(1, 2, 3, 4), pool=pool)
         assert isinstance(encoder_of(ours), MultiScaleEncoder) and encoder_of(ours).pool == pool
         assert ours.config.vision_config.stages == [1, 2, 3, 4] and not ours.training
-        images = pictures(70, 130)
+        images = soft_images(70, 130)
         assert_near(logits(ours, images), logits(theirs, images), 1e-4)
         with torch.no_grad():
             encoder_of(ours).project.weight.normal_()
@@ -682,7 +682,7 @@ def test_in_bfloat16_ours_is_as_near_to_float32_as_timms(theirs: Any, converted:
 
     reference = fastvlm.load(converted)
     ours, timms = copy.deepcopy(reference).bfloat16(), copy.deepcopy(theirs).bfloat16()
-    images = torch.cat([pictures(128, 192) for _ in range(8)])
+    images = torch.cat([soft_images(128, 192) for _ in range(8)])
     with torch.no_grad():
         expected = theirs.model.vision_tower(images).last_hidden_state
         of_ours = error(ours.model.vision_tower(images).last_hidden_state, expected)
@@ -693,7 +693,7 @@ def test_in_bfloat16_ours_is_as_near_to_float32_as_timms(theirs: Any, converted:
 
 def test_what_apples_layer_norm_loses_in_bfloat16_ours_and_timms_do_not(theirs: Any) -> None:
     """Theirs squares and averages what is rounded to 8 bits; the others do it in float32, and round once."""
-    images = torch.cat([pictures(128, 192) for _ in range(8)])
+    images = torch.cat([soft_images(128, 192) for _ in range(8)])
     tower = theirs.model.vision_tower.timm_model
     with torch.no_grad():
         expected = tower.forward_features(images)
@@ -795,7 +795,7 @@ def test_the_readmes_conversation_runs(
     assert len(capsys.readouterr().out) > 2
 
 
-def test_pictures_are_prepared_as_the_weights_want_it(llava: Path, tokenizer: Any) -> None:
+def test_images_are_prepared_as_the_weights_want_it(llava: Path, tokenizer: Any) -> None:
     from fastvit import fastvlm
 
     processor = fastvlm.Processor(fastvlm.load(llava, image_token_id=IMAGE), tokenizer)
@@ -819,8 +819,8 @@ def test_what_a_processor_cannot_use_is_refused(converted: Path, tokenizer: Any)
     from fastvit import fastvlm
 
     model, image = chatting(converted), Image.new("RGB", (64, 64))
-    with pytest.raises(ValueError, match=r"template is 'no picture', expected one <image> and one {question}"):
-        fastvlm.Processor(model, tokenizer, template="no picture")
+    with pytest.raises(ValueError, match=r"template is 'no image', expected one <image> and one {question}"):
+        fastvlm.Processor(model, tokenizer, template="no image")
     with pytest.raises(ValueError, match=r"size=\(16, 16\): expected"):
         fastvlm.Processor(model, tokenizer, size=16)
     processor = fastvlm.Processor(model, tokenizer, size=64)
@@ -928,10 +928,10 @@ def test_a_saved_one_with_a_hole_is_refused_and_not_filled_with_random_numbers(c
     save_file(state, tmp_path / "saved" / "model.safetensors", {"format": "pt"})
     with pytest.raises(WeightsError, match=f"missing_keys.*{name}"):
         fastvlm.load(tmp_path / "saved")
-    spoiled(tmp_path / "saved", lambda about: about["vision_config"]["network"].update(depths=[10**6] * 5))
+    spoiled(tmp_path / "saved", lambda about: about["vision_config"]["row"].update(depths=[10**6] * 5))
     with pytest.raises(WeightsError, match=r"not the config of a FastVLM \(5000002 blocks, and"):
         fastvlm.load(tmp_path / "saved")
-    spoiled(tmp_path / "saved", lambda about: about["vision_config"]["network"].update(depths="many"))
+    spoiled(tmp_path / "saved", lambda about: about["vision_config"]["row"].update(depths="many"))
     with pytest.raises(WeightsError, match="not the config of a FastVLM"):
         fastvlm.load(tmp_path / "saved")
 
@@ -948,7 +948,7 @@ def test_a_saved_one_with_a_hole_is_refused_and_not_filled_with_random_numbers(c
 def test_a_config_brings_in_no_code(
     name: str, value: Any, converted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """transformers would ask on the terminal, or fetch a kernel from the hub."""
+    """Else transformers would ask on the terminal, or fetch a kernel from the hub."""
     from fastvit import fastvlm
 
     def asked(*_: Any) -> str:
@@ -957,7 +957,7 @@ def test_a_config_brings_in_no_code(
     monkeypatch.setattr("builtins.input", asked)
     expected = fastvlm.load(converted)
     expected.save_pretrained(tmp_path / "saved")
-    images = pictures(70, 130)
+    images = soft_images(70, 130)
     loaded = fastvlm.load(spoiled(converted, lambda about: about["text_config"].update({name: value})))
     assert_near(logits(loaded, images), logits(expected, images), 1e-5)  # it is not even looked at
     with pytest.raises(WeightsError, match=f"{name} is .*, which asks for code from elsewhere"):
@@ -1006,8 +1006,9 @@ def version(name):
         {}
     return real(name)
 importlib.metadata.version = version
+import fastvit.fastvlm
 try:
-    import fastvit.fastvlm
+    fastvit.fastvlm.load
 except ImportError as error:
     print(error)
 """

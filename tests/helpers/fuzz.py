@@ -1,9 +1,11 @@
 """Damaged and hostile weights by the hundred thousand: for each, `fastvit.load` must give a model or one line.
 
-Run as a script, it makes inputs from small files that load, and tries each in a child process with 4 GiB to spare. It
-is a violation if anything but a model or a WeightsError of one printable line comes out, if the process dies, warns,
-prints, starts a program or writes a file, or takes more than 5 seconds or 64 MB + 20 times the file. Violations are
-kept in --folder, each with its input; a table of counts comes at the end, and the exit status is 1 if there were any.
+    PYTHONPATH=tests python -m helpers.fuzz --minutes 10
+
+This makes inputs from small files that load, and tries each in a child process with 4 GiB to spare. It is a violation
+if anything but a model or a WeightsError of one printable line comes out, if the process dies, warns, prints, starts a
+program or writes a file, or takes more than 5 seconds or 64 MB + 20 times the file. Violations are kept in --folder,
+each with its input; a table of counts comes at the end, and the exit status is 1 if there were any.
 """
 
 import argparse
@@ -35,6 +37,7 @@ import torch
 from helpers.hostile import GLOBALS, NAMES, NUMBERS, OPCODES, TEXTS, archive, integer, odd_tensors, text
 
 import fastvit
+from fastvit.utils.text import one_line
 from fastvit.weights import read
 
 SECONDS, MEGABYTES, PER_BYTE = 5, 64, 20
@@ -372,8 +375,7 @@ def _proper(message: str, source: Path | Mapping[Any, Any]) -> bool:
     starts = ["this state dict"]
     if isinstance(source, Path):  # an index may name a shard, beside it
         starts = [str(source), str(source.parent)] if source.name.endswith(".json") else [str(source)]
-    starts = ["".join(one if one.isprintable() else " " for one in start) for start in starts]
-    return message.isprintable() and len(message) < 2000 and message.startswith(tuple(starts))
+    return message.isprintable() and len(message) < 2000 and message.startswith(tuple(map(one_line, starts)))
 
 
 def _size(path: Path) -> int:
@@ -398,7 +400,7 @@ def _memory(reset: bool = False) -> int:
 
 
 def make_small() -> None:
-    """Leave one variant, a small one, and build no network twice that nothing was loaded into: that takes longest."""
+    """Leave one variant, a small one, and build no model twice that nothing was loaded into: that takes longest."""
     fastvit.CONFIGS.clear()
     fastvit.CONFIGS["fastvit_t8"] = VARIANT
     read.outline = outlines  # type: ignore[assignment]
@@ -486,7 +488,7 @@ def verdicts(seed: int, last: int, folder: Path) -> Iterator[Verdict]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--inputs", type=int, default=100_000)
-    parser.add_argument("--minutes", type=float, default=10, help="to stop after, whatever is left")
+    parser.add_argument("--minutes", type=float, default=10, help="stop after so many, whatever is left")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, help="for violations; otherwise a temporary one")
     given = parser.parse_args()

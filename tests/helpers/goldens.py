@@ -1,4 +1,4 @@
-"""What Apple's own code computed, with weights from a formula: tests/data/*.json.gz.
+"""What Apple's own code computed, with weights from a formula: tests/goldens/*.json.gz.
 
 ml-fastvit @8af5928, ml-mobileclip @4144bb1 and ml-fastvlm @592b4ad, in eval mode, float32, on a CPU.
 """

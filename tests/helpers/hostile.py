@@ -97,6 +97,7 @@ GLOBALS = [
     REBUILD,
 ]
 GLOBALS += [named("torch._utils _rebuild_parameter"), named("torch QInt8Storage"), named("argparse Namespace")]
+GLOBALS += [named("torch._tensor _rebuild_from_type_v2"), named("pathlib._local PosixPath"), named("builtins set")]
 OPCODES = [bytes([code]) for code in b"()t}N]aesuR\x81bQ\x85\x86\x87\x88\x89.20\x8f\x91\x94P\x82"]
 OPCODES += [*GLOBALS, *map(text, ("state_dict", "ab", "storage", "")), nested(300), branching(), tensor(), storage()]
 OPCODES += [call + text("touch /dev/shm/harm") + b"\x85R" for call in CALLS]

@@ -1,6 +1,8 @@
-"""Ways for races: what each process makes, in a file of its own, so that none imports the tests."""
+"""Backends for races: what each process makes, in a file of its own, so that none imports the tests."""
 
+import contextlib
 import fcntl
+import multiprocessing
 import os
 import resource
 import signal
@@ -11,9 +13,10 @@ from typing import Any
 import numpy
 import torch
 
+from fastvit.bench import racing
+from fastvit.utils import processes
+
 Run = Callable[[], Any]
-
-
 FILLED = 500 * 10**6  # bytes
 
 
@@ -35,12 +38,12 @@ def exhausted() -> Run:
 
 
 def tired() -> Run:
-    """Fails in the first turn: once prepared, it has one pass left, which is not timed."""
+    """Fails in the first round: once prepared, it has one pass left, which is not timed."""
     rest = iter([torch.ones(1), torch.ones(1)])
 
     def run() -> torch.Tensor:
-        for answer in rest:
-            return answer
+        for output in rest:
+            return output
         raise MemoryError("no memory left")
 
     return run
@@ -57,7 +60,7 @@ def hanging() -> Run:
 
 
 def at_work() -> Run:
-    """Does not answer, and holds a file as long as the process lives."""
+    """Gives no output, and holds a file as long as the process lives."""
     with open("working", "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         print("working", file=file, flush=True)
@@ -66,3 +69,18 @@ def at_work() -> Run:
 
 def waiting() -> Run:
     return lambda: None
+
+
+def replies(backend: bytes, *requests: bool) -> list[Any]:
+    """What the process of a pickled backend would send: its first output and what is requested, or why it failed."""
+    ours, theirs = multiprocessing.Pipe()
+    ours.send_bytes(backend)
+    for request in requests:
+        ours.send(request)
+    processes._do(processes.Starter(theirs), racing._reply, (1,))
+    theirs.close()
+    found = []
+    with contextlib.suppress(EOFError):
+        while True:
+            found.append(ours.recv())
+    return [each.reason if isinstance(each, processes._Failure) else each for each in found]

@@ -23,6 +23,14 @@ def small(name: str, **arguments: Any) -> FastViT:
     return randomize(FastViT(SMALL[name], **arguments)).eval()
 
 
+def shallow(name: str = "fastvit_t8", num_classes: int = 5) -> FastViT:
+    """The small one's stem and first stage, with a classifier, for tests of what goes on around a model."""
+    model = small(name)
+    model.prune_intermediate_layers((0,))
+    model.reset_classifier(num_classes, "avg")
+    return randomize(model).eval()
+
+
 def timms(name: str) -> str:
     """The name that timm has for `name`: for FastViTHD the one that it bears in MobileCLIP2."""
     return "fastvit_mci3" if name == "fastvithd" else name

@@ -1,4 +1,4 @@
-"""timm's weights in our networks, by the table of names that tests/test_names.py holds against timm."""
+"""Weights of timm's in our models, by the table of names that tests/weights/test_naming.py holds against timm."""
 
 from torch import nn
 
@@ -7,7 +7,7 @@ from fastvit.weights.naming import timm, translate
 
 
 def timm_name(model: FastViT, name: str) -> str:
-    """Timm's name of `model`'s parameter or buffer `name`."""
+    """The name that timm gives to `model`'s parameter or buffer `name`."""
     return translate(model, name, timm(model.config))
 
 

@@ -1,4 +1,4 @@
-"""Files that nobody vouches for: what is taken of them, and what is refused before torch or the disk is asked."""
+"""Untrusted files: what is taken of them, and what is refused before torch or the disk is asked."""
 
 import json
 import pickle
@@ -108,7 +108,7 @@ WRAPPERS = ("state_dict_ema", "model_ema", "ema", "state_dict", "model_state_dic
 
 
 @pytest.mark.parametrize("wrapper", WRAPPERS)
-def test_every_wrapper_is_opened_and_averages_are_taken_first(
+def test_every_wrapper_is_opened_and_ema_weights_are_taken_first(
     wrapper: str, model: FastViT, state: dict[str, Tensor]
 ) -> None:
     later = WRAPPERS[WRAPPERS.index(wrapper) + 1 :]
@@ -141,7 +141,7 @@ def test_of_a_folder_the_usual_file_is_taken(
 def test_of_a_folder_of_several_none_is_guessed(tmp_path: Path) -> None:
     for name in ("b.safetensors", "a.safetensors", "c.bin"):
         (tmp_path / name).write_bytes(b"")
-    assert "holds 2 files of weights (a.safetensors, b.safetensors, ...): name one of them" in failure(tmp_path)
+    assert "holds 2 files of weights (a.safetensors, b.safetensors): name one of them" in failure(tmp_path)
 
 
 def test_a_file_is_known_by_its_content_where_its_name_says_nothing(

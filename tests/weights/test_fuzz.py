@@ -136,6 +136,14 @@ def pickled(path: Path, code: bytes, changed: dict[str, bytes] | None = None) ->
         "a branching tuple as a key": b"}" + branching() + b"Ns.",
         "called": branching() + b")R.",
         "given to a function": named("argparse Namespace") + branching() + b"\x85R.",
+        "as a subclass": named("torch._tensor _rebuild_from_type_v2") + branching() + b"\x85R.",
+        "subclasses in subclasses": named("torch._tensor _rebuild_from_type_v2")
+        + put(0)
+        # each one's arguments are (the same function, a type, arguments)
+        + (get(0) + b"N") * 3000
+        + b")"
+        + b"\x87" * 3000
+        + b"R.",
         "as a storage": b"}" + text(FIRST) + storage(key=branching()) + b"s.",
         "as a storage's type": b"(" + text("storage") + branching() + text("0") * 3 + b"tQ.",
         "as pairs": named("collections OrderedDict") + b"](" + branching() + b"Nta\x85R.",

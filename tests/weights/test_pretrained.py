@@ -47,14 +47,14 @@ def _nothing_printed_yet(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def published(hub: Hub) -> nn.Module:
-    """timm's network, whose weights the hub has."""
+    """A model of timm's, whose weights the hub has."""
     theirs = randomize(timms_small("fastvit_sa12")).eval()
     hub.publish(CHECKPOINTS[NAME].repository, {"model.safetensors": safetensors.torch.save(dict(theirs.state_dict()))})
     return theirs
 
 
 @torch.no_grad()
-def test_a_published_name_gives_the_published_network(published: nn.Module, hub: Hub) -> None:
+def test_a_published_name_gives_the_published_model(published: nn.Module, hub: Hub) -> None:
     images = torch.randn(2, 3, 70, 99)
     for model in (create_model(NAME, pretrained=True).eval(), create_model("fastvit_sa12", True).eval(), load(NAME)):
         assert isinstance(model, FastViT)
@@ -101,7 +101,7 @@ def test_a_head_for_other_classes_warns_and_forgets_the_names(published: nn.Modu
     assert model.num_classes == 7 and model.pretrained_cfg["label_names"] is None
 
 
-def test_features_of_a_published_network(published: nn.Module) -> None:
+def test_features_of_a_published_model(published: nn.Module) -> None:
     model = create_model(NAME, pretrained=True, features_only=True)
     assert [map_.shape[1] for map_ in model(torch.randn(1, 3, 64, 64))] == [8, 16, 32, 64]
 
@@ -124,7 +124,7 @@ def test_weights_that_do_not_fit_stay_in_the_cache(published: nn.Module, hub: Hu
     repository = hub.repositories[CHECKPOINTS[NAME].repository]
     repository.files = {"model.safetensors": safetensors.torch.save(state)}
     for _ in range(2):
-        with pytest.raises(WeightsError, match="no FastViT is in there"):
+        with pytest.raises(WeightsError, match="holds no FastViT"):
             load(NAME)
     assert len(hub.asked("GET")) == 1
 
@@ -185,7 +185,7 @@ def test_a_training_checkpoint_of_open_clip_is_read(
     assert not caplog.records  # the name says which of the twins it is
 
 
-def test_a_published_network_taken_for_its_twin_gets_the_twins_pictures(
+def test_published_weights_taken_for_their_twin_get_the_twins_preprocessing(
     hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(CONFIGS, "fastvit_mci3", replace(CONFIGS["fastvithd"], preprocess=Preprocess(crop=0.5)))

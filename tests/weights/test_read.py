@@ -1,4 +1,4 @@
-"""Every family's checkpoints load: recognised, complete, and with the outputs of the code that they come from."""
+"""Every family's checkpoints load: detected, complete, and with the outputs of the code that they come from."""
 
 import argparse
 import copy
@@ -39,7 +39,7 @@ from fastvit import (
 )
 from fastvit.models.forms import Form, outline
 from fastvit.testing import randomize
-from fastvit.weights.detect import recognise
+from fastvit.weights.detect import detect
 from fastvit.weights.naming import NAMINGS, names
 from fastvit.weights.tensors import InMemory
 
@@ -93,7 +93,7 @@ def test_what_was_read_from_apple_is_written_as_apple_had_it(name: str, tmp_path
 @pytest.mark.parametrize("form", ["unfused", "partial"])
 @pytest.mark.usefixtures("small_variants")
 @torch.no_grad()
-def test_timms_networks_load_and_load_what_is_written(name: str, form: Form, tmp_path: Path) -> None:
+def test_timms_models_load_and_load_what_is_written(name: str, form: Form, tmp_path: Path) -> None:
     theirs = randomize(timms_small(name)).eval()
     if form == "partial":
         theirs = timm.utils.model.reparameterize_model(theirs)
@@ -119,7 +119,7 @@ def timms_equal(theirs: nn.Module, again: nn.Module) -> nn.Module:
 @pytest.mark.parametrize("naming", ["timm", "apple"])
 @pytest.mark.usefixtures("small_variants")
 @torch.no_grad()
-def test_our_fused_networks_are_written_in_the_form_that_others_call_fused(
+def test_our_fused_models_are_written_in_the_form_that_others_call_fused(
     name: str, naming: str, tmp_path: Path
 ) -> None:
     fused = reparameterize(randomize(create_model(name)).eval())
@@ -184,7 +184,7 @@ FAMILIES: dict[str, dict[str, Any]] = {  # what a.0 of the published formats lis
     "ours, partial": {"naming": "fastvit", "form": "partial"},
     "ours, fused": {"naming": "fastvit", "form": "fused"},
     "compiled": {"naming": "timm", "prefix": "_orig_mod."},
-    "averaged": {"naming": "timm", "prefix": "module._orig_mod.", "wrap": "state_dict_ema"},
+    "EMA": {"naming": "timm", "prefix": "module._orig_mod.", "wrap": "state_dict_ema"},
 }
 
 
@@ -211,7 +211,7 @@ def outlined(variant: str, form: Form, num_classes: int | None) -> FastViT:
 
 
 # Of families that differ in the prefix or the wrapper alone, the first stands for all variants.
-ALIKE = ["MobileCLIP in timm", "MobileCLIP2, flat", "MobileCLIP2 in OpenCLIP", "compiled", "averaged", "ours, partial"]
+ALIKE = ["MobileCLIP in timm", "MobileCLIP2, flat", "MobileCLIP2 in OpenCLIP", "compiled", "EMA", "ours, partial"]
 
 
 @pytest.mark.parametrize(
@@ -222,10 +222,10 @@ ALIKE = ["MobileCLIP in timm", "MobileCLIP2, flat", "MobileCLIP2 in OpenCLIP", "
         for variant in (CONFIGS if family not in ALIKE else ("fastvit_t8", "fastvit_sa12", "fastvithd"))
     ],
 )
-def test_every_variant_is_recognised_in_every_family(family: str, variant: str) -> None:
+def test_every_variant_is_detected_in_every_family(family: str, variant: str) -> None:
     rules = FAMILIES[family]
     form, classes = rules.get("form", "unfused"), rules.get("arguments", {}).get("num_classes")
-    found = recognise(InMemory("it", published(outlined(variant, form, classes), family)))
+    found = detect(InMemory("it", published(outlined(variant, form, classes), family)))
     assert (found.naming, found.form, found.prefix) == (rules["naming"], form, rules.get("prefix", ""))
     assert found.fits and variant in found.variants
     assert set(found.variants) == (TWINS if variant in TWINS else {variant})
@@ -387,7 +387,7 @@ def test_every_kind_of_file_is_read_whatever_its_names(naming: str, suffix: str,
 
 
 @pytest_small
-def test_a_training_runs_checkpoint_is_read_average_first(tmp_path: Path) -> None:
+def test_a_training_runs_checkpoint_is_read_ema_first(tmp_path: Path) -> None:
     model, older = (randomize(create_model("fastvit_t8"), seed).eval() for seed in (0, 1))
     checkpoint = {
         "epoch": 299,
@@ -573,7 +573,7 @@ def _change(**changes: Any) -> Callable[[State], State]:
             lambda s: {f"a.{n}": t for n, t in s.items()} | {f"b.{n}": t for n, t in s.items()},
             ["2 encoders", "'a.', 'b.'"],
         ),
-        (lambda s: {}, ["no FastViT is in there, but nothing at all"]),
+        (lambda s: {}, ["holds no FastViT: found none"]),
         (lambda s: {"layer1.0.conv1.weight": torch.ones(3)}, ["no FastViT", "layer1.0.conv1.weight", "expected names"]),
         (_change(**{"stem.0.conv_kxk.0.conv.weight": torch.ones(8)}), ["shape (8,), expected 4 dimensions"]),
         (_change(**{"head.fc.weight": torch.ones(3, 3, 3)}), ["shape (3, 3, 3), expected 2 dimensions"]),
@@ -617,7 +617,7 @@ def test_a_name_that_only_ends_like_an_encoders_is_none() -> None:
 @pytest.mark.parametrize("variant", CONFIGS)
 def test_with_a_block_too_few_the_nearest_variant_is_still_the_one(variant: str) -> None:
     state = published(outlined(variant, "unfused", None), "timm hub")
-    found = recognise(InMemory("it", {n: t for n, t in state.items() if not n.startswith("stages.2.blocks.1.")}))
+    found = detect(InMemory("it", {n: t for n, t in state.items() if not n.startswith("stages.2.blocks.1.")}))
     assert not found.fits and set(found.variants) == (TWINS if variant in TWINS else {variant})
 
 
@@ -658,7 +658,7 @@ def test_a_twin_keeps_the_names_of_its_classes_and_the_licence(tmp_path: Path, m
     assert twin.preprocess == CONFIGS["fastvithd"].preprocess
 
 
-def test_the_transformers_conversion_is_given_cropped_pictures_and_apples_padded_ones() -> None:
+def test_the_transformers_conversion_is_given_cropped_images_and_apples_padded_ones() -> None:
     model = outline(CONFIGS["fastvithd"], "partial")
     for family, mode in {"FastVLM, transformers": "center", "FastVLM, LLaVA": "border"}.items():
         assert load(published(model, family)).preprocess.crop_mode == mode

@@ -1,45 +1,47 @@
-"""What took long to make, kept on disk: converted networks by their weights, and what was found fastest.
+"""What took long to make, kept on disk: converted models, and which engine was found to be the fastest.
 
-The folder is the variable FASTVIT_CACHE, or fastvit in XDG_CACHE_HOME, by default ~/.cache/fastvit. It may be deleted
-at any time. Where it cannot be written to, nothing is kept.
+The folder is what the variable FASTVIT_CACHE names, or else fastvit in the user's cache folder (on Linux ~/.cache). It
+may be deleted at any time. Where it cannot be written to, nothing is kept.
 """
 
 from __future__ import annotations
 
+import ast
 import atexit
 import hashlib
 import json
 import logging
 import os
-import platform
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from platformdirs import user_cache_path
+from torch import nn
 
 from ...utils.atomic import replacing
-from ...utils.devices import cores
-from .engine import Wanted
+from ...utils.digest import file_digest, tensors_digest
+from .engine import Request
 
 LOG = logging.getLogger("fastvit")
-MOST_BYTES = 8 * 2**30  # of converted networks; those not used for the longest time go first
+MOST_BYTES = 8 * 2**30  # of converted models; those not used for the longest time go first
 MANIFEST = "sha256.json"
 UNFINISHED = ".making."
 DAY = 24 * 60 * 60.0
-PACKAGES = ("torch", "onnx", "onnxruntime", "onnxscript", "openvino", "nncf")
+LIBRARIES = ("torch", "onnx", "onnxruntime", "onnxscript", "openvino", "nncf")
+CODE = ("utils", "images", "models", "deploy")  # the packages of this library that have a part in a conversion
 
 
 def folder() -> Path:
+    """Where all of it is kept, whether it exists yet or not."""
     own = os.environ.get("FASTVIT_CACHE")
-    return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fastvit"
+    return Path(own) if own else user_cache_path("fastvit", appauthor=False)
 
 
 def artefact(key: str, file: str, make: Callable[[Path], None]) -> Path:
@@ -60,12 +62,12 @@ def artefact(key: str, file: str, make: Callable[[Path], None]) -> Path:
         folder().mkdir(parents=True, exist_ok=True)
         path = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=folder()))
     except OSError as error:
-        LOG.warning("%s: cannot keep converted networks there (%s)", folder(), error)
+        LOG.warning("%s: cannot keep converted models there (%s)", folder(), error)
         path = Path(tempfile.mkdtemp(prefix="fastvit."))
     atexit.register(shutil.rmtree, path, ignore_errors=True)  # where it stays: a runtime may read from it till the end
     make(path / file)
     try:
-        (path / MANIFEST).write_text(json.dumps({each.name: _digest(each) for each in path.iterdir()}))
+        (path / MANIFEST).write_text(json.dumps({each.name: file_digest(each) for each in path.iterdir()}))
         path.rename(home)
     except OSError:  # another process was first, the disk is full, or it is another one
         return path / file
@@ -74,19 +76,20 @@ def artefact(key: str, file: str, make: Callable[[Path], None]) -> Path:
 
 
 def remembered(key: str) -> dict[str, Any] | None:
-    """What `remember` was told under this key; None if nothing, or if it cannot be read."""
+    """What `remember` stored under this key; None if nothing, or if it cannot be read."""
     try:
-        said = json.loads((folder() / f"{key}.json").read_text())
+        record = json.loads((folder() / f"{key}.json").read_text())
     except (OSError, ValueError):
         return None
-    return said if isinstance(said, dict) else None
+    return record if isinstance(record, dict) else None
 
 
-def remember(key: str, what: dict[str, Any]) -> None:
+def remember(key: str, record: dict[str, Any]) -> None:
+    """Store what JSON can hold under this key; where that cannot be, a warning is logged."""
     try:
         folder().mkdir(parents=True, exist_ok=True)
         with replacing(folder() / f"{key}.json") as path:
-            path.write_text(json.dumps(what))
+            path.write_text(json.dumps(record))
     except OSError as error:
         LOG.warning("%s: cannot remember there what is fastest (%s)", folder(), error)
 
@@ -96,11 +99,12 @@ def key_of(*parts: object) -> str:
     return hashlib.sha256(repr((*parts, versions())).encode()).hexdigest()[:32]
 
 
-def converted(engine: str, model: nn.Module, wanted: Wanted, file: str, make: Callable[[Path], None]) -> Path:
-    """`artefact` of the network `model` for an engine; what is asked of it matters only if it is to be quantized."""
-    weights = weights_of(*model.state_dict().values())
-    calibration = None if wanted.calibration is None else weights_of(wanted.calibration)
-    return artefact(f"{engine}-{key_of(structure_of(model), weights, calibration, wanted.keep)}", file, make)
+def converted(engine: str, model: nn.Module, request: Request, file: str, make: Callable[[Path], None]) -> Path:
+    """`artefact` of `model` for an engine; what is asked of that matters only if the model is to be quantized."""
+    images = request.calibration
+    calibration = None if images is None else tensors_digest({"images": images})
+    parts = (structure_of(model), tensors_digest(model.state_dict()), calibration, request.keep)
+    return artefact(f"{engine}-{key_of(*parts)}", file, make)
 
 
 def structure_of(model: nn.Module) -> str:
@@ -118,59 +122,47 @@ def structure_of(model: nn.Module) -> str:
     return hashlib.sha256(repr((modules, shapes)).encode()).hexdigest()
 
 
-def weights_of(*tensors: Tensor) -> str:
-    """A name for these numbers and their shapes."""
-    digest = hashlib.sha256()
-    for tensor in tensors:
-        digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
 def versions() -> dict[str, str]:
     """Of everything that has a part in what is kept; of this library the code itself."""
     found = {}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
+    for library in LIBRARIES:
+        with suppress(PackageNotFoundError):
+            found[library] = version(library)
     return found | {"fastvit": _own_code()}
 
 
 @cache
 def _own_code() -> str:
-    """A name for all of it: folding, conversion and quantization each have their part."""
-    files = sorted(Path(__file__).parents[1].rglob("*.py"))
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
+    home = Path(__file__).parents[2]
+    return code_digest(file for package in CODE for file in sorted((home / package).rglob("*.py")))
 
 
-def machine() -> str:
-    """This machine's processor, and the number of its cores that this process may use."""
-    name = platform.processor() or platform.machine()
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
-            names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
-            name = names[0] if names else name
-    except OSError:
-        pass  # not Linux
-    return f"{name}, {cores()} cores, {torch.backends.cpu.get_cpu_capability()}"
+def code_digest(files: Iterable[Path]) -> str:
+    """A name for what the code in these Python files does, whatever its comments, docstrings and layout.
+
+    Unlike a number that is to be raised with each change that matters, it cannot be forgotten.
+    """
+    digest = hashlib.sha256()
+    for file in files:
+        tree = ast.parse(file.read_bytes())
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                node.body = [each for each in node.body if not _is_text(each)]
+        digest.update(ast.dump(tree).encode())
+    return digest.hexdigest()
+
+
+def _is_text(statement: ast.stmt) -> bool:
+    return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
 
 
 def _whole(home: Path) -> bool:
+    """Whether all that was written there is as it was written."""
     try:
-        said = json.loads((home / MANIFEST).read_text())
-        return bool(said) and all(_digest(home / name) == digest for name, digest in said.items())
+        digests = json.loads((home / MANIFEST).read_text())
+        return bool(digests) and all(file_digest(home / name) == digest for name, digest in digests.items())
     except (OSError, ValueError, AttributeError):
         return False
-
-
-def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _bound() -> None:

@@ -1,4 +1,4 @@
-"""An engine: images in, what the network gives out; the first answer is compared with eager torch's."""
+"""An engine: images in, what the model gives out; the first outputs are compared with eager torch's."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...images.preprocess import SMALLEST, Preprocess
+from ...images.preprocess import Preprocess, check_images
 from ...utils.numerics import Error, compared, largest, without_cudnn
+from ...utils.text import one_line
 from ..graph import first_convolution
 
 Outputs = Tensor | list[Tensor]
 Run = Callable[[Tensor], list[Tensor]]
-"""Images (B, in_chans, H, W) in float32 -> the network's outputs."""
+"""Images (B, in_chans, H, W) in float32 -> the model's outputs."""
 
 # Largest difference from eager float32, relative to the largest output, that counts as the same. bfloat16 keeps 8 bits
 # and float16 11; of int8 only a mistake can be told from its rounding, and how good it is its accuracy says.
@@ -24,12 +25,12 @@ TOLERANCE = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2, "int8": 0.5}
 
 
 class EngineError(ValueError):
-    """An engine that cannot be used here, or gives something else than the network: why, in one line."""
+    """An engine that cannot be used here, or gives something else than the model: why, in one line."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
-    """What is asked of an engine."""
+class Request:
+    """What is asked of an engine, as `fastvit.engine` explains."""
 
     precision: str = "float32"
     threads: int | None = None
@@ -39,12 +40,12 @@ class Wanted:
 
 
 class Engine:
-    """images (B, in_chans, H, W), H and W from 32 up -> what the network gives, in float32, on the images' device.
+    """A model that runs fast: images (B, in_chans, H, W) -> what the model gives, in float32, on the images' device.
 
-    That is logits (B, classes), features, or a list of maps. Any batch and size; several threads may call at once.
-    The first call also runs the network in eager torch, on its first image, and compares. What is compiled apart, for
-    the one image of `input_size` and for anything else, is compared apart, each when it is first called; with "compile"
-    each shape is.
+    That is logits (B, classes), features, or a list of maps. Any batch, and any H and W from 32 up; several threads may
+    call at once. The first call also runs the model in eager torch, on its first image, and compares. What is compiled
+    apart, for the one image of `input_size` and for anything else, is compared apart, each when it is first called;
+    with "compile" each shape is.
 
     Attributes:
         name: "torch", "compile", "onnxruntime" or "openvino".
@@ -55,8 +56,8 @@ class Engine:
         pretrained_cfg, num_classes, returns_embedding: those of the model; of one that is no FastViT, nothing.
     """
 
-    def __init__(self, name: str, wanted: Wanted, run: Run, model: nn.Module) -> None:
-        self.name, self.precision, self.chosen = name, wanted.precision, ""
+    def __init__(self, name: str, request: Request, run: Run, model: nn.Module) -> None:
+        self.name, self.precision, self.chosen = name, request.precision, ""
         self.error: Error | None = None
         self._run = run
         self._reference: nn.Module | None = model  # until all has been compared with it
@@ -66,7 +67,7 @@ class Engine:
         self.pretrained_cfg: dict[str, Any] = dict(getattr(model, "pretrained_cfg", {}))
         self.num_classes: int = getattr(model, "num_classes", 0)
         self.returns_embedding: bool = getattr(model, "returns_embedding", False)
-        self._ahead = (1, self._in_chans, *wanted.input_size) if wanted.input_size else None
+        self._ahead = (1, self._in_chans, *request.input_size) if request.input_size else None
         self._compared = set[Hashable]()
         self._refused = ""
 
@@ -82,41 +83,36 @@ class Engine:
         return Preprocess.from_cfg(self.pretrained_cfg)
 
     def __call__(self, images: Tensor) -> Outputs:
-        """
+        """The model's outputs for preprocessed images (B, in_chans, H, W), of a floating-point dtype, on any device.
+
         Raises:
-            ValueError: images of another shape, or not of floating point.
-            EngineError: a first answer differs from eager torch's by more than `TOLERANCE`, or there is none.
+            ValueError: images of another shape or dtype.
+            EngineError: the first outputs differ from eager torch's by more than `TOLERANCE`, or there are none.
         """
-        self._check_images(images)
+        check_images(images, self._in_chans, finite=False)
         kind = self._kind(images)
         if kind not in self._compared:
             with self._lock:
                 if kind not in self._compared:
-                    self._check_parity(images)
+                    self._compare(images)
                     self._compared.add(kind)
         outputs = [output.to(images.device) for output in self._run(_plain(images))]
         return outputs if self._many else outputs[0]
 
-    def _check_images(self, images: Tensor) -> None:
-        if images.ndim != 4 or not len(images) or images.shape[1] != self._in_chans or min(images.shape[2:]) < SMALLEST:
-            expected = f"(B, {self._in_chans}, H, W), H and W from {SMALLEST} up"
-            raise ValueError(f"images are {tuple(images.shape)}, expected {expected}")
-        if not images.is_floating_point():
-            raise ValueError(f"images are {images.dtype}, expected preprocessed ones in floating point")
-
     def _kind(self, images: Tensor) -> Hashable:
-        """Of what is compiled apart, which one answers these."""
+        """Of what is compiled apart, which one runs these."""
         return tuple(images.shape) if self.name == "compile" else tuple(images.shape) == self._ahead
 
     @torch.no_grad()
-    def _check_parity(self, images: Tensor) -> None:
+    def _compare(self, images: Tensor) -> None:
+        """Refuse the engine for good unless it gives what eager torch gives."""
         if self._refused:
             raise EngineError(self._refused)
         assert self._reference is not None
         weight = first_convolution(self._reference).weight
         with without_cudnn():
             expected = self._reference(images[:1].to(weight.device, weight.dtype))
-            given = [output[:1] for output in self._answers(images)]
+            given = [output[:1] for output in self._outputs(images)]
         many = isinstance(expected, list | tuple)
         expected = list(expected) if many else [expected]
         if not all(output.isfinite().all() for output in expected):
@@ -132,8 +128,8 @@ class Engine:
         if self.name != "compile" and (self._ahead is None or self._compared):  # this was the last kind
             self._reference = None
 
-    def _answers(self, images: Tensor) -> list[Tensor]:
-        """What a library raises as the one error that says who did."""
+    def _outputs(self, images: Tensor) -> list[Tensor]:
+        """What the library gives; what it raises comes as the one error that says who did."""
         try:
             return self._run(_plain(images))
         except (EngineError, MemoryError):
@@ -143,8 +139,8 @@ class Engine:
 
 
 def failure(name: str, error: Exception) -> str:
-    """What an engine's library raised."""
-    return f"{name} failed: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    """What a library raised, in one line that begins with its name."""
+    return f"{name} failed: {type(error).__name__}: {one_line(error)[:300]}"
 
 
 def _plain(images: Tensor) -> Tensor:

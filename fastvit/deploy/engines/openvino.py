@@ -12,26 +12,26 @@ import torch
 from torch import Tensor, nn
 
 from ..graph import openvino_model
-from ..openvino_runtime import core
-from ..telemetry import silence
+from ..openvino_runtime import core, silence
+from ..quantize import quantize_openvino
 from . import cache
-from .engine import EngineError, Run, Wanted
+from .engine import EngineError, Request, Run
 
 PRECISIONS = ("float32", "bfloat16", "float16", "int8")
 HINTS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
-SMALL = 4 * 64**2  # pixels: of as many or fewer, a network may end in four positions
+SMALL = 4 * 64**2  # pixels: of as many or fewer, a model may end in four positions
 NARROW = 32  # channels
 COMPILED = 8  # at a time, of those made when first asked for
 
 
-def build(model: nn.Module, wanted: Wanted) -> Run:
+def build(model: nn.Module, request: Request) -> Run:
     """`model` converted, or taken from the cache, and compiled: for any size, and ahead for one image of `input_size`.
 
     int8 runs what is not quantized in bfloat16 where the processor computes in it.
     """
-    path = cache.converted("openvino", model, wanted, "model.xml", lambda path: _convert(model, wanted, path))
+    path = cache.converted("openvino", model, request, "model.xml", lambda path: _convert(model, request, path))
     graph = core().read_model(path)
-    config = _config(wanted)
+    config = _config(request)
 
     def compiled(shape: tuple[int, ...] | None) -> Run:
         made_for = graph
@@ -40,7 +40,7 @@ def build(model: nn.Module, wanted: Wanted) -> Run:
             made_for.reshape(list(shape))
         return _runner(core().compile_model(made_for, "CPU", config))
 
-    size = (1, graph.input(0).partial_shape[1].get_length(), *wanted.input_size) if wanted.input_size else None
+    size = (1, graph.input(0).partial_shape[1].get_length(), *request.input_size) if request.input_size else None
     ahead = compiled(size) if size else None
     pixels = _of_their_own_shape(graph)
     lock, later = threading.Lock(), lru_cache(COMPILED)(compiled)
@@ -74,25 +74,22 @@ def _of_their_own_shape(graph: Any) -> float:
     return math.inf if narrowest < NARROW else SMALL
 
 
-def _config(wanted: Wanted) -> dict[str, Any]:
+def _config(request: Request) -> dict[str, Any]:
     computes_in = core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    if wanted.precision == "float16" and "FP16" not in computes_in:
+    if request.precision == "float16" and "FP16" not in computes_in:
         raise EngineError("openvino: this processor does not compute in float16: choose bfloat16 or float32")
-    hint = HINTS.get(wanted.precision) or ("bf16" if "BF16" in computes_in else "f32")
+    hint = HINTS.get(request.precision) or ("bf16" if "BF16" in computes_in else "f32")
     config: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": hint}
-    return config | ({"INFERENCE_NUM_THREADS": wanted.threads} if wanted.threads else {})
+    return config | ({"INFERENCE_NUM_THREADS": request.threads} if request.threads else {})
 
 
-def _convert(model: nn.Module, wanted: Wanted, path: Path) -> None:
+def _convert(model: nn.Module, request: Request, path: Path) -> None:
     silence()
     import openvino
 
     graph = openvino_model(model)
-    if wanted.precision == "int8":
-        from ..quantize import quantize_openvino
-
-        assert wanted.calibration is not None  # which `engine` sees to
-        graph = quantize_openvino(graph, wanted.calibration, keep=wanted.keep, model=model)
+    if request.calibration is not None:  # for int8 alone
+        graph = quantize_openvino(graph, request.calibration, keep=request.keep)
     openvino.save_model(graph, path, compress_to_fp16=False)
 
 
@@ -103,10 +100,10 @@ def _runner(compiled: Any) -> Run:
     own = threading.local()
 
     def run(images: Tensor) -> list[Tensor]:
-        if not hasattr(own, "request"):
-            own.request = compiled.create_infer_request()
-        request = own.request
-        request.infer({0: openvino.Tensor(images.cpu().contiguous().numpy(), shared_memory=True)})
-        return [torch.from_numpy(request.get_output_tensor(i).data.copy()) for i in range(len(compiled.outputs))]
+        if not hasattr(own, "inference"):
+            own.inference = compiled.create_infer_request()
+        inference = own.inference
+        inference.infer({0: openvino.Tensor(images.cpu().contiguous().numpy(), shared_memory=True)})
+        return [torch.from_numpy(inference.get_output_tensor(i).data.copy()) for i in range(len(compiled.outputs))]
 
     return run

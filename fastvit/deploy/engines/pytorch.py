@@ -10,36 +10,36 @@ from torch import Tensor, nn
 
 from ..graph import example, first_convolution
 from ..lowering import lower
-from .engine import Run, Wanted
+from .engine import Request, Run
 
 PRECISIONS = ("float32", "bfloat16", "float16")
 
 
-def build(model: nn.Module, wanted: Wanted) -> Run:
+def build(model: nn.Module, request: Request) -> Run:
     """`model` fused, its convolutions' weights in channels_last, all of it in the precision asked for."""
-    return _runner(_prepared(model, wanted), wanted)
+    return _runner(_prepared(model, request), request)
 
 
-def build_compiled(model: nn.Module, wanted: Wanted) -> Run:
+def build_compiled(model: nn.Module, request: Request) -> Run:
     """The same through torch.compile, which needs a C++ compiler and takes tens of seconds for each kind of size."""
-    prepared = _prepared(model, wanted)
-    run = _runner(torch.compile(prepared, options={"freezing": True}), wanted)  # type: ignore[arg-type]
-    if wanted.input_size:
-        run(example(prepared, 1, *wanted.input_size).float())
+    prepared = _prepared(model, request)
+    run = _runner(torch.compile(prepared, options={"freezing": True}), request)  # type: ignore[arg-type]
+    if request.input_size:
+        run(example(prepared, 1, *request.input_size).float())
     return run
 
 
-def _prepared(model: nn.Module, wanted: Wanted) -> nn.Module:
-    lowered = lower(model).to(getattr(torch, wanted.precision))
+def _prepared(model: nn.Module, request: Request) -> nn.Module:
+    lowered = lower(model).to(getattr(torch, request.precision))
     return lowered.to(memory_format=torch.channels_last)
 
 
-def _runner(prepared: nn.Module, wanted: Wanted) -> Run:
+def _runner(prepared: nn.Module, request: Request) -> Run:
     weight = first_convolution(prepared).weight
     device, dtype = weight.device, weight.dtype
 
     def run(images: Tensor) -> list[Tensor]:
-        with torch.no_grad(), _threads(wanted.threads):
+        with torch.no_grad(), _threads(request.threads):
             outputs = prepared(images.to(device, dtype, memory_format=torch.channels_last))
         many = isinstance(outputs, list | tuple)
         return [output.float().contiguous() for output in (outputs if many else [outputs])]

@@ -11,13 +11,13 @@ from torch import Tensor
 from ...images.preprocess import SMALLEST
 from ..graph import quietly
 from . import mil_interpreter as mil
-from .deployed import Format, Opened, Subject
+from .deployed import Deployed, Format, Opened
 
 LARGEST = 2048  # pixels high and wide; CoreML wants to be told
 
 
-def _write(subject: Subject, path: Path) -> None:
-    """Takes one picture (an image in Apple's sense where the preprocessing is inside) of any size, unless it is fixed.
+def _write(deployed: Deployed, path: Path) -> None:
+    """Takes one image (an ImageType of Apple's where the preprocessing is inside) of any size, unless it is fixed.
 
     In float16, which is what Apple's neural engines compute in, images and outputs still are float32.
     """
@@ -25,37 +25,37 @@ def _write(subject: Subject, path: Path) -> None:
         import coremltools
         import numpy
 
-        exported = subject.traced(dtype="float32", one_image=True)
+        exported = deployed.traced(dtype="float32", one_image=True)
         passes = coremltools.PassPipeline.DEFAULT
         passes.remove_passes({"common::fuse_elementwise_to_batchnorm"})  # would call the preprocessing one
         precision = {"float16": coremltools.precision.FLOAT16, "float32": coremltools.precision.FLOAT32}
         made = coremltools.convert(
             exported.run_decompositions({}),
-            inputs=[_input(subject)],
-            outputs=[coremltools.TensorType(name=name, dtype=numpy.float32) for name in subject.outputs],
+            inputs=[_input(deployed)],
+            outputs=[coremltools.TensorType(name=name, dtype=numpy.float32) for name in deployed.outputs],
             convert_to="mlprogram",
             pass_pipeline=passes,
-            compute_precision=precision[subject.dtype],
+            compute_precision=precision[deployed.dtype],
             minimum_deployment_target=coremltools.target.iOS16,
             skip_model_load=True,
         )
-        made.user_defined_metadata.update(subject.metadata)
-        made.license = subject.metadata["license"]
-        made.version = subject.metadata["library"]
-        made.short_description = f"{subject.metadata['variant']}: images to {', '.join(subject.outputs)}"
+        made.user_defined_metadata.update(deployed.metadata)
+        made.license = deployed.metadata["license"]
+        made.version = deployed.metadata["library"]
+        made.short_description = f"{deployed.metadata['variant']}: images to {', '.join(deployed.outputs)}"
         made.save(str(path))
         (path / "executorch_debug_handle_mapping.json").unlink(missing_ok=True)  # of no use and not in its manifest
 
 
-def _input(subject: Subject) -> Any:
+def _input(deployed: Deployed) -> Any:
     import coremltools
     import numpy
 
     def edge(usual: int) -> Any:
         return coremltools.RangeDim(SMALLEST, LARGEST, default=min(usual, LARGEST))
 
-    shape = (1, subject.in_chans, *(subject.size or map(edge, subject.usual_size)))
-    if subject.preprocess:
+    shape = (1, deployed.in_chans, *(deployed.size or map(edge, deployed.usual_size)))
+    if deployed.preprocess:
         return coremltools.ImageType(name="images", shape=shape, color_layout=coremltools.colorlayout.RGB)
     return coremltools.TensorType(name="images", shape=shape, dtype=numpy.float32)
 

@@ -1,4 +1,4 @@
-"""What is exported: the network as it is run, with what it says of itself; and what a format makes of it."""
+"""What is exported: the model as it is run, with what it says of itself; and what a format makes of it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import torch
 from timm.models._features import FeatureGetterNet
 from torch import Tensor, nn
 
-from ...images.preprocess import SMALLEST, Preprocess
+from ..._version import __version__
+from ...images.preprocess import SMALLEST, Preprocess, check_size
 from ...models.fastvit import FastViT
 from ...models.multiscale import MultiScaleEncoder
 from ...models.reparam import reparameterize
@@ -24,11 +25,11 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16}
 
 
 class ExportError(RuntimeError):
-    """A file that could not be made, or that computes something else than the network: why, in one line."""
+    """A file that could not be made, or that computes something else than the model: why, in one line."""
 
 
-class Deployed(nn.Module):
-    """images (B, in_chans, H, W) in float32 -> what the network gives, in float32, whatever it computes in.
+class Pipeline(nn.Module):
+    """images (B, in_chans, H, W) in float32 -> what the model gives, in float32, whatever it computes in.
 
     With `preprocess` the images are pixels from 0 to 255, and with `softmax` the outputs are probabilities.
     """
@@ -36,9 +37,9 @@ class Deployed(nn.Module):
     scale: Tensor
     shift: Tensor
 
-    def __init__(self, network: nn.Module, dtype: torch.dtype, preprocess: Preprocess | None, softmax: bool):
+    def __init__(self, model: nn.Module, dtype: torch.dtype, preprocess: Preprocess | None, softmax: bool):
         super().__init__()
-        self.network = network if dtype == torch.float32 else copy.deepcopy(network).to(dtype)
+        self.model = model if dtype == torch.float32 else copy.deepcopy(model).to(dtype)
         self.dtype, self.preprocess, self.softmax = dtype, preprocess, softmax
         if preprocess:
             mean, std = (torch.tensor(values, dtype=torch.float64) for values in (preprocess.mean, preprocess.std))
@@ -46,10 +47,11 @@ class Deployed(nn.Module):
             self.register_buffer("shift", (-mean / std).float().view(3, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor | list[Tensor]:
+        """The one output, or the several."""
         # Not fused into the first convolution, whose border of zeros is one of the normalised images.
         if self.preprocess:
             images = images * self.scale + self.shift
-        outputs = self.network(images if self.dtype == torch.float32 else images.to(self.dtype))
+        outputs = self.model(images if self.dtype == torch.float32 else images.to(self.dtype))
         return self._finished(outputs) if isinstance(outputs, Tensor) else [self._finished(one) for one in outputs]
 
     def _finished(self, output: Tensor) -> Tensor:
@@ -59,8 +61,8 @@ class Deployed(nn.Module):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Subject:
-    """A network on its way into a file."""
+class Deployed:
+    """A model on its way into a file."""
 
     reference: nn.Module  # fused, eager, float32: what the file is compared with
     lowered: nn.Module
@@ -81,11 +83,17 @@ class Subject:
         size: tuple[int, int] | None,
         dtype: str,
         fixed_size: bool,
-    ) -> Subject:
-        """
+    ) -> Deployed:
+        """`model` fused, in two forms: as it is run, and as it is compared with.
+
         Raises:
-            ValueError: no FastViT, or one in train mode; with preprocessing, one for other than three channels.
+            ValueError: another dtype or size; no FastViT, or one in train mode; with preprocessing, one for other than
+                three channels.
         """
+        if dtype not in DTYPES:
+            raise ValueError(f"dtype is {dtype!r}, expected {' or '.join(DTYPES)}")
+        if size is not None:
+            check_size(size, "input_size")
         inner = next((module for module in model.modules() if isinstance(module, FastViT)), None)
         if inner is None:
             raise ValueError(f"expected a FastViT, not a {type(model).__name__}")
@@ -112,27 +120,28 @@ class Subject:
 
     @property
     def in_chans(self) -> int:
+        """Channels of the images."""
         return first_convolution(self.reference).in_channels
 
     def traced(self, *, dtype: str, one_image: bool = False) -> torch.export.ExportedProgram:
-        """The network in that dtype as torch's graph; for one image at a time if so asked."""
+        """The model in that dtype as torch's graph; for one image at a time if so asked."""
         batch, height, width = TRACED
         free = set(AXES)
         if one_image:
             batch, free = 1, free - {0}
         if self.size:
             (height, width), free = self.size, free - {2, 3}
-        deployed = Deployed(self.lowered, DTYPES[dtype], self.preprocess, self.softmax).eval()
-        return traced(deployed, example(self.reference, batch, height, width), sorted(free))
+        pipeline = Pipeline(self.lowered, DTYPES[dtype], self.preprocess, self.softmax).eval()
+        return traced(pipeline, example(self.reference, batch, height, width), sorted(free))
 
     def images(self, batch: int, height: int, width: int) -> Tensor:
-        """Something to compare answers on: noise, of whole numbers from 0 to 255 for pixels."""
+        """Something to compare outputs on: noise, of whole numbers from 0 to 255 for pixels."""
         noise = example(self.reference, batch, height, width)
         return (noise * 64 + 128).round().clamp(0, 255) if self.preprocess else noise
 
     @torch.no_grad()
     def expected(self, images: Tensor) -> list[Tensor]:
-        """What eager torch answers."""
+        """What eager torch gives."""
         if self.preprocess:
             mean, std = (torch.tensor(value).view(3, 1, 1) for value in (self.preprocess.mean, self.preprocess.std))
             images = (images / 255 - mean) / std
@@ -155,7 +164,7 @@ class Format:
     name: str
     packages: tuple[str, ...]  # that are needed to write and to check one
     extra: str  # which of fastvit's extras brings them
-    write: Callable[[Subject, Path], None]
+    write: Callable[[Deployed, Path], None]
     open: Callable[[Path], Opened]
     dtype: str = "float32"  # unless another is asked for
     one_image: bool = False  # at a time
@@ -170,14 +179,12 @@ def listed(outputs: Tensor | Sequence[Tensor]) -> list[Tensor]:
 
 def _input(preprocess: Preprocess | None) -> str:
     if preprocess:
-        return "images: RGB pixels from 0 to 255, of the size that the network is to see"
+        return "images: RGB pixels from 0 to 255, of the size that the model is to see"
     return "images: as pretrained_cfg says, ((pixels / 255) - mean) / std"
 
 
 def _metadata(model: FastViT) -> dict[str, str]:
     """What every format holds, as strings."""
-    from ..._version import __version__
-
     cfg = model.pretrained_cfg | {"num_classes": model.num_classes}
     return {
         "library": f"fastvit {__version__}",
@@ -185,5 +192,5 @@ def _metadata(model: FastViT) -> dict[str, str]:
         "form": "fused",
         "pretrained_cfg": json.dumps(cfg),
         "label_names": json.dumps(cfg.get("label_names") or []),
-        "license": cfg.get("license") or "not said",
+        "license": cfg.get("license") or "unknown",
     }

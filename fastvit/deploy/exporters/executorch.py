@@ -9,22 +9,22 @@ import torch
 from torch import Tensor
 
 from ..graph import quietly
-from .deployed import Format, Opened, Subject
+from .deployed import Deployed, Format, Opened
 
 METADATA = "fastvit_metadata"  # a method beside "forward", which takes nothing and gives JSON
 
 
-def _write(subject: Subject, path: Path) -> None:
+def _write(deployed: Deployed, path: Path) -> None:
     """For one image of one size: the memory that it takes is planned for the largest."""
     with quietly():
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
         from executorch.exir import to_edge_transform_and_lower
 
-        exported = subject.traced(dtype=subject.dtype, one_image=True)
+        exported = deployed.traced(dtype=deployed.dtype, one_image=True)
         edge = to_edge_transform_and_lower(
             exported,
             partitioner=[XnnpackPartitioner()],
-            constant_methods={METADATA: json.dumps(subject.metadata)},
+            constant_methods={METADATA: json.dumps(deployed.metadata)},
         )
         with path.open("wb") as file:
             edge.to_executorch().write_to_file(file)

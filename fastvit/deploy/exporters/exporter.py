@@ -1,14 +1,10 @@
-"""A network as a file for somebody else's runtime, which is opened again and compared before it takes its place.
-
-`export` is all there is to call.
-"""
+"""A model as a file for another runtime, which is opened again and compared before it takes its place."""
 
 from __future__ import annotations
 
 import os
 from collections import Counter
 from dataclasses import asdict, dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +14,14 @@ from timm.models._features import FeatureGetterNet
 from ...models.fastvit import FastViT
 from ...models.multiscale import MultiScaleEncoder
 from ...utils.atomic import check_writable
+from ...utils.extras import require
 from ...utils.numerics import Error, compared, largest
 from ...utils.staging import staged
 from ..engines.engine import TOLERANCE, failure
-from ..graph import check_size
 from . import coreml, executorch, onnx, openvino, torch_export
-from .deployed import DTYPES, ExportError, Format, Opened, Subject
+from .deployed import Deployed, ExportError, Format, Opened
 
-__all__ = ["FORMATS", "Check", "ExportError", "Report", "check_target", "export"]
+__all__ = ["FORMATS", "Check", "ExportError", "ExportReport", "check_target", "export"]
 
 FORMATS: dict[str, Format] = {
     ".onnx": onnx.FORMAT,
@@ -46,8 +42,8 @@ class Check:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
-    """What was written, and how near to the network it is."""
+class ExportReport:
+    """What was written, and how near to the model it is."""
 
     path: Path
     format: str
@@ -62,6 +58,20 @@ class Report:
         """The report as JSON takes it."""
         return asdict(self) | {"path": str(self.path), "operations": dict(self.operations)}
 
+    def __str__(self) -> str:
+        rows = [
+            ("model", f"{self.metadata['variant']}, {self.metadata['form']}"),
+            ("licence", self.metadata["license"]),
+            ("input", self.metadata["input"]),
+            ("outputs", ", ".join(self.outputs)),
+            ("operations", ", ".join(f"{count} {name}" for name, count in self.operations.most_common())),
+            ("written", f"{self.path}, {self.format} in {self.dtype}, {self.bytes / 1e6:.1f} MB"),
+        ]
+        for check in self.checks:
+            shape = " x ".join(map(str, check.images))
+            rows.append(("difference", f"{check.error.relative:.1e} of the largest output, on noise of {shape}"))
+        return "\n".join(f"{name:<11} {value}" for name, value in rows)
+
 
 def export(
     model: FastViT | FeatureGetterNet | MultiScaleEncoder,
@@ -70,66 +80,54 @@ def export(
     with_preprocessing: bool = False,
     input_size: tuple[int, int] | None = None,
     dtype: str | None = None,
-) -> Report:
-    """Write `model`, fused, as the file that the suffix of `path` says, and compare it with eager torch.
+) -> ExportReport:
+    """Write `model`, fused, as another runtime's file, which must first give there what eager torch gives.
 
-    .onnx, .pt2 (torch.export), .xml with a .bin beside it (OpenVINO), .mlpackage (CoreML) or .pte (ExecuTorch).
-    It takes "images" (B, in_chans, H, W) in float32, prepared as `model.preprocess` does, and gives "logits", an
-    "embedding" or "features", or "map0", "map1" ... for a model with features_only. B, H and W may be anything, from
-    32 pixels up; in a .mlpackage B is 1, and H and W at most 2048; a .pte is for one image of one size. Nothing takes
-    the place of `path` before the file has been opened by its own runtime and has given the same answers, at several
-    sizes, to 1e-4 of the largest (1e-2 in float16). A .mlpackage is followed by torch, since CoreML runs on Apple's
-    machines alone. Variant, preprocessing, names of classes, licence and version stand in its metadata.
+    The suffix says which: .onnx, .pt2 (torch.export), .xml and .bin (OpenVINO), .mlpackage (CoreML), .pte (ExecuTorch).
+    It takes "images" (B, in_chans, H, W), float32, prepared as by `model.preprocess`, of any batch and size from 32 up
+    (.mlpackage: one image, up to 2048; .pte: one image of one size), and gives "logits", "embedding", "features", or
+    "map0", "map1" ... These are compared at several sizes, to 1e-4 of the largest (1e-2 in float16); CoreML, which runs
+    on Apple's machines alone, is followed by torch. Preprocessing, class names and licence are the file's metadata.
 
     Args:
         model: in eval mode, fused or not; left untouched.
-        path: is replaced if it exists.
-        with_preprocessing: "images" are pixels from 0 to 255, RGB (in a .mlpackage an image), of the size that the
-            network is to see; classes come as "probabilities" rather than logits.
-        input_size: height and width, if they are to be fixed.
-        dtype: "float32" or "float16", of the weights and of the arithmetic, in OpenVINO of the weights alone; images
-            and outputs are float32 in any case. None is float16 for CoreML, else float32.
+        path: replaced if it exists.
+        with_preprocessing: take RGB pixels from 0 to 255 (.mlpackage: an image), and give "probabilities" for logits.
+        input_size: (height, width) in pixels, if they are to be fixed.
+        dtype: "float32" or "float16", of weights and arithmetic (OpenVINO: of weights). None: float16 for CoreML alone.
 
     Raises:
-        ValueError: train mode, another suffix, dtype or size, a folder that is not there, a package that is missing.
-        ExportError: the file could not be made, or its answers differ.
+        ValueError: train mode, another suffix, dtype or size, or a folder that is not there.
+        ExportError: the file could not be made, or gives something else; nothing was written.
+        ImportError: a package is not installed.
         OSError: it cannot be written.
+
+    Example:
+        >>> import fastvit, tempfile
+        >>> model = fastvit.load("fastvit_t8.cifar10")
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     report = fastvit.export(model, f"{folder}/t8.pt2", input_size=(64, 64))
+        >>> report.outputs, report.checks[0].images
+        (('logits',), (1, 3, 64, 64))
     """
-    path = Path(path)
     format = check_target(path)
-    dtype = dtype or format.dtype
-    if dtype not in DTYPES:
-        raise ValueError(f"dtype is {dtype!r}, expected {' or '.join(DTYPES)}")
-    check_size(input_size)
-    with torch.inference_mode(False), staged(path) as temporary:  # where it is on, copies could not be traced
-        subject = Subject.of(model, with_preprocessing, input_size, dtype, format.fixed_size)
-        opened, checks = _written(subject, format, temporary)
-        size = sum(entry.stat().st_size for entry in temporary.parent.rglob("*") if entry.is_file())
-    return Report(
-        path=path,
-        format=format.name,
-        bytes=size,
-        dtype=dtype,
-        outputs=subject.outputs,
-        operations=opened.operations,
-        checks=checks,
-        metadata=subject.metadata,
-    )
+    with torch.inference_mode(False), staged(Path(path)) as temporary:  # where it is on, copies could not be traced
+        deployed = Deployed.of(model, with_preprocessing, input_size, dtype or format.dtype, format.fixed_size)
+        return _written(deployed, format, temporary, Path(path))
 
 
-def check_target(path: Path) -> Format:
+def check_target(path: str | Path) -> Format:
     """The kind of file that `path` is to be.
 
     Raises:
-        ValueError: before any work is done, that it cannot be written there, or that a package is missing.
+        ValueError: before any work is done, that it cannot be written there.
+        ImportError: a package is missing.
     """
+    path = Path(path)
     if path.suffix not in FORMATS:
         raise ValueError(f"{path}: expected a name that ends in {', '.join(FORMATS)}")
     format = FORMATS[path.suffix]
-    missing = [package for package in format.packages if not find_spec(package)]
-    if missing:
-        needs = f"{path.suffix} needs {' and '.join(missing)}"
-        raise ValueError(f'{path}: {needs}; run: pip install "fastvit[{format.extra}]"')
+    require(format.extra, *format.packages, what=f"{path}: {path.suffix}")
     if path.suffix == ".mlpackage" and (path / "Manifest.json").is_file():
         check_writable(path.with_name(f".{path.name}"))  # a package is a folder, and this one is to be replaced
     else:
@@ -140,31 +138,40 @@ def check_target(path: Path) -> Format:
     return format
 
 
-def _written(subject: Subject, format: Format, path: Path) -> tuple[Opened, tuple[Check, ...]]:
-    """Write the file and compare it."""
+def _written(deployed: Deployed, format: Format, temporary: Path, path: Path) -> ExportReport:
+    """Write what is to be `path`, open it again and compare."""
     try:
-        format.write(subject, path)
-        opened = format.open(path)
-        checks = tuple(_check(subject, opened, shape) for shape in _shapes(subject, format))
+        format.write(deployed, temporary)
+        opened = format.open(temporary)
+        checks = tuple(_check(deployed, opened, shape) for shape in _shapes(deployed, format))
     except (OSError, MemoryError):
         raise
     except Exception as error:  # of a library whose errors are of any kind
         raise ExportError(f"{path.name}: {failure(format.name, error)}") from error
     worst = largest([check.error for check in checks])
-    if not worst.relative <= TOLERANCE[subject.dtype]:  # also refuses NaN
+    if not worst.relative <= TOLERANCE[deployed.dtype]:  # also refuses NaN
         raise ExportError(
             f"{path.name}: {format.name} differs from eager torch by {worst.relative:.1e} of the largest output, "
-            f"expected at most {TOLERANCE[subject.dtype]:.0e}: nothing was written"
+            f"expected at most {TOLERANCE[deployed.dtype]:.0e}: nothing was written"
         )
-    return opened, checks
+    return ExportReport(
+        path=path,
+        format=format.name,
+        bytes=sum(entry.stat().st_size for entry in temporary.parent.rglob("*") if entry.is_file()),
+        dtype=deployed.dtype,
+        outputs=deployed.outputs,
+        operations=opened.operations,
+        checks=checks,
+        metadata=deployed.metadata,
+    )
 
 
-def _shapes(subject: Subject, format: Format) -> list[tuple[int, int, int]]:
+def _shapes(deployed: Deployed, format: Format) -> list[tuple[int, int, int]]:
     """Batch, height and width of what is compared."""
-    shapes = [(batch, *subject.size) for batch in (1, 2)] if subject.size else list(COMPARED)
+    shapes = [(batch, *deployed.size) for batch in (1, 2)] if deployed.size else list(COMPARED)
     return list(dict.fromkeys((1, height, width) for _, height, width in shapes)) if format.one_image else shapes
 
 
-def _check(subject: Subject, opened: Opened, shape: tuple[int, int, int]) -> Check:
-    images = subject.images(*shape)
-    return Check(tuple(images.shape), compared(subject.expected(images), opened.run(images)))
+def _check(deployed: Deployed, opened: Opened, shape: tuple[int, int, int]) -> Check:
+    images = deployed.images(*shape)
+    return Check(tuple(images.shape), compared(deployed.expected(images), opened.run(images)))

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 @torch.no_grad()
 def run(function: Any, images: Tensor) -> list[Tensor]:
-    """The answers of a function of one input.
+    """The outputs of a function of one input.
 
     Raises:
         NotImplementedError: an operation that no FastViT has.
@@ -29,11 +29,11 @@ def run(function: Any, images: Tensor) -> list[Tensor]:
     values: dict[str, Any] = {name: images}
     for operation in operations(function):
         if operation.op_type not in OPERATIONS:
-            raise NotImplementedError(f"there is an operation {operation.op_type} in the program, which is not known")
-        given = {key: _value(inputs, values) for key, inputs in operation.inputs.items()}
-        answer = OPERATIONS[operation.op_type](**given)
-        answers = answer if isinstance(answer, tuple) else (answer,)
-        for output, value in zip(operation.outputs, answers, strict=True):
+            raise NotImplementedError(f"the program has an operation {operation.op_type}, which is not known here")
+        arguments = {key: _value(variable, values) for key, variable in operation.inputs.items()}
+        result = OPERATIONS[operation.op_type](**arguments)
+        results = result if isinstance(result, tuple) else (result,)
+        for output, value in zip(operation.outputs, results, strict=True):
             values[output.name] = value.half().float() if output.dtype is types.fp16 else value
     return [values[output.name] for output in function.outputs]
 
@@ -43,13 +43,13 @@ def operations(function: Any) -> list[Any]:
     return [operation for operation in function.operations if operation.op_type != "const"]
 
 
-def _value(given: Any, values: dict[str, Any]) -> Any:
+def _value(variable: Any, values: dict[str, Any]) -> Any:
     """What a variable, or a list of them, stands for."""
-    if isinstance(given, Sequence) and not isinstance(given, str):
-        return [_value(one, values) for one in given]
-    if given.name in values:
-        return values[given.name]
-    constant = given.val
+    if isinstance(variable, Sequence) and not isinstance(variable, str):
+        return [_value(each, values) for each in variable]
+    if variable.name in values:
+        return values[variable.name]
+    constant = variable.val
     if isinstance(constant, str | bool | numpy.bool_):
         return constant
     tensor = torch.from_numpy(numpy.array(constant))
@@ -58,7 +58,7 @@ def _value(given: Any, values: dict[str, Any]) -> Any:
 
 def _concat(values: list[Tensor], axis: Tensor, interleave: bool) -> Tensor:
     values = [value.reshape(-1) if value.ndim == 0 else value for value in values]
-    if interleave:  # each gives one in turn
+    if interleave:  # one of each, then the next of each
         return torch.stack(values, int(axis) + 1).flatten(int(axis), int(axis) + 1)
     return torch.cat(values, int(axis))
 

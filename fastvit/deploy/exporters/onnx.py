@@ -7,15 +7,15 @@ import torch
 from torch import Tensor
 
 from ..graph import as_onnx
-from .deployed import Format, Opened, Subject
+from .deployed import Deployed, Format, Opened
 
 
-def _write(subject: Subject, path: Path) -> None:
+def _write(deployed: Deployed, path: Path) -> None:
     import onnx
 
-    exported = subject.traced(dtype=subject.dtype)
-    made = as_onnx(exported, subject.outputs)
-    onnx.helper.set_model_props(made, subject.metadata)
+    exported = deployed.traced(dtype=deployed.dtype)
+    made = as_onnx(exported, deployed.outputs)
+    onnx.helper.set_model_props(made, deployed.metadata)
     onnx.save(made, path)
 
 

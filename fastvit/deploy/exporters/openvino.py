@@ -7,21 +7,20 @@ import torch
 from torch import Tensor
 
 from ..graph import as_openvino
-from ..openvino_runtime import core
-from ..telemetry import silence
-from .deployed import Format, Opened, Subject
+from ..openvino_runtime import core, silence
+from .deployed import Deployed, Format, Opened
 
 
-def _write(subject: Subject, path: Path) -> None:
+def _write(deployed: Deployed, path: Path) -> None:
     """In float16 the weights alone are: the processor that runs it says what it computes in."""
     silence()
     import openvino
 
-    exported = subject.traced(dtype="float32")
-    made = as_openvino(exported, subject.outputs)
-    for key, value in subject.metadata.items():
+    exported = deployed.traced(dtype="float32")
+    made = as_openvino(exported, deployed.outputs)
+    for key, value in deployed.metadata.items():
         made.set_rt_info(value, ["fastvit", key])
-    openvino.save_model(made, path, compress_to_fp16=subject.dtype == "float16")
+    openvino.save_model(made, path, compress_to_fp16=deployed.dtype == "float16")
 
 
 def _open(path: Path) -> Opened:
@@ -30,8 +29,8 @@ def _open(path: Path) -> Opened:
     compiled = core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
 
     def run(images: Tensor) -> list[Tensor]:
-        answers = compiled(images.numpy())
-        return [torch.from_numpy(answers[output].copy()) for output in compiled.outputs]
+        outputs = compiled(images.numpy())
+        return [torch.from_numpy(outputs[output].copy()) for output in compiled.outputs]
 
     return Opened(run, Counter(operation.get_type_name() for operation in model.get_ops()))
 

@@ -9,15 +9,15 @@ import torch
 from torch import Tensor
 
 from ..graph import quietly
-from .deployed import Format, Opened, Subject, listed
+from .deployed import Deployed, Format, Opened, listed
 
 METADATA = "fastvit.json"  # the name under which extra_files has it
 
 
-def _write(subject: Subject, path: Path) -> None:
-    exported = subject.traced(dtype=subject.dtype)
+def _write(deployed: Deployed, path: Path) -> None:
+    exported = deployed.traced(dtype=deployed.dtype)
     with quietly():
-        torch.export.save(exported, path, extra_files={METADATA: json.dumps(subject.metadata)})
+        torch.export.save(exported, path, extra_files={METADATA: json.dumps(deployed.metadata)})
 
 
 def _open(path: Path) -> Opened:

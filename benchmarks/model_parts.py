@@ -1,8 +1,8 @@
-"""A network's stem, stages and head: the arithmetic of each, the bytes it moves, and its share of OpenVINO's time."""
+"""A model's stem, stages and head: the arithmetic of each, the bytes it moves, and its share of OpenVINO's time."""
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -11,14 +11,13 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from fastvit.bench import backends as ways
+from fastvit.bench import backends
 from fastvit.deploy.graph import example, openvino_model
 from fastvit.deploy.lowering import lower
 from fastvit.deploy.openvino_runtime import core
 from fastvit.models.fastvit import FastViT
 
 PASSES = 10  # profiled
-OPERATION = re.compile(r"(convolution|linear)(?:_(\d+))?/")  # how torch.export numbers them
 BYTES = 2  # of a number in bfloat16
 
 
@@ -32,31 +31,31 @@ class Part:
     time: float  # its share of the whole's
 
 
-def parts(subject: ways.Subject) -> list[Part]:
-    """From the images to the answer."""
-    model = ways.network(subject.source)
+def parts(subject: backends.Subject) -> list[Part]:
+    """From the images to the output."""
+    model = backends.load_or_random(subject.source)
     operations, moved, layers = arithmetic(model, subject.size)
     times = profile(model, subject, layers)
     return [Part(name, operations[name], moved[name], times[name]) for name in moved]
 
 
 def part_of(module: str) -> str:
-    """ "stages.2.blocks.0.mlp" -> "stage 3"."""
+    """The name of a module, as stages.2.blocks.0.mlp -> that of its part, "stage 3"."""
     first, _, rest = module.partition(".")
     return f"stage {int(rest.partition('.')[0]) + 1}" if first == "stages" else first.replace("_", " ")
 
 
-def arithmetic(model: FastViT, size: tuple[int, int]) -> tuple[dict[str, int], dict[str, int], dict[str, list[str]]]:
-    """For one image: operations and bytes of each part, and the part of the nth convolution and linear layer run."""
+def arithmetic(model: FastViT, size: tuple[int, int]) -> tuple[dict[str, int], dict[str, int], list[str]]:
+    """For one image: operations and bytes of each part, and the convolutions and linear layers, as they run."""
     lowered = lower(model).to("meta")
     moved: dict[str, int] = defaultdict(int)
-    layers: dict[str, list[str]] = {"convolution": [], "linear": []}
+    layers: list[str] = []
 
     def watch(name: str, module: nn.Module) -> None:
         def hook(module: nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
             numbers = inputs[0].numel() + output.numel() + sum(tensor.numel() for tensor in module.parameters())
             moved[part_of(name)] += BYTES * numbers
-            layers["linear" if isinstance(module, nn.Linear) else "convolution"].append(part_of(name))
+            layers.append(name)
 
         module.register_forward_hook(hook)
 
@@ -77,7 +76,7 @@ def _by_part(counts: dict[str, Any], whole: str) -> dict[str, int]:
     return found
 
 
-def profile(model: FastViT, subject: ways.Subject, layers: dict[str, list[str]]) -> dict[str, float]:
+def profile(model: FastViT, subject: backends.Subject, layers: Sequence[str]) -> dict[str, float]:
     """Each part's share of the time that OpenVINO takes in bfloat16."""
     graph = openvino_model(model)
     graph.reshape([1, model.in_chans, *subject.size])
@@ -90,9 +89,9 @@ def profile(model: FastViT, subject: ways.Subject, layers: dict[str, list[str]])
     request = core().compile_model(graph, "CPU", config).create_infer_request()
     images = example(model, 1, *subject.size).numpy()
     seconds: dict[str, list[float]] = defaultdict(list)
-    for turn in range(PASSES + 1):
+    for number in range(PASSES + 1):
         request.infer([images])
-        if turn:  # the first chooses and allocates
+        if number:  # the first chooses and allocates
             took = attributed(
                 ((info.node_name, info.real_time.total_seconds()) for info in request.get_profiling_info()), layers
             )
@@ -102,19 +101,19 @@ def profile(model: FastViT, subject: ways.Subject, layers: dict[str, list[str]])
     return {name: value / sum(medians.values()) for name, value in medians.items()}
 
 
-def attributed(nodes: Iterable[tuple[str, float]], layers: dict[str, list[str]]) -> dict[str, float]:
-    """(name, seconds) in the order of execution -> seconds of each part. What has no number goes with what ran before.
+def attributed(nodes: Iterable[tuple[str, float]], layers: Sequence[str]) -> dict[str, float]:
+    """(name, seconds) in the order of execution -> seconds of each part. What is no layer goes with what ran before.
 
     Raises:
-        ValueError: a number that no layer has: the graph is not of this network.
+        ValueError: none is a layer: the graph is not of this model.
     """
     took: dict[str, float] = defaultdict(float)
-    part = layers["convolution"][0]
+    part, found = part_of(layers[0]), False
     for name, seconds in nodes:
-        if found := OPERATION.match(name):
-            kind, number = found[1], int(found[2] or 0)
-            if number >= len(layers[kind]):
-                raise ValueError(f"{name}: the network has {len(layers[kind])} of that kind")
-            part = layers[kind][number]
+        layer = name.partition("/")[0]
+        if layer in layers:
+            part, found = part_of(layer), True
         took[part] += seconds
+    if not found:
+        raise ValueError(f"no node bears the name of a layer, such as {layers[0]}")
     return took

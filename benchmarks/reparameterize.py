@@ -1,34 +1,35 @@
-"""What folding costs and brings: seconds to fold, exactness, and latency against the unfused form and timm's.
+"""What reparameterizing costs and brings: its seconds, exactness, and latency against the unfused form and timm's.
 
-    python benchmarks/fold.py                 every variant; rewrites its section of benchmarks/README.md
-    python benchmarks/fold.py fastvit_t8      one, printed only
+    python benchmarks/reparameterize.py               every variant; rewrites its section of benchmarks/README.md
+    python benchmarks/reparameterize.py fastvit_t8    one, printed only
 
-Plain PyTorch, in float32, with random weights; timm's network has the same ones, fused by its own function.
+Plain PyTorch, in float32, with random weights; timm's model has the same ones, fused by its own function.
 """
 
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from readme import write_picture, write_section
+import timm_backends
+from readme import write_plot, write_section
 from results import Line, Results, arguments, left_out, markdown, parsed
 
-from fastvit.bench import backends as ways
+from fastvit.bench import backends
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-FOLDED, UNFOLDED, TIMM = "fused", "unfused", "timm reparameterized"
-HEAD = ("", "fold, s", "error, float64", "error, float32", "fused, ms", "unfused / fused", "timm / fused")
+FUSED, UNFUSED, TIMM = "fused", "unfused", "timm reparameterized"
+HEAD = ("", "reparameterize, s", "error, float64", "error, float32", "fused, ms", "unfused / fused", "timm / fused")
 
 
-def folding(name: str) -> list[str]:
-    """Seconds to fold, and the errors."""
+def cost(name: str) -> list[str]:
+    """Seconds that it takes, and the errors."""
     import torch
 
     import fastvit
 
-    model = ways.network(name)
+    model = backends.load_or_random(name)
     report = fastvit.verify(model, torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)))
     started = time.perf_counter()
     fastvit.reparameterize(model, inplace=True)
@@ -36,17 +37,17 @@ def folding(name: str) -> list[str]:
     return [f"{seconds:.2f}", f"{report.whole.float64.relative:.0e}", f"{report.whole.own.relative:.0e}"]
 
 
-def picture(lines: list[Line]) -> "Figure":
+def plot(lines: list[Line]) -> "Figure":
     """A row for each variant: how many times faster the fused form is, with quartiles."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 1.6 + 0.35 * len(lines)), layout="constrained")
-    axes = figure.add_subplot(xlabel="times faster, fused")
-    for marker, other, apart in (("o", UNFOLDED, -0.12), ("s", TIMM, 0.12)):
-        found = [(row + apart, times) for row, line in enumerate(lines) if (times := line.faster(FOLDED, other))]
+    axes = figure.add_subplot(xlabel="speedup of the fused form")
+    for marker, other, apart in (("o", UNFUSED, -0.12), ("s", TIMM, 0.12)):
+        found = [(row + apart, times) for row, line in enumerate(lines) if (times := line.speedup(FUSED, other))]
         medians = [times.median for _, times in found]
         spread = [[times.median - times.low for _, times in found], [times.high - times.median for _, times in found]]
-        axes.errorbar(medians, [row for row, _ in found], xerr=spread, fmt=marker, capsize=3, label=f"than {other}")
+        axes.errorbar(medians, [row for row, _ in found], xerr=spread, fmt=marker, capsize=3, label=f"over {other}")
     axes.axvline(1, color="black", linewidth=0.8)
     axes.set_yticks(range(len(lines)), [line.key for line in lines])
     axes.invert_yaxis()
@@ -64,16 +65,16 @@ def main() -> None:
     options = parsed(parser)
     results, lines, rows = Results(options), [], []
     for name in options.names or fastvit.list_models():
-        subject = ways.Subject(name, (options.size, options.size), threads=options.threads)
-        forms = [ways.eager(subject, UNFOLDED), ways.eager(subject, FOLDED, fused=True)]
-        line = results.race(f"{name}@{options.size}", [*forms, ways.timms(subject, "reparameterized")])
-        faster = [str(line.faster(FOLDED, other) or "-") for other in (UNFOLDED, TIMM)]
-        rows.append([line.key, *folding(name), f"{1000 * line.median(FOLDED):.1f}", *faster])
+        subject = backends.Subject(name, (options.size, options.size), threads=options.threads)
+        forms = [backends.eager(subject, UNFUSED), backends.eager(subject, FUSED, fused=True)]
+        line = results.race(f"{name}@{options.size}", [*forms, timm_backends.timms(subject, "reparameterized")])
+        faster = [str(line.speedup(FUSED, other) or "-") for other in (UNFUSED, TIMM)]
+        rows.append([line.key, *cost(name), f"{1000 * line.median(FUSED):.1f}", *faster])
         lines.append(line)
     text = f"{results.heading()}\n\n{markdown(HEAD, rows)}{left_out(lines)}"
     print(text)
     if options.whole:
-        text = f"{text}\n\n{write_picture(options.readme, Path(__file__).stem, picture(lines))}"
+        text = f"{text}\n\n{write_plot(options.readme, Path(__file__).stem, plot(lines))}"
         write_section(options.readme, Path(__file__).name, text)
 
 

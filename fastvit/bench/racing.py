@@ -1,0 +1,223 @@
+"""Backends for one thing, raced: each lives in a process of its own, and they run by turns, round by round.
+
+Thread pools of different libraries disturb one another inside one process. Round by round, what slows the machine slows
+all backends, and ratios of one round stay true. While one runs, the others wait for a message; a pause before each
+gives the threads of the one before it, which libraries let spin for a moment, time to sleep. Each begins with a pass
+that is not timed, since the others have emptied the caches, unless it says that it needs none.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import random
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..utils.processes import Child, ProcessDiedError, ProcessError, Starter, end
+from .memory import peak, start_peak
+
+PAUSE = 0.1  # seconds before each; after a pass OpenMP's threads spin for 0.01, ONNX Runtime's for up to 0.05
+PASSES = 0.1  # seconds that a backend runs at least in a round: short passes are repeated, and their median counts
+FEWEST, MOST = 5, 200  # rounds
+BUILDING = 1800.0  # seconds for building, which compiles, or for one round
+GRACE = 3.0  # seconds in which a process that is no longer needed may clean up behind itself
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """A name, and a function that makes, in the backend's own process, what is timed.
+
+    `make(**options)` returns a function without arguments, whose result is a tensor, a list of them or None. Both are
+    pickled, so `make` is a function of a module. It has its first pass, in which things are chosen and compiled, before
+    anything is measured. Of one that is not `warm`, a function that writes the seconds of its parts, by name, into its
+    own `parts` at each pass finds them in `Race.parts`.
+    """
+
+    name: str
+    make: Callable[..., Callable[[], Any]]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    warm: bool = True  # a round begins with a pass that is not timed; else it is a single pass, as of a first request
+
+
+@dataclass(slots=True)
+class Race:
+    """Results by the names of the backends: all in `seconds` finished, and have as many rounds."""
+
+    seconds: dict[str, list[float]] = field(default_factory=dict)
+    outputs: dict[str, list[float]] = field(default_factory=dict)  # the first output, flattened
+    peaks: dict[str, int] = field(default_factory=dict)  # bytes resident at most while it ran; 0 if that is unknown
+    failed: dict[str, str] = field(default_factory=dict)  # why, in a line
+    parts: dict[str, dict[str, list[float]]] = field(default_factory=dict)  # by backend and part: of each round's pass
+
+    def drop(self, name: str, reason: str) -> None:
+        """Leave a backend out."""
+        for results in (self.seconds, self.outputs, self.peaks):
+            results.pop(name, None)
+        self.failed[name] = " ".join(reason.split())[:200]
+
+
+def race(
+    backends: list[Backend], *, threads: int, seconds: float, progress: Callable[[str], object] = lambda text: None
+) -> Race:
+    """Run all backends for about so many seconds, and for `FEWEST` rounds at least.
+
+    A backend that fails, dies or hangs is left out, with the reason in `failed`. Whatever ends this function, Ctrl-C as
+    well, ends the processes.
+
+    Args:
+        backends: what is raced.
+        threads: of each.
+        seconds: to measure for, besides the preparations.
+        progress: called with what is at work: "preparing NAME" and "round NUMBER: NAME".
+    """
+    result, order, workers = Race(), random.Random(0), dict[str, Worker]()
+    with ExitStack() as running:
+        for backend in backends:  # one after the other: compilers use all cores and much memory
+            progress(f"preparing {backend.name}")
+            with _left_out_if_it_fails(backend.name, result, workers):
+                worker = workers[backend.name] = Worker(threads)
+                running.callback(worker.end)
+                result.outputs[backend.name], result.seconds[backend.name] = worker.ask(backend), []
+        deadline, number = time.perf_counter() + seconds, 0
+        while workers and number < MOST and (number < FEWEST or time.perf_counter() < deadline):
+            number += 1
+            for name in order.sample(list(workers), len(workers)):
+                progress(f"round {number}: {name}")
+                with _left_out_if_it_fails(name, result, workers):
+                    result.seconds[name].append(workers[name].round())
+        for name, worker in workers.items():
+            result.peaks[name] = 0
+            with suppress(ProcessError):  # its times stand
+                result.peaks[name], parts = worker.stop()
+                if parts:
+                    result.parts[name] = parts
+    return result
+
+
+@contextmanager
+def _left_out_if_it_fails(name: str, result: Race, workers: dict[str, Worker]) -> Iterator[None]:
+    """From now on, its process ended."""
+    try:
+        yield
+    except (ProcessError, OSError) as error:  # OSError: too many processes or files, or a full disk, as it is started
+        if name in workers:
+            workers.pop(name).end()
+        result.drop(name, str(error))
+
+
+class Worker:
+    """A backend's process, which is first asked for the backend itself, then for rounds."""
+
+    def __init__(self, threads: int) -> None:
+        self.log = tempfile.NamedTemporaryFile(prefix="fastvit-bench-", delete=False)  # noqa: SIM115
+        try:
+            with _environment(threads):
+                self.child = Child(_serve, threads, self.log.name)
+        except OSError:
+            self._remove_log()
+            raise
+
+    def round(self) -> float:
+        """Seconds of a pass."""
+        time.sleep(PAUSE)
+        return float(self.ask(True))
+
+    def stop(self) -> tuple[int, dict[str, list[float]]]:
+        """Its peak of memory, in bytes, and the seconds of its parts in each round, once it has ended."""
+        peak, parts = self.ask(False)
+        self.end()
+        return peak, parts
+
+    def ask(self, request: Backend | bool) -> Any:
+        """What `_reply` sends for it.
+
+        Raises:
+            ProcessError: it failed, died or hangs.
+        """
+        try:
+            self.child.send(request)
+            return self.child.receive(BUILDING)
+        except ProcessDiedError as death:
+            self.log.seek(0)
+            printed = [line for line in self.log.read().decode(errors="replace").splitlines() if line.strip()]
+            last = f": {printed[-1].strip()}" if printed else ""
+            raise ProcessError(f"its process {death}{last}") from None
+
+    def end(self) -> None:
+        """End the process, if it has not ended."""
+        end([self.child], GRACE)
+        self._remove_log()
+
+    def _remove_log(self) -> None:
+        self.log.close()
+        Path(self.log.name).unlink(missing_ok=True)
+
+
+def _serve(starter: Starter, threads: int, log: str) -> None:
+    """A backend's process."""
+    with open(log, "wb") as file:  # what libraries print
+        for stream in (1, 2):
+            os.dup2(file.fileno(), stream)
+    with suppress(OSError):  # nothing stays behind if the driver is killed; on Windows an open file does
+        os.unlink(log)
+    _reply(starter, threads)
+
+
+def _reply(starter: Starter, threads: int) -> None:
+    """The first output of the backend received, the seconds of a round for every True, peak and parts for False."""
+    import torch  # whatever is broken is the backend's failure
+
+    torch.set_num_threads(threads)
+    backend: Backend = starter.receive()
+    run = backend.make(**backend.options)
+    starter.send(_numbers(run()))
+    gc.collect()
+    start_peak()
+    parts: dict[str, list[float]] = {}
+    while starter.receive():
+        starter.send(_warm_seconds(run, threads) if backend.warm else _seconds(run, parts))
+    starter.send((peak(), parts))
+
+
+def _warm_seconds(run: Callable[[], Any], threads: int) -> float:
+    """The median of some passes, after one that is not timed."""
+    from torch.utils.benchmark import Timer
+
+    timer = Timer("run()", globals={"run": run}, num_threads=threads)
+    return float(timer.blocked_autorange(min_run_time=PASSES).median)
+
+
+def _seconds(run: Callable[[], Any], parts: dict[str, list[float]]) -> float:
+    """Of one pass; those of its parts are added to `parts`."""
+    started = time.perf_counter()
+    run()
+    seconds = time.perf_counter() - started
+    for name, taken in getattr(run, "parts", {}).items():
+        parts.setdefault(name, []).append(taken)
+    return seconds
+
+
+def _numbers(output: Any) -> list[float]:
+    """A tensor's, or those of a list of tensors."""
+    outputs = [] if output is None else output if isinstance(output, (list, tuple)) else [output]
+    return [number for tensor in outputs for number in tensor.detach().float().flatten().tolist()]
+
+
+@contextmanager
+def _environment(threads: int) -> Iterator[None]:
+    """As many threads for the libraries that read it at their start."""
+    changed = {name: os.environ.get(name) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+    os.environ.update(dict.fromkeys(changed, str(threads)))
+    try:
+        yield
+    finally:
+        for name, value in changed.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value

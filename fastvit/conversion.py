@@ -1,0 +1,159 @@
+"""A checkpoint of anybody's -> a file in the names, and of the form, that somebody else expects."""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .checkpoint import check_target, from_weights, load, save
+from .images.io import find_images, read_image
+from .models.fastvit import FastViT
+from .models.forms import KINDS, Form, form_of
+from .models.overparam import overparameterize as with_branches
+from .models.reparam import fuse_children
+from .models.reparam import reparameterize as fused
+from .utils.atomic import check_writable
+from .utils.numerics import Error
+from .utils.sampling import evenly
+from .weights.read import Source, Weights, read
+
+CALIBRATION = 64 * 256 * 256  # pixels to measure batch norm's statistics on; more of them change little
+FEWEST = 16  # images, however large
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConversionReport:
+    """What a checkpoint held, what was written, and how far their outputs differ."""
+
+    source: str
+    variant: str
+    twins: tuple[str, ...]  # other variants of the same names and shapes
+    names: str  # whose names the source has: "fastvit", "timm", "apple" or "mlx"
+    prefix: str  # before the encoder's names
+    form: Form
+    tensors: int  # of the encoder
+    other_tensors: int  # of a text encoder, a language model
+    parameters: int
+    num_classes: int  # or channels of the embedding; 0: no head
+    returns_embedding: bool
+    license: str | None
+    out: str
+    out_names: str
+    out_form: Form
+    out_parameters: int
+    out_bytes: int
+    relative_difference: float  # the largest of the outputs' for one image of noise, relative to the largest output
+
+
+def convert(
+    source: Source,
+    out: str | Path,
+    *,
+    names: str = "fastvit",
+    reparameterize: bool = False,
+    overparameterize: bool = False,
+    images: Tensor | str | Path | Sequence[str | Path] | None = None,
+    variant: str | None = None,
+    dtype: torch.dtype | None = None,
+) -> ConversionReport:
+    """Read a checkpoint, write it in other names or in another form, and compare what was written with what was read.
+
+    Args:
+        source: anything that `fastvit.load` takes.
+        out: the file to write, as `fastvit.save` does.
+        names: whose names it has: "fastvit", "timm" or "apple".
+        reparameterize: write the fused form, or what `names` call fused.
+        overparameterize: write the unfused form; a fused checkpoint gets branches as it had for training.
+        images: for `overparameterize`, what batch norm's statistics are measured on: (B, C, H, W), preprocessed, or
+            paths, folders or patterns of images. By default noise with the spectrum of photographs.
+        variant: which of two variants of the same shapes the checkpoint is of, as for `fastvit.load`.
+        dtype: of the weights of convolutions and linear layers, as for `fastvit.save`.
+
+    Raises:
+        ValueError: arguments that do not go together, a target that cannot be written, or images that cannot be read;
+            a `fastvit.WeightsError` for a source that cannot be used.
+        OSError: the file cannot be written.
+
+    Example:
+        >>> import fastvit, tempfile
+        >>> path = f"{tempfile.mkdtemp()}/timm.pt"
+        >>> report = fastvit.convert("fastvit_t8.cifar10", path, names="timm")
+        >>> report.form, report.out_form, report.relative_difference
+        ('unfused', 'unfused', 0.0)
+    """
+    _check(reparameterize, overparameterize, images)
+    check_target(out, names)
+    check_writable(Path(out))
+    weights = read(source, variant)
+    given = from_weights(weights)
+    model = with_branches(given, _pixels(given, images)) if overparameterize else given
+    save(_fused(model, names) if reparameterize else model, out, names=names, dtype=dtype)
+    return _report(weights, given, Path(out), names)
+
+
+def _check(reparameterize: bool, overparameterize: bool, images: object) -> None:
+    if reparameterize and overparameterize:
+        raise ValueError("reparameterize and overparameterize at once: choose one")
+    if images is not None and not overparameterize:
+        raise ValueError("images without overparameterize, which they are for")
+
+
+def _fused(model: FastViT, names: str) -> FastViT:
+    """The fused form, or what others call fused, which keeps the norms and scales that theirs has."""
+    if names == "fastvit":
+        return fused(model)
+    if form_of(model) == "unfused":
+        model = copy.deepcopy(model)
+        fuse_children(model, KINDS["partial"])
+    return model
+
+
+def _pixels(model: FastViT, images: Tensor | str | Path | Sequence[str | Path] | None) -> Tensor | None:
+    """(B, C, H, W): the images as they are, or as many of the files as are needed, evenly chosen from all folders."""
+    if images is None or isinstance(images, Tensor):
+        return images
+    paths = [images] if isinstance(images, str | Path) else images
+    found = find_images([str(path) for path in paths])
+    height, width = model.preprocess.size
+    chosen = evenly(max(FEWEST, CALIBRATION // (height * width)), len(found))
+    return torch.stack([model.preprocess(read_image(found[index])) for index in chosen])
+
+
+def _report(weights: Weights, given: FastViT, out: Path, names: str) -> ConversionReport:
+    detected, written = weights.detected, load(out, variant=weights.variant)
+    return ConversionReport(
+        source=weights.source,
+        variant=weights.variant,
+        twins=tuple(name for name in detected.variants if name != weights.variant),
+        names=detected.naming,
+        prefix=detected.prefix,
+        form=weights.form,
+        tensors=len(given.state_dict()) - detected.projection,
+        other_tensors=detected.others,
+        parameters=_count(given),
+        num_classes=given.num_classes,
+        returns_embedding=given.returns_embedding,
+        license=given.pretrained_cfg.get("license"),
+        out=str(out),
+        out_names=names,
+        out_form=form_of(written),
+        out_parameters=_count(written),
+        out_bytes=out.stat().st_size,
+        relative_difference=_difference(given, written),
+    )
+
+
+def _count(model: FastViT) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+@torch.no_grad()
+def _difference(given: FastViT, written: FastViT) -> float:
+    """The largest difference between the outputs of what was read and of what was written, relative to the largest."""
+    size = [min(edge, 256) for edge in given.pretrained_cfg["input_size"][1:]]
+    noise = torch.randn(1, given.in_chans, *size, generator=torch.Generator().manual_seed(0))
+    outputs = [model(noise.to(next(model.parameters()).dtype)) for model in (given, written)]
+    return Error.between(*outputs).relative

@@ -1,0 +1,3 @@
+from . import engines as engines
+from . import exporters as exporters
+from . import sensitivity as sensitivity

@@ -1,0 +1,108 @@
+"""The language model and the projector in a published FastVLM's files; nothing that they say makes code run."""
+
+import re
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
+
+from ..utils.text import one_line
+from ..weights.tensors import Shape, Tensors, WeightsError, mismatches
+
+# What is taken from a config that came with the weights. Some of what else may stand there makes transformers run code
+# from elsewhere: auto_map, and the names of attention kernels.
+KEYS = {
+    *("attention_dropout", "bos_token_id", "eos_token_id", "hidden_act", "hidden_size", "initializer_range"),
+    *("intermediate_size", "layer_types", "max_position_embeddings", "max_window_layers", "num_attention_heads"),
+    *("num_hidden_layers", "num_key_value_heads", "pad_token_id", "rms_norm_eps", "rope_parameters", "rope_scaling"),
+    *("rope_theta", "sliding_window", "tie_word_embeddings", "use_cache", "use_sliding_window", "vocab_size"),
+}
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+@contextmanager
+def in_one_line(where: object, what: str) -> Iterator[None]:
+    """A WeightsError for any error: what transformers checks, and how it says so, changes with its version."""
+    try:
+        yield
+    except WeightsError:
+        raise
+    except Exception as error:
+        raise WeightsError(f"{where}: {what} ({one_line(error)})") from error
+
+
+def read_language_model(
+    where: Path, about: dict[str, Any], tensors: Tensors, body: str, others: Collection[str], dtype: torch.dtype | None
+) -> PreTrainedModel:
+    """The Qwen2 in `tensors`.
+
+    Args:
+        where: the config, for errors.
+        about: what it says.
+        tensors: those of the whole FastVLM.
+        body: the prefix of the language model's names.
+        others: the prefixes of the other parts' names.
+        dtype: of its parameters; None is the one that they are stored in.
+
+    Raises:
+        fastvit.WeightsError: something is missing, damaged, of another shape, or no Qwen2.
+    """
+    names = {
+        re.sub(f"^{re.escape(body)}", "model.", name): name
+        for name in tensors.names
+        if not name.startswith(tuple(others))
+    }
+    with in_one_line(where, "not the config of a Qwen2"):
+        config = _config(about, layers=len(names))
+        with torch.device("meta"):
+            outline = Qwen2ForCausalLM(config)
+    expected = {name: tuple(tensor.shape) for name, tensor in outline.state_dict().items()}
+    _check(tensors, names, expected, {"lm_head.weight"} if config.tie_word_embeddings else ())
+    state = {name: _floats(tensors, given) for name, given in names.items()}
+    embedding, head = state["model.embed_tokens.weight"], state.get("lm_head.weight")
+    if config.tie_word_embeddings and head is not None and torch.equal(embedding, head):
+        del state["lm_head.weight"]  # Apple's have both, which not every version of transformers ties
+    with in_one_line(where, "no Qwen2 can be made of it"):
+        model = Qwen2ForCausalLM.from_pretrained(None, config=config, state_dict=state, dtype=dtype or embedding.dtype)
+    return cast(PreTrainedModel, model)
+
+
+def fill_layer(layer: torch.nn.Module, tensors: Tensors, prefix: str) -> None:
+    """Put the tensors whose names begin with `prefix` into `layer`.
+
+    Raises:
+        fastvit.WeightsError: they are not those of such a layer.
+    """
+    names = {name.removeprefix(prefix): name for name in tensors.names if name.startswith(prefix)}
+    _check(tensors, names, {name: tuple(tensor.shape) for name, tensor in layer.state_dict().items()})
+    layer.load_state_dict({name: _floats(tensors, given) for name, given in names.items()})
+
+
+def _config(about: dict[str, Any], layers: int) -> Qwen2Config:
+    """LLaVA's config is the language model's own, with more in it; a model of `layers` has a tensor for each."""
+    text = about.get("text_config") or about
+    if text is not about and text.get("model_type") != "qwen2":
+        raise ValueError(f"its text_config is of a {text.get('model_type')!r}")
+    if int(text.get("num_hidden_layers", 0)) > layers:  # before they are built
+        raise ValueError(f"{text['num_hidden_layers']} layers, and {layers} tensors")
+    return Qwen2Config(**{key: value for key, value in text.items() if key in KEYS})
+
+
+def _floats(tensors: Tensors, name: str) -> Tensor:
+    tensor = tensors.read(name)
+    if tensor.dtype not in FLOATS:
+        raise WeightsError(f"{tensors.source}: {name} is of {tensor.dtype}; a quantized language model cannot be read")
+    if not tensor.isfinite().all():
+        raise WeightsError(f"{tensors.source}: {name} holds NaN or infinity")
+    return tensor
+
+
+def _check(tensors: Tensors, names: dict[str, str], expected: dict[str, Shape], optional: Collection[str] = ()) -> None:
+    """Before gigabytes are read; `names` are those of the expected -> those in the file."""
+    problems = mismatches(expected, names, lambda name: tensors.shape(names[name]), optional)
+    if problems:
+        raise WeightsError(f"{tensors.source}: not what config.json says: {problems}")

@@ -1,0 +1,170 @@
+"""Processes that this one starts, hears from through a pipe, and ends; none of them outlives it."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection, wait
+from typing import Any, NamedTuple, NoReturn, cast
+
+PATIENCE = 10.0  # seconds in which a process that is no longer needed may clean up behind itself
+
+
+class ProcessError(RuntimeError):
+    """Why a process failed, in one line."""
+
+
+class ProcessDiedError(ProcessError):
+    """How a process ended that should be at work, "was killed by signal 9", and which, by the system's number."""
+
+    def __init__(self, how: str, pid: int | None) -> None:
+        super().__init__(how)
+        self.pid = pid
+
+
+class _Failure(NamedTuple):
+    reason: str
+
+
+class Child:
+    """A process of its own that does `work(starter, *arguments)`; Ctrl-C is left to this one.
+
+    `work` is a function of a module, and `starter` a `Starter`, the other end of the pipe. Whatever `work` raises,
+    `receive` raises as a ProcessError.
+
+    Raises:
+        OSError: there are too many processes or open files.
+    """
+
+    def __init__(self, work: Callable[..., object], *arguments: object) -> None:
+        context = multiprocessing.get_context("spawn")  # a fork would inherit threads and locks
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_run, args=(theirs, work, arguments), daemon=True)
+        with _interrupts_ignored():
+            self._process.start()
+        theirs.close()  # so that its death ends the pipe
+
+    def send(self, message: object) -> None:
+        """Give it what its `starter.receive()` returns.
+
+        Raises:
+            ProcessDiedError: it has ended.
+        """
+        try:
+            self._pipe.send(message)
+        except OSError:
+            raise self._death() from None
+
+    def receive(self, timeout: float | None = None) -> Any:
+        """The next message that its `starter.send` was given.
+
+        Raises:
+            ProcessDiedError: it has ended.
+            ProcessError: it failed; or sent nothing for `timeout` seconds, and was killed.
+        """
+        try:
+            if not self._pipe.poll(timeout):
+                self._process.kill()  # no time to clean up: it would compute on beside the others
+                raise ProcessError(f"gave no answer for {timeout:g} seconds")
+            message = self._pipe.recv()
+        except (EOFError, OSError):
+            raise self._death() from None
+        if isinstance(message, _Failure):
+            raise ProcessError(message.reason)
+        return message
+
+    def _death(self) -> ProcessDiedError:
+        self._process.join(PATIENCE)
+        status = self._process.exitcode or 0
+        how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
+        return ProcessDiedError(how, self._process.pid)
+
+
+def ready(children: Iterable[Child]) -> list[Child]:
+    """Wait for messages -> the processes that have sent one, or have ended."""
+    by_pipe = {child._pipe: child for child in children}
+    return [by_pipe[cast(Connection, pipe)] for pipe in wait(list(by_pipe))]
+
+
+def end(children: Iterable[Child], patience: float = PATIENCE) -> None:
+    """End those that still run, by way of every `finally`; what takes longer than `patience` seconds is killed."""
+    children = list(children)
+    for child in children:
+        child._pipe.close()  # one that waits for a message ends by itself
+        child._process.terminate()
+    for child in children:
+        child._process.join(patience)
+        child._process.kill()
+        child._process.join()
+
+
+class Starter:
+    """A child's end of the pipe; without the process that started it, the child ends."""
+
+    def __init__(self, pipe: Connection) -> None:
+        self._pipe = pipe
+
+    def send(self, message: object) -> None:
+        """Give it what `Child.receive` returns."""
+        try:
+            self._pipe.send(message)
+        except OSError:
+            _leave(1)
+
+    def receive(self) -> Any:
+        """What `Child.send` was given; its modules are imported here, and may be broken."""
+        try:
+            message = self._pipe.recv_bytes()
+        except (EOFError, OSError):
+            _leave(1)
+        return pickle.loads(message)
+
+
+def _run(pipe: Connection, work: Callable[..., object], arguments: tuple[object, ...]) -> None:
+    """What a child does."""
+    signal.signal(signal.SIGTERM, lambda *_: _leave(128 + signal.SIGTERM))
+    threading.Thread(target=_end_with_the_starter, daemon=True).start()
+    _do(Starter(pipe), work, arguments)
+
+
+def _do(starter: Starter, work: Callable[..., object], arguments: tuple[object, ...]) -> None:
+    try:
+        work(starter, *arguments)
+    except Exception as error:
+        lines = str(error).strip().splitlines() or ["without a message"]
+        named = isinstance(error, ValueError | OSError)  # their messages stand by themselves
+        starter.send(_Failure(lines[0] if named else f"{type(error).__name__}: {lines[0]}"))
+
+
+def _leave(status: int) -> NoReturn:
+    """By way of every `finally`, none of which is interrupted."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.exit(status)
+
+
+def _end_with_the_starter() -> None:
+    """At once, since what it computes may take long."""
+    starter = multiprocessing.parent_process()
+    if starter:
+        starter.join()
+        os._exit(1)
+
+
+@contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    """Ctrl-C goes to all processes of a terminal; those started in here leave it to their starter, from the first."""
+    ours = signal.getsignal(signal.SIGINT) is not None  # what is not Python's could not be set back
+    if not ours or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,21 @@
+"""The counts that stand in the table, counted."""
+
+import pytest
+
+from fastvit import CONFIGS, reparameterize
+from fastvit.models.flops import multiply_adds
+from fastvit.models.forms import outline
+from fastvit.models.sizes import SIZES
+
+
+def test_every_variant_has_a_row_in_the_order_of_the_configs() -> None:
+    assert list(SIZES) == list(CONFIGS)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_row_is_what_counting_gives(name: str) -> None:
+    model = outline(CONFIGS[name])
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    reparameterize(model, inplace=True)
+    fused = sum(parameter.numel() for parameter in model.parameters())
+    assert SIZES[name] == (parameters, fused, multiply_adds(model, CONFIGS[name].preprocess.size))
