@@ -7,7 +7,7 @@ from math import isfinite
 from typing import Any
 
 import torch
-from rich.console import Console, Group
+from rich.console import Group
 from rich.table import Table
 from torch import Tensor, nn
 
@@ -18,6 +18,7 @@ from .models.fastvit import FastViT
 from .models.forms import form_of
 from .models.reparam import Fusible, fusible_blocks, reparameterize
 from .utils.numerics import Error, without_cudnn
+from .utils.text import rendered
 
 # Largest relative error that counts as equal. Half precision is reported and not judged: there the unfused model
 # rounds more often than the fused one and is the less exact of the two.
@@ -65,10 +66,7 @@ class Report:
         return report | {"dtype": str(self.dtype).removeprefix("torch."), "exact": self.exact}
 
     def __str__(self) -> str:
-        console = Console(width=80, no_color=True, highlight=False)
-        with console.capture() as capture:
-            console.print(self)
-        return capture.get().rstrip()
+        return rendered(self)
 
     def __rich__(self) -> Any:
         """The table and what it says of the whole, for a rich console."""

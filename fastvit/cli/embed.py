@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from .options import RUNS, BatchSize, Json, ModelName, Running
+from .options import RUNS, BatchSize, Json, MaxUnreadable, ModelName, Running
 from .output import Failure, Progress, note, say, say_json, working
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Options:
     ] = False
     dtype: Annotated[str, Parameter(help="Type of the numbers in the files: float32 or float16.")] = "float32"
     rows: Annotated[int, Parameter(help="Images in a file, which is what a kill can cost.")] = 10_000
-    max_unreadable: Annotated[int, Parameter(help="Leave out and list up to so many images that cannot be read.")] = 0
+    max_unreadable: MaxUnreadable = 0
 
 
 def embed(

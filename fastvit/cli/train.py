@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Annotated, Any, TypedDict, get_type_hints
 from cyclopts import Group, Parameter
 from cyclopts.validators import Number
 
+from ..training.callback import Callback
 from ..training.presets import RECIPES
 from ..training.recipe import SECTIONS, Recipe
-from ..training.run import Callback
 from .options import Json, LabelledData
 from .output import Progress, note, plain_warnings, say, say_json, working
 
@@ -51,11 +51,11 @@ else:  # of a recipe's options those that were given: the rest is left to the pr
 class RunOptions:
     """What does not change the weights, as `fastvit.train` takes it."""
 
-    device: Annotated[str, Parameter(help="cpu, cuda, mps ... [default: the fastest one]")] = ""
+    device: Annotated[str, Parameter(help="Where to compute: cpu, cuda, mps ... [default: the fastest one]")] = ""
     workers: Annotated[int, Parameter(validator=Number(gte=0), help="Processes that read, for each that trains.")] = 2
     save_every: Annotated[float, Parameter(help="Minutes between checkpoints; each epoch has one too.")] = 15
     keep: Annotated[int, Parameter(validator=Number(gte=1), help="Number of checkpoints that stay.")] = 2
-    tracker: Annotated[str, Parameter(help="tensorboard or wandb, besides metrics.jsonl.")] = ""
+    tracker: Annotated[str, Parameter(help="Write the metrics to tensorboard or wandb too.")] = ""
 
 
 def train(

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ..models.checks import require_eval_mode
 from ..models.layers import SqueezeExcite
 from ..models.reparam import reparameterize
+from ..utils.text import rendered
 from .graph import first_convolution
 from .quantize import batches, check_calibration
 
@@ -63,12 +64,7 @@ class LayerErrors:
         return asdict(self) | {"sensitive": self.sensitive()}
 
     def __str__(self) -> str:
-        from rich.console import Console
-
-        console = Console(width=88, no_color=True, highlight=False)
-        with console.capture() as capture:
-            console.print(self)
-        return capture.get().rstrip()
+        return rendered(self)
 
     def __rich__(self) -> Group:
         from rich.console import Group

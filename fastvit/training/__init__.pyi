@@ -1,7 +1,7 @@
+from .callback import Callback as Callback
 from .presets import RECIPES as RECIPES
 from .recipe import Recipe as Recipe
 from .recipe import RecipeError as RecipeError
-from .run import Callback as Callback
 from .run import TrainedRun as TrainedRun
 from .signals import Stopped as Stopped
 from .sources import open_sources as open_sources

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..utils.extras import require
+from .callback import Callback
 from .recipe import Recipe
 from .sources import open_sources
 
@@ -15,22 +16,8 @@ if TYPE_CHECKING:  # all that takes long to import waits until the data are know
     from ..evaluation.metrics import Metrics
     from ..models.fastvit import FastViT
     from .metrics import Line
-    from .trainer import Trainer
 
 SHOWN = 20  # of the images that could not be read
-
-
-class Callback:
-    """What is called while a run trains; each method may be overridden."""
-
-    def started(self, trainer: Trainer) -> None:
-        """All is ready, and the trainer's state is new or the newest checkpoint's."""
-
-    def step_done(self, trainer: Trainer, loss: float) -> None:
-        """After each step; on a GPU the loss is that of the last line of the log, and NaN before the first."""
-
-    def epoch_done(self, trainer: Trainer, line: Line) -> None:
-        """After each epoch, with its line of the log."""
 
 
 @dataclass(frozen=True)

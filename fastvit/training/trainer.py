@@ -1,7 +1,7 @@
 """A run: its state, and one step after the other.
 
 The place in a run is the number of complete steps, and every random draw follows from it and the seed: the order of
-the images and their augmentation (fastvit.data.loader), mixup, drop path. So a run that was killed and started again
+the images and their augmentation (fastvit.data.training_images), mixup, drop path. So a run that was killed and started again
 from a checkpoint ends with the same weights as one that was never interrupted, on a CPU bit for bit.
 """
 
@@ -19,13 +19,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ..checkpoint import save
-from ..data import Batch, Selected, Source, reading, seed_everything
+from ..data import Batch, DataError, Selected, Source, reading, seed_everything
 from ..evaluation.metrics import Metrics
 from ..evaluation.validation import evaluate
 from ..models.fastvit import FastViT
 from ..models.reparam import reparameterize
 from ..utils.atomic import remove_leftovers
 from .build import build_loader, build_state, check_batch_size, check_output, describe
+from .callback import Callback
 from .checkpoints import Checkpoints
 from .distributed import Processes
 from .initial_weights import initial_model
@@ -34,7 +35,7 @@ from .metrics import Line, MetricsLog
 from .objective import Objective
 from .recipe import Recipe, RecipeError
 from .recipe_file import write_recipe
-from .run import Callback, TrainedRun
+from .run import TrainedRun
 from .signals import Stopped, StopSignals
 
 WRITTEN = ("model.safetensors", "metrics.jsonl", "curves.png", "recipe.yaml")
@@ -52,9 +53,7 @@ class Trainer:
         model: what to start from, a model for the classes of the source; by default what the recipe says.
 
     Attributes:
-        state: what changes from step to step.
-        log: the lines of metrics.jsonl.
-        metrics: of the last validation.
+        state: what changes from step to step; `log` has the lines of metrics.jsonl, `metrics` the last validation.
 
     Raises:
         RecipeError: an option that cannot work, or a checkpoint of another recipe.
@@ -97,9 +96,8 @@ class Trainer:
             model = initial_model(recipe, self.source, resumed=bool(checkpoint))
         self.preprocess = describe(model, recipe, classes)
         self.state = build_state(recipe, model, self.processes, self.steps_per_epoch)
-        self.objective = Objective(
-            recipe, len(classes), self.preprocess, self.processes, finished=step >= self.total_steps
-        )
+        finished = step >= self.total_steps
+        self.objective = Objective(recipe, len(classes), self.preprocess, self.processes, finished=finished)
         if checkpoint:
             self.state.load_state_dict(checkpoint)
         self.meter = Meter(self.state, recipe.batch_size, self.steps_per_epoch)
@@ -189,19 +187,20 @@ class Trainer:
 
     def validate(self) -> Metrics:
         """What the EMA of the weights makes of the validation images, each process of its share."""
-        rank, world_size = self.processes.rank, self.processes.world_size
-        averaged = self.state.ema.model_of(self.processes.whole(self.state.ema.tensors))
-        fused = reparameterize(averaged)  # the same result, sooner
-        self.metrics = evaluate(
-            fused.to(self.processes.device, memory_format=torch.channels_last),  # type: ignore[call-overload]
-            Selected(self.validation, range(rank, len(self.validation), world_size)),
+        ema, processes = self.state.ema, self.processes
+        fused = reparameterize(ema.model_of(processes.whole(ema.tensors)))  # the same result, sooner
+        metrics = evaluate(
+            fused.to(processes.device, memory_format=torch.channels_last),  # type: ignore[call-overload]
+            Selected(self.validation, range(processes.rank, len(self.validation), processes.world_size)),
             scoring="all",
-            batch_size=max(1, self.recipe.batch_size // world_size),
+            batch_size=max(1, self.recipe.batch_size // processes.world_size),
             workers=self.workers,
             max_unreadable=None,
         )
-        self.state.count_unreadable(self.metrics.unreadable, self.recipe.max_unreadable)
-        self.metrics = self.metrics.reduced(self.processes.sum)
+        self.state.count_unreadable(metrics.unreadable, self.recipe.max_unreadable)
+        self.metrics = metrics.reduced(processes.sum)
+        if not self.metrics.images:
+            raise DataError(f"{self.validation.where}: none of its images can be read")
         return self.metrics
 
     def save(self) -> None:

@@ -673,6 +673,13 @@ def test_images_that_cannot_be_read_are_passed_over_up_to_a_limit_and_listed(dat
     assert result.status == 2 and "--max-unreadable is 1" in result.stderr and str(data) in result.stderr
 
 
+def test_validation_images_none_of_which_can_be_read_end_the_run(data: Path, tmp_path: Path) -> None:
+    for path in data.glob("val/*/*.png"):
+        path.write_bytes(b"no image")
+    with pytest.raises(DataError, match=f"{data}/val: none of its images can be read"):
+        small_trainer(data, tmp_path / "run").train()
+
+
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # of Python 3.12 on, at torch's workers
 def test_workers_change_nothing(data: Path, tmp_path: Path) -> None:
     alone, helped = small_trainer(data, tmp_path / "alone"), small_trainer(data, tmp_path / "helped", workers=2)
