@@ -1,7 +1,7 @@
 """A run: its state, and one step after the other.
 
 The place in a run is the number of complete steps, and every random draw follows from it and the seed: the order of
-the images and their augmentation (fastvit.data.training_images), mixup, drop path. So a run that was killed and started again
+the images and their augmentation (fastvit.data), mixup, drop path. So a run that was killed and started again
 from a checkpoint ends with the same weights as one that was never interrupted, on a CPU bit for bit.
 """
 

@@ -30,13 +30,13 @@ def test_they_equal_those_of_a_plain_loop(seed: int, classes: int, images: int, 
     calibration = added(logits, right, bins)
     found: dict[int, list[tuple[float, bool]]] = {number: [] for number in range(bins)}
     nll = 0.0
-    for row, answers in zip(logits.tolist(), right, strict=True):
+    for row, truth in zip(logits.tolist(), right, strict=True):
         powers = [math.exp(value - max(row)) for value in row]
         best = row.index(max(row))
         probability = powers[best] / math.fsum(powers)
         number = next(number for number in range(bins) if probability <= (number + 1) / bins)
-        found[number].append((probability, bool(answers[best])))
-        nll -= math.log(math.fsum(p for p, is_right in zip(powers, answers, strict=True) if is_right)) - math.log(
+        found[number].append((probability, bool(truth[best])))
+        nll -= math.log(math.fsum(p for p, is_right in zip(powers, truth, strict=True) if is_right)) - math.log(
             math.fsum(powers)
         )
     error = math.fsum(abs(sum(hit for _, hit in pairs) - math.fsum(p for p, _ in pairs)) for pairs in found.values())

@@ -129,7 +129,7 @@ def test_of_imagenet_v2_the_numbers_are_timms(
 
 @pytest.fixture
 def validation(model: fastvit.FastViT, tmp_path: Path) -> Path:
-    """Pictures called so that by real labels one in eight is right at the first guess; some have none."""
+    """Images called so that by real labels the best class is right for one in eight; some have none."""
     labels = real_labels()
     used = set[int]()
     for number, (image, ranked) in enumerate(images_of(model, 64)):

@@ -28,53 +28,53 @@ def data(tmp_path: Path) -> Path:
 
 
 def timm_teacher(tmp_path: Path, classes: int = 2, name: str = "test_resnet") -> tuple[torch.nn.Module, str]:
-    network = timm.create_model(name, num_classes=classes).eval()
-    randomize(network)
-    save_file(network.state_dict(), tmp_path / "teacher.safetensors")
-    return network, str(tmp_path / "teacher.safetensors")
+    model = timm.create_model(name, num_classes=classes).eval()
+    randomize(model)
+    save_file(model.state_dict(), tmp_path / "teacher.safetensors")
+    return model, str(tmp_path / "teacher.safetensors")
 
 
 def our_teacher(tmp_path: Path) -> tuple[fastvit.FastViT, str]:
-    network = fastvit.create_model("fastvit_t8", num_classes=2).eval()
-    randomize(network)
-    fastvit.save(network, tmp_path / "ours.safetensors")
-    return network, str(tmp_path / "ours.safetensors")
+    model = fastvit.create_model("fastvit_t8", num_classes=2).eval()
+    randomize(model)
+    fastvit.save(model, tmp_path / "ours.safetensors")
+    return model, str(tmp_path / "ours.safetensors")
 
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_convnext", "test_vit"])  # whose classifiers stand elsewhere
 def test_a_model_of_timms_sees_its_own_normalization(tmp_path: Path, name: str) -> None:
-    network, file = timm_teacher(tmp_path, name=name)
+    model, file = timm_teacher(tmp_path, name=name)
     recipe = Recipe(teacher=name, teacher_weights=file)
     teacher = make_teacher(recipe, ZERO_TO_ONE, 2)
     assert teacher is not None
-    pixels = torch.rand(3, 3, *network.pretrained_cfg["input_size"][1:])
-    mean, std = (torch.tensor(network.pretrained_cfg[name]).view(1, 3, 1, 1) for name in ("mean", "std"))
+    pixels = torch.rand(3, 3, *model.pretrained_cfg["input_size"][1:])
+    mean, std = (torch.tensor(model.pretrained_cfg[name]).view(1, 3, 1, 1) for name in ("mean", "std"))
     with torch.no_grad():
-        expected = network((pixels - mean) / std)
+        expected = model((pixels - mean) / std)
     assert torch.allclose(teacher(pixels), expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
 
 
 def test_a_file_of_ours_is_a_teacher_and_stays_as_it_is(data: Path, tmp_path: Path) -> None:
-    network, file = our_teacher(tmp_path)
+    model, file = our_teacher(tmp_path)
     trainer = small_trainer(data, tmp_path / "run", {"teacher": file})
     trainer.train()
     teacher = trainer.objective.teacher
     assert teacher is not None and not teacher.training
     images = torch.randn(2, 3, 32, 32)
     with torch.no_grad():
-        expected = network(images)
+        expected = model(images)
     assert (teacher(images) - expected).abs().max() < 1e-4 * expected.abs().max()
 
 
 def test_the_loss_is_shared_between_the_labels_and_the_teachers_prediction(data: Path, tmp_path: Path) -> None:
-    network, file = our_teacher(tmp_path)
+    teacher, file = our_teacher(tmp_path)
     changes = {"teacher": file, "distillation_alpha": 0.3, "mixup": 0.0, "cutmix": 0.0, "drop_path": 0.0}
     trainer = small_trainer(data, tmp_path / "run", changes)
     model = trainer.state.wrapped
     images, labels = torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 1, 0])
     loss = trainer.objective(model, images, labels)
     with torch.no_grad():
-        predictions = network(images).argmax(1)
+        predictions = teacher(images).argmax(1)
         logits = model(images)
     log = F.log_softmax(logits, 1)
     of_labels = -(0.9 * log[range(4), labels] + 0.1 * log.mean(1)).mean()

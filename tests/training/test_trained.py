@@ -30,14 +30,14 @@ def test_the_file_is_small_and_unfused_and_knows_its_classes(trained: fastvit.Fa
     assert len(trained.state_dict()) == 462
 
 
-def test_its_batch_norms_have_seen_pictures(trained: fastvit.FastViT) -> None:
+def test_its_batch_norms_have_seen_images(trained: fastvit.FastViT) -> None:
     for name, norm in trained.named_modules():
         if isinstance(norm, torch.nn.BatchNorm2d):
             assert norm.running_mean.abs().max() > 0 and (norm.running_var - 1).abs().max() > 1e-3, name
 
 
 @torch.no_grad()
-def test_unfolding_makes_weights_as_large_as_these_are(trained: fastvit.FastViT) -> None:
+def test_overparameterizing_makes_weights_as_large_as_these_are(trained: fastvit.FastViT) -> None:
     blocks = [block for block in trained.modules() if isinstance(block, ConvNorm | ScaledConv)]
     sizes = torch.tensor([block.conv.weight.flatten(1).square().mean(1).sqrt().mean() for block in blocks])
     assert sizes.median() == pytest.approx(USUAL, rel=0.2) and sizes.min() > USUAL / 4 and sizes.max() < 4 * USUAL
@@ -58,25 +58,25 @@ def test_a_cat_is_a_cat_fused_or_not(trained: fastvit.FastViT) -> None:
 
 @pytest.fixture(scope="module")
 def accuracy() -> float:
-    """Of the 10,000 test pictures, in %, by `fastvit evaluate`."""
+    """Of the 10,000 test images, in %, by `fastvit evaluate`."""
     result = run("evaluate", "fastvit_t8.cifar10", os.environ["CIFAR10"], "--json")
     if result.status:
         raise RuntimeError(result.stderr)
     return float(json.loads(result.stdout)["top1"])
 
 
-without_pictures = pytest.mark.skipif("CIFAR10" not in os.environ, reason="CIFAR10 names no folder of the pictures")
+without_images = pytest.mark.skipif("CIFAR10" not in os.environ, reason="CIFAR10 names no folder of the images")
 
 
 @pytest.mark.cifar10
-@without_pictures
+@without_images
 def test_its_accuracy_is_the_catalogues(accuracy: float) -> None:
     checkpoint = catalog.find("fastvit_t8.cifar10")
     assert checkpoint and accuracy == pytest.approx(checkpoint.accuracy, abs=0.05)
 
 
 @pytest.mark.cifar10
-@without_pictures
+@without_images
 @pytest.mark.xfail(strict=True, raises=AssertionError, reason="the aim of weights/README.md, which says how far it is")
-def test_it_names_94_of_100_test_pictures(accuracy: float) -> None:
+def test_it_names_94_of_100_test_images(accuracy: float) -> None:
     assert accuracy >= 94

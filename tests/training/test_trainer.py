@@ -130,7 +130,7 @@ def test_the_sum_of_losses_of_an_epoch_outlives_a_stop_within_it(data: Path, tmp
 
 
 @pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_stops_the_command_after_an_update_and_it_says_how_to_go_on(
+def test_a_signal_stops_the_command_after_a_step_and_it_says_how_to_go_on(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: signal.Signals
 ) -> None:
     train_step = Trainer.train_step
@@ -294,11 +294,11 @@ def test_the_command_learns_two_colours_and_writes_files_that_say_how_to_use_and
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
         "checkpoints", "curves.png", "metrics.jsonl", "model.safetensors", "recipe.yaml",
     ]  # fmt: skip
-    with Image.open(tmp_path / "run/curves.png") as picture:
-        assert picture.width > 600 and len(picture.convert("RGB").getcolors(2**20) or []) > 20
+    with Image.open(tmp_path / "run/curves.png") as plot:
+        assert plot.width > 600 and len(plot.convert("RGB").getcolors(2**20) or []) > 20
 
 
-def test_a_line_every_ten_updates_has_the_mean_loss_of_those_and_the_speed(data: Path, tmp_path: Path) -> None:
+def test_a_line_every_ten_steps_has_the_mean_loss_of_those_and_the_speed(data: Path, tmp_path: Path) -> None:
     trainer = small_trainer(data, tmp_path / "run", {"epochs": 12})
     trainer.train(losses := Losses())
     seen = losses.steps
@@ -662,7 +662,7 @@ def test_validation_data_may_be_elsewhere(data: Path, tmp_path: Path) -> None:
 
 
 def test_images_that_cannot_be_read_are_passed_over_up_to_a_limit_and_listed(data: Path, tmp_path: Path) -> None:
-    (data / "train/red/0.png").write_bytes(b"no picture")
+    (data / "train/red/0.png").write_bytes(b"no image")
     (data / "val/red/0.png").write_bytes((data / "val/red/0.png").read_bytes()[:60])
     result = command(*arguments(data, tmp_path / "run", max_unreadable=2))
     assert result.status == 0 and "2 images could not be read:" in result.stdout
