@@ -4,48 +4,54 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
 from .options import Json, ModelName
 from .output import Failure, say, say_json, working
 
+if TYPE_CHECKING:
+    from ..models.fastvit import FastViT
+
+Out = Annotated[
+    Path,
+    Parameter(
+        help="File to write: .onnx, .pt2 (torch.export), .xml (OpenVINO, with a .bin beside it), .mlpackage (CoreML) "
+        "or .pte (ExecuTorch)."
+    ),
+]
+WithPreprocessing = Annotated[
+    bool,
+    Parameter(
+        negative="",
+        help="Take pixels from 0 to 255 (CoreML: an image), and give probabilities where there are classes.",
+    ),
+]
+InputSize = Annotated[
+    str, Parameter(help="Fix height and width, as 256 or 192x256. [default: any size; for .pte the model's own]")
+]
+Dtype = Annotated[
+    Literal["float32", "float16"] | None,
+    Parameter(
+        help="Precision of weights and arithmetic, in .xml of weights alone. [default: float16 in .mlpackage, else "
+        "float32]"
+    ),
+]
+Features = Annotated[
+    bool, Parameter(negative="", help="Leave the classifier out: give the pooled features that it reads.")
+]
+
 
 def export(
     model: ModelName,
-    out: Annotated[
-        Path,
-        Parameter(
-            help="File to write: .onnx, .pt2 (torch.export), .xml (OpenVINO, with a .bin beside it), .mlpackage "
-            "(CoreML) or .pte (ExecuTorch)."
-        ),
-    ],
+    out: Out,
     /,
     *,
-    with_preprocessing: Annotated[
-        bool,
-        Parameter(
-            negative="",
-            help="Take pixels from 0 to 255 (CoreML: an image), and give probabilities where there are classes.",
-        ),
-    ] = False,
-    input_size: Annotated[
-        str,
-        Parameter(
-            help="Fix height and width, as 256 or 192x256. [default: any size; for .pte the model's own]",
-        ),
-    ] = "",
-    dtype: Annotated[
-        Literal["float32", "float16"] | None,
-        Parameter(
-            help="Precision of weights and arithmetic, in .xml of weights alone. [default: float16 in .mlpackage, else "
-            "float32]"
-        ),
-    ] = None,
-    features: Annotated[
-        bool, Parameter(negative="", help="Leave the classifier out: give the pooled features that it reads.")
-    ] = False,
+    with_preprocessing: WithPreprocessing = False,
+    input_size: InputSize = "",
+    dtype: Dtype = None,
+    features: Features = False,
     json: Json = False,
 ) -> None:
     """Write a reparameterized model as another runtime's file, and check that it gives the same results.
@@ -60,23 +66,18 @@ def export(
         fastvit export fastvit_t8.cifar10 t8.onnx
         fastvit export mine.safetensors mine.mlpackage --with-preprocessing
     """
-    from ..checkpoint import load
-    from ..deploy.exporters import ExportError, check_target
-    from ..deploy.exporters import export as write
-    from ..testing import LAYER_SCALE, random_model
-    from ..weights.catalog import list_models
+    from ..deploy import exporters
 
     size = _size(input_size)
-    check_target(out)  # before the weights are read
-    random = model in list_models() and not Path(model).exists()
+    exporters.check_target(out)  # before the weights are read
     try:
         with working(f"reading {model}"):
-            subject = random_model(model, layer_scale=LAYER_SCALE) if random else load(model)
-        if features and subject.num_classes:
-            subject.reset_classifier(0)
+            exported, random = _model(model, features)
         with working(f"writing {out}"):
-            report = write(subject, out, with_preprocessing=with_preprocessing, input_size=size, dtype=dtype)
-    except ExportError as error:
+            report = exporters.export(
+                exported, out, with_preprocessing=with_preprocessing, input_size=size, dtype=dtype
+            )
+    except exporters.ExportError as error:
         raise Failure(error) from None
     except MemoryError:
         raise Failure(f"{model}: there is not enough memory to export it") from None
@@ -86,6 +87,19 @@ def export(
         say(str(report))
         if random:
             say(f"{model} has no weights here: these were random.")
+
+
+def _model(name: str, features: bool) -> tuple[FastViT, bool]:
+    """What is exported, and whether its weights are random."""
+    from ..checkpoint import load
+    from ..testing import LAYER_SCALE, random_model
+    from ..weights.catalog import list_models
+
+    random = name in list_models() and not Path(name).exists()
+    model = random_model(name, layer_scale=LAYER_SCALE) if random else load(name)
+    if features and model.num_classes:
+        model.reset_classifier(0)
+    return model, random
 
 
 def _size(text: str) -> tuple[int, int] | None:

@@ -21,7 +21,7 @@ from helpers.small import SMALL, small
 from torch import Tensor, nn
 
 from fastvit import FastViT, create_model, reparameterize
-from fastvit.deploy.graph import onnx_model, openvino_model
+from fastvit.deploy.graph import as_onnx, as_openvino, openvino_model, program
 from fastvit.deploy.lowering import lower
 from fastvit.deploy.openvino_runtime import core, silence
 from fastvit.deploy.quantize import quantize_onnx, quantize_openvino, quietly_nncf
@@ -63,9 +63,14 @@ def lively(name: str) -> FastViT:
 
 
 @cache
+def traced(name: str) -> torch.export.ExportedProgram:
+    return program(lively(name))
+
+
+@cache
 def converted(runtime: str, name: str) -> Any:
     """The graph of `lively(name)`, to be left as it is."""
-    return RUNTIMES[runtime][0](lively(name))
+    return RUNTIMES[runtime][0](traced(name), ["logits"])
 
 
 @cache
@@ -141,8 +146,8 @@ def onnx_outputs(graph: Any, images: Tensor) -> Tensor:
 
 
 RUNTIMES: dict[str, tuple[Callable[..., Any], ...]] = {
-    "openvino": (openvino_model, quantize_openvino, openvino_scales, openvino_outputs),
-    "onnx": (onnx_model, quantize_onnx, onnx_scales, onnx_outputs),
+    "openvino": (as_openvino, quantize_openvino, openvino_scales, openvino_outputs),
+    "onnx": (as_onnx, quantize_onnx, onnx_scales, onnx_outputs),
 }
 both = pytest.mark.parametrize("runtime", RUNTIMES)
 
