@@ -135,10 +135,11 @@ def _name_after_its_module(node: onnx.NodeProto) -> None:
     """If it is a layer's; what torch's exporter notes of where it comes from, which names the module, goes."""
     notes = {entry.key: entry.value for entry in node.metadata_props}
     del node.metadata_props[:]
-    if node.op_type in ("Conv", "Gemm", "MatMul"):  # whose last class and scope are the operation itself
-        *_, layer, _ = literal_eval(notes["pkg.torch.onnx.class_hierarchy"])
-        *_, module, _ = literal_eval(notes["pkg.torch.onnx.name_scopes"])
-        node.name = module if layer in LAYERS else node.name
+    classes, names = (
+        literal_eval(notes.get(f"pkg.torch.onnx.{key}", "[]"))[-2:] for key in ("class_hierarchy", "name_scopes")
+    )  # the last are the operation's own, those before them its module's
+    if node.op_type in ("Conv", "Gemm", "MatMul") and classes and classes[0] in LAYERS:
+        node.name = names[0]
 
 
 def as_openvino(exported: torch.export.ExportedProgram, outputs: Sequence[str]) -> openvino.Model:
