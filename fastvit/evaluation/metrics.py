@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..utils.text import display_name, rendered
-from .calibration import Calibration
+from .calibration import Bin, Calibration
 
 ROWS = 50  # of the table; of more classes the worst are shown
 
@@ -115,6 +115,16 @@ class Metrics:
         return self.calibration.ece
 
     @property
+    def bins(self) -> list[Bin]:
+        """Accuracy and confidence of the images of about one confidence."""
+        return self.calibration.bins
+
+    @property
+    def images_per_second(self) -> float:
+        """Reading included."""
+        return self.images / self.seconds
+
+    @property
     def confusion(self) -> Tensor:
         """(N, N) images by their class and the one predicted, for the N classes of the data in their order."""
         return self.counts[:, self.columns]
@@ -133,12 +143,12 @@ class Metrics:
             "top5": self.top5,
             "nll": self.nll,
             "ece": self.ece,
-            "images_per_second": self.images / self.seconds,
+            "images_per_second": self.images_per_second,
             "candidate_classes": len(self.candidates),
             "num_classes": self.num_classes,
             "without_real_labels": self.without_real_labels,
             "unreadable": self.unreadable,
-            "bins": [asdict(each) for each in self.calibration.bins],
+            "bins": [asdict(each) for each in self.bins],
             "classes": [asdict(each) for each in self.classes],
         }
 
@@ -159,7 +169,7 @@ class Metrics:
             lines.append(f"Predicted among the {len(self.candidates)} classes of the data, of {self.num_classes}.")
         lines.append(f"expected calibration error {self.ece:.4f}, negative log likelihood {self.nll:.4f}")
         result = f"{self.images} images: top-1 {self.top1:.2f} %, top-5 {self.top5:.2f} %"
-        lines.append(f"{result}, {self.images / self.seconds:.0f} images/s")
+        lines.append(f"{result}, {self.images_per_second:.0f} images/s")
         return Group(_table(self.classes), *(Text(line) for line in lines))
 
 

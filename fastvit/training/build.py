@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -154,13 +155,15 @@ def describe(model: FastViT, recipe: Recipe, classes: list[str]) -> Preprocess:
 
 
 def check_batch_size(recipe: Recipe, world_size: int) -> None:
-    """A RecipeError if a batch cannot be divided among the processes."""
-    multiple = world_size * recipe.gradient_accumulation * (2 if recipe.mixup or recipe.cutmix else 1)
-    if recipe.batch_size % multiple:
-        raise RecipeError(
-            f"batch_size is {recipe.batch_size}, and {world_size} processes take it in {recipe.gradient_accumulation} "
-            f"micro-batches each: expected a multiple of {multiple}"
-        )
+    """A RecipeError if a batch cannot be divided among processes and micro-batches, in pairs where images are mixed."""
+    parts = {
+        "processes": world_size,
+        "micro-batches in each process": recipe.gradient_accumulation,
+        "images that mixup and cutmix pair": 2 if recipe.mixup or recipe.cutmix else 1,
+    }
+    if recipe.batch_size % (multiple := math.prod(parts.values())):
+        divided = " and ".join(f"{count} {what}" for what, count in parts.items() if count > 1)
+        raise RecipeError(f"batch_size is {recipe.batch_size}, expected a multiple of {multiple} for {divided}")
 
 
 def check_output(folder: Path) -> None:

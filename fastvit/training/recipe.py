@@ -152,11 +152,6 @@ class Recipe:
                 f"epochs is {self.epochs}, expected more than warmup_epochs={self.warmup_epochs:g} and "
                 f"cooldown_epochs={self.cooldown_epochs:g} together"
             )
-        if (self.mixup or self.cutmix) and self.batch_size % (2 * self.gradient_accumulation):
-            raise RecipeError(
-                f"batch_size is {self.batch_size}, and mixup and cutmix pair images: expected an even number in each "
-                f"of the {self.gradient_accumulation} micro-batches"
-            )
 
     @property
     def last_size(self) -> int:

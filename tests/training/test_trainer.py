@@ -429,8 +429,11 @@ def test_every_preset_is_a_recipe_with_a_source(tmp_path: Path) -> None:
         ({"precision": "float8"}, 'Choose from: "float32", "bfloat16"'),
         ({"precision": "float16"}, "needs a GPU"),
         ({"warmup_epochs": 2}, "epochs is 2, expected more than warmup_epochs=2"),
-        ({"batch_size": 3}, "expected an even number"),
-        ({"batch_size": 6, "gradient_accumulation": 2}, "expected an even number in each of the 2 micro-batches"),
+        ({"batch_size": 3}, "batch_size is 3, expected a multiple of 2 for 2 images that mixup and cutmix pair"),
+        (
+            {"batch_size": 6, "gradient_accumulation": 2},
+            "expected a multiple of 4 for 2 micro-batches in each process and 2",
+        ),
         ({"batch_size": 0}, "batch_size is 0, expected 1 to"),
         ({"auto_augment": "much"}, "auto_augment is 'much', expected timm's notation"),
         ({"batch_size": 100}, "8 images are less than one batch"),
