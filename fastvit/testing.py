@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import colorsys
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar, cast
@@ -18,7 +19,7 @@ from .models.fastvit import FastViT
 
 Module = TypeVar("Module", bound=nn.Module)
 NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, ScaleShift)
-LAYER_SCALE = 0.05  # for half precision: with 1, blocks add up until its rounding changes the result
+LAYER_SCALE = 0.15  # for half precision: with 1, blocks add up until its rounding changes the result
 
 
 @torch.no_grad()
@@ -56,6 +57,9 @@ def randomize(model: Module, seed: int = 0) -> Module:
 def random_model(variant: str, seed: int = 0, layer_scale: float = 1.0) -> FastViT:
     """A model for which there are no weights, in eval mode, with what `randomize` draws; always the same.
 
+    Its weights are scaled up to a variance of 1 / fan-in, with which every layer passes on how images differ: else what
+    ignores the image would hardly be noticed.
+
     Args:
         variant: a name that `fastvit.list_models` gives.
         seed: of the draw.
@@ -75,6 +79,8 @@ def random_model(variant: str, seed: int = 0, layer_scale: float = 1.0) -> FastV
         for name, parameter in model.named_parameters():
             if name.endswith(".scale"):
                 parameter.mul_(layer_scale)
+            elif parameter.ndim > 1:
+                parameter.mul_(math.sqrt(3))  # a uniform draw has a third of its bound's variance
     return model
 
 

@@ -269,6 +269,15 @@ def test_timms_model_computes_the_same(name: str) -> None:
         assert_near(output(timm_backends.timms(subject, how)), expected, 1e-5)
 
 
+@pytest.mark.usefixtures("small_variants")
+@pytest.mark.parametrize("name", SMALL)
+def test_what_a_random_model_returns_depends_on_the_image(name: str) -> None:
+    model = backends.load_or_random(name)
+    with torch.inference_mode():
+        one, other = model(backends.images(backends.Subject(name, (128, 128), batch=2), 3))
+    assert (one - other).abs().max() > 0.1 * one.abs().max()  # a hundred times what bfloat16 rounds
+
+
 @pytest.mark.usefixtures("small_twins")
 @pytest.mark.parametrize(
     "backend",

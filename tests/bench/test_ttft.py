@@ -71,9 +71,9 @@ def test_a_pass_is_that_of_transformers_fastvlm() -> None:
     images = run.preprocess(Image.open(io.BytesIO(run.photograph)))[None]
     with torch.inference_mode():
         expected = model(input_ids=ids, pixel_values=images).logits[0, -1]
-        unseen = model(input_ids=ids, pixel_values=images.flip(2)).logits[0, -1]
+        other = model(input_ids=ids, pixel_values=torch.randn_like(images)).logits[0, -1]
     assert_near(given, expected, 1e-4)
-    assert (unseen - expected).abs().max() > 1e-3 * expected.abs().max()  # that the image counts
+    assert (other - expected).abs().max() > 1e-2 * expected.abs().max()  # that the image counts
 
 
 @pytest.mark.usefixtures("small_twins")
