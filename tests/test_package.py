@@ -207,6 +207,17 @@ def test_the_readme_shows_code_by_line_15() -> None:
     assert any(line.startswith("```") for line in lines[:15])
 
 
+def test_the_readmes_first_lines_name_what_is_in_an_image(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(ROOT)
+    first = blocks("python")[0]
+    assert len(first.split("\n\n")[-1].splitlines()) <= 5 and "fastvit.predict(" in first
+    exec(compile(first, "README.md", "exec"), {})
+    assert capsys.readouterr().out.split()[0] == "cat"
+
+
+@pytest.mark.slow
 def test_the_readmes_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "weights").mkdir()
     (tmp_path / "weights" / "cat.jpg").write_bytes((ROOT / "weights" / "cat.jpg").read_bytes())

@@ -181,7 +181,7 @@ def test_the_tensors_are_the_transforms_of_the_images(source: Source) -> None:
 
 
 def test_an_image_seeds_torch_random_and_numpy_and_no_device(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("torch.cuda.manual_seed_all", lambda seed: pytest.fail("slower than to read a image"))
+    monkeypatch.setattr("torch.cuda.manual_seed_all", lambda seed: pytest.fail("slower than to read an image"))
     drawn = []
     images = TrainingImages(source, lambda epoch: lambda image: torch.rand(()), seed=3)
     for other in (1, 2):

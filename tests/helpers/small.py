@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
+import pytest
 import timm
 import torch
 from torch import nn
@@ -16,6 +17,10 @@ SMALL = {
     "fastvit_mci0": replace(CONFIGS["fastvit_mci0"], depths=(1, 1, 1, 2), width=8),
     "fastvithd": replace(CONFIGS["fastvithd"], depths=(1, 1, 1, 2, 1), width=8),
 }
+
+
+LARGE = [name for name, config in CONFIGS.items() if sum(config.depths) > 15]  # of more than 15 blocks
+EVERY_VARIANT = [pytest.param(name, marks=[pytest.mark.slow] * (name in LARGE)) for name in CONFIGS]
 
 
 def small(name: str, **arguments: Any) -> FastViT:

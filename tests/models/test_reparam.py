@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import timm
 import torch
-from helpers.small import SMALL
+from helpers.small import EVERY_VARIANT, SMALL
 from helpers.timm_names import from_timm
 from timm.layers import freeze_batch_norm_2d
 from torch import Tensor, nn
@@ -258,6 +258,12 @@ def test_fastvithd_is_the_model_of_mci3() -> None:
 
 
 @pytest.mark.parametrize("name", VARIANTS)
+def test_every_variant_made_narrow_fused_equals_unfused(name: str) -> None:
+    """All the blocks of the variant, with a few channels each."""
+    check_model(random_model(replace(CONFIGS[name], width=8), torch.float64), 1e-9)
+
+
+@pytest.mark.parametrize("name", EVERY_VARIANT)
 def test_every_variant_fused_equals_unfused(name: str) -> None:
     model = random_model(CONFIGS[name], torch.float32)
     check_model(copy.deepcopy(model), 1e-4)
