@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ..images.io import ImageError
-from .loader import Batch, ErrorsAsValues, Transform, ignore_interrupts
+from .loader import Batch, Transform, ignore_interrupts
 from .source import DataError, Order, Source
 
 MOST_IN_A_ROW = 1000  # unreadable images, after which something else is wrong
@@ -60,6 +60,14 @@ class TrainingImages(Dataset[tuple[Tensor, int, list[str]]]):
                 return image, int(self.source.labels[index]), unreadable
             unreadable.append(str(image))
         raise DataError(f"{self.source.where}: {len(unreadable)} images in a row cannot be read: {unreadable[0]}")
+
+    def __getitems__(self, draws: Sequence[Draw]) -> Batch | DataError:
+        """A batch, as torch's loaders ask for it; an error is a value, as in `LabelledImages`."""
+        try:
+            images, labels, unreadable = zip(*(self[draw] for draw in draws), strict=True)
+        except DataError as error:
+            return DataError(str(error))
+        return Batch(torch.stack(images), torch.tensor(labels), [line for lines in unreadable for line in lines])
 
     def _augmented(self, draw: Draw, image: Image.Image) -> Tensor:
         if self._newest is None or self._newest[0] != draw.epoch:
@@ -150,25 +158,13 @@ def training_loader(
         ...         [len(batch.labels) for batch in batches]
         [3, 3, 3, 3]
     """
-    loader: DataLoader[Any] = DataLoader(
-        ErrorsAsValues(images),
-        batch_sampler=sampler,
-        num_workers=workers,
-        pin_memory=pin,
-        collate_fn=_collate_training,
-        worker_init_fn=ignore_interrupts,
-    )
-    return loader
+    options: dict[str, Any] = {"num_workers": workers, "pin_memory": pin, "worker_init_fn": ignore_interrupts}
+    return DataLoader(images, batch_sampler=sampler, collate_fn=_as_it_is, **options)  # type: ignore[arg-type]
 
 
-def _collate_training(samples: Sequence[tuple[Tensor, int, list[str]] | Exception]) -> Batch | Exception:
-    read = []
-    for sample in samples:
-        if isinstance(sample, Exception):
-            return sample
-        read.append(sample)
-    images, labels, unreadable = zip(*read, strict=True)
-    return Batch(torch.stack(images), torch.tensor(labels), [line for lines in unreadable for line in lines])
+def _as_it_is(batch: Batch | DataError) -> Batch | DataError:
+    """By `TrainingImages.__getitems__` a batch is whole already; a function of the module, so that it pickles."""
+    return batch
 
 
 def seed_draws(*numbers: int) -> None:
