@@ -6,11 +6,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy
-
 from ..images.io import is_image_name
 from ..utils.text import display_name
-from .source import DataError, Names, Source
+from .source import DataError, Names, Source, repeated
 
 
 class Folder(Source):
@@ -36,7 +34,7 @@ class Folder(Source):
             paths += found
             counts.append(len(found))
         self.paths = Names(paths)
-        self.labels = numpy.repeat(numpy.arange(len(counts), dtype=numpy.int64), counts)
+        self.labels = repeated(counts)
 
     def name(self, index: int) -> str:
         """FOLDER/CLASS/NAME."""

@@ -153,6 +153,17 @@ class Selected(Source):
         return self.source.content(self.indices[index])
 
 
+def repeated(counts: Iterable[int]) -> Labels:
+    """How many images each class has -> their labels, one class after the other.
+
+    Example:
+        >>> repeated([2, 3]).tolist()
+        [0, 0, 1, 1, 1]
+    """
+    numbers = list(counts)
+    return numpy.repeat(numpy.arange(len(numbers), dtype=numpy.int64), numbers)
+
+
 class Names:
     """N strings in two blocks of memory: a list of them takes four times as much, and a fork soon copies it."""
 

@@ -1,7 +1,7 @@
 """The headers of an uncompressed tar -> which file is where: of ustar, pax, GNU's tar and the old one.
 
-They are not trusted: the standard library's tarfile reads a name as long as a header claims, keeps an object for each
-file, and takes whatever is no header for the end.
+They are not trusted: the standard library's `tarfile.open` reads a name as long as a header claims, keeps an object for
+each file, and takes whatever is no header for the end. Of it, only the reader of a single block is used here.
 
 Source: POSIX.1-2017, "pax"; https://www.gnu.org/software/tar/manual/html_section/Standard.html
 """
@@ -10,22 +10,20 @@ from __future__ import annotations
 
 import os
 import re
+import tarfile
 from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
-BLOCK = 512
+BLOCK = tarfile.BLOCKSIZE
 LONGEST = 2**20  # bytes of a name, or of what else describes the file behind it
 UNREAD = -1  # the size of links, which are not followed, and of files with holes
 
-# Kinds of headers. What is none of these has content that is skipped.
-REGULAR = (b"0", b"\0", b"7")  # the last of them: contiguous, which nobody tells apart
-LINKS = (b"1", b"2")
-FOLDER = b"5"
-DEVICES = (b"3", b"4", b"6")  # and pipes
-SPARSE = b"S"
-LONG_NAME, LONG_LINK = b"L", b"K"
-PAX, PAX_OF_SOLARIS, PAX_FOR_ALL = b"x", b"X", b"g"
-DESCRIPTIONS = (LONG_NAME, LONG_LINK, PAX, PAX_OF_SOLARIS, PAX_FOR_ALL)  # of what follows
+# Kinds of headers. What is none of these, nor regular, has content that is skipped.
+LINKS = (tarfile.LNKTYPE, tarfile.SYMTYPE)
+EMPTY = (*LINKS, tarfile.DIRTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE)  # whatever their size says
+DESCRIPTIONS = (  # of what follows
+    tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.XGLTYPE,
+)  # fmt: skip
 
 Records = dict[bytes, bytes]
 _KEPT = (b"path", b"size", b"GNU.sparse.name", b"GNU.sparse.map", b"GNU.sparse.size", b"GNU.sparse.major")
@@ -61,27 +59,26 @@ def entries(file: BinaryIO) -> Iterator[Entry]:
     of_all: Records = {}
     own: Records = {}
     while header := _header(file, offset):
-        kind, size, start = header[156:157], _number(header[124:136]), offset + BLOCK
+        kind, size, start = header[156:157], _size(header, offset), offset + BLOCK
         if kind in DESCRIPTIONS:
-            described = _described(file, start, kind, size)
-            (of_all if kind == PAX_FOR_ALL else own).update(described)
+            (of_all if kind == tarfile.XGLTYPE else own).update(_described(file, start, kind, size))
         else:
-            if kind == SPARSE:
+            sparse = kind == tarfile.GNUTYPE_SPARSE
+            if sparse:
                 start = _after_map(file, header, start)
-            size = int(own.get(b"size") or of_all.get(b"size") or size)
             name = _name(header, own, of_all)
-            is_folder = kind == FOLDER or (kind == b"\0" and name.endswith("/"))  # the oldest have no kind of their own
+            if kind == tarfile.AREGTYPE and name.endswith("/"):  # the oldest have no kind for folders
+                kind = tarfile.DIRTYPE
+            size = 0 if kind in EMPTY else int(own.get(b"size") or of_all.get(b"size") or size)
             name = name.rstrip("/")
-            if is_folder or kind in LINKS or kind in DEVICES:  # no content, whatever the size
-                size = 0
             if size > length - start:
                 raise ValueError(f"cut short in {name}")
-            sparse = kind == SPARSE or any(keyword.startswith(b"GNU.sparse.") for keyword in own)
-            if is_folder or sparse or kind in REGULAR or kind in LINKS:
-                yield Entry(name, start, UNREAD if sparse or kind in LINKS else size, is_folder)
+            unread = kind in LINKS or sparse or any(keyword.startswith(b"GNU.sparse.") for keyword in own)
+            if unread or kind == tarfile.DIRTYPE or kind in tarfile.REGULAR_TYPES:
+                yield Entry(name, start, UNREAD if unread else size, kind == tarfile.DIRTYPE)
             own = {}
         offset = start + -(-size // BLOCK) * BLOCK
-    if kind in DESCRIPTIONS and kind != PAX_FOR_ALL:
+    if kind in DESCRIPTIONS and kind != tarfile.XGLTYPE:
         raise ValueError(f"no header at byte {offset}")
 
 
@@ -89,31 +86,18 @@ def _header(file: BinaryIO, offset: int) -> bytes:
     """The block there, or none at the end, which is a block of zeros; some writers leave it out."""
     file.seek(offset)
     block = file.read(BLOCK)
-    if not block.strip(b"\0"):
-        return b""
-    if len(block) < BLOCK or not _is_header(block):
-        raise ValueError(f"no header at byte {offset}")
-    return block
+    return block if block.strip(b"\0") else b""
 
 
-def _is_header(block: bytes) -> bool:
-    """By its checksum, of bytes with a sign or without: there were writers of both."""
+def _size(header: bytes, offset: int) -> int:
+    """How many bytes follow a header; octal, or, as GNU's tar writes what is larger, binary."""
     try:
-        expected = _number(block[148:156])
-    except ValueError:
-        return False
-    others = block[:148] + b" " * 8 + block[156:]
-    return expected == sum(others) or expected == sum(others) - 256 * sum(byte > 127 for byte in others)
-
-
-def _number(field: bytes) -> int:
-    """Octal digits, or, as GNU's tar writes what is larger, bytes behind one with the highest bit."""
-    if field[0] == 0x80:
-        return int.from_bytes(field[1:], "big")
-    digits = field.partition(b"\0")[0].strip()
-    if digits and not digits.isdigit():
-        raise ValueError(f"{digits!r} is no number")
-    return int(digits or b"0", 8)
+        size = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape").size  # if the checksum is right
+    except tarfile.HeaderError:
+        raise ValueError(f"no header at byte {offset}") from None
+    if size < 0 or (header[124] < 128 and b"_" in header[124:136]):  # to int(), 1_0 is a number
+        raise ValueError(f"no size at byte {offset + 124}")
+    return size
 
 
 def _described(file: BinaryIO, start: int, kind: bytes, size: int) -> Records:
@@ -124,8 +108,8 @@ def _described(file: BinaryIO, start: int, kind: bytes, size: int) -> Records:
     content = file.read(size)
     if len(content) < size:
         raise ValueError(f"cut short at byte {start}")
-    if kind in (LONG_NAME, LONG_LINK):
-        return {b"long name": content.partition(b"\0")[0]} if kind == LONG_NAME else {}
+    if kind in (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK):
+        return {kind: content.partition(b"\0")[0]}
     found: Records = {}
     position = 0
     while position < size:  # LENGTH KEYWORD=VALUE and a line break, which the length includes, as it does itself
@@ -159,5 +143,5 @@ def _name(header: bytes, own: Records, of_all: Records) -> str:
     name, prefix = (field.partition(b"\0")[0] for field in (header[:100], header[345:500]))
     of_gnu = header[257:265] == b"ustar  \0"  # which keeps times where others have the first part of a long name
     written = prefix + b"/" + name if prefix and not of_gnu else name
-    named = own.get(b"GNU.sparse.name") or own.get(b"path") or own.get(b"long name") or of_all.get(b"path") or written
-    return named.decode("utf-8", "surrogateescape")
+    named = own.get(b"GNU.sparse.name") or own.get(b"path") or own.get(tarfile.GNUTYPE_LONGNAME) or of_all.get(b"path")
+    return (named or written).decode("utf-8", "surrogateescape")
