@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from itertools import islice
 from typing import NamedTuple
@@ -31,6 +32,7 @@ class Batch(NamedTuple):
     unreadable: list[str]  # a line for each image that could not be read
 
 
+@dataclass(eq=False)
 class LabelledImages(Dataset[tuple[Tensor, int]]):
     """Number -> (image, label), as torch's loaders want it.
 
@@ -54,15 +56,11 @@ class LabelledImages(Dataset[tuple[Tensor, int]]):
         [(torch.Size([1, 3, 64, 64]), tensor([0]))]
     """
 
-    def __init__(
-        self,
-        source: Source,
-        transform: Transform,
-        *,
-        labels: Sequence[int] | None = None,
-        fast_for: Preprocess | None = None,
-    ) -> None:
-        self.source, self.transform, self.labels, self.fast_for = source, transform, labels, fast_for
+    source: Source
+    transform: Transform
+    _: KW_ONLY
+    labels: Sequence[int] | None = None
+    fast_for: Preprocess | None = None
 
     def __len__(self) -> int:
         return len(self.source)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from typing import Any
 
@@ -76,6 +76,7 @@ class TrainingImages(Dataset[tuple[Tensor, int, list[str]]]):
         return self._newest[1](image)
 
 
+@dataclass(eq=False)
 class StepSampler(Sampler[list[Draw]]):
     """What the process of a rank reads, from step `start` on to the last: a list of draws for each micro-batch.
 
@@ -100,27 +101,24 @@ class StepSampler(Sampler[list[Draw]]):
         ValueError: a batch has fewer images than there are micro-batches in all processes.
     """
 
-    def __init__(
-        self,
-        source: Source,
-        *,
-        batch_size: int,
-        epochs: int,
-        seed: int,
-        start: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
-        micro_batches: int = 1,
-    ) -> None:
-        self.source, self.batch_size, self.epochs, self.seed, self.start = source, batch_size, epochs, seed, start
-        self.rank, self.world_size, self.micro_batches = rank, world_size, micro_batches
-        self.steps_per_epoch = len(source) // batch_size
+    source: Source
+    _: KW_ONLY
+    batch_size: int
+    epochs: int
+    seed: int
+    start: int = 0
+    rank: int = 0
+    world_size: int = 1
+    micro_batches: int = 1
+
+    def __post_init__(self) -> None:
+        count, self.steps_per_epoch = len(self.source), len(self.source) // self.batch_size
         if not self.steps_per_epoch:
-            raise DataError(f"{source.where}: {len(source)} images are less than a batch of {batch_size}")
-        if batch_size < world_size * micro_batches:
+            raise DataError(f"{self.source.where}: {count} images are less than a batch of {self.batch_size}")
+        if self.batch_size < self.world_size * self.micro_batches:
             raise ValueError(
-                f"a batch of {batch_size} images for {world_size} processes with {micro_batches} micro-batches each; "
-                "expected an image for each, at least"
+                f"a batch of {self.batch_size} images for {self.world_size} processes with {self.micro_batches} "
+                "micro-batches each; expected an image for each, at least"
             )
 
     def __iter__(self) -> Iterator[list[Draw]]:
