@@ -15,12 +15,10 @@ class Folder(Source):
     """FOLDER/CLASS/**/image, classes in alphabetical order.
 
     Raises:
-        DataError: no such folder, no class in it, or a class without images.
+        DataError: no class in it, or a class without images.
     """
 
     def __init__(self, folder: Path) -> None:
-        if not folder.is_dir():
-            raise DataError(f"{folder}: no such folder; expected one that holds a folder of images for each class")
         self.where, self.folder = str(folder), folder
         self.classes = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and entry.name[0] != ".")
         if not self.classes:
