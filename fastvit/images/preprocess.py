@@ -190,11 +190,8 @@ def check_size(size: object, name: str = "size") -> None:
         Traceback (most recent call last):
         ValueError: input_size=(64, 16): expected (height, width), two whole numbers from 32 up
     """
-    if not (
-        isinstance(size, tuple | list)
-        and len(size) == 2
-        and all(isinstance(edge, int) and edge >= SMALLEST for edge in size)
-    ):
+    edges = size if isinstance(size, tuple | list) else ()
+    if len(edges) != 2 or not all(isinstance(edge, int) and edge >= SMALLEST for edge in edges):
         raise ValueError(f"{name}={size!r}: expected (height, width), two whole numbers from {SMALLEST} up")
 
 
