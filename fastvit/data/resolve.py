@@ -1,6 +1,6 @@
 """What the user calls the data -> the source that reads it.
 
-For every command and function that reads labelled images, the data are one of these:
+Whatever reads labelled images takes one of these as its data:
 
   FOLDER          with SPLIT/CLASS/*.jpg in it, in whatever folders inside
                   CLASS; or CLASS/*.jpg, without splits
