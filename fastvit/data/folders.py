@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 from ..images.io import is_image_name
@@ -23,16 +24,11 @@ class Folder(Source):
         self.classes = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and entry.name[0] != ".")
         if not self.classes:
             raise DataError(f"{folder}: no folders in it; expected {folder}/CLASS/*.jpg for each class")
-        paths: list[str] = []
-        counts: list[int] = []
-        for name in self.classes:
-            found = sorted(_images(folder / name))
-            if not found:
-                raise DataError(f"{folder / name}: no images in it; add some or remove the folder")
-            paths += found
-            counts.append(len(found))
-        self.paths = Names(paths)
-        self.labels = repeated(counts)
+        found = [sorted(_images(folder / name)) for name in self.classes]
+        if [] in found:
+            empty = folder / self.classes[found.index([])]
+            raise DataError(f"{empty}: no images in it; add some or remove the folder")
+        self.paths, self.labels = Names(chain.from_iterable(found)), repeated(map(len, found))
 
     def name(self, index: int) -> str:
         """FOLDER/CLASS/NAME."""

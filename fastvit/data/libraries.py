@@ -14,15 +14,7 @@ from .source import Content, DataError, Labels, Source
 LABELS = ("targets", "_labels", "labels", "_targets", "y")  # torchvision's data sets have it under one of these
 
 
-class Library(Source):
-    """A data set whose images have numbers and no names."""
-
-    def name(self, index: int) -> str:
-        """Its number and the data set's name."""
-        return f"image {index} of {self.where}"
-
-
-class Torchvision(Library):
+class Torchvision(Source):
     """`torch/cifar10` in a folder: any of torchvision's that timm knows, downloaded if need be.
 
     Raises:
@@ -56,7 +48,7 @@ class Torchvision(Library):
             raise OSError(one_line(error)) from None
 
 
-class HuggingFace(Library):
+class HuggingFace(Source):
     """`hfds/NAME`: a data set of the Hugging Face Hub, or `hfds/FOLDER` on disk, by timm's reader.
 
     Raises:

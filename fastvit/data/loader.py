@@ -19,7 +19,7 @@ from ..images.io import ImageError
 from ..images.prefetch import ahead
 from ..images.preprocess import Preprocess
 from ..utils.devices import cores
-from .source import DataError, Source
+from .source import DataError, Source, raised
 
 Transform = Callable[[Image.Image], Tensor]
 
@@ -66,10 +66,7 @@ class LabelledImages(Dataset[tuple[Tensor, int]]):
         return len(self.source)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        sample = self._sample(index)
-        if isinstance(sample, ImageError):
-            raise sample
-        return sample
+        return raised(self._sample(index))
 
     def batches(
         self, batch_size: int, *, workers: int = 0, pin: bool = False, max_unreadable: int | None = 0
@@ -146,12 +143,6 @@ def reading(loader: DataLoader[Batch]) -> Iterator[Iterator[Batch]]:
     """
     batches = iter(loader)
     try:
-        yield map(_raised, batches)
+        yield map(raised, batches)
     finally:
         getattr(batches, "_shutdown_workers", lambda: None)()
-
-
-def _raised(batch: Batch | Exception) -> Batch:
-    if isinstance(batch, Exception):
-        raise batch
-    return batch
