@@ -5,6 +5,7 @@ Archives are not trusted. Names are only names, links are not followed, and what
 
 from __future__ import annotations
 
+import os
 import stat
 import struct
 import zipfile
@@ -16,13 +17,13 @@ from typing import BinaryIO, NamedTuple
 import numpy
 
 from ..utils.text import display_name, one_line
-from ..utils.zip_entries import read_local_header
 from .source import DataError, Names, Source
 from .tar_headers import UNREAD, entries
 
 LARGEST = 2**30  # bytes of one file
 COMPRESSED = (".gz", ".tgz", ".bz2", ".tbz", ".tbz2", ".xz", ".txz", ".zst", ".tzst", ".7z", ".rar")
 
+_LOCAL = struct.Struct("<4sHHHHHIIIHH")
 _DAMAGED = (zipfile.BadZipFile, OSError, ValueError, EOFError, OverflowError, RuntimeError, struct.error)  # zipfile's
 
 
@@ -41,14 +42,20 @@ class Member(NamedTuple):
         Raises:
             OSError: whatever is wrong.
         """
-        return read_member(self.archive, self.start, self.size)
+        if self.size == UNREAD:
+            raise OSError("a link, which is not followed, or a file with holes; pack it with tar --hard-dereference")
+        if self.size > LARGEST:
+            raise OSError(f"{self.size} bytes, while {LARGEST} are the limit")
+        with open(self.archive, "rb") as file:
+            file.seek(self.start)
+            return _unzipped(file, self.size) if _is_zip(self.archive) else file.read(self.size)
 
 
 def members(archive: Path) -> Iterator[Member]:
     """What is in a zip or an uncompressed tar, in its order, from the headers alone.
 
     Raises:
-        DataError: no such file, compressed as a whole, encrypted, or damaged.
+        DataError: compressed as a whole, encrypted, or damaged.
     """
     if archive.suffix.lower() in COMPRESSED:
         raise DataError(
@@ -57,29 +64,12 @@ def members(archive: Path) -> Iterator[Member]:
         )
     try:
         yield from _of_zip(archive) if _is_zip(archive) else _of_tar(archive)
-    except FileNotFoundError:
-        raise DataError(f"{archive}: no such file") from None
     except DataError:
         raise
     except _DAMAGED as error:
         kind = "zip" if _is_zip(archive) else "uncompressed tar"
         reason = getattr(error, "strerror", None) or one_line(error)
         raise DataError(f"{archive}: damaged, or no {kind} ({reason}); copy or make it again") from None
-
-
-def read_member(archive: Path, start: int, size: int) -> bytes:
-    """The content of a file in an archive.
-
-    Raises:
-        OSError: whatever is wrong.
-    """
-    if size == UNREAD:
-        raise OSError("a link, which is not followed, or a file with holes; pack it with tar --hard-dereference")
-    if size > LARGEST:
-        raise OSError(f"{size} bytes, while {LARGEST} are the limit")
-    with open(archive, "rb") as file:
-        file.seek(start)
-        return _unzipped(file, size) if _is_zip(archive) else file.read(size)
 
 
 class ArchiveIndex:
@@ -103,18 +93,17 @@ class ArchivedImages(Source):
 
     def name(self, index: int) -> str:
         """ARCHIVE/NAME."""
-        archive, row = self._place(index)
-        return display_name(f"{self.archives[archive]}/{self.indices[archive].names[row]}")
+        member = self._member(index)
+        return display_name(f"{member.archive}/{member.name}")
 
     def content(self, index: int) -> bytes:
         """The bytes of its file, which are read out of the archive."""
-        archive, row = self._place(index)
-        there = self.indices[archive]
-        return read_member(self.archives[archive], int(there.starts[row]), int(there.sizes[row]))
+        return self._member(index).read()
 
-    def _place(self, index: int) -> tuple[int, int]:
+    def _member(self, index: int) -> Member:
         archive = int(numpy.searchsorted(self.first, index, side="right")) - 1
-        return archive, index - int(self.first[archive])
+        there, row = self.indices[archive], index - int(self.first[archive])
+        return Member(self.archives[archive], there.names[row], int(there.starts[row]), int(there.sizes[row]))
 
 
 def _is_zip(archive: Path) -> bool:
@@ -137,6 +126,31 @@ def _of_zip(archive: Path) -> Iterator[Member]:
             link = stat.S_ISLNK(info.external_attr >> 16)
             size = UNREAD if link else info.compress_size if info.file_size <= LARGEST else info.file_size
             yield Member(archive, info.filename, info.header_offset, size, info.is_dir())
+
+
+class LocalHeader(NamedTuple):
+    """What is said of a zip's file before its content."""
+
+    flags: int
+    method: int
+    checksum: int
+
+
+def read_local_header(file: BinaryIO) -> LocalHeader:
+    """Read the header of a zip's file where `file` stands, and leave `file` where the content begins.
+
+    The directory at a zip's end tells where the header begins, and not how long it is; the standard library reads that
+    whole directory before a file.
+
+    Raises:
+        ValueError: there is none.
+    """
+    header = file.read(_LOCAL.size)
+    if len(header) < _LOCAL.size or not header.startswith(b"PK\3\4"):
+        raise ValueError("no entry of a zip where one should be")
+    _, _, flags, method, _, _, checksum, _, _, *lengths = _LOCAL.unpack(header)
+    file.seek(sum(lengths), os.SEEK_CUR)
+    return LocalHeader(flags, method, checksum)
 
 
 def _unzipped(file: BinaryIO, size: int) -> bytes:

@@ -6,15 +6,15 @@ The index takes about a hundred bytes an image, the images themselves stay on th
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
+from itertools import takewhile
 from pathlib import Path
-
-import numpy
 
 from ..images.io import is_image_name
 from ..utils.text import either, some
 from .archive_index import ArchivedImages, ArchiveIndex, Member, members
-from .source import DataError
+from .source import DataError, repeated
 
 VALIDATION_SPLITS = ("val", "validation", "test")  # in the order of preference: a test set is for the very end
 SPLITS = ("train", *VALIDATION_SPLITS)
@@ -35,24 +35,18 @@ class Archive(ArchivedImages):
     def __init__(self, archive: Path, splits: Sequence[str] = ("",)) -> None:
         self.where = str(archive)
         images, folders = _listed(archive)
-        depth = _wrapping({parts for parts, _ in images})
-        around = images[0][0][:depth] if images else ()
-        folders = {parts[depth:] for parts in folders if parts[:depth] == around}
-        split = _split(archive, splits, folders)
-        if split:
-            depth += 1
-            images = [(parts, member) for parts, member in images if parts[depth - 1 : depth] == (split,)]
-            folders = {parts[1:] for parts in folders if parts[:1] == (split,)}
-        classed = [(parts[depth], member) for parts, member in images if _is_class(parts[depth:])]
+        top = _wrapping({parts for parts, _ in images})
+        split = _split(archive, splits, {_inside(top, parts[:-1]) for parts in folders} - {""})
+        top = (*top, split) if split else top
+        classed = [(name, member) for parts, member in images if (name := _class(top, parts))]
         if not classed:
             expected = f"{split}/CLASS/*.jpg" if split else "CLASS/*.jpg"
             raise DataError(f"{archive}: no images in folders in it; expected {expected}")
         classed.sort(key=lambda pair: (pair[0], pair[1].name))
-        self.classes = sorted({name for name, _ in classed})
-        if empty := {parts[0] for parts in folders if _is_class(parts)}.difference(self.classes):
+        counts = Counter(name for name, _ in classed)
+        if empty := {_class(top, parts) for parts in folders}.difference(counts, [""]):
             raise DataError(f"{archive}: no images in {some(sorted(empty))}; add some or remove the folder")
-        numbers = {name: label for label, name in enumerate(self.classes)}
-        self.labels = numpy.array([numbers[name] for name, _ in classed], dtype=numpy.int64)
+        self.classes, self.labels = list(counts), repeated(counts.values())
         super().__init__([archive], [ArchiveIndex([member for _, member in classed])])
 
 
@@ -73,7 +67,7 @@ class ClassArchives(ArchivedImages):
             if not found:
                 raise DataError(f"{archive}: no images in it; add some or remove the file")
             indices.append(ArchiveIndex(found))
-        self.labels = numpy.repeat(numpy.arange(len(indices), dtype=numpy.int64), [len(index) for index in indices])
+        self.labels = repeated(map(len, indices))
         super().__init__(archives, indices)
 
 
@@ -94,25 +88,26 @@ def _listed(archive: Path) -> tuple[list[tuple[Folders, Member]], set[Folders]]:
     return images, folders
 
 
-def _wrapping(folders: Collection[Folders]) -> int:
-    """How many folders are around everything else; none that is called like a split."""
-    depth = 0
-    while folders and all(len(parts) > depth + 1 for parts in folders):
-        first = {parts[depth] for parts in folders}
-        if len(first) > 1 or first.intersection(SPLITS):
-            break
-        depth += 1
-    return depth
+def _wrapping(folders: Collection[Folders]) -> Folders:
+    """The folders around all classes or splits; none of them is called like a split."""
+    levels = zip(*(parts[:-1] for parts in folders), strict=False)  # but the last folder, which is a class
+    same = takewhile(lambda names: len(set(names)) == 1 and names[0] not in SPLITS, levels)
+    return tuple(names[0] for names in same)
 
 
-def _split(archive: Path, splits: Sequence[str], folders: Collection[Folders]) -> str:
+def _split(archive: Path, splits: Sequence[str], found: set[str]) -> str:
     """The first of the splits that is there."""
-    found = {parts[0] for parts in folders if len(parts) > 1}
     for split in splits:
         if split in found or (not split and (len(splits) == 1 or found.isdisjoint(SPLITS))):
             return split
     raise DataError(f"{archive}: expected {either(splits)} in it; found: {some(sorted(found))}")
 
 
-def _is_class(parts: Folders) -> bool:
-    return bool(parts) and not parts[0].startswith(".")
+def _inside(top: Folders, parts: Folders) -> str:
+    """The folder in `top` that a path goes through; none if it leads elsewhere."""
+    return parts[len(top)] if len(parts) > len(top) and parts[: len(top)] == top else ""
+
+
+def _class(top: Folders, parts: Folders) -> str:
+    name = _inside(top, parts)
+    return "" if name.startswith(".") else name

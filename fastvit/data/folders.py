@@ -4,39 +4,31 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
-
-import numpy
 
 from ..images.io import is_image_name
 from ..utils.text import display_name
-from .source import DataError, Names, Source
+from .source import DataError, Names, Source, repeated
 
 
 class Folder(Source):
     """FOLDER/CLASS/**/image, classes in alphabetical order.
 
     Raises:
-        DataError: no such folder, no class in it, or a class without images.
+        DataError: no class in it, or a class without images.
     """
 
     def __init__(self, folder: Path) -> None:
-        if not folder.is_dir():
-            raise DataError(f"{folder}: no such folder; expected one that holds a folder of images for each class")
         self.where, self.folder = str(folder), folder
         self.classes = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and entry.name[0] != ".")
         if not self.classes:
             raise DataError(f"{folder}: no folders in it; expected {folder}/CLASS/*.jpg for each class")
-        paths: list[str] = []
-        counts: list[int] = []
-        for name in self.classes:
-            found = sorted(_images(folder / name))
-            if not found:
-                raise DataError(f"{folder / name}: no images in it; add some or remove the folder")
-            paths += found
-            counts.append(len(found))
-        self.paths = Names(paths)
-        self.labels = numpy.repeat(numpy.arange(len(counts), dtype=numpy.int64), counts)
+        found = [sorted(_images(folder / name)) for name in self.classes]
+        if [] in found:
+            empty = folder / self.classes[found.index([])]
+            raise DataError(f"{empty}: no images in it; add some or remove the folder")
+        self.paths, self.labels = Names(chain.from_iterable(found)), repeated(map(len, found))
 
     def name(self, index: int) -> str:
         """FOLDER/CLASS/NAME."""

@@ -12,8 +12,6 @@ from ..utils.text import one_line
 from .source import Content, DataError, Labels, Source
 
 LABELS = ("targets", "_labels", "labels", "_targets", "y")  # torchvision's data sets have it under one of these
-SPLITS = {"val": "validation"}  # as Hugging Face calls it
-MISSING = 'needs the datasets library; run: pip install "fastvit[train]"'
 
 
 class Torchvision(Source):
@@ -38,11 +36,8 @@ class Torchvision(Source):
         if self.labels.ndim == 2:  # QMNIST's: the digit, then who wrote it and where
             self.labels = self.labels[:, 0]
         names = getattr(self.dataset, "classes", None)
-        self.classes = [_name(each) for each in names] if names else _numbered(self.labels)
-
-    def name(self, index: int) -> str:
-        """Its number and the data set's name."""
-        return f"image {index} of {self.where}"
+        synonyms = (name if isinstance(name, tuple) else (name,) for name in names or ())  # as some data sets have them
+        self.classes = [str(first) for first, *_ in synonyms] or _numbered(self.labels)
 
     def content(self, index: int) -> Content:
         """The image, which the library decodes."""
@@ -65,19 +60,16 @@ class HuggingFace(Source):
         try:
             from timm.data.readers.reader_hfds import ReaderHfds
         except (ImportError, SystemExit):
-            raise DataError(f"{name}: {MISSING}") from None
+            missing = 'needs the datasets library; run: pip install "fastvit[train]"'
+            raise DataError(f"{name}: {missing}") from None
+        theirs = "validation" if split == "val" else split
         try:
-            root = None
-            self.reader: Any = ReaderHfds(name.partition("/")[2], root, split=SPLITS.get(split, split))
+            self.reader: Any = ReaderHfds(name.partition("/")[2], split=theirs)
         except Exception as error:  # of the library's many kinds: no such name, split or column, no network
             raise DataError(f"{self.where}: {_reason(error)}") from None
         self.labels = self._labels()
         names = sorted(self.reader.class_to_idx, key=self.reader.class_to_idx.get)
         self.classes = [str(name) for name in names] or _numbered(self.labels)
-
-    def name(self, index: int) -> str:
-        """Its number and the data set's name."""
-        return f"image {index} of {self.where}"
 
     def content(self, index: int) -> bytes:
         """The bytes that the data set holds."""
@@ -85,7 +77,7 @@ class HuggingFace(Source):
             with self.reader[index][0] as stream:
                 return bytes(stream.read())
         except Exception as error:  # no image in this row, or a file that is gone
-            raise OSError(one_line(error) or "there is none in this row") from None
+            raise OSError(one_line(error)) from None
 
     def _labels(self) -> Labels:
         table, key = self.reader.dataset, self.reader.label_key
@@ -111,8 +103,3 @@ def _reason(error: Exception) -> str:
 
 def _numbered(labels: Labels) -> list[str]:
     return [str(number) for number in range(int(labels.max(initial=-1)) + 1)]
-
-
-def _name(of_class: object) -> str:
-    """Some data sets have tuples of synonyms."""
-    return str(of_class[0]) if isinstance(of_class, tuple) else str(of_class)

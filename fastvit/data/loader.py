@@ -5,9 +5,10 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from itertools import islice
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple
 
 import torch
 from PIL import Image
@@ -18,9 +19,8 @@ from ..images.io import ImageError
 from ..images.prefetch import ahead
 from ..images.preprocess import Preprocess
 from ..utils.devices import cores
-from .source import DataError, Source
+from .source import DataError, Source, raised
 
-Item = TypeVar("Item")
 Transform = Callable[[Image.Image], Tensor]
 
 
@@ -32,22 +32,7 @@ class Batch(NamedTuple):
     unreadable: list[str]  # a line for each image that could not be read
 
 
-class ErrorsAsValues(Dataset[Item | Exception]):
-    """Another data set whose errors are values: torch raises a worker's anew, with a traceback as the message."""
-
-    def __init__(self, dataset: Dataset[Item]) -> None:
-        self.dataset = dataset
-
-    def __len__(self) -> int:
-        return len(self.dataset)  # type: ignore[arg-type]  # those with an order of their own need none
-
-    def __getitem__(self, index: Any) -> Item | Exception:
-        try:
-            return self.dataset[index]
-        except (DataError, ImageError) as error:
-            return type(error)(str(error))
-
-
+@dataclass(eq=False)
 class LabelledImages(Dataset[tuple[Tensor, int]]):
     """Number -> (image, label), as torch's loaders want it.
 
@@ -71,24 +56,17 @@ class LabelledImages(Dataset[tuple[Tensor, int]]):
         [(torch.Size([1, 3, 64, 64]), tensor([0]))]
     """
 
-    def __init__(
-        self,
-        source: Source,
-        transform: Transform,
-        *,
-        labels: Sequence[int] | None = None,
-        fast_for: Preprocess | None = None,
-    ) -> None:
-        self.source, self.transform, self.labels, self.fast_for = source, transform, labels, fast_for
+    source: Source
+    transform: Transform
+    _: KW_ONLY
+    labels: Sequence[int] | None = None
+    fast_for: Preprocess | None = None
 
     def __len__(self) -> int:
         return len(self.source)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        image = self.source.sample(index, self.transform, fast_for=self.fast_for)
-        if isinstance(image, ImageError):
-            raise image
-        return image, int((self.source.labels if self.labels is None else self.labels)[index])
+        return raised(self._sample(index))
 
     def batches(
         self, batch_size: int, *, workers: int = 0, pin: bool = False, max_unreadable: int | None = 0
@@ -114,16 +92,26 @@ class LabelledImages(Dataset[tuple[Tensor, int]]):
                 yield batch
 
     def _read_ahead(self, batch_size: int, workers: int, pin: bool) -> Generator[Batch, None, None]:
-        samples = ErrorsAsValues(self)
+        numbers = range(len(self))
         if workers:
             options = {"num_workers": workers, "pin_memory": pin, "worker_init_fn": ignore_interrupts}
-            with reading(DataLoader(samples, batch_size, collate_fn=_collate, **options)) as batches:  # type: ignore
+            with reading(DataLoader(numbers, batch_size, collate_fn=self._batch, **options)) as batches:  # type: ignore
                 yield from batches
             return
-        tasks = (partial(samples.__getitem__, index) for index in range(len(self)))
+        tasks = (partial(self._sample, index) for index in numbers)
         with closing(ahead(tasks, max(batch_size, cores()))) as read:
             while batch := list(islice(read, batch_size)):
                 yield _collate(batch)
+
+    def _sample(self, index: int) -> tuple[Tensor, int] | ImageError:
+        image = self.source.sample(index, self.transform, fast_for=self.fast_for)
+        if isinstance(image, ImageError):
+            return image
+        return image, int((self.source.labels if self.labels is None else self.labels)[index])
+
+    def _batch(self, indices: Sequence[int]) -> Batch:
+        """What a worker returns; errors are values, since torch raises them anew, with a traceback as the message."""
+        return _collate([self._sample(index) for index in indices])
 
     def _check_unreadable(self, failed: int, reason: str, most: int) -> None:
         if failed > most:
@@ -133,10 +121,10 @@ class LabelledImages(Dataset[tuple[Tensor, int]]):
             raise DataError(f"{self.source.where}: not one of its images can be read: {reason}")
 
 
-def _collate(samples: Sequence[tuple[Tensor, int] | Exception]) -> Batch:
-    read = [sample for sample in samples if not isinstance(sample, Exception)]
+def _collate(samples: Sequence[tuple[Tensor, int] | ImageError]) -> Batch:
+    read = [sample for sample in samples if not isinstance(sample, ImageError)]
     images = torch.stack([image for image, _ in read]) if read else torch.empty(0)
-    unreadable = [str(sample) for sample in samples if isinstance(sample, Exception)]
+    unreadable = [str(sample) for sample in samples if isinstance(sample, ImageError)]
     return Batch(images, torch.tensor([label for _, label in read], dtype=torch.int64), unreadable)
 
 
@@ -155,12 +143,6 @@ def reading(loader: DataLoader[Batch]) -> Iterator[Iterator[Batch]]:
     """
     batches = iter(loader)
     try:
-        yield map(_raised, batches)
+        yield map(raised, batches)
     finally:
         getattr(batches, "_shutdown_workers", lambda: None)()
-
-
-def _raised(batch: Batch | Exception) -> Batch:
-    if isinstance(batch, Exception):
-        raise batch
-    return batch

@@ -1,22 +1,7 @@
-"""What the user calls the data -> the source that reads it."""
+"""What the user calls the data -> the source that reads it.
 
-from __future__ import annotations
+Whatever reads labelled images takes one of these as its data:
 
-import os
-from collections.abc import Sequence
-from pathlib import Path
-
-from ..utils.text import either, some
-from .archive_index import COMPRESSED
-from .archives import SPLITS, VALIDATION_SPLITS, Archive, ClassArchives
-from .folders import Folder
-from .libraries import HuggingFace, Torchvision
-from .shards import Shards, expand, is_shard
-from .source import DataError, Source
-
-ARCHIVES = (".zip", ".tar")
-
-NOTATION = """
   FOLDER          with SPLIT/CLASS/*.jpg in it, in whatever folders inside
                   CLASS; or CLASS/*.jpg, without splits
   FOLDER          with SPLIT.zip or SPLIT.tar in it, SPLIT/CLASS.tar, or
@@ -37,7 +22,24 @@ NOTATION = """
 
 SPLIT is train; and val, validation or test, whichever is there first.
 """
-"""What may be given as data, for every command that reads labelled images."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..utils.text import either, some
+from .archive_index import COMPRESSED
+from .archives import SPLITS, VALIDATION_SPLITS, Archive, ClassArchives
+from .folders import Folder
+from .libraries import HuggingFace, Torchvision
+from .shards import Shards, expand, is_shard
+from .source import DataError, Source
+
+ARCHIVES = (".zip", ".tar")
+
+NOTATION = __doc__ or ""
 
 
 def open_source(data: str | Path, split: str = "", *, num_classes: int | None = None) -> Source:
@@ -115,10 +117,8 @@ def _first(data: str | Path, splits: Sequence[str], num_classes: int | None) -> 
     name, path = str(data), Path(data)
     library, _, rest = name.partition("/")
     if library == "torch" and rest:
-        dataset, _, root = rest.partition(":")
-        return Torchvision(
-            f"torch/{dataset}", Path(root or ".").expanduser(), splits[0] or "validation", download=bool(root)
-        )
+        dataset, _, root = name.partition(":")
+        return Torchvision(dataset, Path(root or ".").expanduser(), splits[0] or "validation", download=bool(root))
     if library == "hfds" and rest:
         return _of_hugging_face(name, splits)
     if os.path.isdir(name):

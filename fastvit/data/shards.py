@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 import numpy
 
@@ -55,8 +55,8 @@ class Shards(ArchivedImages):
             raise DataError(f"{pattern}: {len(missing)} of {len(shards)} shards are missing: {some(missing)}")
         with ThreadPoolExecutor(THREADS) as pool:
             scanned = list(pool.map(_scan, shards))
-        super().__init__(shards, [each.images for each in scanned])
-        labels = [label for each in scanned for label in each.labels]
+        super().__init__(shards, [images for images, _ in scanned])
+        labels = [label for _, of_shard in scanned for label in of_shard]
         if not labels:
             raise DataError(f"{pattern}: no images in it; expected KEY.jpg and KEY{LABEL}, and no dot in KEY")
         self.labels_of = shards[0].with_name(CLASSES)
@@ -138,15 +138,11 @@ def is_shard(path: Path) -> bool:
         DataError: as `members` does.
     """
     first = [(_split_key(member.name)[1], member) for member in islice(members(path), PEEKED)]
-    return any(suffix == LABEL or (suffix == RECORD and _label_in(member)) for suffix, member in first)
+    with open(path, "rb") as file:
+        return any(suffix == LABEL or (suffix == RECORD and _recorded(file, member)) for suffix, member in first)
 
 
-class _Scanned(NamedTuple):
-    images: ArchiveIndex
-    labels: list[str]
-
-
-def _scan(shard: Path) -> _Scanned:
+def _scan(shard: Path) -> tuple[ArchiveIndex, list[str]]:
     """The headers of one shard, and its labels."""
     kinds: dict[str, dict[str, Member]] = {"": {}, LABEL: {}, RECORD: {}}  # "" are images
     for member in members(shard):
@@ -161,14 +157,14 @@ def _scan(shard: Path) -> _Scanned:
     labels: dict[str, str] = {}
     with open(shard, "rb", buffering=0) as file:
         for key in images:
-            if label := _label_in_file(file, written.get(key)) or _label_in(records.get(key)):
+            if label := _text(file, written.get(key)) or _recorded(file, records.get(key)):
                 labels[key] = sys.intern(label)  # once for all images that have it
     if lost := sorted(images.keys() - labels.keys()):
         raise DataError(
             f"{shard}/{display_name(lost[0])}: {len(lost)} of {len(images)} images have no label; expected "
             f'KEY{LABEL} or a "label" in KEY{RECORD}'
         )
-    return _Scanned(ArchiveIndex(list(images.values())), list(labels.values()))
+    return ArchiveIndex(list(images.values())), list(labels.values())
 
 
 def _split_key(name: str) -> tuple[str, str]:
@@ -183,18 +179,16 @@ def _number(label: str) -> int:
     return int(label) if label.isdecimal() and len(label) < 10 else -1
 
 
-def _label_in_file(file: BinaryIO, label: Member | None) -> str:
-    if label is None or not 0 <= label.size <= LARGEST_LABEL:
+def _text(file: BinaryIO, member: Member | None) -> str:
+    if member is None or not 0 <= member.size <= LARGEST_LABEL:
         return ""
-    file.seek(label.start)
-    return file.read(label.size).decode(errors="replace").strip()
+    file.seek(member.start)
+    return file.read(member.size).decode("utf-8-sig", errors="replace").strip()
 
 
-def _label_in(record: Member | None) -> str:
-    if record is None or record.size > LARGEST_LABEL:
-        return ""
+def _recorded(file: BinaryIO, record: Member | None) -> str:
     try:
-        label = json.loads(record.read()).get("label")
-    except (OSError, ValueError, RecursionError, AttributeError):
+        label = json.loads(_text(file, record)).get("label")
+    except (ValueError, RecursionError, AttributeError):
         return ""
     return str(label) if isinstance(label, int | str) else ""

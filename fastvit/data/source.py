@@ -66,9 +66,9 @@ class Source(ABC):
         """The folder or archive with which the names of its images begin."""
         return self.where
 
-    @abstractmethod
     def name(self, index: int) -> str:
-        """What a message calls this image, in one line."""
+        """What a message calls this image, in one line; by default its number."""
+        return f"image {index} of {self.where}"
 
     @abstractmethod
     def content(self, index: int) -> Content:
@@ -99,10 +99,7 @@ class Source(ABC):
         Raises:
             ImageError: names the image, whatever is wrong with it.
         """
-        image = self.sample(index, lambda image: image)
-        if isinstance(image, ImageError):
-            raise image
-        return image
+        return raised(self.sample(index, lambda image: image))
 
     def order(self, permutation: Callable[[int], Order]) -> Order:
         """(N) the numbers of all images in a random order that is quick to read.
@@ -151,6 +148,24 @@ class Selected(Source):
     def content(self, index: int) -> Content:
         """Its content in the other source."""
         return self.source.content(self.indices[index])
+
+
+def raised(value: Result | Exception) -> Result:
+    """A value that is no error; one that is, is raised."""
+    if isinstance(value, Exception):
+        raise value
+    return value
+
+
+def repeated(counts: Iterable[int]) -> Labels:
+    """How many images each class has -> their labels, one class after the other.
+
+    Example:
+        >>> repeated([2, 3]).tolist()
+        [0, 0, 1, 1, 1]
+    """
+    numbers = list(counts)
+    return numpy.repeat(numpy.arange(len(numbers), dtype=numpy.int64), numbers)
 
 
 class Names:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from typing import Any
 
@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ..images.io import ImageError
-from .loader import Batch, ErrorsAsValues, Transform, ignore_interrupts
+from .loader import Batch, Transform, ignore_interrupts
 from .source import DataError, Order, Source
 
 MOST_IN_A_ROW = 1000  # unreadable images, after which something else is wrong
@@ -61,6 +61,14 @@ class TrainingImages(Dataset[tuple[Tensor, int, list[str]]]):
             unreadable.append(str(image))
         raise DataError(f"{self.source.where}: {len(unreadable)} images in a row cannot be read: {unreadable[0]}")
 
+    def __getitems__(self, draws: Sequence[Draw]) -> Batch | DataError:
+        """A batch, as torch's loaders ask for it; an error is a value, as in `LabelledImages`."""
+        try:
+            images, labels, unreadable = zip(*(self[draw] for draw in draws), strict=True)
+        except DataError as error:
+            return DataError(str(error))
+        return Batch(torch.stack(images), torch.tensor(labels), [line for lines in unreadable for line in lines])
+
     def _augmented(self, draw: Draw, image: Image.Image) -> Tensor:
         if self._newest is None or self._newest[0] != draw.epoch:
             self._newest = draw.epoch, self.transform_at(draw.epoch)
@@ -68,6 +76,7 @@ class TrainingImages(Dataset[tuple[Tensor, int, list[str]]]):
         return self._newest[1](image)
 
 
+@dataclass(eq=False)
 class StepSampler(Sampler[list[Draw]]):
     """What the process of a rank reads, from step `start` on to the last: a list of draws for each micro-batch.
 
@@ -92,27 +101,24 @@ class StepSampler(Sampler[list[Draw]]):
         ValueError: a batch has fewer images than there are micro-batches in all processes.
     """
 
-    def __init__(
-        self,
-        source: Source,
-        *,
-        batch_size: int,
-        epochs: int,
-        seed: int,
-        start: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
-        micro_batches: int = 1,
-    ) -> None:
-        self.source, self.batch_size, self.epochs, self.seed, self.start = source, batch_size, epochs, seed, start
-        self.rank, self.world_size, self.micro_batches = rank, world_size, micro_batches
-        self.steps_per_epoch = len(source) // batch_size
+    source: Source
+    _: KW_ONLY
+    batch_size: int
+    epochs: int
+    seed: int
+    start: int = 0
+    rank: int = 0
+    world_size: int = 1
+    micro_batches: int = 1
+
+    def __post_init__(self) -> None:
+        count, self.steps_per_epoch = len(self.source), len(self.source) // self.batch_size
         if not self.steps_per_epoch:
-            raise DataError(f"{source.where}: {len(source)} images are less than a batch of {batch_size}")
-        if batch_size < world_size * micro_batches:
+            raise DataError(f"{self.source.where}: {count} images are less than a batch of {self.batch_size}")
+        if self.batch_size < self.world_size * self.micro_batches:
             raise ValueError(
-                f"a batch of {batch_size} images for {world_size} processes with {micro_batches} micro-batches each; "
-                "expected an image for each, at least"
+                f"a batch of {self.batch_size} images for {self.world_size} processes with {self.micro_batches} "
+                "micro-batches each; expected an image for each, at least"
             )
 
     def __iter__(self) -> Iterator[list[Draw]]:
@@ -150,25 +156,13 @@ def training_loader(
         ...         [len(batch.labels) for batch in batches]
         [3, 3, 3, 3]
     """
-    loader: DataLoader[Any] = DataLoader(
-        ErrorsAsValues(images),
-        batch_sampler=sampler,
-        num_workers=workers,
-        pin_memory=pin,
-        collate_fn=_collate_training,
-        worker_init_fn=ignore_interrupts,
-    )
-    return loader
+    options: dict[str, Any] = {"num_workers": workers, "pin_memory": pin, "worker_init_fn": ignore_interrupts}
+    return DataLoader(images, batch_sampler=sampler, collate_fn=_as_it_is, **options)  # type: ignore[arg-type]
 
 
-def _collate_training(samples: Sequence[tuple[Tensor, int, list[str]] | Exception]) -> Batch | Exception:
-    read = []
-    for sample in samples:
-        if isinstance(sample, Exception):
-            return sample
-        read.append(sample)
-    images, labels, unreadable = zip(*read, strict=True)
-    return Batch(torch.stack(images), torch.tensor(labels), [line for lines in unreadable for line in lines])
+def _as_it_is(batch: Batch | DataError) -> Batch | DataError:
+    """By `TrainingImages.__getitems__` a batch is whole already; a function of the module, so that it pickles."""
+    return batch
 
 
 def seed_draws(*numbers: int) -> None:

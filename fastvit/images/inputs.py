@@ -52,7 +52,7 @@ def several(images: ImageLike | Iterable[ImageLike]) -> Iterable[ImageLike] | No
         return None if found == [name] else found
     if isinstance(images, numpy.ndarray | Tensor):
         if images.ndim not in (2, 3, 4):
-            raise ValueError(f"{_described(images)}: {_expected(images)}, or such images one after another")
+            raise ValueError(f"{_shape_error(images)}, or such images one after another")
         return list(images) if images.ndim == 4 else None
     if isinstance(images, bytes | Image.Image) or hasattr(images, "read"):
         return None
@@ -102,7 +102,7 @@ def _from_numbers(image: NDArray[Any] | Tensor) -> Image.Image:
     array = isinstance(image, numpy.ndarray)
     channels = 1 if image.ndim == 2 else image.shape[-1 if array else 0] if image.ndim == 3 else 0
     if channels not in CHANNELS or 0 in image.shape:
-        raise ImageError(f"{_described(image)}; {_expected(image)}")
+        raise ImageError(_shape_error(image))
     if isinstance(image, Tensor):
         image = image.detach().cpu()
         image = image.float() if image.is_floating_point() else image  # numpy has no bfloat16
@@ -125,12 +125,9 @@ def _bytes(values: NDArray[Any]) -> NDArray[numpy.uint8]:
     return rounded
 
 
-def _described(image: NDArray[Any] | Tensor) -> str:
-    kind = "an array" if isinstance(image, numpy.ndarray) else "a tensor"
-    return f"{kind} of shape {tuple(image.shape)}"
-
-
-def _expected(image: NDArray[Any] | Tensor) -> str:
+def _shape_error(image: NDArray[Any] | Tensor) -> str:
     if isinstance(image, numpy.ndarray):
-        return "expected (H, W, 3) or (H, W), channels last: array.transpose(1, 2, 0) moves them"
-    return "expected (3, H, W) or (H, W), channels first: tensor.permute(2, 0, 1) moves them"
+        kind, expected = "an array", "(H, W, 3) or (H, W), channels last: array.transpose(1, 2, 0) moves them"
+    else:
+        kind, expected = "a tensor", "(3, H, W) or (H, W), channels first: tensor.permute(2, 0, 1) moves them"
+    return f"{kind} of shape {tuple(image.shape)}; expected {expected}"

@@ -16,20 +16,11 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from ..utils.text import STANDARD_INPUT, display_name, one_line
 
 # Only what Pillow decodes in this process: its EPS reader starts Ghostscript, which runs the program in the file.
-FORMATS = {
-    "AVIF": ".avif .avifs",
-    "BMP": ".bmp",
-    "GIF": ".gif",
-    "ICO": ".ico",
-    "JPEG": ".jpg .jpeg .jpe .jfif .mpo",
-    "JPEG2000": ".jp2 .j2k .jpc .jpf .jpx",
-    "PNG": ".png .apng",
-    "PPM": ".ppm .pgm .pbm .pnm .pfm",
-    "QOI": ".qoi",
-    "TIFF": ".tif .tiff",
-    "WEBP": ".webp",
-}
-SUFFIXES = frozenset(suffix for suffixes in FORMATS.values() for suffix in suffixes.split())
+FORMATS = ("AVIF", "BMP", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "QOI", "TIFF", "WEBP")
+SUFFIXES = frozenset((
+    ".avif", ".avifs", ".bmp", ".gif", ".ico", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".jp2", ".j2k", ".jpc", ".jpf",
+    ".jpx", ".png", ".apng", ".ppm", ".pgm", ".pbm", ".pnm", ".pfm", ".qoi", ".tif", ".tiff", ".webp",
+))  # fmt: skip
 MAX_PIXELS = 2**27  # 134 million, above the largest cameras; as RGB half a gigabyte
 
 ImageInput = str | os.PathLike[str] | bytes | BinaryIO | Image.Image
@@ -178,7 +169,7 @@ def _opened(source: str | os.PathLike[str] | bytes | BinaryIO) -> BinaryIO:
     if os.path.isdir(source):
         if not os.access(source, os.R_OK | os.X_OK):
             raise ImageError("this folder may not be read")
-        if any(_names_inside(os.fspath(source))):
+        if _names_inside(os.fspath(source)):
             raise ImageError("a folder; give a file in it")
         raise ImageError("no image in this folder; check the suffixes of its files")
     try:
@@ -195,7 +186,7 @@ def _opened(source: str | os.PathLike[str] | bytes | BinaryIO) -> BinaryIO:
 def _decoded(stream: BinaryIO, before_decoding: Callable[[Image.Image], object] | None) -> Image.Image:
     """Reads the header, looks at the size, and only then decodes."""
     try:
-        image = Image.open(stream, formats=tuple(FORMATS))
+        image = Image.open(stream, formats=FORMATS)
     except UnidentifiedImageError:
         stream.seek(0)
         if not stream.read(1):
@@ -231,22 +222,17 @@ def _scaled_down(image: Image.Image, white: float) -> Image.Image:
 def _names(argument: str) -> list[str]:
     """The names that one argument stands for, at least its own."""
     if os.path.isdir(argument):
-        return list(_names_inside(argument)) or [argument]
+        return _names_inside(argument) or [argument]
     if argument == STANDARD_INPUT or os.path.lexists(argument):
         return [argument]
     # A pattern that the shell left alone: quoted, or on Windows.
     return [name for match in sorted(glob.glob(argument, recursive=True)) for name in _names(match)] or [argument]
 
 
-def _names_inside(folder: str) -> Iterator[str]:
-    try:
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-    except OSError:
-        yield folder  # whoever reads it is told why that fails
-        return
-    for entry in entries:
-        if entry.is_dir(follow_symlinks=False):
-            if not entry.name.startswith("."):
-                yield from _names_inside(entry.path)
-        elif is_image_name(entry.name):
-            yield entry.path
+def _names_inside(folder: str) -> list[str]:
+    found: list[str] = []
+    # of a folder that may not be read, its name: whoever reads it is told why that fails
+    for parent, folders, names in os.walk(folder, onerror=lambda error: found.append(error.filename)):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found.extend(os.path.join(parent, name) for name in names if is_image_name(name))
+    return sorted(found)

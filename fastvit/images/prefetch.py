@@ -39,7 +39,7 @@ def read_or_error(
         source: what `read_image` reads.
         transform: gets the image in RGB; keep only its result, since the image's room is given back.
         name: what an error calls the image, by default its path.
-        fast_for: decode a JPEG that is much larger than this preprocessing needs at a part of its size (`in_room`).
+        fast_for: decode a JPEG that is much larger than this preprocessing needs at a part of its size (`decoded`).
 
     Example:
         >>> from PIL import Image
@@ -57,13 +57,27 @@ def read_or_error(
 
 @contextmanager
 def decoded(source: ImageInput, name: str | None = None, fast_for: Preprocess | None = None) -> Iterator[Image.Image]:
-    """`read_image` in room for the image, as `in_room` makes it.
+    """`read_image`, which waits for room before it decodes, and keeps the room until the block ends.
+
+    With `fast_for`, a JPEG that is much larger than that preprocessing needs is decoded at 1/2, 1/4 or 1/8 of its size,
+    with at least twice the pixels that it is resized to. That is several times faster, and changes the pixels slightly.
 
     Raises:
         ImageError: as `read_image` does.
     """
-    with in_room(fast_for) as prepare:
+    taken = 0
+
+    def prepare(image: Image.Image) -> None:
+        nonlocal taken
+        if fast_for:
+            image.draft(None, fast_for.enough(image.size))  # does nothing but to a JPEG
+        ROOM.take(image.width * image.height)
+        taken = image.width * image.height
+
+    try:
         yield read_image(source, name, prepare)
+    finally:
+        ROOM.give(taken)
 
 
 class Room:
@@ -93,28 +107,6 @@ class Room:
 ROOM = Room(MAX_PIXELS)  # many threads take no more memory than the largest image does in one
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=ROOM.clear)
-
-
-@contextmanager
-def in_room(fast_for: Preprocess | None = None) -> Iterator[Callable[[Image.Image], None]]:
-    """What to call before an image is decoded: it waits for room, which is kept until the block ends.
-
-    With `fast_for`, a JPEG that is much larger than that preprocessing needs is decoded at 1/2, 1/4 or 1/8 of its size,
-    with at least twice the pixels that it is resized to. That is several times faster, and changes the pixels slightly.
-    """
-    taken = 0
-
-    def prepare(image: Image.Image) -> None:
-        nonlocal taken
-        if fast_for:
-            image.draft(None, fast_for.enough(image.size))  # does nothing but to a JPEG
-        ROOM.take(image.width * image.height)
-        taken = image.width * image.height
-
-    try:
-        yield prepare
-    finally:
-        ROOM.give(taken)
 
 
 def ahead(tasks: Iterable[Callable[[], Result]], most: int) -> Generator[Result, None, None]:

@@ -19,6 +19,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 SMALLEST = 32  # five halvings bring 32 pixels down to one
 MOST_RESIZED = 2 * MAX_PIXELS  # as RGB a gigabyte; the black square around any image twice as long as wide is smaller
 CROP_MODES = ("center", "border")  # timm's words; its "squash" is used by no FastViT
+KEYS = {"crop": "crop_pct"} | {name: name for name in ("crop_mode", "interpolation", "mean", "std")}  # timm's for ours
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,25 +86,13 @@ class Preprocess:
         channels, *size = cfg.get("input_size", (3, 256, 256))
         if channels != 3:
             raise ValueError(f"input_size={cfg['input_size']!r}: expected (3, height, width), for red, green and blue")
-        given: dict[str, Any] = {"size": tuple(size)}
-        for name, key in (("crop", "crop_pct"), ("crop_mode", "crop_mode"), ("interpolation", "interpolation")):
-            if key in cfg:
-                given[name] = cfg[key]
-        for key in ("mean", "std"):
-            if key in cfg:
-                given[key] = tuple(cfg[key])  # JSON has lists
-        return cls(**given)
+        given = {name: cfg[key] for name, key in KEYS.items() if key in cfg}
+        tuples = {name: tuple(value) for name, value in given.items() if isinstance(value, list)}  # JSON has no tuples
+        return cls(size=tuple(size), **(given | tuples))
 
     def to_cfg(self) -> dict[str, Any]:
         """Preprocess -> the keys of timm's `pretrained_cfg` that `from_cfg` reads."""
-        return {
-            "input_size": (3, *self.size),
-            "crop_pct": self.crop,
-            "crop_mode": self.crop_mode,
-            "interpolation": self.interpolation,
-            "mean": self.mean,
-            "std": self.std,
-        }
+        return {"input_size": (3, *self.size)} | {key: getattr(self, name) for name, key in KEYS.items()}
 
     def __call__(self, image: Image.Image) -> Tensor:
         """(height, width) image of any mode -> (3, *size) float32."""
@@ -201,11 +190,8 @@ def check_size(size: object, name: str = "size") -> None:
         Traceback (most recent call last):
         ValueError: input_size=(64, 16): expected (height, width), two whole numbers from 32 up
     """
-    if not (
-        isinstance(size, tuple | list)
-        and len(size) == 2
-        and all(isinstance(edge, int) and edge >= SMALLEST for edge in size)
-    ):
+    edges = size if isinstance(size, tuple | list) else ()
+    if len(edges) != 2 or not all(isinstance(edge, int) and edge >= SMALLEST for edge in edges):
         raise ValueError(f"{name}={size!r}: expected (height, width), two whole numbers from {SMALLEST} up")
 
 

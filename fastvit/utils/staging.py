@@ -21,8 +21,7 @@ def staged(path: Path) -> Iterator[Path]:
         made = folder / "made"
         made.mkdir()
         yield made / path.name
-        _give_usual_modes(made)
-        _synchronize(made)
+        _settle(made)
         _exchange(made, path, folder / "replaced")
         shutil.rmtree(folder / "replaced", ignore_errors=True)
     finally:
@@ -53,15 +52,11 @@ def _exchange(made: Path, path: Path, replaced: Path) -> None:
         raise
 
 
-def _give_usual_modes(folder: Path) -> None:
-    """What the umask allows; some writers make private files."""
+def _settle(folder: Path) -> None:
+    """All on the disk, with the modes that the umask allows: some writers make private files."""
     mode = folder.stat().st_mode & 0o777
     for entry in folder.rglob("*"):
         entry.chmod(mode if entry.is_dir() else mode & 0o666)
-
-
-def _synchronize(folder: Path) -> None:
-    for entry in folder.rglob("*"):
         if entry.is_file():
             with entry.open("rb+") as file:
                 os.fsync(file.fileno())

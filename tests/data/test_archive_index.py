@@ -6,7 +6,7 @@ import zlib
 
 import pytest
 
-from fastvit.utils.zip_entries import read_local_header
+from fastvit.data.archive_index import read_local_header
 
 
 @pytest.mark.parametrize("packing", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
