@@ -34,7 +34,7 @@ class Archive(ArchivedImages):
 
     def __init__(self, archive: Path, splits: Sequence[str] = ("",)) -> None:
         self.where = str(archive)
-        images, folders = _listed(archive)
+        images, folders = listed(archive)
         top = _wrapping({parts for parts, _ in images})
         split = _split(archive, splits, {_inside(top, parts[:-1]) for parts in folders} - {""})
         top = (*top, split) if split else top
@@ -63,7 +63,7 @@ class ClassArchives(ArchivedImages):
         self.classes = [path.stem for path in archives]
         indices = []
         for archive in archives:
-            found = sorted((member for _, member in _listed(archive)[0]), key=lambda member: member.name)
+            found = sorted((member for _, member in listed(archive)[0]), key=lambda member: member.name)
             if not found:
                 raise DataError(f"{archive}: no images in it; add some or remove the file")
             indices.append(ArchiveIndex(found))
@@ -71,7 +71,7 @@ class ClassArchives(ArchivedImages):
         super().__init__(archives, indices)
 
 
-def _listed(archive: Path) -> tuple[list[tuple[Folders, Member]], set[Folders]]:
+def listed(archive: Path) -> tuple[list[tuple[Folders, Member]], set[Folders]]:
     """Each image behind the folders that it lies in, and all folders there are."""
     images: list[tuple[Folders, Member]] = []
     folders: set[Folders] = set()

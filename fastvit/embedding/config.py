@@ -13,21 +13,21 @@ MOST_ROWS = 10**6
 
 @dataclass(frozen=True, kw_only=True)
 class EmbedConfig:
-    """What is to be computed, and how; checked as it is made.
+    """What is to be computed, and how; checked as it is made. These are the options of `fastvit embed`.
 
     Attributes:
-        split: of data that have some: "train", "test", ...; "" for the whole.
-        outputs: "features", what the classifier reads, pooled; "head", what the model returns, logits or an embedding;
-            "" for the head's of a model that returns an embedding, and the features of any other.
-        normalize: scale each embedding to unit length, for cosine similarity.
-        dtype: of the numbers in the files, "float32" or "float16".
-        rows: images in a file, which is what a kill can cost.
-        batch_size: images computed at a time.
-        device: where to compute; None where the model is, or on the fastest one if it is given by name.
-        engine: what runs the model: "torch", "compile", "onnxruntime", "openvino", or "auto", the fastest here.
-        precision: of the arithmetic: "float32", "bfloat16" or "float16"; not every engine has every one.
-        fast_decoding: decode large JPEGs at a fraction of their size, several times faster.
-        max_unreadable: leave out and list up to so many images that cannot be read.
+        split: Embed this split of data that has some: train, test ...
+        outputs: What is written: features, pooled as the classifier reads them; or head, logits or an embedding.
+            [default: head for MobileCLIP's embeddings, else features]
+        normalize: Scale each embedding to unit length, for cosine similarity.
+        dtype: Type of the numbers in the files: float32 or float16.
+        rows: Images in a file, which is what a kill can cost.
+        max_unreadable: Images that may be left out, and listed, since they cannot be read.
+        batch_size: Images computed at a time.
+        device: Where to compute: cpu, cuda, mps ... [default: the fastest one; of a model object, where it is]
+        engine: What runs the model: torch, compile, onnxruntime, openvino, or auto, the fastest one here.
+        precision: Precision of the arithmetic: float32, bfloat16 or float16; not every engine has every one.
+        fast_decoding: Decode large JPEGs at a part of their size: much faster, with slightly different results.
 
     Raises:
         ValueError: an option that is out of its range.
@@ -46,12 +46,12 @@ class EmbedConfig:
     normalize: bool = False
     dtype: str = "float32"
     rows: int = 10_000
+    max_unreadable: int = 0
     batch_size: int = 64
     device: str | None = None
     engine: str = "torch"
     precision: str = "float32"
     fast_decoding: bool = False
-    max_unreadable: int = 0
 
     def __post_init__(self) -> None:
         for name, value, known in (("outputs", self.outputs, ("", *OUTPUTS)), ("dtype", self.dtype, DTYPES)):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
-from typing import cast
+from collections.abc import Sequence
+from typing import Any
 
 import numpy
 import torch
@@ -38,7 +38,6 @@ class FeatureExtractor:
     """
 
     def __init__(self, model: str | FastViT, config: EmbedConfig) -> None:
-        named = isinstance(model, str)
         self.config = config
         self.model = checkpoint.load(model) if isinstance(model, str) else copy.deepcopy(model).float()
         self.name = model if isinstance(model, str) else self.model.pretrained_cfg.get("architecture", "FastViT")
@@ -50,11 +49,10 @@ class FeatureExtractor:
         if self.output == "features":
             self.model.reset_classifier(0)
         self.width = self.model.num_classes or self.model.head_hidden_size
-        self.device = str(
-            device_for(self.model, "" if named and config.device is None else config.device, config.engine)
-        )
+        device = "" if isinstance(model, str) and config.device is None else config.device
+        self.device = str(device_for(self.model, device, config.engine))
         self.engine, self.chosen = config.engine, ""
-        self._run: Callable[[Tensor], Tensor] | None = None
+        self._run: Any = None
 
     def prepare(self, threads: int | None = None) -> None:
         """Reparameterize and convert, and try it: an engine compares itself with eager torch at its first call.
@@ -62,16 +60,16 @@ class FeatureExtractor:
         Raises:
             ValueError: an engine that is not installed, has no such precision, or differs; or the output is not finite.
         """
-        run = runnable(
+        precision = self.config.precision
+        self._run = runnable(
             self.model,
             device=self.device,
             engine=self.engine,
-            precision=self.config.precision,
+            precision=precision,
             threads=threads,
             inplace=True,
         )
-        self.engine, self.chosen = getattr(run, "name", self.engine), getattr(run, "chosen", "")
-        self._run = cast("Callable[[Tensor], Tensor]", run)  # a FastViT returns no list
+        self.engine, self.chosen = getattr(self._run, "name", self.engine), getattr(self._run, "chosen", "")
         self([torch.zeros(*self.preprocess.size, 3, dtype=torch.uint8)] * self.config.batch_size)
 
     @torch.inference_mode()
@@ -81,9 +79,8 @@ class FeatureExtractor:
         Raises:
             ValueError: not all of them are finite.
         """
-        assert self._run is not None
         images = self.preprocess.normalized(torch.stack(list(pixels)).to(self.device))
-        features = self._run(images).float()
+        features: Tensor = self._run(images).float()
         if self.config.normalize:
             features = F.normalize(features)
         features = features.to(getattr(torch, self.config.dtype))
@@ -92,4 +89,5 @@ class FeatureExtractor:
                 f"{self.name}: the model returned NaN or infinity, or more than {self.config.dtype} holds; its weights "
                 "may be corrupted, or dtype and precision should be float32"
             )
-        return cast("NDArray[numpy.floating]", features.cpu().numpy())
+        numbers: NDArray[numpy.floating] = features.cpu().numpy()
+        return numbers

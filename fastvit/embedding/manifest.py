@@ -74,15 +74,14 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """
     path = folder / NAME
     try:
-        manifest = json.loads(path.read_text())
+        manifest: dict[str, Any] = json.loads(path.read_text())
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; expected a folder that fastvit embed made") from None
     except (ValueError, OSError) as error:
         raise DataError(f"{path}: cannot be read ({error}); use another folder") from None
-    if not isinstance(manifest, dict) or not all(isinstance(manifest.get(key), kind) for key, kind in KINDS.items()):
-        raise DataError(f"{path}: not written by fastvit embed; use another folder")
-    if manifest["rows"] < 1 or manifest["width"] < 1 or manifest["dtype"] not in DTYPES:
-        raise DataError(f"{path}: damaged; use another folder")
+    known = isinstance(manifest, dict) and all(isinstance(manifest.get(key), kind) for key, kind in KINDS.items())
+    if not known or min(manifest["rows"], manifest["width"]) < 1 or manifest["dtype"] not in DTYPES:
+        raise DataError(f"{path}: damaged, or not written by fastvit embed; use another folder")
     return manifest
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ..data import DataError
 from ..utils.atomic import replacing
 from ..utils.extras import require
-from ..utils.text import some
+from ..utils.text import one_line, some
 from .manifest import read_manifest
 
 MANIFEST, UNREADABLE = b"fastvit", b"fastvit.unreadable"  # in the schema's metadata, both JSON
@@ -150,16 +150,10 @@ def read_embeddings(folder: str | Path) -> Embeddings:
         table = parquet.read_table(files.path(number))
         rows = slice(len(names), len(names) + len(table))
         names += table["name"].to_pylist()
-        features[rows] = _matrix(table["embedding"], manifest["width"])
+        features[rows] = table["embedding"].combine_chunks().flatten().to_numpy().reshape(-1, manifest["width"])
         if labels is not None:
             labels[rows] = table["label"].to_numpy()
     return Embeddings(names, labels, features, manifest["classes"], unreadable)
-
-
-def _matrix(column: Any, width: int) -> NDArray[numpy.floating]:
-    """(B, D) of a column of lists."""
-    chunks = [chunk.flatten().to_numpy(zero_copy_only=False) for chunk in column.chunks]
-    return numpy.concatenate([numpy.empty(0, numpy.float16), *chunks]).reshape(-1, width)
 
 
 def _counted(path: Path) -> tuple[int, list[Unreadable]]:
@@ -172,5 +166,5 @@ def _counted(path: Path) -> tuple[int, list[Unreadable]]:
             listed = json.loads(file.schema_arrow.metadata[UNREADABLE])
             return file.metadata.num_rows, [Unreadable(*pair) for pair in listed]
     except (pyarrow.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)[:200]
         raise DataError(f"{path}: damaged ({reason}); delete it, and fastvit embed makes it again") from None

@@ -143,9 +143,10 @@ def _prepare(model: str | PathLike[str] | FastViT, data: str, out: Path, config:
     before = files.finished()
     lost = [each for skipped in before.values() for each in skipped]
     check_unreadable(lost, config.max_unreadable)
-    pending = [number for number in range(ranks.rank, len(files), ranks.world_size) if number not in before]
+    own = range(ranks.rank, len(files), ranks.world_size)
+    pending = [number for number in own if number not in before]
     work = Work(extractor.name, config, source, files, pending, manifest, config.max_unreadable - len(lost))
-    return _Run(work, data, extractor.chosen, extractor if processes == 1 else None, ranks, processes)
+    return _Run(work, own, data, extractor.chosen, extractor if processes == 1 else None, ranks, processes)
 
 
 @dataclass(frozen=True)
@@ -153,16 +154,12 @@ class _Run:
     """All that is known before the first image is read."""
 
     work: Work
+    own: range  # the files of this rank
     data: str
     chosen: str
     extractor: FeatureExtractor | None  # None where other processes run it
     ranks: Launched
-    processes: int  # that are to be started here
-
-    @property
-    def own(self) -> range:
-        """The files of this rank."""
-        return range(self.ranks.rank, len(self.work.files), self.ranks.world_size)
+    processes: int  # that are to be started here, if more than one
 
     def kept(self) -> int:
         """How many images are in the files of this rank that are there."""
@@ -172,15 +169,12 @@ class _Run:
         """Write the pending files."""
         pending = len(self.work.pending)
         if 0 < pending < self.processes:
-            LOG.warning(
-                "only %d files are left for %d processes; with fewer rows there are more", pending, self.processes
-            )
+            LOG.warning(f"only {pending} files are left for {self.processes} processes; with fewer rows there are more")
         if pending and self.extractor:
-            tally.start()
             embed_files(self.work, self.extractor, tally.add)
         elif pending:
-            embed_in_processes(shares(self.work, self.processes), tally.start, tally.add)
-        return self._summary(tally.seconds if pending else 0.0, tally.total)
+            embed_in_processes(shares(self.work, self.processes), tally.add)
+        return self._summary(time.perf_counter() - tally.began if pending else 0.0, tally.total)
 
     def _summary(self, seconds: float, embedded: int) -> Summary:
         """Counted once more in the files themselves. A DataError, if one is not there."""
@@ -214,22 +208,14 @@ class _Tally:
     def __init__(self, work: Work, progress: Progress | None) -> None:
         self.total, self.done, self.lost = work.files.count(work.pending), 0, list[Unreadable]()
         self.allowed, self.before = work.allowed, work.config.max_unreadable - work.allowed
-        self.progress = progress or (lambda done, total: None)
-        self.began = time.perf_counter()
-
-    @property
-    def seconds(self) -> float:
-        """Seconds since the first image was read."""
-        return time.perf_counter() - self.began
-
-    def start(self) -> None:
-        """The first image is about to be read."""
-        self.began = time.perf_counter()
-        self.progress(0, self.total)
+        self.progress, self.began = progress, time.perf_counter()
 
     def add(self, images: int, unreadable: list[Unreadable]) -> None:
         """Count images that are done. A DataError, if more cannot be read than are allowed."""
         self.lost += unreadable
         check_unreadable(self.lost, self.allowed, self.before)
         self.done += images
-        self.progress(self.done, self.total)
+        if not self.done:
+            self.began = time.perf_counter()
+        if self.progress:
+            self.progress(self.done, self.total)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy
 
 from ..data import DataError, Source, open_source
-from ..data.archive_index import ArchivedImages, ArchiveIndex, Member, members
-from ..data.archives import SPLITS
+from ..data.archive_index import ArchivedImages, ArchiveIndex, Member
+from ..data.archives import SPLITS, listed
 from ..data.resolve import ARCHIVES
-from ..data.shards import LABEL, is_shard
+from ..data.shards import is_shard
 from ..data.source import Names
 from ..images.io import find_images, is_image_name
 from ..utils.text import display_name
@@ -53,7 +53,7 @@ def open_images(data: str, split: str = "") -> Source:
         DataError: there is nothing of the kind, or the whole of what has splits is asked for.
     """
     place, rest = _place(Path(data), split)
-    if place.is_dir() and not rest and _has_images(place):
+    if place.is_dir() and not rest and any(is_image_name(each.name) and each.is_file() for each in place.iterdir()):
         return UnlabelledFolder(place)
     if place.is_file() and (unlabelled := _unlabelled(place, rest)):
         return UnlabelledArchive(place, unlabelled)
@@ -79,31 +79,14 @@ def _place(data: Path, split: str) -> tuple[Path, str]:
     return data, split
 
 
-def _has_images(folder: Path) -> bool:
-    """Whether there is an image in it, rather than in the folders in it."""
-    with os.scandir(folder) as entries:
-        return any(is_image_name(entry.name) and entry.is_file() for entry in entries)
-
-
 def _unlabelled(archive: Path, split: str) -> list[Member]:
     """All its images, if some lie in no folder, and it is no shard."""
     suffix = archive.suffix.lower()
     if suffix not in ARCHIVES or (suffix == ".tar" and is_shard(archive)):
         return []
-    found: list[tuple[tuple[str, ...], Member]] = []
-    for member in members(archive):
-        parts = _after(split, PurePosixPath(member.name).parts)
-        if member.name.endswith(LABEL):
-            return []
-        if parts and not member.is_folder and is_image_name(parts[-1]) and "__MACOSX" not in parts:
-            found.append((parts, member))
-    if not any(len(parts) == 1 for parts, _ in found):
+    found, _ = listed(archive)
+    if split:
+        found = [(parents[parents.index(split) + 1 :], member) for parents, member in found if split in parents]
+    if all(parents for parents, _ in found):
         return []
-    return [member for _, member in sorted(found, key=lambda pair: pair[1].name)]
-
-
-def _after(split: str, parts: tuple[str, ...]) -> tuple[str, ...]:
-    """A path inside the folder of that name; none if it is not in one."""
-    if not split:
-        return parts
-    return parts[parts.index(split) + 1 :] if split in parts[:-1] else ()
+    return sorted((member for _, member in found), key=lambda member: member.name)

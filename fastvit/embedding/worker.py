@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -25,8 +25,7 @@ from .parquet import Files, Unreadable, write_file
 from .unlabelled import stored_name
 
 Report = Callable[[int, list[Unreadable]], object]
-"""Called with the number of images that are done, and those of them that cannot be read."""
-Pixels = Tensor | ImageError
+"""Called with the number of images that are done, and those of them that cannot be read; with 0 before the first."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +60,7 @@ def embed_files(work: Work, extractor: FeatureExtractor, report: Report) -> None
         ValueError: of the model.
     """
     config, lost = work.config, list[Unreadable]()
+    report(0, [])
     with closing(_read_ahead(work, extractor.preprocess)) as images:
         for number in work.pending:
             remove_leftovers(work.files.path(number))
@@ -68,13 +68,12 @@ def embed_files(work: Work, extractor: FeatureExtractor, report: Report) -> None
             features = numpy.empty((len(indices), extractor.width), dtype=config.dtype)
             rows: list[int] = []
             skipped: list[Unreadable] = []
-            for batch in _batches(images, indices, config.batch_size):
-                pixels = {index: read for index, read in batch if isinstance(read, Tensor)}
-                unreadable = [
-                    Unreadable(stored_name(work.source, index), str(read))
-                    for index, read in batch
-                    if isinstance(read, ImageError)
-                ]
+            for start in range(0, len(indices), config.batch_size):
+                batch = indices[start : start + config.batch_size]
+                read = dict(zip(batch, islice(images, len(batch)), strict=True))
+                pixels = {index: each for index, each in read.items() if isinstance(each, Tensor)}
+                errors = {index: str(each) for index, each in read.items() if isinstance(each, ImageError)}
+                unreadable = [Unreadable(stored_name(work.source, index), error) for index, error in errors.items()]
                 lost += unreadable
                 skipped += unreadable
                 check_unreadable(lost, work.allowed, config.max_unreadable - work.allowed)
@@ -98,7 +97,7 @@ def check_unreadable(lost: Sequence[Unreadable], allowed: int, before: int = 0) 
         raise DataError(f"{reasons}; repair it, or leave such images out with max-unreadable {needed} or more")
 
 
-def _read_ahead(work: Work, preprocess: Preprocess) -> Generator[Pixels, None, None]:
+def _read_ahead(work: Work, preprocess: Preprocess) -> Generator[Tensor | ImageError, None, None]:
     """(H, W, 3) bytes of each image, or why there are none."""
     fast_for = preprocess if work.config.fast_decoding else None
     tasks = (
@@ -107,9 +106,3 @@ def _read_ahead(work: Work, preprocess: Preprocess) -> Generator[Pixels, None, N
         for index in work.files.indices(number)
     )
     return ahead(tasks, max(work.config.batch_size, cores()))
-
-
-def _batches(images: Iterator[Pixels], indices: range, batch_size: int) -> Iterator[list[tuple[int, Pixels]]]:
-    for start in range(0, len(indices), batch_size):
-        batch = indices[start : start + batch_size]
-        yield list(zip(batch, islice(images, len(batch)), strict=True))

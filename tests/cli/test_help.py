@@ -32,7 +32,7 @@ def examples(name: str) -> list[str]:
 
 def helps(name: str) -> Iterator[tuple[str, str]]:
     """Each argument or option, and what is said of it."""
-    for argument in make_app(name)[name].assemble_argument_collection():
+    for argument in make_app(name)[name].assemble_argument_collection(parse_docstring=True):
         if argument.show and not argument.children:
             yield argument.name, argument.parameter.help or ""
 
