@@ -15,6 +15,7 @@ from readme import write_plot, write_section
 from results import Line, Results, arguments, left_out, markdown, parsed
 
 from fastvit.bench import backends
+from fastvit.testing import load_or_random
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -29,7 +30,7 @@ def cost(name: str) -> list[str]:
 
     import fastvit
 
-    model = backends.load_or_random(name)
+    model = load_or_random(name)
     report = fastvit.verify(model, torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)))
     started = time.perf_counter()
     fastvit.reparameterize(model, inplace=True)

@@ -23,7 +23,7 @@ from .deploy.running import device_of, runnable
 from .images.cards import fitted
 from .images.inputs import ImageLike, as_image_input, several
 from .images.io import ImageError, named
-from .images.prefetch import ahead, read_or_error
+from .images.prefetch import ahead, decoded
 from .models.fastvit import FastViT
 from .utils.devices import cores
 from .utils.numerics import probabilities
@@ -195,16 +195,11 @@ class _Classifier:
         try:
             with named(name):
                 source = as_image_input(image)
-            found = read_or_error(source, self._kept, name, self.preprocess if self.fast else None)
+            with decoded(source, name, self.preprocess if self.fast else None) as found, named(name):
+                thumbnail = fitted(found) if self.thumbnails else None
+                return Prediction(path=path, thumbnail=thumbnail), self.preprocess.pixels(found)
         except ImageError as error:
-            found = error
-        if isinstance(found, ImageError):
-            return Prediction(path=path, error=str(found)), None
-        thumbnail, pixels = found
-        return Prediction(path=path, thumbnail=thumbnail), pixels
-
-    def _kept(self, image: Image.Image) -> tuple[Image.Image | None, Tensor]:
-        return fitted(image) if self.thumbnails else None, self.preprocess.pixels(image)
+            return Prediction(path=path, error=str(error)), None
 
     def _classified(self, batch: list[_Read]) -> Iterator[Prediction]:
         seen = [pixels for _, pixels in batch if pixels is not None]

@@ -13,9 +13,11 @@ import torch
 from PIL import Image
 from torch import nn
 
+from .checkpoint import load
 from .create import create_model
 from .models.affine import ScaleShift
 from .models.fastvit import FastViT
+from .weights.catalog import list_models
 
 Module = TypeVar("Module", bound=nn.Module)
 NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, ScaleShift)
@@ -82,6 +84,25 @@ def random_model(variant: str, seed: int = 0, layer_scale: float = 1.0) -> FastV
             elif parameter.ndim > 1:
                 parameter.mul_(math.sqrt(3))  # a uniform draw has a third of its bound's variance
     return model
+
+
+def has_weights(source: str) -> bool:
+    """Whether it is more than a variant's bare name: a checkpoint's name, a file or a folder."""
+    return source not in list_models() or Path(source).exists()
+
+
+def load_or_random(source: str, seed: int = 0, layer_scale: float = LAYER_SCALE) -> FastViT:
+    """What `fastvit.load` reads, or a variant with random weights, as `random_model` draws them; in eval mode.
+
+    Raises:
+        fastvit.WeightsError: the source is neither, or damaged.
+
+    Example:
+        >>> from fastvit.testing import load_or_random
+        >>> load_or_random("fastvit_t8.cifar10").num_classes, load_or_random("fastvit_t8").num_classes
+        (10, 1000)
+    """
+    return load(source) if has_weights(source) else random_model(source, seed, layer_scale)
 
 
 def write_images(folder: str | Path, classes: Sequence[str] = ("red", "blue"), **counts: int) -> Path:

@@ -1,9 +1,7 @@
 """Proof by measurement that a model and its reparameterized form compute the same."""
 
 import copy
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from math import isfinite
 from typing import Any
 
 import torch
@@ -18,7 +16,7 @@ from .models.fastvit import FastViT
 from .models.forms import form_of
 from .models.reparam import Fusible, fusible_blocks, reparameterize
 from .utils.numerics import Error, without_cudnn
-from .utils.text import rendered
+from .utils.text import finite, rendered
 
 # Largest relative error that counts as equal. Half precision is reported and not judged: there the unfused model
 # rounds more often than the fused one and is the less exact of the two.
@@ -58,11 +56,7 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """The report as JSON takes it: None stands for infinity and NaN."""
-
-        def finite(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-            return {name: None if isinstance(value, float) and not isfinite(value) else value for name, value in pairs}
-
-        report = asdict(self, dict_factory=finite)
+        report: dict[str, Any] = finite(asdict(self))
         return report | {"dtype": str(self.dtype).removeprefix("torch."), "exact": self.exact}
 
     def __str__(self) -> str:
@@ -119,7 +113,8 @@ def verify(model: FastViT, images: Tensor | None = None) -> Report:
     images = _noise(model) if images is None else images
     check_images(images, model.in_chans)
     own_blocks, own_whole, expected, given, fused = _compare(copy.deepcopy(model), images)
-    exact_blocks, exact_whole, *_ = _compare(_exact(model), images)
+    exact = copy.deepcopy(model).to(exact_device(next(model.parameters()).device)).double()
+    exact_blocks, exact_whole, *_ = _compare(exact, images)
     kinds = {name: type(block).__name__ for name, block in fusible_blocks(model).items()}
     return Report(
         model=model.pretrained_cfg.get("architecture") or type(model).__name__,
@@ -140,28 +135,16 @@ def _compare(model: FastViT, images: Tensor) -> tuple[dict[str, Error], Error, T
     like = next(model.parameters())
     images = images.to(like.device, like.dtype)
     errors: dict[str, Error] = {}
-    for name, block in fusible_blocks(model).items():
-        handles: list[Any] = []
-        handles.append(block.register_forward_hook(_comparing(name, errors, handles)))
+    names = {block: name for name, block in fusible_blocks(model).items()}
+
+    def compare(block: Fusible, inputs: tuple[Tensor], output: Tensor) -> None:
+        handles[block].remove()  # first: the fused layer takes over the block's hooks
+        errors[names[block]] = Error.between(output, block.fuse()(*inputs))
+
+    handles = {block: block.register_forward_hook(compare) for block in names}
     expected = model(images)
     given = reparameterize(model, inplace=True)(images)
     return errors, Error.between(expected, given), expected, given, model
-
-
-def _comparing(name: str, errors: dict[str, Error], handles: list[Any]) -> Callable[..., None]:
-    """A hook that compares a block with its fused form on one input, and then removes itself."""
-
-    def hook(block: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
-        handles.pop().remove()  # first: the fused layer takes over the block's hooks
-        assert isinstance(block, Fusible)
-        errors[name] = Error.between(output, block.fuse()(*inputs))
-
-    return hook
-
-
-def _exact(model: FastViT) -> FastViT:
-    """A copy in float64."""
-    return copy.deepcopy(model).to(exact_device(next(model.parameters()).device)).to(torch.float64)
 
 
 def _parameters(model: nn.Module) -> int:

@@ -7,20 +7,17 @@ initial values, and the same in every process, so that all backends must give th
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..checkpoint import load
 from ..deploy.engines.select import available, precisions
 from ..deploy.engines.select import engine as make_engine
-from ..models.fastvit import FastViT
 from ..models.reparam import reparameterize
-from ..testing import LAYER_SCALE, random_model
-from ..weights.catalog import list_models
+from ..testing import load_or_random
 from .racing import Backend
 
 Run = Callable[[], Any]
@@ -49,17 +46,6 @@ def eager(subject: Subject, name: str = "eager", fused: bool = False) -> Backend
     return Backend(name, _eager, {"subject": subject, "fused": fused})
 
 
-def load_or_random(source: str) -> FastViT:
-    """What `fastvit.load` reads, or a variant with random weights; in eval mode.
-
-    Raises:
-        fastvit.WeightsError: the source is neither, or damaged.
-    """
-    if source in list_models() and not Path(source).exists():
-        return random_model(source, layer_scale=LAYER_SCALE)
-    return load(source)
-
-
 def plain(model: nn.Module, pixels: Tensor) -> Run:
     """A pass of plain PyTorch."""
 
@@ -83,16 +69,14 @@ def _eager(subject: Subject, fused: bool) -> Run:
 def _engine(subject: Subject, engine: str, precision: str) -> Run:
     model = load_or_random(subject.source)
     pixels = images(subject, model.in_chans)
-    many = Subject(subject.source, subject.size, batch=CALIBRATION)
-    made = make_engine(
-        model,
-        engine,
-        precision=precision,
-        threads=subject.threads,
-        input_size=subject.size,
-        calibration=images(many, model.in_chans) if precision == "int8" else None,
-    )
-    return lambda: made(pixels)
+    seen = images(replace(subject, batch=CALIBRATION), model.in_chans) if precision == "int8" else None
+    options: dict[str, Any] = {
+        "precision": precision,
+        "threads": subject.threads,
+        "input_size": subject.size,
+        "calibration": seen,
+    }
+    return partial(make_engine(model, engine, **options), pixels)
 
 
 def engines(names: tuple[str, ...] = ()) -> tuple[list[tuple[str, str]], dict[str, str]]:
@@ -105,11 +89,6 @@ def engines(names: tuple[str, ...] = ()) -> tuple[list[tuple[str, str]], dict[st
     if unknown := [name for name in names if name not in reasons]:
         raise ValueError(f"engine {unknown[0]!r}, expected one of {', '.join(reasons)}")
     chosen = [name for name in reasons if not names or name in names]
-    usable = [
-        (name, precision)
-        for name in chosen
-        if not reasons[name]
-        for precision in precisions(name)
-        if precision in BY_DEFAULT
-    ]
-    return usable, {name: reasons[name] for name in chosen if reasons[name]}
+    usable = [name for name in chosen if not reasons[name]]
+    pairs = [(name, precision) for name in usable for precision in precisions(name) if precision in BY_DEFAULT]
+    return pairs, {name: reasons[name] for name in chosen if reasons[name]}

@@ -187,10 +187,9 @@ def _reply(starter: Starter, threads: int) -> None:
 
 def _warm_seconds(run: Callable[[], Any], threads: int) -> float:
     """The median of some passes, after one that is not timed."""
-    from torch.utils.benchmark import Timer
+    from ..utils.timing import timer
 
-    timer = Timer("run()", globals={"run": run}, num_threads=threads)
-    return float(timer.blocked_autorange(min_run_time=PASSES).median)
+    return float(timer(run, threads).blocked_autorange(min_run_time=PASSES).median)
 
 
 def _seconds(run: Callable[[], Any], parts: dict[str, list[float]]) -> float:

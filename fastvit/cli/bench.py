@@ -36,13 +36,7 @@ def bench(
 
     with working("preparing") as tell:
         report = measure(
-            model,
-            size=size,
-            batch_size=batch_size,
-            threads=threads,
-            seconds=seconds,
-            engines=engine,
-            progress=tell,
+            model, size=size, batch_size=batch_size, threads=threads, seconds=seconds, engines=engine, progress=tell
         )
     if json:
         say_json(report.to_dict())

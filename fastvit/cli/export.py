@@ -91,15 +91,12 @@ def export(
 
 def _model(name: str, features: bool) -> tuple[FastViT, bool]:
     """What is exported, and whether its weights are random."""
-    from ..checkpoint import load
-    from ..testing import LAYER_SCALE, random_model
-    from ..weights.catalog import list_models
+    from ..testing import has_weights, load_or_random
 
-    random = name in list_models() and not Path(name).exists()
-    model = random_model(name, layer_scale=LAYER_SCALE) if random else load(name)
+    model = load_or_random(name)
     if features and model.num_classes:
         model.reset_classifier(0)
-    return model, random
+    return model, not has_weights(name)
 
 
 def _size(text: str) -> tuple[int, int] | None:

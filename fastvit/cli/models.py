@@ -78,20 +78,18 @@ def _checkpoint(name: str) -> dict[str, Any]:
     from ..weights.catalog import CHECKPOINTS
 
     checkpoint = CHECKPOINTS[name]
-    row = {field.name: getattr(checkpoint, field.name) for field in dataclasses.fields(checkpoint)}
+    row = dataclasses.asdict(checkpoint) | {"preprocess": checkpoint.preprocess.to_cfg()}
     row["hub_id"] = row.pop("repository")
-    row["preprocess"] = checkpoint.preprocess.to_cfg()
     return {"kind": "checkpoint", "name": name, "size": checkpoint.preprocess.size, **row}
 
 
 def _model_table(rows: list[dict[str, Any]]) -> Table:
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    for heading in ("name", "blocks", "channels"):
-        table.add_column(f"\n{heading}", overflow="fold")
-    for heading in ("params\nM", "fused\nM", "fused\nGMACs", "at\nsize"):
-        table.add_column(heading, justify="right", overflow="fold")
+    words = [Column(f"\n{name}", overflow="fold") for name in ("name", "blocks", "channels")]
+    names = ("params\nM", "fused\nM", "fused\nGMACs", "at\nsize")
+    numbers = [Column(name, justify="right", overflow="fold") for name in names]
+    table = Table(*words, *numbers, box=None, padding=(0, 2, 0, 0), pad_edge=False)
     for row in rows:
         blocks, channels = ("-".join(map(str, row[key])) for key in ("depths", "widths"))
         counts = (f"{row[key] / 1e6:.2f}" for key in ("parameters", "fused_parameters"))

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import sys
 import time
 import warnings
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from ..utils.text import one_line
+from ..utils.text import finite, one_line
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
 QUIET_SECONDS = 2.0  # before progress is shown
-RECENT = 50  # advances that the speed shown is of
+RECENT = 120  # seconds that the speed shown is of
 EVERY_SECONDS = 30.0  # between two lines of progress where there is no terminal to draw a bar on
 
 
@@ -48,16 +46,7 @@ def complain(error: object) -> None:
 
 def say_json(value: dict[str, Any]) -> None:
     """One JSON object as a line on standard output; what is no finite number becomes null."""
-    say(json.dumps(_finite(value), ensure_ascii=False))
-
-
-def _finite(value: Any) -> Any:
-    """JSON has neither infinity nor NaN."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _finite(inner) for key, inner in value.items()}
-    return [_finite(inner) for inner in value] if isinstance(value, list | tuple) else value
+    say(json.dumps(finite(value), ensure_ascii=False))
 
 
 def show(*what: RenderableType) -> None:
@@ -100,22 +89,19 @@ class Progress:
         self.total, self.done, self.quiet = total, 0, quiet
         console = Console(stderr=True)
         self.terminal = console.is_terminal and not quiet
-        columns = (
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}", markup=False),
-            TimeRemainingColumn(),
-        )
+        columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}", markup=False))
         self._bar = Bar(
             *columns,
+            TimeRemainingColumn(),
             console=console,
             transient=True,
             disable=not self.terminal,
             redirect_stdout=False,
             redirect_stderr=False,
+            get_time=lambda: time.perf_counter(),
+            speed_estimate_period=RECENT,
         )
         self._task = self._bar.add_task("", total=total, note="")
-        self._recent: deque[tuple[float, int]] = deque(maxlen=RECENT)
         self.restart()
 
     def __enter__(self) -> Progress:
@@ -132,15 +118,12 @@ class Progress:
     @property
     def speed(self) -> float:
         """Images per second of late; 0 before two advances: the first also starts workers and chooses kernels."""
-        if len(self._recent) < 2:
-            return 0.0
-        (began, before), (ended, after) = self._recent[0], self._recent[-1]
-        return (after - before) / max(ended - began, 1e-9)
+        return self._bar.tasks[0].speed or 0.0
 
     def restart(self) -> None:
         """The work begins now: what was prepared before tells no speed."""
         self._started = self._told = time.perf_counter()
-        self._recent.clear()
+        self._bar.reset(self._task)
 
     def pause(self) -> None:
         """Clear the bar until the next `advance`."""
@@ -159,11 +142,11 @@ class Progress:
         """So many images of so many are done; fewer than before, if another round over them has begun."""
         now = time.perf_counter()
         if done < self.done:
-            self._recent.clear()
+            self._bar.reset(self._task)
         self.done, self.total = done, total
-        self._recent.append((now, done))
-        notes = "  ".join(filter(None, (f"{self.speed:.0f} images/s" if len(self._recent) > 1 else "", note)))
-        self._bar.update(self._task, completed=done, total=total, note=notes)
+        self._bar.update(self._task, completed=done, total=total)
+        notes = "  ".join(filter(None, (f"{self.speed:.0f} images/s" if self.speed else "", note)))
+        self._bar.update(self._task, note=notes)
         if self.terminal and self.seconds >= QUIET_SECONDS:
             self._bar.start()
         if not self.terminal and not self.quiet and now - self._told >= EVERY_SECONDS:

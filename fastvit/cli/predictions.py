@@ -48,13 +48,11 @@ def _show(prediction: Prediction, json: bool) -> None:
 
 def _show_table(prediction: Prediction) -> None:
     from rich.progress_bar import ProgressBar
-    from rich.table import Table
+    from rich.table import Column, Table
     from rich.text import Text
 
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    table.add_column(width=44, overflow="fold")
-    table.add_column(width=20)
-    table.add_column(width=7, justify="right")
+    columns = (Column(width=44, overflow="fold"), Column(width=20), Column(width=7, justify="right"))
+    table = Table(*columns, box=None, show_header=False, padding=(0, 2, 0, 0))
     for label, probability in prediction.top:
         table.add_row(Text(label), ProgressBar(total=1, completed=probability, width=20), f"{100 * probability:.1f} %")
     show(Text(display_name(prediction.path or ""), style="bold", overflow="fold"), table, "")
@@ -91,13 +89,9 @@ def draw(predictions: Sequence[Prediction], save: Path) -> None:
     from ..images.cards import Card, sheet, write
 
     cards = [
-        Card(
-            name=display_name(os.path.basename(prediction.path or "")),
-            image=prediction.thumbnail,
-            predictions=prediction.top,
-        )
-        for prediction in predictions
-        if prediction.thumbnail
+        Card(name=display_name(os.path.basename(each.path or "")), image=each.thumbnail, predictions=each.top)
+        for each in predictions
+        if each.thumbnail
     ]
     try:
         write(sheet(cards), save)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Collection, Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -46,3 +47,12 @@ def rendered(what: RenderableType, width: int = 80) -> str:
     with console.capture() as capture:
         console.print(what)
     return capture.get().rstrip()
+
+
+def finite(value: Any) -> Any:
+    """The value with None for infinity and NaN, in all dicts and lists in it: JSON has neither."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: finite(inner) for key, inner in value.items()}
+    return [finite(inner) for inner in value] if isinstance(value, list | tuple) else value
