@@ -13,6 +13,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, BinaryIO, TypedDict, overload
 
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -30,7 +31,6 @@ from .utils.numerics import probabilities
 from .utils.text import STANDARD_INPUT, display_name
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
     from typing_extensions import Unpack
 
 Model = FastViT | Engine | Comparison | str | os.PathLike[str]
@@ -205,7 +205,13 @@ class _Classifier:
         seen = [pixels for _, pixels in batch if pixels is not None]
         found = iter(self._most_likely(torch.stack(seen)) if seen else ())
         for prediction, pixels in batch:
-            yield prediction if pixels is None else _with(prediction, next(found))
+            top = () if pixels is None else next(found)
+            if all(math.isfinite(probability) for _, probability in top):
+                yield replace(prediction, top=top)
+            else:
+                name = "the image" if prediction.path is None else display_name(prediction.path)
+                error = f"{name}: the model returned NaN or infinity; its weights may be corrupted"
+                yield replace(prediction, error=error)
 
     def _most_likely(self, pixels: Tensor) -> list[Top]:
         """(B, *preprocess.size, 3) bytes -> for each the labels with their probabilities, in falling order."""
@@ -217,15 +223,8 @@ class _Classifier:
         return [tuple(zip(*row, strict=True)) for row in zip(names, values.tolist(), strict=True)]
 
 
-_Read = tuple[Prediction, "Tensor | None"]
+_Read = tuple[Prediction, Tensor | None]
 """What is known of an image before the model has seen it, and its (*preprocess.size, 3) bytes if it could be read."""
-
-
-def _with(prediction: Prediction, top: Top) -> Prediction:
-    if all(math.isfinite(probability) for _, probability in top):
-        return replace(prediction, top=top)
-    name = "the image" if prediction.path is None else display_name(prediction.path)
-    return replace(prediction, error=f"{name}: the model returned NaN or infinity; its weights may be corrupted")
 
 
 def _path(image: ImageLike) -> str | None:

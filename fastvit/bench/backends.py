@@ -70,13 +70,10 @@ def _engine(subject: Subject, engine: str, precision: str) -> Run:
     model = load_or_random(subject.source)
     pixels = images(subject, model.in_chans)
     seen = images(replace(subject, batch=CALIBRATION), model.in_chans) if precision == "int8" else None
-    options: dict[str, Any] = {
-        "precision": precision,
-        "threads": subject.threads,
-        "input_size": subject.size,
-        "calibration": seen,
-    }
-    return partial(make_engine(model, engine, **options), pixels)
+    made = make_engine(
+        model, engine, precision=precision, threads=subject.threads, input_size=subject.size, calibration=seen
+    )
+    return partial(made, pixels)
 
 
 def engines(names: tuple[str, ...] = ()) -> tuple[list[tuple[str, str]], dict[str, str]]:

@@ -173,23 +173,19 @@ def _reply(starter: Starter, threads: int) -> None:
     """The first output of the backend received, the seconds of a round for every True, peak and parts for False."""
     import torch  # whatever is broken is the backend's failure
 
+    from ..utils.timing import timer
+
     torch.set_num_threads(threads)
     backend: Backend = starter.receive()
     run = backend.make(**backend.options)
+    warm = timer(run, threads)  # the median of some passes, after one that is not timed
     starter.send(_numbers(run()))
     gc.collect()
     start_peak()
     parts: dict[str, list[float]] = {}
     while starter.receive():
-        starter.send(_warm_seconds(run, threads) if backend.warm else _seconds(run, parts))
+        starter.send(warm.blocked_autorange(min_run_time=PASSES).median if backend.warm else _seconds(run, parts))
     starter.send((peak(), parts))
-
-
-def _warm_seconds(run: Callable[[], Any], threads: int) -> float:
-    """The median of some passes, after one that is not timed."""
-    from ..utils.timing import timer
-
-    return float(timer(run, threads).blocked_autorange(min_run_time=PASSES).median)
 
 
 def _seconds(run: Callable[[], Any], parts: dict[str, list[float]]) -> float:

@@ -74,8 +74,7 @@ class Report:
         for column in table.columns:
             column.no_wrap, column.justify = True, "right" if column.header else "left"
         for each in self.backends:
-            compared = each.speedup is not None and each.difference is not None
-            cells = [_spread(each.speedup, 2), f"{each.difference:.0e}"] if compared else []
+            cells = [_spread(each.speedup, 2), f"{each.difference:.0e}"] if each.speedup else []
             table.add_row(each.name, _spread(each.milliseconds, 1), f"{each.images_per_second:.1f}", *cells)
         height, width = self.size
         heading = (
@@ -162,8 +161,6 @@ def _report(subject: backends.Subject, baseline: str, result: Race) -> Report:
     )
 
 
-def _spread(values: Quartiles | None, digits: int) -> str:
-    if values is None:
-        return ""
+def _spread(values: Quartiles, digits: int) -> str:
     low, middle, high = (f"{value:.{digits if value < 100 else 0}f}" for value in values)
     return f"{middle} ({low}-{high})"

@@ -1,18 +1,24 @@
-"""fastvit classify: images -> their most likely classes."""
+"""fastvit classify: images -> their most likely classes, printed, as JSON, or drawn."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
+from ..utils.text import display_name
 from .options import RUNS, BatchSize, ModelName, Reparameterize, Running, unmarked
-from .predictions import check_save, draw, show_comparison, show_predictions
+from .output import Failure, Progress, complain, say, say_json, show, show_rows
 
 if TYPE_CHECKING:
-    from ..models.fastvit import FastViT
+    from ..prediction import Prediction
+
+MOST_CARDS = 100  # on one sheet; of a million nobody wants one
 
 
 def classify(
@@ -45,14 +51,96 @@ def classify(
 
     names = find_images(unmarked(images))
     if save:
-        check_save(save, names)
-    run = running.prepare(load(model), reparameterize=reparameterize and not compare)
-    comparison = Comparison(cast("FastViT", run), fused=reparameterize) if compare else None
+        _check_save(save, names)
+    run: Any = running.prepare(load(model), reparameterize=reparameterize and not compare)
+    comparison = Comparison(run, fused=reparameterize) if compare else None
     seen = {"fast_decoding": running.fast_decoding, "thumbnails": save is not None}
     predictions = predict(comparison or run, names, top, batch_size=batch_size, **seen)
-    drawn, failed = show_predictions(predictions, len(names), json)
+    drawn, failed = _show_predictions(predictions, len(names), json)
     if comparison and comparison.images:
-        show_comparison(comparison.summary(), json)
+        _show_comparison(comparison.summary(), json)
     if save and drawn:
-        draw(drawn, save)
+        _draw(drawn, save)
     return int(failed)
+
+
+def _show_predictions(
+    predictions: Generator[Prediction, None, None], total: int, json: bool
+) -> tuple[list[Prediction], bool]:
+    """Each as soon as it is there -> the first ones that have thumbnails, and whether any has an error."""
+    drawn: list[Prediction] = []
+    failed = False
+    with closing(predictions), Progress(total) as progress:
+        for prediction in predictions:
+            progress.pause()
+            _show(prediction, json)
+            failed |= bool(prediction.error)
+            if prediction.thumbnail and not prediction.error and len(drawn) < MOST_CARDS:
+                drawn.append(prediction)
+            progress.advance()
+    return drawn, failed
+
+
+def _show(prediction: Prediction, json: bool) -> None:
+    """On standard output, as JSON or as a table; an error on standard error too."""
+    if prediction.error:
+        complain(prediction.error)
+    if json:
+        top = [{"label": label, "probability": probability} for label, probability in prediction.top]
+        result = {"error": prediction.error} if prediction.error else {"predictions": top}
+        say_json({"file": prediction.path, **result})
+    elif not prediction.error:
+        _show_table(prediction)
+
+
+def _show_table(prediction: Prediction) -> None:
+    from rich.progress_bar import ProgressBar
+    from rich.table import Column, Table
+    from rich.text import Text
+
+    columns = (Column(width=44, overflow="fold"), Column(width=20), Column(width=7, justify="right"))
+    table = Table(*columns, box=None, show_header=False, padding=(0, 2, 0, 0))
+    for label, probability in prediction.top:
+        table.add_row(Text(label), ProgressBar(total=1, completed=probability, width=20), f"{100 * probability:.1f} %")
+    show(Text(display_name(prediction.path or ""), style="bold", overflow="fold"), table, "")
+
+
+def _show_comparison(summary: dict[str, Any], json: bool) -> None:
+    """What `Comparison.summary` gives."""
+    if json:
+        say_json({"comparison": summary})
+        return
+    low, high = summary["speedup_quartiles"]
+    say("fused against unfused")
+    show_rows(
+        {
+            "largest difference of a probability": f" {summary['largest_difference']:.1e}",
+            "same most likely class": f" {summary['same_top1']} of {summary['images']}",
+            "time for one image": f" {summary['unfused_ms']:.1f} -> {summary['fused_ms']:.1f} ms",
+            "times faster": f" {summary['speedup']:.2f} (quartiles {low:.2f} and {high:.2f})",
+        }
+    )
+
+
+def _check_save(save: Path, names: Sequence[str]) -> None:
+    """A ValueError, before any work is done, if nothing can be drawn there, or an image that is read stands there."""
+    from ..images.cards import check_target
+
+    check_target(save)
+    if save.exists() and any(os.path.exists(name) and save.samefile(name) for name in names):
+        raise ValueError(f"{save}: --save would replace an image that is to be read; choose another name")
+
+
+def _draw(predictions: Sequence[Prediction], save: Path) -> None:
+    """The images with their classes; if the file cannot be written, that is the end, with status 1."""
+    from ..images.cards import Card, sheet, write
+
+    cards = [
+        Card(name=display_name(os.path.basename(each.path or "")), image=each.thumbnail, predictions=each.top)
+        for each in predictions
+        if each.thumbnail
+    ]
+    try:
+        write(sheet(cards), save)
+    except OSError as error:
+        raise Failure(error) from error

@@ -106,14 +106,11 @@ def _checkpoint_table(rows: list[dict[str, Any]]) -> Table:
     for heading in ("checkpoint", "form", "classes", "size", "accuracy, %", "licence"):
         table.add_column(heading, justify="right" if heading in ("classes", "size") else "left", overflow="fold")
     for row in rows:
-        table.add_row(
-            row["name"],
-            "fused" if row["fused"] else "unfused",
-            str(row["num_classes"]) + ("-d" if row["classes"] == "embedding" else ""),
-            _edges(row["size"]),
-            f"{row['accuracy']:.1f} {_short(row['metric'])}",
-            row["license"].removesuffix("-license"),
-        )
+        form = "fused" if row["fused"] else "unfused"
+        classes = str(row["num_classes"]) + ("-d" if row["classes"] == "embedding" else "")
+        accuracy = f"{row['accuracy']:.1f} {_short(row['metric'])}"
+        licence = row["license"].removesuffix("-license")
+        table.add_row(row["name"], form, classes, _edges(row["size"]), accuracy, licence)
     return table
 
 

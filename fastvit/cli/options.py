@@ -36,36 +36,24 @@ Reparameterize = Annotated[
 ]
 
 
-@Parameter(name="*", group=RUNNING)
+@Parameter(name="*", group=RUNNING, negative="")
 @dataclass(frozen=True, kw_only=True)
 class Running:
     """What runs the model, as `fastvit.deploy.running.runnable` takes it, and how images are decoded for it.
 
     A command has it as `running: Running = RUNS`.
+
+    Attributes:
+        device: Where to compute: cpu, cuda, mps ... [default: the fastest one]
+        engine: What runs the model: torch, compile, onnxruntime, openvino, or auto, the fastest one here.
+        precision: Precision of the arithmetic: float32, bfloat16, float16 or int8; not every engine has every one.
+        fast_decoding: Decode large JPEGs at a part of their size: much faster, with slightly different results.
     """
 
-    device: Annotated[str, Parameter(help="Where to compute: cpu, cuda, mps ... [default: the fastest one]")] = ""
-    engine: Annotated[
-        str,
-        Parameter(
-            help="What runs the model: torch, compile, onnxruntime, openvino, or auto, the fastest one here in that "
-            "precision."
-        ),
-    ] = "torch"
-    precision: Annotated[
-        str,
-        Parameter(
-            help="Precision of the arithmetic: float32, bfloat16, float16 or int8; not every engine has every one."
-        ),
-    ] = "float32"
-    fast_decoding: Annotated[
-        bool,
-        Parameter(
-            negative="",
-            help="Decode large JPEGs at 1/2, 1/4 or 1/8 of their size, still twice what the model sees: several times "
-            "faster for photographs, with slightly different results.",
-        ),
-    ] = False
+    device: str = ""
+    engine: str = "torch"
+    precision: str = "float32"
+    fast_decoding: bool = False
 
     def prepare(self, model: FastViT, **more: Any) -> FastViT | Engine:
         """What runs `model`, which is used up; `more` is for `runnable`. What "auto" chose is noted.
@@ -75,10 +63,9 @@ class Running:
         """
         from ..deploy.running import PLAIN, runnable
 
-        names: dict[str, Any] = {"device": self.device, "engine": self.engine, "precision": self.precision}
-        quiet = (self.engine, self.precision) == PLAIN
-        with working(f"preparing {self.engine} in {self.precision}", quiet):
-            prepared = runnable(model, inplace=True, **names, **more)
+        engine, precision = self.engine, self.precision
+        with working(f"preparing {engine} in {precision}", quiet=(engine, precision) == PLAIN):
+            prepared = runnable(model, device=self.device, engine=engine, precision=precision, inplace=True, **more)
         if chosen := getattr(prepared, "chosen", ""):
             note(chosen)
         return prepared

@@ -72,11 +72,8 @@ def stored_name(source: Source, index: int) -> str:
 
 def _place(data: Path, split: str) -> tuple[Path, str]:
     """The folder or archive that a split has to itself; else the whole, and the split."""
-    if split and data.is_dir():
-        for path in (data / split, *(data / f"{split}{suffix}" for suffix in ARCHIVES)):
-            if path.exists():
-                return path, ""
-    return data, split
+    places = [data / f"{split}{suffix}" for suffix in ("", *ARCHIVES)] if split else []
+    return next(((place, "") for place in places if place.exists()), (data, split))
 
 
 def _unlabelled(archive: Path, split: str) -> list[Member]:
