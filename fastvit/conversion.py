@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .checkpoint import check_target, from_weights, load, save
-from .images.io import find_images, read_image
+from .images.io import find_images
 from .models.fastvit import FastViT
 from .models.forms import KINDS, Form, form_of
 from .models.overparam import overparameterize as with_branches
@@ -119,7 +119,7 @@ def _pixels(model: FastViT, images: Tensor | str | Path | Sequence[str | Path] |
     found = find_images([str(path) for path in paths])
     height, width = model.preprocess.size
     chosen = evenly(max(FEWEST, CALIBRATION // (height * width)), len(found))
-    return torch.stack([model.preprocess(read_image(found[index])) for index in chosen])
+    return model.preprocess.read(found[index] for index in chosen)
 
 
 def _report(weights: Weights, given: FastViT, out: Path, names: str) -> ConversionReport:

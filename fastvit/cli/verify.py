@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from cyclopts import Parameter
 
 from .options import Json, ModelName
 from .output import say, say_json, show
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from ..models.fastvit import FastViT
 
 
 def verify(
@@ -40,7 +35,7 @@ def verify(
     from ..verification import verify as measure
 
     subject = load_or_random(model, seed, layer_scale=1.0)
-    report = measure(subject, _pixels(subject, image) if image else None)
+    report = measure(subject, subject.preprocess.read(image) if image else None)
     if json:
         say_json(report.to_dict())
     else:
@@ -48,11 +43,3 @@ def verify(
         if not has_weights(model):
             say(f"{model} has no weights here: these were random, with seed {seed}.")
     return 0 if report.exact else 1
-
-
-def _pixels(subject: FastViT, images: tuple[Path, ...]) -> Tensor:
-    import torch
-
-    from ..images.io import read_image
-
-    return torch.stack([subject.preprocess(read_image(image)) for image in images])

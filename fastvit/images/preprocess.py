@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from .io import MAX_PIXELS, ImageError, to_rgb
+from .io import MAX_PIXELS, ImageError, ImageInput, read_image, to_rgb
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -97,6 +97,16 @@ class Preprocess:
     def __call__(self, image: Image.Image) -> Tensor:
         """(height, width) image of any mode -> (3, *size) float32."""
         return self.normalized(self.pixels(image)[None])[0].contiguous()
+
+    def read(self, files: Iterable[ImageInput]) -> Tensor:
+        """B images, as `fastvit.images.io.read_image` reads them -> (B, 3, *size) float32.
+
+        Raises:
+            ImageError: one of them cannot be read.
+        """
+        import torch
+
+        return torch.stack([self(read_image(file)) for file in files])
 
     def pixels(self, image: Image.Image) -> Tensor:
         """(height, width) image of any mode -> (*size, 3) bytes: a quarter of the memory, to be normalised later."""

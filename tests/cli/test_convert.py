@@ -98,7 +98,7 @@ def test_images_are_taken_from_all_folders(
             (tmp_path / "images" / folder / f"{index}.jpg").write_bytes(PHOTOGRAPH.read_bytes())
     seen = []
     monkeypatch.setattr(
-        "fastvit.conversion.read_image", lambda name: (seen.append(Path(name).parent.name), read(PHOTOGRAPH))[1]
+        "fastvit.images.preprocess.read_image", lambda name: (seen.append(Path(name).parent.name), read(PHOTOGRAPH))[1]
     )
     save(reparameterize(model), file)
     converted(file, tmp_path / "out.safetensors", "--overparameterize", "--images", tmp_path / "images")
