@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy
 
 from ..data import DataError, Source, open_source
-from ..data.archive_index import ArchivedImages, ArchiveIndex, Member
+from ..data.archive_index import ArchivedImages, ArchiveIndex, Member, members
 from ..data.archives import SPLITS, listed
 from ..data.resolve import ARCHIVES
-from ..data.shards import is_shard
+from ..data.shards import LABEL, is_shard
 from ..data.source import Names
 from ..images.io import find_images, is_image_name
 from ..utils.text import display_name
@@ -84,6 +84,6 @@ def _unlabelled(archive: Path, split: str) -> list[Member]:
     found, _ = listed(archive)
     if split:
         found = [(parents[parents.index(split) + 1 :], member) for parents, member in found if split in parents]
-    if all(parents for parents, _ in found):
+    if all(parents for parents, _ in found) or any(member.name.endswith(LABEL) for member in members(archive)):
         return []
     return sorted((member for _, member in found), key=lambda member: member.name)
