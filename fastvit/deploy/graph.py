@@ -99,6 +99,11 @@ def traced(lowered: nn.Module, images: Tensor, free: Collection[int] = tuple(AXE
     return exported
 
 
+def listed(outputs: Tensor | Sequence[Tensor]) -> list[Tensor]:
+    """The one output of a model, or the several, as a list."""
+    return [outputs] if isinstance(outputs, Tensor) else list(outputs)
+
+
 def output_names(model: nn.Module, count: int) -> list[str]:
     """What comes out: ["logits"] of classes, an ["embedding"], ["features"], or ["map0", "map1", ...]."""
     if isinstance(model, MultiScaleEncoder):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ...images.preprocess import Preprocess, check_images
 from ...utils.numerics import Error, compared, largest, without_cudnn
 from ...utils.text import one_line
-from ..graph import first_convolution
+from ..graph import first_convolution, listed
 
 Outputs = Tensor | list[Tensor]
 Run = Callable[[Tensor], list[Tensor]]
@@ -111,10 +111,9 @@ class Engine:
         assert self._reference is not None
         weight = first_convolution(self._reference).weight
         with without_cudnn():
-            expected = self._reference(images[:1].to(weight.device, weight.dtype))
+            outputs = self._reference(images[:1].to(weight.device, weight.dtype))
             given = [output[:1] for output in self._outputs(images)]
-        many = isinstance(expected, list | tuple)
-        expected = list(expected) if many else [expected]
+        expected = listed(outputs)
         if not all(output.isfinite().all() for output in expected):
             raise EngineError("eager torch gives NaN or infinity for these images: there is nothing to compare with")
         error = compared(expected, given)
@@ -124,7 +123,8 @@ class Engine:
                 f"output, expected at most {TOLERANCE[self.precision]:.0e}: choose another engine or precision"
             )
             raise EngineError(self._refused)
-        self._many, self.error = many, error if self.error is None else largest([self.error, error])
+        self._many = not isinstance(outputs, Tensor)
+        self.error = error if self.error is None else largest([self.error, error])
         if self.name != "compile" and (self._ahead is None or self._compared):  # this was the last kind
             self._reference = None
 

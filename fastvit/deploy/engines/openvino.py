@@ -38,7 +38,7 @@ def build(model: nn.Module, request: Request) -> Run:
         if shape:
             made_for = graph.clone()
             made_for.reshape(list(shape))
-        return _runner(core().compile_model(made_for, "CPU", config))
+        return runner(core().compile_model(made_for, "CPU", config))
 
     size = (1, graph.input(0).partial_shape[1].get_length(), *request.input_size) if request.input_size else None
     ahead = compiled(size) if size else None
@@ -93,8 +93,8 @@ def _convert(model: nn.Module, request: Request, path: Path) -> None:
     openvino.save_model(graph, path, compress_to_fp16=False)
 
 
-def _runner(compiled: Any) -> Run:
-    """An inference request holds memory of its own, so each thread has one."""
+def runner(compiled: Any) -> Run:
+    """What runs a compiled model. An inference request holds memory of its own, so each thread has one."""
     import openvino
 
     own = threading.local()

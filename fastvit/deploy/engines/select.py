@@ -19,7 +19,8 @@ from ...models.fastvit import FastViT
 from ...utils.devices import describe_machine
 from ...utils.extras import missing
 from ...utils.text import one_line
-from ..graph import example, first_convolution, quietly
+from ...utils.timing import timer
+from ..graph import example, first_convolution
 from . import cache, onnxruntime, openvino, pytorch
 from .engine import TOLERANCE, Engine, EngineError, Request, Run, failure
 
@@ -200,10 +201,5 @@ def _own_size(model: nn.Module) -> tuple[int, int]:
 
 def _seconds(candidate: Engine, images: Tensor) -> float:
     """The median of single calls, measured for `SECONDS`, after one that compares."""
-    with quietly():  # it brings setuptools along, and a warning where CUDA is installed without a GPU
-        from torch.utils.benchmark import Timer
-
     candidate(images)
-    names = {"candidate": candidate, "images": images}
-    timer = Timer("candidate(images)", globals=names, num_threads=torch.get_num_threads())
-    return timer.blocked_autorange(min_run_time=SECONDS).median
+    return timer(lambda: candidate(images)).blocked_autorange(min_run_time=SECONDS).median

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from ...images.preprocess import SMALLEST, Preprocess, check_size
 from ...models.fastvit import FastViT
 from ...models.multiscale import MultiScaleEncoder
 from ...models.reparam import reparameterize
-from ..graph import AXES, TRACED, example, first_convolution, output_names, traced
+from ..graph import AXES, TRACED, example, first_convolution, listed, output_names, traced
 from ..lowering import lower
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16}
@@ -139,7 +139,6 @@ class Deployed:
         noise = example(self.reference, batch, height, width)
         return (noise * 64 + 128).round().clamp(0, 255) if self.preprocess else noise
 
-    @torch.no_grad()
     def expected(self, images: Tensor) -> list[Tensor]:
         """What eager torch gives."""
         if self.preprocess:
@@ -157,24 +156,19 @@ class Opened:
     operations: Counter[str]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Format:
     """A kind of file."""
 
     name: str
+    extra: str  # of fastvit's, which brings the packages
     packages: tuple[str, ...]  # that are needed to write and to check one
-    extra: str  # which of fastvit's extras brings them
     write: Callable[[Deployed, Path], None]
     open: Callable[[Path], Opened]
     dtype: str = "float32"  # unless another is asked for
     one_image: bool = False  # at a time
     fixed_size: bool = False
     companion: str = ""  # suffix of a second file beside it
-
-
-def listed(outputs: Tensor | Sequence[Tensor]) -> list[Tensor]:
-    """The one output, or the several, as a list."""
-    return [outputs] if isinstance(outputs, Tensor) else list(outputs)
 
 
 def _input(preprocess: Preprocess | None) -> str:

@@ -18,18 +18,11 @@ from ...utils.extras import require
 from ...utils.numerics import Error, compared, largest
 from ...utils.staging import staged
 from ..engines.engine import TOLERANCE, failure
-from . import coreml, executorch, onnx, openvino, torch_export
 from .deployed import Deployed, ExportError, Format, Opened
+from .formats import FORMATS
 
 __all__ = ["FORMATS", "Check", "ExportError", "ExportReport", "check_target", "export"]
 
-FORMATS: dict[str, Format] = {
-    ".onnx": onnx.FORMAT,
-    ".pt2": torch_export.FORMAT,
-    ".xml": openvino.FORMAT,
-    ".mlpackage": coreml.FORMAT,
-    ".pte": executorch.FORMAT,
-}
 COMPARED = ((1, 32, 32), (2, 65, 97), (1, 96, 160))  # batch, height, width; at the first the last map has one position
 
 
@@ -172,6 +165,7 @@ def _shapes(deployed: Deployed, format: Format) -> list[tuple[int, int, int]]:
     return list(dict.fromkeys((1, height, width) for _, height, width in shapes)) if format.one_image else shapes
 
 
+@torch.no_grad()
 def _check(deployed: Deployed, opened: Opened, shape: tuple[int, int, int]) -> Check:
     images = deployed.images(*shape)
     return Check(tuple(images.shape), compared(deployed.expected(images), opened.run(images)))
