@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from towers import Tower
 
 from fastvit import Preprocess
-from fastvit.bench.backends import load_or_random
 from fastvit.images.io import read_image
+from fastvit.testing import load_or_random
 
 PARTS = ("image", "encoder", "projector", "prefill", "decode")
 PHOTOGRAPH = (2048, 1536)  # width and height of the JPEG

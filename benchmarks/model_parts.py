@@ -16,6 +16,7 @@ from fastvit.deploy.graph import example, openvino_model
 from fastvit.deploy.lowering import lower
 from fastvit.deploy.openvino_runtime import core
 from fastvit.models.fastvit import FastViT
+from fastvit.testing import load_or_random
 
 PASSES = 10  # profiled
 BYTES = 2  # of a number in bfloat16
@@ -33,7 +34,7 @@ class Part:
 
 def parts(subject: backends.Subject) -> list[Part]:
     """From the images to the output."""
-    model = backends.load_or_random(subject.source)
+    model = load_or_random(subject.source)
     operations, moved, layers = arithmetic(model, subject.size)
     times = profile(model, subject, layers)
     return [Part(name, operations[name], moved[name], times[name]) for name in moved]

@@ -28,8 +28,9 @@ def cost(name: str) -> list[str]:
     import torch
 
     import fastvit
+    from fastvit.testing import load_or_random
 
-    model = backends.load_or_random(name)
+    model = load_or_random(name)
     report = fastvit.verify(model, torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)))
     started = time.perf_counter()
     fastvit.reparameterize(model, inplace=True)

@@ -14,6 +14,7 @@ from fastvit.bench.backends import Run
 from fastvit.deploy.graph import quietly
 from fastvit.deploy.openvino_runtime import core, silence
 from fastvit.models.fastvit import FastViT
+from fastvit.testing import load_or_random
 from fastvit.weights.naming import renamed
 
 
@@ -37,7 +38,7 @@ def timm_twin(model: FastViT) -> nn.Module:
 
 
 def _timm(subject: backends.Subject, how: str) -> Run:
-    model = backends.load_or_random(subject.source)
+    model = load_or_random(subject.source)
     return BACKENDS[how](timm_twin(model), backends.images(subject, model.in_chans), subject.threads)
 
 

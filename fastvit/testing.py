@@ -13,9 +13,11 @@ import torch
 from PIL import Image
 from torch import nn
 
+from .checkpoint import load
 from .create import create_model
 from .models.affine import ScaleShift
 from .models.fastvit import FastViT
+from .weights.catalog import list_models
 
 Module = TypeVar("Module", bound=nn.Module)
 NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, ScaleShift)
@@ -112,3 +114,17 @@ def write_images(folder: str | Path, classes: Sequence[str] = ("red", "blue"), *
                 pixels = random.normal(colour, 20, (32, 32, 3)).clip(0, 255).astype(numpy.uint8)
                 Image.fromarray(pixels).save(Path(folder) / split / name / f"{index}.png")
     return Path(folder)
+
+
+def is_bare(source: str) -> bool:
+    """Whether the source is a variant's name, for which there are no weights."""
+    return source in list_models() and not Path(source).exists()
+
+
+def load_or_random(source: str, seed: int = 0, layer_scale: float = LAYER_SCALE) -> FastViT:
+    """What `fastvit.load` reads, or `random_model` of a bare variant; in eval mode.
+
+    Raises:
+        fastvit.WeightsError: the source is neither, or damaged.
+    """
+    return random_model(source, seed, layer_scale) if is_bare(source) else load(source)

@@ -8,19 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..checkpoint import load
 from ..deploy.engines.select import available, precisions
 from ..deploy.engines.select import engine as make_engine
-from ..models.fastvit import FastViT
 from ..models.reparam import reparameterize
-from ..testing import LAYER_SCALE, random_model
-from ..weights.catalog import list_models
+from ..testing import load_or_random
 from .racing import Backend
 
 Run = Callable[[], Any]
@@ -47,17 +43,6 @@ def ours(subject: Subject, engine: str, precision: str = "float32") -> Backend:
 def eager(subject: Subject, name: str = "eager", fused: bool = False) -> Backend:
     """Plain PyTorch, as a model runs that was just loaded."""
     return Backend(name, _eager, {"subject": subject, "fused": fused})
-
-
-def load_or_random(source: str) -> FastViT:
-    """What `fastvit.load` reads, or a variant with random weights; in eval mode.
-
-    Raises:
-        fastvit.WeightsError: the source is neither, or damaged.
-    """
-    if source in list_models() and not Path(source).exists():
-        return random_model(source, layer_scale=LAYER_SCALE)
-    return load(source)
 
 
 def plain(model: nn.Module, pixels: Tensor) -> Run:

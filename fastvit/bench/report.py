@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from ..models.forms import form_of
+from ..testing import load_or_random
 from . import backends
 from .racing import Backend, Race, race
 from .stats import Quartiles, difference, machine, quartiles, ratio
@@ -133,7 +134,7 @@ def _subject(model: str, size: int | None, batch_size: int, threads: int | None)
     if (size or 32) < 32 or batch_size < 1 or (threads or 1) < 1:
         given = f"size {size}, batch_size {batch_size}, threads {threads}"
         raise ValueError(f"{given}: expected at least 32 pixels, 1 image and 1 thread")
-    made = backends.load_or_random(model)
+    made = load_or_random(model)
     pixels = (size, size) if size else made.preprocess.size
     subject = backends.Subject(model, pixels, batch_size, threads or torch.get_num_threads())
     return subject, backends.eager(subject, f"eager, {form_of(made)}")

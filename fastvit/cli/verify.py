@@ -36,19 +36,16 @@ def verify(
         fastvit verify fastvit_sa12
         fastvit verify mine.safetensors --image cat.jpg --json
     """
-    from ..checkpoint import load
-    from ..testing import random_model
+    from ..testing import is_bare, load_or_random
     from ..verification import verify as measure
-    from ..weights.catalog import list_models
 
-    random = model in list_models() and not Path(model).exists()
-    subject = random_model(model, seed) if random else load(model)
+    subject = load_or_random(model, seed, layer_scale=1.0)
     report = measure(subject, _pixels(subject, image) if image else None)
     if json:
         say_json(report.to_dict())
     else:
         show(report)
-        if random:
+        if is_bare(model):
             say(f"{model} has no weights here: these were random, with seed {seed}.")
     return 0 if report.exact else 1
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from functools import reduce
 from math import inf, log10
 from operator import add
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,12 +17,8 @@ from ..models.checks import require_eval_mode
 from ..models.layers import SqueezeExcite
 from ..models.moments import Moments
 from ..models.reparam import reparameterize
-from ..utils.text import rendered
 from .graph import first_convolution, listed
 from .quantize import batches, check_calibration
-
-if TYPE_CHECKING:
-    from rich.console import Group
 
 ENOUGH = 20.0  # dB at the output: a tenth of its magnitude is noise
 Layer = nn.Conv2d | nn.Linear
@@ -68,27 +64,20 @@ class LayerErrors:
         return asdict(self) | {"sensitive": self.sensitive()}
 
     def __str__(self) -> str:
-        return rendered(self)
-
-    def __rich__(self) -> Group:
-        from rich.console import Group
-        from rich.table import Table
-
-        numbers = ("share,\n%", "alone,\ndB", "weight,\ndB", "input,\ndB", "so far,\ndB")
-        table = Table("layer", "kind", *numbers, box=None, pad_edge=False, padding=(0, 1, 0, 0))
-        for column in table.columns[2:]:
-            column.justify, column.no_wrap = "right", True
-        total = sum(layer.alone for layer in self.layers)
+        width = max((len(layer.name) for layer in self.layers), default=0)
+        row = f"{{:<{width}}}  {{:<13}}" + "{:>9}" * 5
+        lines = [
+            row.format("layer", "kind", "share,", "alone,", "weight,", "input,", "so far,"),
+            row.format("", "", "%", "dB", "dB", "dB", "dB"),
+        ]
+        total = sum(layer.alone for layer in self.layers) or inf
         for layer in self.layers:
-            ratios = (layer.alone, layer.weight, layer.input, layer.so_far)
-            share = 100 * layer.alone / total if total else 0.0
-            table.add_row(layer.name, layer.kind, f"{share:.1f}", *(f"{decibels(ratio):.1f}" for ratio in ratios))
+            ratios = map(decibels, (layer.alone, layer.weight, layer.input, layer.so_far))
+            numbers = (f"{number:.1f}" for number in (100 * layer.alone / total, *ratios))
+            lines.append(row.format(layer.name, layer.kind, *numbers))
+        lines += ["", f"all in int8: {decibels(self.whole):.1f} dB of signal to noise, images {self.images}"]
         kept = ", ".join(self.sensitive())
-        return Group(
-            table,
-            f"\nall in int8: {decibels(self.whole):.1f} dB of signal to noise, images {self.images}",
-            f"better left out: {kept}" if kept else "no layer needs to be left out",
-        )
+        return "\n".join([*lines, f"better left out: {kept}" if kept else "no layer needs to be left out"])
 
 
 def decibels(noise: float) -> float:

@@ -386,7 +386,7 @@ def test_bench_takes_any_name_and_any_output(faked: list[Backend], monkeypatch: 
         return result
 
     monkeypatch.setattr("fastvit.bench.report.race", fake)
-    monkeypatch.setattr(backends, "load_or_random", lambda source: small("fastvit_t8"))
+    monkeypatch.setattr(report, "load_or_random", lambda source: small("fastvit_t8"))
     name = "[/a] :cat:.safetensors"
     _, shown, _ = bench(name, "--engine", "torch")
     assert f"{name}, 1 x " in shown

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..graph import openvino_model
-from ..openvino_runtime import core, silence
+from ..openvino_runtime import core, silence, source_type
 from ..quantize import quantize_openvino
 from . import cache
 from .engine import EngineError, Request, Run
@@ -67,7 +67,7 @@ def _of_their_own_shape(graph: Any) -> float:
     for both. Published networks read 48 channels and more.
     """
     layers = [op for op in graph.get_ops() if op.get_type_name() == "Convolution"]
-    quantized = [op for op in layers if op.input_value(1).get_node().get_type_name() != "Constant"]
+    quantized = [op for op in layers if source_type(op, 1) != "Constant"]
     narrowest = min((op.input(1).get_shape()[1] for op in quantized), default=None)
     if narrowest is None:
         return 0

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..engines.onnxruntime import session
 from ..engines.openvino import runner
+from ..engines.select import RUNTIMES
 from ..graph import as_onnx, as_openvino, listed, quietly
 from ..openvino_runtime import core, silence
 from . import coreml
@@ -108,11 +109,10 @@ def _open_executorch(path: Path) -> Opened:
     return Opened(run, operations)
 
 
-ONNX = ("onnx", "onnxscript", "onnxruntime")
 FORMATS = {  # by suffix
-    ".onnx": Format("ONNX", "onnxruntime", ONNX, _write_onnx, _open_onnx),
+    ".onnx": Format("ONNX", "onnxruntime", RUNTIMES["onnxruntime"], _write_onnx, _open_onnx),
     ".pt2": Format("torch.export", "", (), _write_torch, _open_torch),
-    ".xml": Format("OpenVINO", "openvino", ("openvino",), _write_openvino, _open_openvino, companion=".bin"),
+    ".xml": Format("OpenVINO", "openvino", RUNTIMES["openvino"], _write_openvino, _open_openvino, companion=".bin"),
     ".mlpackage": Format(
         "CoreML", "coreml", ("coremltools",), coreml.write, coreml.open_again, dtype="float16", one_image=True
     ),
