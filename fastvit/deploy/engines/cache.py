@@ -118,19 +118,16 @@ def structure_of(model: nn.Module) -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
+@cache
 def versions() -> dict[str, str]:
     """Of everything that has a part in what is kept; of this library the code itself."""
     found = {}
     for library in LIBRARIES:
         with suppress(PackageNotFoundError):
             found[library] = version(library)
-    return found | {"fastvit": _own_code()}
-
-
-@cache
-def _own_code() -> str:
     home = Path(__file__).parents[2]
-    return code_digest(file for package in CODE for file in sorted((home / package).rglob("*.py")))
+    own = code_digest(file for package in CODE for file in sorted((home / package).rglob("*.py")))
+    return found | {"fastvit": own}
 
 
 def code_digest(files: Iterable[Path]) -> str:

@@ -139,7 +139,7 @@ def difference(error: Error, precision: str) -> str:
 @contextmanager
 def raising(kind: type[Exception], name: str, *others: type[Exception]) -> Iterator[None]:
     """What a library raises, which may be of any kind, is `kind` in one line that begins with `name`; `others` pass."""
-    passing = (kind, MemoryError, *others)
+    passing: tuple[type[Exception], ...] = (kind, MemoryError, *others)
     try:
         yield
     except passing:

@@ -119,10 +119,8 @@ def check_target(path: str | Path) -> Format:
         raise ValueError(f"{path}: expected a name that ends in {', '.join(FORMATS)}")
     format = FORMATS[path.suffix]
     require(format.extra, *format.packages, what=f"{path}: {path.suffix}")
-    if path.suffix == ".mlpackage" and (path / "Manifest.json").is_file():
-        check_writable(path.with_name(f".{path.name}"))  # a package is a folder, and this one is to be replaced
-    else:
-        check_writable(path)
+    is_package = path.suffix == ".mlpackage" and (path / "Manifest.json").is_file()  # a folder, which is replaced
+    check_writable(path.with_name(f".{path.name}") if is_package else path)
     beside = path.with_suffix(format.companion)
     if format.companion and os.path.lexists(beside) and not (path.is_file() and beside.is_file()):
         raise ValueError(f"{beside}: is in the way, and is no {path.name}'s: choose another name")
