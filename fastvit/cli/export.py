@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
 from .options import Json, ModelName
 from .output import Failure, say, say_json, working
-
-if TYPE_CHECKING:
-    from ..models.fastvit import FastViT
 
 Out = Annotated[
     Path,
@@ -67,16 +64,17 @@ def export(
         fastvit export mine.safetensors mine.mlpackage --with-preprocessing
     """
     from ..deploy import exporters
+    from ..testing import has_weights, load_or_random
 
-    size = _size(input_size)
+    size, random = _size(input_size), not has_weights(model)
     exporters.check_target(out)  # before the weights are read
     try:
-        with working(f"reading {model}"):
-            exported, random = _model(model, features)
-        with working(f"writing {out}"):
-            report = exporters.export(
-                exported, out, with_preprocessing=with_preprocessing, input_size=size, dtype=dtype
-            )
+        with working(f"reading {model}") as tell:
+            subject = load_or_random(model)
+            if features and subject.num_classes:
+                subject.reset_classifier(0)
+            tell(f"writing {out}")
+            report = exporters.export(subject, out, with_preprocessing=with_preprocessing, input_size=size, dtype=dtype)
     except exporters.ExportError as error:
         raise Failure(error) from None
     except MemoryError:
@@ -87,16 +85,6 @@ def export(
         say(str(report))
         if random:
             say(f"{model} has no weights here: these were random.")
-
-
-def _model(name: str, features: bool) -> tuple[FastViT, bool]:
-    """What is exported, and whether its weights are random."""
-    from ..testing import has_weights, load_or_random
-
-    model = load_or_random(name)
-    if features and model.num_classes:
-        model.reset_classifier(0)
-    return model, not has_weights(name)
 
 
 def _size(text: str) -> tuple[int, int] | None:

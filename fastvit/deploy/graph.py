@@ -86,8 +86,7 @@ def traced(lowered: nn.Module, images: Tensor, free: Collection[int] = tuple(AXE
 
     Without where in the source each operation stands, so that a file does not tell of the machine it was made on.
     """
-    smallest = {"batch": 1, "height": SMALLEST, "width": SMALLEST}
-    sizes = {axis: torch.export.Dim(AXES[axis], min=smallest[AXES[axis]]) for axis in free}
+    sizes = {axis: torch.export.Dim(AXES[axis], min=SMALLEST if axis else 1) for axis in free}
     # A graph is of its own for a map of one position, unless told otherwise.
     with quietly(), torch.no_grad(), _config.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
         exported = torch.export.export(lowered, (images,), dynamic_shapes=(sizes,))
@@ -97,6 +96,11 @@ def traced(lowered: nn.Module, images: Tensor, free: Collection[int] = tuple(AXE
     for node in exported.graph.nodes:
         node.meta.pop("stack_trace", None)
     return exported
+
+
+def listed(outputs: Tensor | Sequence[Tensor]) -> list[Tensor]:
+    """The one output of a model, or the several, as a list."""
+    return [outputs] if isinstance(outputs, Tensor) else list(outputs)
 
 
 def output_names(model: nn.Module, count: int) -> list[str]:
@@ -168,9 +172,8 @@ def _name_after_their_modules(made: openvino.Model, program: torch.fx.GraphModul
     modules = {}
     for node in program.graph.nodes:
         stack = list(node.meta.get("nn_module_stack", {}).values())
-        if (
-            stack and isinstance(node.meta.get("val"), Tensor) and stack[-1][1] in LAYERS
-        ):  # rather than a size for a layer
+        is_tensor = isinstance(node.meta.get("val"), Tensor)  # rather than a size for a layer
+        if stack and is_tensor and stack[-1][1] in LAYERS:
             modules[node.name] = stack[-1][0]
     for operation in made.get_ops():
         name, slash, rest = operation.get_friendly_name().partition("/")
@@ -184,15 +187,14 @@ def quietly() -> Iterator[None]:
     Both are the whole process's, as are torch's settings for tracing: one thread at a time.
     """
     root, loggers = logging.getLogger(), [logging.getLogger(name) for name in LOUD]
-    with _ALONE:
+    with _ALONE, warnings.catch_warnings():
         levels = [(logger, logger.level) for logger in (root, *loggers)]
         filters, handlers = root.filters[:], root.handlers[:]  # OpenVINO's converter, if it fails, leaves its own
         try:
             for logger in loggers:
                 logger.setLevel(logging.ERROR)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                yield
+            warnings.simplefilter("ignore")
+            yield
         finally:
             for logger, level in levels:
                 logger.setLevel(level)

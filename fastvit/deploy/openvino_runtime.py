@@ -38,3 +38,8 @@ def core() -> openvino.Core:
 
             _made.append(openvino.Core())
     return _made[0]
+
+
+def source_type(operation: openvino.Node, index: int) -> str:
+    """The type of what input `index` of an operation reads: "Parameter" for images, "Constant" for weights."""
+    return str(operation.input_value(index).get_node().get_type_name())

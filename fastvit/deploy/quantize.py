@@ -9,7 +9,6 @@ show, as cutting it costs more than coarser steps.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -20,7 +19,7 @@ from torch import Tensor
 from ..images.preprocess import check_images
 from ..utils.extras import require
 from .graph import quietly
-from .openvino_runtime import silence
+from .openvino_runtime import silence, source_type
 
 if TYPE_CHECKING:
     import onnx
@@ -48,7 +47,7 @@ def quantize_openvino(graph: openvino.Model, images: Tensor, *, keep: Collection
     """
     check_calibration(images, graph.input(0).partial_shape[1].get_length())
     products = {
-        op.get_friendly_name(): (_reads(op, 0, "Parameter"), _reads(op, 1, "Constant"))
+        op.get_friendly_name(): (source_type(op, 0) == "Parameter", source_type(op, 1) == "Constant")
         for op in graph.get_ordered_ops()
         if op.get_type_name() in ("Convolution", "GroupConvolution", "MatMul")
     }
@@ -88,11 +87,6 @@ def check_calibration(images: Tensor, channels: int) -> None:
     check_images(images, channels, "images to calibrate with")
     if len(images) < FEWEST:
         raise ValueError(f"{len(images)} images to calibrate with, expected {FEWEST} or more; some hundreds are better")
-
-
-def _reads(operation: Any, index: int, kind: str) -> bool:
-    """Whether the input `index` of OpenVINO's operation comes from one of that kind."""
-    return bool(operation.input_value(index).get_node().get_type_name() == kind)
 
 
 def _unquantized(products: Mapping[str, tuple[bool, bool]], keep: Collection[str]) -> list[str]:
@@ -146,8 +140,7 @@ def quietly_nncf() -> Iterator[Any]:
 
     silence()
     require("int8", "nncf", what="int8")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with quietly():
         import nncf
         import nncf.quantization.range_estimator
     console = get_console()

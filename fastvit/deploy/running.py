@@ -17,11 +17,11 @@ from ..models.reparam import reparameterize as fuse
 from ..utils.devices import choose_device
 from ..utils.sampling import evenly
 from .engines.engine import Engine
+from .engines.select import RUNTIMES
 from .engines.select import engine as make_engine
 from .quantize import FEWEST
 
 PLAIN = ("torch", "float32")
-CPU_ONLY = ("onnxruntime", "openvino")
 CALIBRATION = 300  # images
 MOST_NUMBERS = 2**27  # in all of them: half a gigabyte
 
@@ -89,8 +89,8 @@ def device_for(model: FastViT, device: torch.device | str | None, engine: str) -
     """The device that is meant, as `runnable` says; a ValueError if the engine does not run there."""
     if device is None:
         return device_of(model)
-    chosen = choose_device(str(device) or ("cpu" if engine in CPU_ONLY else ""))
-    if engine in CPU_ONLY and chosen.type != "cpu":
+    chosen = choose_device(str(device) or ("cpu" if engine in RUNTIMES else ""))
+    if engine in RUNTIMES and chosen.type != "cpu":
         raise ValueError(f"engine {engine} runs on the CPU, not on device {device}: choose cpu, or another engine")
     return chosen
 

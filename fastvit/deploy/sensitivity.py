@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
+from functools import reduce
 from math import inf, log10
-from typing import TYPE_CHECKING, Any
+from operator import add
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..models.checks import require_eval_mode
 from ..models.layers import SqueezeExcite
+from ..models.moments import Moments
 from ..models.reparam import reparameterize
-from ..utils.text import rendered
-from .graph import first_convolution
+from .graph import first_convolution, listed
 from .quantize import batches, check_calibration
-
-if TYPE_CHECKING:
-    from rich.console import Group
 
 ENOUGH = 20.0  # dB at the output: a tenth of its magnitude is noise
 Layer = nn.Conv2d | nn.Linear
@@ -64,27 +64,20 @@ class LayerErrors:
         return asdict(self) | {"sensitive": self.sensitive()}
 
     def __str__(self) -> str:
-        return rendered(self)
-
-    def __rich__(self) -> Group:
-        from rich.console import Group
-        from rich.table import Table
-
-        numbers = ("share,\n%", "alone,\ndB", "weight,\ndB", "input,\ndB", "so far,\ndB")
-        table = Table("layer", "kind", *numbers, box=None, pad_edge=False, padding=(0, 1, 0, 0))
-        for column in table.columns[2:]:
-            column.justify, column.no_wrap = "right", True
-        total = sum(layer.alone for layer in self.layers)
+        width = max((len(layer.name) for layer in self.layers), default=0)
+        row = f"{{:<{width}}}  {{:<13}}" + "{:>9}" * 5
+        lines = [
+            row.format("layer", "kind", "share,", "alone,", "weight,", "input,", "so far,"),
+            row.format("", "", "%", "dB", "dB", "dB", "dB"),
+        ]
+        total = sum(layer.alone for layer in self.layers) or inf
         for layer in self.layers:
-            ratios = (layer.alone, layer.weight, layer.input, layer.so_far)
-            share = 100 * layer.alone / total if total else 0.0
-            table.add_row(layer.name, layer.kind, f"{share:.1f}", *(f"{decibels(ratio):.1f}" for ratio in ratios))
+            ratios = map(decibels, (layer.alone, layer.weight, layer.input, layer.so_far))
+            numbers = (f"{number:.1f}" for number in (100 * layer.alone / total, *ratios))
+            lines.append(row.format(layer.name, layer.kind, *numbers))
+        lines += ["", f"all in int8: {decibels(self.whole):.1f} dB of signal to noise, images {self.images}"]
         kept = ", ".join(self.sensitive())
-        return Group(
-            table,
-            f"\nall in int8: {decibels(self.whole):.1f} dB of signal to noise, images {self.images}",
-            f"better left out: {kept}" if kept else "no layer needs to be left out",
-        )
+        return "\n".join([*lines, f"better left out: {kept}" if kept else "no layer needs to be left out"])
 
 
 def decibels(noise: float) -> float:
@@ -121,8 +114,7 @@ def layer_errors(model: nn.Module, images: Tensor) -> LayerErrors:
         noise.run(part, widen=True)
     for part in batches(images):
         noise.measure(part)
-    layers = tuple(noise.of(name) for name in noise.layers)
-    return LayerErrors(images=tuple(images.shape), layers=layers, whole=noise.whole / noise.signal.power)
+    return noise.report(tuple(images.shape))
 
 
 class _Noise:
@@ -142,21 +134,23 @@ class _Noise:
         }
         for name, layer in self.layers.items():
             model.set_submodule(name, layer)
-        self.weight, self.input, self.so_far = (dict.fromkeys(self.layers, 0.0) for _ in range(3))
-        self.whole, self.signal, self.signals = 0.0, _Spread(), {name: _Spread() for name in self.layers}
+        self.whole = 0.0
+        self.signals = defaultdict[int, list[Moments]](list)  # by output
 
     def measure(self, images: Tensor) -> None:
+        """Add what comes of these images."""
         names = tuple(self.layers)
         expected = self.run(images)
-        plain = {name: layer.output for name, layer in self.layers.items()}
-        self.signal.add(expected)
+        plain = [layer.output for layer in self.layers.values()]
         self.whole += _squares(self.run(images, weights=names, inputs=names), expected)
+        for layer, output in zip(self.layers.values(), plain, strict=True):
+            layer.so_far += _squares([layer.output], [output])
+            layer.signal.append(Moments.of(output))
+        for index, output in enumerate(expected):
+            self.signals[index].append(Moments.of(output))
         for name, layer in self.layers.items():
-            self.so_far[name] += _squares([layer.output], [plain[name]])
-            self.signals[name].add([plain.pop(name)])
-        for name in names:
-            self.weight[name] += _squares(self.run(images, weights=[name]), expected)
-            self.input[name] += _squares(self.run(images, inputs=[name]), expected)
+            layer.by_weight += _squares(self.run(images, weights=[name]), expected)
+            layer.by_input += _squares(self.run(images, inputs=[name]), expected)
 
     def run(
         self, images: Tensor, *, weights: Collection[str] = (), inputs: Collection[str] = (), widen: bool = False
@@ -164,41 +158,20 @@ class _Noise:
         """The model's outputs with the weights and inputs of those layers rounded; or the ranges grow to hold these."""
         for name, layer in self.layers.items():
             layer.rounds_weight, layer.rounds_input, layer.widens = name in weights, name in inputs, widen
-        outputs = self.model(images)
-        return list(outputs) if isinstance(outputs, list | tuple) else [outputs]
+        return listed(self.model(images))
 
-    def of(self, name: str) -> LayerError:
-        """A layer's, as shares of the signals' power."""
-        whole, own = self.signal.power, self.signals[name].power
-        kind = _kind(self.layers[name].layer)
-        return LayerError(name, kind, self.weight[name] / whole, self.input[name] / whole, self.so_far[name] / own)
-
-
-class _Spread:
-    """How much each channel of some tensors varies, over images and positions; what is constant tells nothing."""
-
-    def __init__(self) -> None:
-        self.sums: dict[int, Tensor] = {}
-        self.squares: dict[int, Tensor] = {}
-        self.counts: dict[int, int] = {}
-
-    def add(self, tensors: list[Tensor]) -> None:
-        """Tensors (B, C), (B, C, H, W) or tokens (B, N, C), always as many."""
-        for index, tensor in enumerate(tensors):
-            values = tensor.double().movedim(-1 if tensor.ndim == 3 else 1, 0).flatten(1)
-            self.sums[index] = self.sums.get(index, 0.0) + values.sum(1)
-            self.squares[index] = self.squares.get(index, 0.0) + values.square().sum(1)
-            self.counts[index] = self.counts.get(index, 0) + values.shape[1]
-
-    @property
-    def power(self) -> float:
-        """The sum of squares about each channel's mean; never 0."""
-        spreads = (self.squares[index] - total.square() / self.counts[index] for index, total in self.sums.items())
-        return max(sum(float(spread.sum()) for spread in spreads), torch.finfo(torch.float64).tiny)
+    def report(self, images: tuple[int, ...]) -> LayerErrors:
+        """All of it as shares of the signals' power."""
+        power = sum(map(_power, self.signals.values()))
+        layers = tuple(layer.error(name, power) for name, layer in self.layers.items())
+        return LayerErrors(images=images, layers=layers, whole=self.whole / power)
 
 
 class _RoundingLayer(nn.Module):
-    """A layer that rounds its weight, its input, both or nothing, and keeps its last output."""
+    """A layer that rounds its weight, its input, both or nothing, and keeps its last output.
+
+    The range of its input is that of each channel where the layer keeps them apart; 0 is always in it.
+    """
 
     output: Tensor
 
@@ -206,18 +179,27 @@ class _RoundingLayer(nn.Module):
         super().__init__()
         self.layer = layer
         self.weights = {False: layer.weight.detach(), True: round_weight(layer.weight.detach())}
-        self.range: tuple[Tensor, Tensor] | None = None
+        self.axes = (0, 2, 3) if isinstance(layer, nn.Conv2d) and layer.groups > 1 else ()  # (): all
+        self.low = self.high = torch.zeros(())
         self.rounds_weight = self.rounds_input = self.widens = False
+        self.by_weight = self.by_input = self.so_far = 0.0  # noise
+        self.signal = list[Moments]()
 
     def forward(self, x: Tensor) -> Tensor:
         """What the layer gives for x."""
         if self.widens:
-            self.range = _range(x, self.layer, self.range)
-        if self.rounds_input and self.range:
-            x = round_input(x, *self.range)
+            self.low = torch.minimum(x.amin(self.axes, keepdim=True), self.low)
+            self.high = torch.maximum(x.amax(self.axes, keepdim=True), self.high)
+        if self.rounds_input:
+            x = round_input(x, self.low, self.high)
         self.layer.weight.data = self.weights[self.rounds_weight]
         self.output = self.layer(x)
         return self.output
+
+    def error(self, name: str, power: float) -> LayerError:
+        """What is reported of it, where the model's outputs have that power."""
+        so_far = self.so_far / _power(self.signal)
+        return LayerError(name, _kind(self.layer), self.by_weight / power, self.by_input / power, so_far)
 
 
 def round_weight(weight: Tensor) -> Tensor:
@@ -233,18 +215,17 @@ def round_input(x: Tensor, low: Tensor, high: Tensor) -> Tensor:
     return ((x / step).round() + zero).clamp(0, 255).sub(zero) * step
 
 
-def _range(x: Tensor, layer: Layer, known: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:
-    """The least and the largest value, with 0 and `known` between; of each channel where the layer keeps them apart."""
-    axes = (0, 2, 3) if isinstance(layer, nn.Conv2d) and layer.groups > 1 else tuple(range(x.ndim))
-    low, high = known or (x.new_zeros(()), x.new_zeros(()))
-    return torch.minimum(x.amin(axes, keepdim=True), low), torch.maximum(x.amax(axes, keepdim=True), high)
-
-
 def _kind(layer: Layer) -> str:
     if isinstance(layer, nn.Linear):
         return "linear"
     size = f"{layer.kernel_size[0]}x{layer.kernel_size[1]}"
     return f"{size} depthwise" if layer.groups > 1 else size
+
+
+def _power(parts: list[Moments]) -> float:
+    """The sum of squares about each channel's mean; never 0."""
+    moments = reduce(add, parts)
+    return max(moments.count * float(moments.variance.sum()), torch.finfo(torch.float64).tiny)
 
 
 def _squares(given: list[Tensor], expected: list[Tensor]) -> float:

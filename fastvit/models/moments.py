@@ -29,8 +29,8 @@ class Moments:
 
     @classmethod
     def of(cls, y: Tensor) -> "Moments":
-        """(B, C, H, W) over B, H and W, or (B, N, C) over B and N."""
-        variance, mean = torch.var_mean(y, (0, 2, 3) if y.ndim == 4 else (0, 1), correction=0)
+        """(B, C, H, W) over B, H and W; (B, N, C) and (B, C) over all but C."""
+        variance, mean = torch.var_mean(y, (0, 2, 3) if y.ndim == 4 else tuple(range(y.ndim - 1)), correction=0)
         return cls(y.numel() // len(mean), mean.cpu().double(), variance.cpu().double())
 
     def __add__(self, other: "Moments") -> "Moments":

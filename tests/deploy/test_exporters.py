@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 import fastvit
 from fastvit import CONFIGS, Config, FastViT, export, reparameterize, save
-from fastvit.deploy.exporters import ExportError, ExportReport, coreml, deployed
+from fastvit.deploy.exporters import FORMATS, ExportError, ExportReport, deployed
 from fastvit.deploy.exporters import mil_interpreter as mil
 from fastvit.deploy.graph import as_onnx, as_openvino, traced
 from fastvit.deploy.lowering import lower
@@ -68,7 +68,7 @@ def run_file(path: Path, images: Tensor) -> list[Tensor]:
         with torch.no_grad():
             outputs = loaded(path)(images)
             return [outputs] if isinstance(outputs, Tensor) else list(outputs)
-    return coreml.FORMAT.open(path).run(images)
+    return FORMATS[".mlpackage"].open(path).run(images)
 
 
 def metadata_of(path: Path) -> dict[str, str]:
@@ -490,7 +490,7 @@ def test_a_coreml_package_with_preprocessing_takes_an_image(pixel_reports: dict[
     description = specification(pixel_reports[".mlpackage"].path).description
     image = description.input[0].type.imageType
     assert (image.height, image.width, image.colorSpace) == (48, 64, image.RGB)
-    assert not coreml.FORMAT.open(pixel_reports[".mlpackage"].path).operations["batch_norm"]
+    assert not FORMATS[".mlpackage"].open(pixel_reports[".mlpackage"].path).operations["batch_norm"]
 
 
 def test_an_embedding_stays_one_with_preprocessing(tmp_path: Path) -> None:

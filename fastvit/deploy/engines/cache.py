@@ -36,6 +36,7 @@ UNFINISHED = ".making."
 DAY = 24 * 60 * 60.0
 LIBRARIES = ("torch", "onnx", "onnxruntime", "onnxscript", "openvino", "nncf")
 CODE = ("utils", "images", "models", "deploy")  # the packages of this library that have a part in a conversion
+PLAIN = (str, int, float, bool, tuple, list, type(None))
 
 
 def folder() -> Path:
@@ -109,32 +110,24 @@ def converted(engine: str, model: nn.Module, request: Request, file: str, make: 
 
 def structure_of(model: nn.Module) -> str:
     """A name for what `model` computes, whatever its weights: its modules and their plain attributes, its shapes."""
-    plain = (str, int, float, bool, tuple, list, type(None))
-    modules = [
-        (
-            name,
-            type(module).__qualname__,
-            {key: value for key, value in vars(module).items() if isinstance(value, plain)},
-        )
-        for name, module in model.named_modules()
-    ]
-    shapes = [(name, tuple(tensor.shape), str(tensor.dtype)) for name, tensor in model.state_dict().items()]
-    return hashlib.sha256(repr((modules, shapes)).encode()).hexdigest()
+    parts: list[object] = []
+    for name, module in model.named_modules():
+        attributes = {key: value for key, value in vars(module).items() if isinstance(value, PLAIN)}
+        parts.append((name, type(module).__qualname__, attributes))
+    parts += [(name, tuple(tensor.shape), str(tensor.dtype)) for name, tensor in model.state_dict().items()]
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
+@cache
 def versions() -> dict[str, str]:
     """Of everything that has a part in what is kept; of this library the code itself."""
     found = {}
     for library in LIBRARIES:
         with suppress(PackageNotFoundError):
             found[library] = version(library)
-    return found | {"fastvit": _own_code()}
-
-
-@cache
-def _own_code() -> str:
     home = Path(__file__).parents[2]
-    return code_digest(file for package in CODE for file in sorted((home / package).rglob("*.py")))
+    own = code_digest(file for package in CODE for file in sorted((home / package).rglob("*.py")))
+    return found | {"fastvit": own}
 
 
 def code_digest(files: Iterable[Path]) -> str:
@@ -144,16 +137,15 @@ def code_digest(files: Iterable[Path]) -> str:
     """
     digest = hashlib.sha256()
     for file in files:
-        tree = ast.parse(file.read_bytes())
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-                node.body = [each for each in node.body if not _is_text(each)]
+        tree = _WithoutText().visit(ast.parse(file.read_bytes()))
         digest.update(ast.dump(tree).encode())
     return digest.hexdigest()
 
 
-def _is_text(statement: ast.stmt) -> bool:
-    return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
+class _WithoutText(ast.NodeTransformer):
+    def visit_Expr(self, node: ast.Expr) -> ast.Expr | None:
+        """Statements that are but a constant go: docstrings."""
+        return None if isinstance(node.value, ast.Constant) else node
 
 
 def _whole(home: Path) -> bool:
@@ -172,11 +164,10 @@ def _bound() -> None:
             if time.time() - left.stat().st_mtime > DAY:
                 shutil.rmtree(left, ignore_errors=True)
     kept: list[tuple[float, int, Path]] = []
-    for manifest in folder().glob(f"*/{MANIFEST}"):
+    for manifest in folder().glob(f"[!.]*/{MANIFEST}"):
         home = manifest.parent
         with suppress(OSError):
-            if not home.name.startswith("."):
-                kept.append((home.stat().st_mtime, sum(file.stat().st_size for file in home.iterdir()), home))
+            kept.append((home.stat().st_mtime, sum(file.stat().st_size for file in home.iterdir()), home))
     total = 0
     for newer, (_, size, home) in enumerate(sorted(kept, reverse=True)):
         total += size

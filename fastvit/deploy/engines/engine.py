@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from ...images.preprocess import Preprocess, check_images
 from ...utils.numerics import Error, compared, largest, without_cudnn
 from ...utils.text import one_line
-from ..graph import first_convolution
+from ..graph import first_convolution, listed
 
 Outputs = Tensor | list[Tensor]
 Run = Callable[[Tensor], list[Tensor]]
@@ -111,36 +112,40 @@ class Engine:
         assert self._reference is not None
         weight = first_convolution(self._reference).weight
         with without_cudnn():
-            expected = self._reference(images[:1].to(weight.device, weight.dtype))
-            given = [output[:1] for output in self._outputs(images)]
-        many = isinstance(expected, list | tuple)
-        expected = list(expected) if many else [expected]
+            outputs = self._reference(images[:1].to(weight.device, weight.dtype))
+            with raising(EngineError, self.name):
+                given = [output[:1] for output in self._run(_plain(images))]
+        expected = listed(outputs)
         if not all(output.isfinite().all() for output in expected):
             raise EngineError("eager torch gives NaN or infinity for these images: there is nothing to compare with")
         error = compared(expected, given)
-        if not error.relative <= TOLERANCE[self.precision]:  # also refuses NaN
-            self._refused = (
-                f"{self.name} in {self.precision} differs from eager torch by {error.relative:.1e} of the largest "
-                f"output, expected at most {TOLERANCE[self.precision]:.0e}: choose another engine or precision"
-            )
+        if differs := difference(error, self.precision):
+            self._refused = f"{self.name} in {self.precision} {differs}: choose another engine or precision"
             raise EngineError(self._refused)
-        self._many, self.error = many, error if self.error is None else largest([self.error, error])
+        self._many = not isinstance(outputs, Tensor)
+        self.error = error if self.error is None else largest([self.error, error])
         if self.name != "compile" and (self._ahead is None or self._compared):  # this was the last kind
             self._reference = None
 
-    def _outputs(self, images: Tensor) -> list[Tensor]:
-        """What the library gives; what it raises comes as the one error that says who did."""
-        try:
-            return self._run(_plain(images))
-        except (EngineError, MemoryError):
-            raise
-        except Exception as error:
-            raise EngineError(failure(self.name, error)) from error
+
+def difference(error: Error, precision: str) -> str:
+    """What to say of outputs that differ by more than `TOLERANCE`; "" of others."""
+    if error.relative <= TOLERANCE[precision]:  # which NaN is not
+        return ""
+    allowed = f"expected at most {TOLERANCE[precision]:.0e}"
+    return f"differs from eager torch by {error.relative:.1e} of the largest output, {allowed}"
 
 
-def failure(name: str, error: Exception) -> str:
-    """What a library raised, in one line that begins with its name."""
-    return f"{name} failed: {type(error).__name__}: {one_line(error)[:300]}"
+@contextmanager
+def raising(kind: type[Exception], name: str, *others: type[Exception]) -> Iterator[None]:
+    """What a library raises, which may be of any kind, is `kind` in one line that begins with `name`; `others` pass."""
+    passing: tuple[type[Exception], ...] = (kind, MemoryError, *others)
+    try:
+        yield
+    except passing:
+        raise
+    except Exception as error:
+        raise kind(f"{name} failed: {type(error).__name__}: {one_line(error)[:300]}") from error
 
 
 def _plain(images: Tensor) -> Tensor:

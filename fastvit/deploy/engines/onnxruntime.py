@@ -17,18 +17,22 @@ PRECISIONS = ("float32", "int8")  # its CPU kernels of bfloat16 and float16 are 
 
 def build(model: nn.Module, request: Request) -> Run:
     """`model` converted, or taken from the cache, and loaded; any batch and size."""
+    path = cache.converted("onnxruntime", model, request, "model.onnx", lambda path: _convert(model, request, path))
+    return session(path, request.threads)
+
+
+def session(path: Path, threads: int | None = None) -> Run:
+    """The file, loaded: its one input -> its outputs, on the CPU."""
     import onnxruntime
 
-    path = cache.converted("onnxruntime", model, request, "model.onnx", lambda path: _convert(model, request, path))
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors: its warnings are about its own optimisations
-    if request.threads:
-        options.intra_op_num_threads = request.threads
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
+    options.intra_op_num_threads = threads or 0  # 0: as many as it likes
+    loaded = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    name = loaded.get_inputs()[0].name
 
     def run(images: Tensor) -> list[Tensor]:
-        return [torch.from_numpy(output) for output in session.run(None, {name: images.cpu().numpy()})]
+        return [torch.from_numpy(output) for output in loaded.run(None, {name: images.cpu().numpy()})]
 
     return run
 

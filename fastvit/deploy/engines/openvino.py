@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..graph import openvino_model
-from ..openvino_runtime import core, silence
+from ..openvino_runtime import core, silence, source_type
 from ..quantize import quantize_openvino
 from . import cache
 from .engine import EngineError, Request, Run
@@ -38,7 +38,7 @@ def build(model: nn.Module, request: Request) -> Run:
         if shape:
             made_for = graph.clone()
             made_for.reshape(list(shape))
-        return _runner(core().compile_model(made_for, "CPU", config))
+        return runner(core().compile_model(made_for, "CPU", config))
 
     size = (1, graph.input(0).partial_shape[1].get_length(), *request.input_size) if request.input_size else None
     ahead = compiled(size) if size else None
@@ -67,7 +67,7 @@ def _of_their_own_shape(graph: Any) -> float:
     for both. Published networks read 48 channels and more.
     """
     layers = [op for op in graph.get_ops() if op.get_type_name() == "Convolution"]
-    quantized = [op for op in layers if op.input_value(1).get_node().get_type_name() != "Constant"]
+    quantized = [op for op in layers if source_type(op, 1) != "Constant"]
     narrowest = min((op.input(1).get_shape()[1] for op in quantized), default=None)
     if narrowest is None:
         return 0
@@ -93,8 +93,8 @@ def _convert(model: nn.Module, request: Request, path: Path) -> None:
     openvino.save_model(graph, path, compress_to_fp16=False)
 
 
-def _runner(compiled: Any) -> Run:
-    """An inference request holds memory of its own, so each thread has one."""
+def runner(compiled: Any) -> Run:
+    """What runs a compiled model. An inference request holds memory of its own, so each thread has one."""
     import openvino
 
     own = threading.local()

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from ..graph import example, first_convolution
+from ..graph import example, first_convolution, listed
 from ..lowering import lower
 from .engine import Request, Run
 
@@ -40,9 +40,8 @@ def _runner(prepared: nn.Module, request: Request) -> Run:
 
     def run(images: Tensor) -> list[Tensor]:
         with torch.no_grad(), _threads(request.threads):
-            outputs = prepared(images.to(device, dtype, memory_format=torch.channels_last))
-        many = isinstance(outputs, list | tuple)
-        return [output.float().contiguous() for output in (outputs if many else [outputs])]
+            outputs = listed(prepared(images.to(device, dtype, memory_format=torch.channels_last)))
+        return [output.float().contiguous() for output in outputs]
 
     return run
 

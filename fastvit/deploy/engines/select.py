@@ -7,6 +7,7 @@ import logging
 import shutil
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
+from math import inf
 from os import environ
 from types import ModuleType
 
@@ -19,9 +20,10 @@ from ...models.fastvit import FastViT
 from ...utils.devices import describe_machine
 from ...utils.extras import missing
 from ...utils.text import one_line
-from ..graph import example, first_convolution, quietly
+from ...utils.timing import timer
+from ..graph import example, first_convolution
 from . import cache, onnxruntime, openvino, pytorch
-from .engine import TOLERANCE, Engine, EngineError, Request, Run, failure
+from .engine import TOLERANCE, Engine, EngineError, Request, Run, raising
 
 LOG = logging.getLogger("fastvit")
 SECONDS = 2.0  # that "auto" measures each candidate for, once it is ready
@@ -31,10 +33,10 @@ BUILD: dict[str, tuple[ModuleType, str]] = {  # engine: the module that builds i
     "onnxruntime": (onnxruntime, "build"),
     "openvino": (openvino, "build"),
 }
-NEEDED = {
+RUNTIMES = {  # of the CPU alone; the packages that they need, in extras so called
     "onnxruntime": ("onnxruntime", "onnx", "onnxscript"),
     "openvino": ("openvino",),
-}  # packages, in extras so called
+}
 CANDIDATES = ("torch", "onnxruntime", "openvino")  # torch.compile takes a minute to be ready: by name only
 
 
@@ -95,7 +97,7 @@ def available() -> dict[str, str]:
     """
     compiler = any(map(shutil.which, (environ.get("CXX") or "c++", "g++", "clang++", "cl")))
     reasons = {"compile": "" if compiler else "torch.compile needs a C++ compiler; install one, such as g++"}
-    for name, packages in NEEDED.items():
+    for name, packages in RUNTIMES.items():
         absent = ", ".join(missing(*packages))
         reasons[name] = f'needs {absent}; run: pip install "fastvit[{name}]"' if absent else ""
     return {name: reasons.get(name, "") for name in BUILD}
@@ -128,18 +130,15 @@ def _built(model: nn.Module, name: str, request: Request) -> Engine:
     if request.precision not in precisions(name):
         raise EngineError(f"{name} has no {request.precision}, expected one of {', '.join(precisions(name))}")
     device = first_convolution(model).weight.device
-    if name in NEEDED and device.type != "cpu":
+    if name in RUNTIMES and device.type != "cpu":
         raise EngineError(f"{name} runs on the CPU and the model is on {device}: give it model.cpu()")
     module, function = BUILD[name]
     build: Callable[[nn.Module, Request], Run] = getattr(module, function)
     try:
-        run = build(model, request)
-    except (ValueError, OSError, MemoryError):
-        raise
+        with raising(EngineError, name, ValueError, OSError, ImportError):
+            run = build(model, request)
     except ImportError as error:
         raise EngineError(f"{name}: {one_line(error)}") from error
-    except Exception as error:  # of a library whose errors are of any kind
-        raise EngineError(failure(name, error)) from error
     return Engine(name, request, run, model)
 
 
@@ -148,8 +147,8 @@ def _fastest(model: nn.Module, request: Request) -> Engine:
     size = request.input_size or _own_size(model)
     request = replace(request, input_size=size)
     on_cpu = first_convolution(model).weight.device.type == "cpu"
-    here = [name for name in (CANDIDATES if on_cpu else ("torch",)) if not available()[name]]
-    names = [name for name in here if request.precision in precisions(name)]
+    reasons, candidates = available(), CANDIDATES if on_cpu else ("torch",)
+    names = [name for name in candidates if not reasons[name] and request.precision in precisions(name)]
     asked = (names, size, request.precision, request.threads)
     key = cache.key_of("auto", describe_machine(), cache.structure_of(model), *asked)
     images = example(model, 1, *size).float()
@@ -170,22 +169,22 @@ def _fastest(model: nn.Module, request: Request) -> Engine:
 
 def _measured(model: nn.Module, request: Request, names: Sequence[str], images: Tensor) -> Engine:
     """The fastest of these engines for `images`; an EngineError if none of them runs."""
-    fastest, engines, results = float("inf"), list[Engine](), dict[str, str]()
+    best, fastest, results = None, inf, []
     for name in names:
         try:
             candidate = _built(model, name, request)
             seconds = _seconds(candidate, images)
         except Exception as error:  # whatever a runtime dislikes, the others may do
-            results[name] = one_line(error)[:300]
+            results.append(f"{name} {one_line(error)[:300]}")
             continue
-        results[name] = f"{1000 * seconds:.1f} ms"
+        results.append(f"{name} {1000 * seconds:.1f} ms")
         if seconds < fastest:
-            fastest, engines = seconds, [candidate]
-    measured = ", ".join(f"{name} {result}" for name, result in results.items())
-    if not engines:
+            best, fastest = candidate, seconds
+    measured = ", ".join(results)
+    if best is None:
         raise EngineError(f"no engine runs this model in {request.precision}: {measured or 'none is installed'}")
-    (best,), size = engines, " x ".join(map(str, images.shape[2:]))
-    best.chosen = f"{best.name}, the fastest for one image of {size} in {request.precision}: {measured}"
+    height, width = images.shape[2:]
+    best.chosen = f"{best.name}, the fastest for one image of {height} x {width} in {request.precision}: {measured}"
     return best
 
 
@@ -200,10 +199,5 @@ def _own_size(model: nn.Module) -> tuple[int, int]:
 
 def _seconds(candidate: Engine, images: Tensor) -> float:
     """The median of single calls, measured for `SECONDS`, after one that compares."""
-    with quietly():  # it brings setuptools along, and a warning where CUDA is installed without a GPU
-        from torch.utils.benchmark import Timer
-
     candidate(images)
-    names = {"candidate": candidate, "images": images}
-    timer = Timer("candidate(images)", globals=names, num_threads=torch.get_num_threads())
-    return timer.blocked_autorange(min_run_time=SECONDS).median
+    return timer(lambda: candidate(images)).blocked_autorange(min_run_time=SECONDS).median

@@ -1,6 +1,6 @@
 from .deployed import ExportError as ExportError
-from .exporter import FORMATS as FORMATS
 from .exporter import Check as Check
 from .exporter import ExportReport as ExportReport
 from .exporter import check_target as check_target
 from .exporter import export as export
+from .formats import FORMATS as FORMATS

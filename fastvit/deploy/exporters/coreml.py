@@ -2,21 +2,20 @@
 
 from collections import Counter
 from contextlib import redirect_stderr
+from functools import partial
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from ...images.preprocess import SMALLEST
 from ..graph import quietly
 from . import mil_interpreter as mil
-from .deployed import Deployed, Format, Opened
+from .deployed import Deployed, Opened
 
 LARGEST = 2048  # pixels high and wide; CoreML wants to be told
 
 
-def _write(deployed: Deployed, path: Path) -> None:
+def write(deployed: Deployed, path: Path) -> None:
     """Takes one image (an ImageType of Apple's where the preprocessing is inside) of any size, unless it is fixed.
 
     In float16, which is what Apple's neural engines compute in, images and outputs still are float32.
@@ -60,7 +59,7 @@ def _input(deployed: Deployed) -> Any:
     return coremltools.TensorType(name="images", shape=shape, dtype=numpy.float32)
 
 
-def _open(path: Path) -> Opened:
+def open_again(path: Path) -> Opened:
     """CoreML runs on Apple's machines alone: the file's program, with its weights, is followed by torch instead."""
     with quietly():
         import coremltools
@@ -70,19 +69,4 @@ def _open(path: Path) -> Opened:
         specification = model.get_spec()
         program = load(specification, specification.specificationVersion, file_weights_dir=model.weights_dir)
     main = program.functions["main"]
-
-    def run(images: Tensor) -> list[Tensor]:
-        return mil.run(main, images)
-
-    return Opened(run, Counter(operation.op_type for operation in mil.operations(main)))
-
-
-FORMAT = Format(
-    name="CoreML",
-    packages=("coremltools",),
-    extra="coreml",
-    write=_write,
-    open=_open,
-    dtype="float16",
-    one_image=True,
-)
+    return Opened(partial(mil.run, main), Counter(operation.op_type for operation in mil.operations(main)))

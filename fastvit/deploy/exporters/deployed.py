@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,9 +18,11 @@ from ...images.preprocess import SMALLEST, Preprocess, check_size
 from ...models.fastvit import FastViT
 from ...models.multiscale import MultiScaleEncoder
 from ...models.reparam import reparameterize
-from ..graph import AXES, TRACED, example, first_convolution, output_names, traced
+from ..graph import AXES, TRACED, example, listed, output_names, traced
 from ..lowering import lower
 
+PIXELS = "RGB pixels from 0 to 255, of the size that the model is to see"
+PREPARED = "as pretrained_cfg says, ((pixels / 255) - mean) / std"
 DTYPES = {"float32": torch.float32, "float16": torch.float16}
 
 
@@ -60,31 +62,32 @@ class Pipeline(nn.Module):
         return output.softmax(1) if self.softmax else output
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Deployed:
-    """A model on its way into a file."""
+    """A model on its way into a file: fused, in two forms, as it is run and as it is compared with.
 
-    reference: nn.Module  # fused, eager, float32: what the file is compared with
-    lowered: nn.Module
-    preprocess: Preprocess | None  # inside the file, if there is one
-    softmax: bool
-    size: tuple[int, int] | None  # height and width, fixed; or any
-    usual_size: tuple[int, int]  # what the weights are for
-    dtype: str
-    outputs: tuple[str, ...]
-    metadata: dict[str, str]
+    Attributes:
+        reference: eager and in float32, what the file is compared with.
+        lowered: what is written.
+        preprocess: what is done inside the file, if anything.
+        softmax: whether it gives probabilities.
+        usual_size: (height, width) that the weights are for.
+        size: the same, fixed; None for any.
+        in_chans: channels of the images.
+        dtype: "float32" or "float16".
+        outputs: their names.
+        metadata: what every format holds.
+    """
 
-    @classmethod
     @torch.no_grad()
-    def of(
-        cls,
+    def __init__(
+        self,
         model: FastViT | FeatureGetterNet | MultiScaleEncoder,
         with_preprocessing: bool,
         size: tuple[int, int] | None,
         dtype: str,
         fixed_size: bool,
-    ) -> Deployed:
-        """`model` fused, in two forms: as it is run, and as it is compared with.
+    ) -> None:
+        """Check the arguments, copy and fuse.
 
         Raises:
             ValueError: another dtype or size; no FastViT, or one in train mode; with preprocessing, one for other than
@@ -97,31 +100,19 @@ class Deployed:
         inner = next((module for module in model.modules() if isinstance(module, FastViT)), None)
         if inner is None:
             raise ValueError(f"expected a FastViT, not a {type(model).__name__}")
-        usual_size = tuple(inner.pretrained_cfg["input_size"][1:])
-        preprocess = Preprocess.from_cfg(inner.pretrained_cfg) if with_preprocessing else None
+        self.usual_size: tuple[int, int] = tuple(inner.pretrained_cfg["input_size"][1:])
+        self.size = size or (self.usual_size if fixed_size else None)
+        self.dtype, self.in_chans = dtype, inner.in_chans
+        self.preprocess = Preprocess.from_cfg(inner.pretrained_cfg) if with_preprocessing else None
         plain = copy.deepcopy(model).cpu().float()
-        lowered = lower(plain)
-        reference = reparameterize(plain, inplace=True)
-        outputs = output_names(model, len(listed(reference(example(reference, 1, SMALLEST, SMALLEST)))))
-        softmax = with_preprocessing and outputs == ["logits"]
-        if softmax:
-            outputs = ["probabilities"]
-        return cls(
-            reference=reference,
-            lowered=lowered,
-            preprocess=preprocess,
-            softmax=softmax,
-            size=size or (usual_size if fixed_size else None),
-            usual_size=usual_size,
-            dtype=dtype,
-            outputs=tuple(outputs),
-            metadata=_metadata(inner) | {"input": _input(preprocess), "outputs": ", ".join(outputs)},
-        )
-
-    @property
-    def in_chans(self) -> int:
-        """Channels of the images."""
-        return first_convolution(self.reference).in_channels
+        self.lowered = lower(plain)
+        self.reference = reparameterize(plain, inplace=True)
+        outputs = listed(self.reference(example(self.reference, 1, SMALLEST, SMALLEST)))
+        self.outputs = output_names(model, len(outputs))
+        self.softmax = with_preprocessing and self.outputs == ["logits"]
+        if self.softmax:
+            self.outputs = ["probabilities"]
+        self.metadata = _metadata(inner, self.preprocess) | {"outputs": ", ".join(self.outputs)}
 
     def traced(self, *, dtype: str, one_image: bool = False) -> torch.export.ExportedProgram:
         """The model in that dtype as torch's graph; for one image at a time if so asked."""
@@ -139,7 +130,6 @@ class Deployed:
         noise = example(self.reference, batch, height, width)
         return (noise * 64 + 128).round().clamp(0, 255) if self.preprocess else noise
 
-    @torch.no_grad()
     def expected(self, images: Tensor) -> list[Tensor]:
         """What eager torch gives."""
         if self.preprocess:
@@ -157,13 +147,13 @@ class Opened:
     operations: Counter[str]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Format:
     """A kind of file."""
 
     name: str
+    extra: str  # of fastvit's, which brings the packages
     packages: tuple[str, ...]  # that are needed to write and to check one
-    extra: str  # which of fastvit's extras brings them
     write: Callable[[Deployed, Path], None]
     open: Callable[[Path], Opened]
     dtype: str = "float32"  # unless another is asked for
@@ -172,18 +162,7 @@ class Format:
     companion: str = ""  # suffix of a second file beside it
 
 
-def listed(outputs: Tensor | Sequence[Tensor]) -> list[Tensor]:
-    """The one output, or the several, as a list."""
-    return [outputs] if isinstance(outputs, Tensor) else list(outputs)
-
-
-def _input(preprocess: Preprocess | None) -> str:
-    if preprocess:
-        return "images: RGB pixels from 0 to 255, of the size that the model is to see"
-    return "images: as pretrained_cfg says, ((pixels / 255) - mean) / std"
-
-
-def _metadata(model: FastViT) -> dict[str, str]:
+def _metadata(model: FastViT, preprocess: Preprocess | None) -> dict[str, str]:
     """What every format holds, as strings."""
     cfg = model.pretrained_cfg | {"num_classes": model.num_classes}
     return {
@@ -193,4 +172,5 @@ def _metadata(model: FastViT) -> dict[str, str]:
         "pretrained_cfg": json.dumps(cfg),
         "label_names": json.dumps(cfg.get("label_names") or []),
         "license": cfg.get("license") or "unknown",
+        "input": f"images: {PIXELS if preprocess else PREPARED}",
     }

@@ -17,19 +17,10 @@ from ...utils.atomic import check_writable
 from ...utils.extras import require
 from ...utils.numerics import Error, compared, largest
 from ...utils.staging import staged
-from ..engines.engine import TOLERANCE, failure
-from . import coreml, executorch, onnx, openvino, torch_export
+from ..engines.engine import difference, raising
 from .deployed import Deployed, ExportError, Format, Opened
+from .formats import FORMATS
 
-__all__ = ["FORMATS", "Check", "ExportError", "ExportReport", "check_target", "export"]
-
-FORMATS: dict[str, Format] = {
-    ".onnx": onnx.FORMAT,
-    ".pt2": torch_export.FORMAT,
-    ".xml": openvino.FORMAT,
-    ".mlpackage": coreml.FORMAT,
-    ".pte": executorch.FORMAT,
-}
 COMPARED = ((1, 32, 32), (2, 65, 97), (1, 96, 160))  # batch, height, width; at the first the last map has one position
 
 
@@ -112,7 +103,7 @@ def export(
     """
     format = check_target(path)
     with torch.inference_mode(False), staged(Path(path)) as temporary:  # where it is on, copies could not be traced
-        deployed = Deployed.of(model, with_preprocessing, input_size, dtype or format.dtype, format.fixed_size)
+        deployed = Deployed(model, with_preprocessing, input_size, dtype or format.dtype, format.fixed_size)
         return _written(deployed, format, temporary, Path(path))
 
 
@@ -128,10 +119,8 @@ def check_target(path: str | Path) -> Format:
         raise ValueError(f"{path}: expected a name that ends in {', '.join(FORMATS)}")
     format = FORMATS[path.suffix]
     require(format.extra, *format.packages, what=f"{path}: {path.suffix}")
-    if path.suffix == ".mlpackage" and (path / "Manifest.json").is_file():
-        check_writable(path.with_name(f".{path.name}"))  # a package is a folder, and this one is to be replaced
-    else:
-        check_writable(path)
+    is_package = path.suffix == ".mlpackage" and (path / "Manifest.json").is_file()  # a folder, which is replaced
+    check_writable(path.with_name(f".{path.name}") if is_package else path)
     beside = path.with_suffix(format.companion)
     if format.companion and os.path.lexists(beside) and not (path.is_file() and beside.is_file()):
         raise ValueError(f"{beside}: is in the way, and is no {path.name}'s: choose another name")
@@ -140,26 +129,19 @@ def check_target(path: str | Path) -> Format:
 
 def _written(deployed: Deployed, format: Format, temporary: Path, path: Path) -> ExportReport:
     """Write what is to be `path`, open it again and compare."""
-    try:
+    name = f"{path.name}: {format.name}"
+    with raising(ExportError, name, OSError):
         format.write(deployed, temporary)
         opened = format.open(temporary)
         checks = tuple(_check(deployed, opened, shape) for shape in _shapes(deployed, format))
-    except (OSError, MemoryError):
-        raise
-    except Exception as error:  # of a library whose errors are of any kind
-        raise ExportError(f"{path.name}: {failure(format.name, error)}") from error
-    worst = largest([check.error for check in checks])
-    if not worst.relative <= TOLERANCE[deployed.dtype]:  # also refuses NaN
-        raise ExportError(
-            f"{path.name}: {format.name} differs from eager torch by {worst.relative:.1e} of the largest output, "
-            f"expected at most {TOLERANCE[deployed.dtype]:.0e}: nothing was written"
-        )
+    if differs := difference(largest([check.error for check in checks]), deployed.dtype):
+        raise ExportError(f"{name} {differs}: nothing was written")
     return ExportReport(
         path=path,
         format=format.name,
         bytes=sum(entry.stat().st_size for entry in temporary.parent.rglob("*") if entry.is_file()),
         dtype=deployed.dtype,
-        outputs=deployed.outputs,
+        outputs=tuple(deployed.outputs),
         operations=opened.operations,
         checks=checks,
         metadata=deployed.metadata,
@@ -172,6 +154,7 @@ def _shapes(deployed: Deployed, format: Format) -> list[tuple[int, int, int]]:
     return list(dict.fromkeys((1, height, width) for _, height, width in shapes)) if format.one_image else shapes
 
 
+@torch.no_grad()
 def _check(deployed: Deployed, opened: Opened, shape: tuple[int, int, int]) -> Check:
     images = deployed.images(*shape)
     return Check(tuple(images.shape), compared(deployed.expected(images), opened.run(images)))

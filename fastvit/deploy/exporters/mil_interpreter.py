@@ -80,18 +80,6 @@ def _conv(
     return F.conv2d(padded, weight, bias, strides.tolist(), 0, dilations.tolist(), int(groups))
 
 
-def _gelu(x: Tensor, mode: str) -> Tensor:
-    return F.gelu(x, approximate={"EXACT": "none", "TANH_APPROXIMATION": "tanh"}[mode])
-
-
-def _split(x: Tensor, split_sizes: Tensor, axis: Tensor) -> tuple[Tensor, ...]:
-    return torch.split_with_sizes(x, split_sizes.tolist(), int(axis))
-
-
-def _squeeze(x: Tensor, axes: Tensor) -> Tensor:
-    return x.squeeze(tuple(axes.tolist()))
-
-
 def _gather(x: Tensor, indices: Tensor, axis: Tensor, **_: Any) -> Tensor:
     taken = x.index_select(int(axis), indices.flatten())
     return taken.flatten()[0] if x.ndim == 1 and indices.ndim == 0 else taken
@@ -124,6 +112,7 @@ def _layer_norm(x: Tensor, axes: Tensor, epsilon: Tensor) -> Tensor:
     return (x - mean) / (variance + epsilon).sqrt()
 
 
+GELU = {"EXACT": "none", "TANH_APPROXIMATION": "tanh"}
 OPERATIONS: dict[str, Callable[..., Any]] = {
     "add": lambda x, y: x + y,
     "avg_pool": _avg_pool,
@@ -133,7 +122,7 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "fill_like": lambda ref_tensor, value: torch.full_like(ref_tensor, float(value)),
     "floor_div": lambda x, y: x // y,
     "gather": _gather,
-    "gelu": _gelu,
+    "gelu": lambda x, mode: F.gelu(x, approximate=GELU[mode]),
     "layer_norm": _layer_norm,
     "linear": lambda x, weight, bias: F.linear(x, weight, bias),
     "matmul": _matmul,
@@ -148,8 +137,8 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "sigmoid": lambda x: x.sigmoid(),
     "slice_by_index": _slice,
     "softmax": lambda x, axis: x.softmax(int(axis)),
-    "split": _split,
-    "squeeze": _squeeze,
+    "split": lambda x, split_sizes, axis: torch.split(x, split_sizes.tolist(), int(axis)),
+    "squeeze": lambda x, axes: x.squeeze(tuple(axes.tolist())),
     "stack": lambda values, axis: torch.stack(values, int(axis)),
     "transpose": lambda x, perm: x.permute(perm.tolist()),
 }
