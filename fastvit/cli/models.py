@@ -78,7 +78,7 @@ def _checkpoint(name: str) -> dict[str, Any]:
     from ..weights.catalog import CHECKPOINTS
 
     checkpoint = CHECKPOINTS[name]
-    row = {field.name: getattr(checkpoint, field.name) for field in dataclasses.fields(checkpoint)}
+    row = dataclasses.asdict(checkpoint)
     row["hub_id"] = row.pop("repository")
     row["preprocess"] = checkpoint.preprocess.to_cfg()
     return {"kind": "checkpoint", "name": name, "size": checkpoint.preprocess.size, **row}

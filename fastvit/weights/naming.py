@@ -122,11 +122,7 @@ NAMINGS = {
         table=apple,
         first={"unfused": "patch_embed.0.rbr_conv.0.conv.weight", "partial": "patch_embed.0.reparam_conv.weight"},
     ),
-    "mlx": Naming(
-        table=mlx,
-        first={"partial": "patch_embed.blocks.0.reparam_conv.weight"},
-        channels_last=True,
-    ),
+    "mlx": Naming(table=mlx, first={"partial": "patch_embed.blocks.0.reparam_conv.weight"}, channels_last=True),
 }
 
 PROJECTION = "head.proj"  # Apple's name of CLIP's projection: (in, out), and no bias
