@@ -144,11 +144,11 @@ class Shards(Tensors):
         return self._shard(name).read(name)
 
 
-def read_json(path: Path, longest: int, instead: str) -> dict[str, Any]:
+def read_json(path: Path, longest: int, problem: str) -> dict[str, Any]:
     """The object in a JSON file, which is untrusted.
 
     Raises:
-        DamagedError: it is missing, has more than `longest` bytes, or is no such thing: it is `instead`.
+        DamagedError: it is missing, has more than `longest` bytes, or is no object; its message says `problem`.
     """
     try:
         if path.stat().st_size > longest:
@@ -157,7 +157,7 @@ def read_json(path: Path, longest: int, instead: str) -> dict[str, Any]:
         if not isinstance(value, dict):
             raise ValueError(f"it holds a {type(value).__name__}")
     except (OSError, ValueError, RecursionError) as error:
-        raise DamagedError(f"{path}: {instead} ({one_line(error)})") from error
+        raise DamagedError(f"{path}: {problem} ({one_line(error)})") from error
     return value
 
 
