@@ -3,16 +3,16 @@
 import logging
 import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .models.config import CONFIGS
 from .models.fastvit import FastViT
-from .models.forms import KINDS, Form, form_of, outline
-from .models.head import Head
+from .models.forms import Form, form_of, outline
 from .models.overparam import with_norms
-from .models.reparam import fuse_children, reparameterize
+from .models.reparam import reparameterize
 from .utils.text import some
 from .weights import formats, header, naming
 from .weights.read import Source, Weights, read
@@ -51,14 +51,34 @@ def load(source: Source, *, variant: str | None = None, num_classes: int | None 
     return model
 
 
-def from_weights(weights: Weights, num_classes: int | None = None) -> FastViT:
-    """The model that `weights` are of, in their form and in eval mode."""
+def from_weights(weights: Weights, num_classes: int | None = None, form: Form | None = None, **options: Any) -> FastViT:
+    """The model that `weights` are of, in eval mode.
+
+    Args:
+        weights: of any form.
+        num_classes: as for `load`.
+        form: "unfused" or "fused"; None is the weights' own.
+        options: arguments of FastViT that are not to be the weights' own.
+
+    Raises:
+        WeightsError: they are fused where that was not asked for, or for another number of channels than 3.
+    """
+    if weights.form != "unfused" and form == "unfused":
+        raise WeightsError(
+            f"{weights.source}: holds fused weights, which have no branches left: ask for reparameterized=True, or "
+            "give them branches: overparameterize(load(...)), or fastvit convert --overparameterize"
+        )
     classes = weights.num_classes if num_classes is None else num_classes
-    pool = weights.global_pool or ("avg" if classes else "")
-    in_chans = weights.detected.in_chans
-    model = outline(CONFIGS[weights.variant], num_classes=classes, in_chans=in_chans, global_pool=pool)
-    fill(model, weights, weights.form)
-    return model
+    own = {"in_chans": weights.detected.in_chans, "global_pool": weights.global_pool or ("avg" if classes else "")}
+    model = outline(CONFIGS[weights.variant], weights.form, num_classes=classes, **own | options)
+    state, same_head = _with_images(weights, model), _same_head(weights, model)
+    body = {name: tensor for name, tensor in state.items() if not name.startswith("head.")}
+    model.load_state_dict(state if same_head else body, strict=same_head, assign=True)
+    if not same_head:
+        with torch.device("cpu"):
+            model.reset_classifier(classes)
+    model.pretrained_cfg = weights.cfg_for(classes, model.in_chans)
+    return reparameterize(model, inplace=True) if form == "fused" else model
 
 
 def save(model: FastViT, path: str | Path, *, names: str = "fastvit", dtype: torch.dtype | None = None) -> None:
@@ -140,29 +160,8 @@ def _check_finite(state: dict[str, Tensor]) -> None:
         raise ValueError(f"{len(bad)} tensors hold NaN or infinity ({some(bad, 3)}): nothing was written")
 
 
-def fill(model: FastViT, weights: Weights, form: Form) -> None:
-    """Put `weights` into `model`, on the meta device and in no further form than theirs, and bring it into `form`.
-
-    Raises:
-        WeightsError: they are fused where that was not asked for, or for another number of channels than 3.
-    """
-    if weights.form != "unfused" and form == "unfused":
-        raise WeightsError(
-            f"{weights.source}: holds fused weights, which have no branches left: ask for reparameterized=True, or "
-            "give them branches: overparameterize(load(...)), or fastvit convert --overparameterize"
-        )
-    fuse_children(model.eval(), KINDS[weights.form])
-    state = _with_images(weights, model)
-    if not _same_head(weights, model):
-        state = _with_new_head(state, model)
-    model.load_state_dict(state, assign=True)
-    model.pretrained_cfg = weights.cfg_for(model.num_classes, model.in_chans)
-    if form == "fused":
-        reparameterize(model, inplace=True)
-
-
 def warn_of_new_classifier(model: FastViT, weights: Weights | None) -> None:
-    """Warn if `fill` gave `model` a new classifier: the caller of the public function that calls this."""
+    """Warn if `from_weights` gave `model` a new classifier: the caller of the public function that calls this."""
     if weights is not None and model.num_classes and not _same_head(weights, model):
         count = f"{weights.num_classes} classes; started a new one of {model.num_classes}"
         warnings.warn(f"{weights.source}: its classifier is of {count}", stacklevel=3)
@@ -181,23 +180,10 @@ def _with_images(weights: Weights, model: FastViT) -> dict[str, Tensor]:
     from timm.models import adapt_input_conv
 
     names = ("stem.0.conv.main.conv.weight", "stem.0.conv.small.conv.weight", "stem.0.conv.weight")
-    return {
-        name: adapt_input_conv(model.in_chans, tensor) if name in names else tensor for name, tensor in state.items()
-    }
+    return state | {name: adapt_input_conv(model.in_chans, state[name]) for name in names if name in state}
 
 
 def _same_head(weights: Weights, model: FastViT) -> bool:
     """Whether the weights' classifier is for as many classes and reads as many channels."""
     doubled = [pool == "catavgmax" for pool in (weights.global_pool, model.global_pool)]
     return weights.num_classes == model.num_classes and doubled[0] == doubled[1]
-
-
-def _with_new_head(state: dict[str, Tensor], model: FastViT) -> dict[str, Tensor]:
-    """A new classifier, or none, in place of the weights' own."""
-    dtype = next(tensor.dtype for tensor in state.values() if tensor.is_floating_point())
-    with torch.device("cpu"):
-        head = Head(model.num_features, model.num_classes, model.global_pool, model.drop_rate)
-    head.reset_parameters()
-    head.to(dtype)
-    body = {name: tensor for name, tensor in state.items() if not name.startswith("head.")}
-    return body | {f"head.{name}": tensor for name, tensor in head.state_dict().items()}

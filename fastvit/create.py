@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from .checkpoint import fill, warn_of_new_classifier
+from .checkpoint import from_weights, warn_of_new_classifier
 from .models.config import CONFIGS
 from .models.fastvit import FastViT, reset_parameters, stage_indices
+from .models.forms import outline
 from .models.reparam import Fusible
 from .weights import catalog
 from .weights.read import Weights, nearest, read
@@ -84,15 +85,11 @@ def _made(
 ) -> FastViT:
     """A FastViT with those weights, or with initial values; `kept` are arguments of FastViT."""
     device = torch.device(device) if device else torch.get_default_device()
-    if weights is not None and num_classes is None:
-        num_classes = weights.num_classes
-    with torch.device("meta"):
-        model = FastViT(CONFIGS[variant], num_classes, **kept)
-    model.pretrained_cfg["architecture"] = variant
     if weights is not None:
-        fill(model, weights, "fused" if fused else "unfused")
-    else:
-        _materialize(model.eval(), device, fused)
+        return from_weights(weights, num_classes, "fused" if fused else "unfused", **kept).to(device)
+    model = outline(CONFIGS[variant], num_classes=num_classes, **kept)
+    model.pretrained_cfg["architecture"] = variant
+    _materialize(model, device, fused)
     return model.to(device)
 
 

@@ -223,7 +223,7 @@ def test_no_two_blocks_have_their_branches_in_memory_at_once(monkeypatch: pytest
         most = max(most, len(built))
         return result
 
-    monkeypatch.setattr("fastvit.create.FastViT", Recorded)
+    monkeypatch.setattr("fastvit.models.forms.FastViT", Recorded)
     monkeypatch.setattr(nn.Module, "to_empty", counting)
     create_model("fastvit_mci0", reparameterized=True)
     assert most == 1

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from ..conversion import ConversionReport
 
 
-Names = Annotated[Literal["fastvit", "timm", "apple"], Parameter(help="Whose names the file has.")]
 Reparameterize = Annotated[bool, Parameter(negative="", help="Write the fused form, as far as those names have it.")]
 Overparameterize = Annotated[
     bool, Parameter(negative="", help="Write the unfused form: a fused model gets its training branches back.")
@@ -38,7 +37,7 @@ def convert(
     out: Annotated[Path, Parameter(help="The file to write: .safetensors; in others' names .pt or .pth.tar too.")],
     /,
     *,
-    names: Names = "fastvit",
+    names: Annotated[Literal["fastvit", "timm", "apple"], Parameter(help="Whose names the file has.")] = "fastvit",
     reparameterize: Reparameterize = False,
     overparameterize: Overparameterize = False,
     images: Images = (),

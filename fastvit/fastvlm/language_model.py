@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 
 from ..utils.text import one_line
+from ..weights.read import FLOATS
 from ..weights.tensors import Shape, Tensors, WeightsError, mismatches
 
 # What is taken from a config that came with the weights. Some of what else may stand there makes transformers run code
@@ -21,7 +22,6 @@ KEYS = {
     *("num_hidden_layers", "num_key_value_heads", "pad_token_id", "rms_norm_eps", "rope_parameters", "rope_scaling"),
     *("rope_theta", "sliding_window", "tie_word_embeddings", "use_cache", "use_sliding_window", "vocab_size"),
 }
-FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from ..weights.formats import open_path
 from ..weights.read import read
 from ..weights.tensors import WeightsError
 from .language_model import fill_layer, in_one_line, read_language_model
-from .repository import folder_of, read_json
+from .repository import folder_of, read_config
 from .tower import Tower, TowerConfig, check_image_token, join, register
 
 IMAGE_TOKEN = 151646  # the first that Qwen2's tokenizer leaves free; the conversions for transformers took it, too
@@ -67,7 +67,7 @@ def load(
     """
     register()
     folder = folder_of(source, revision)
-    about = read_json(folder / "config.json")
+    about = read_config(folder / "config.json")
     vision = about.get("vision_config")
     if isinstance(vision, dict) and vision.get("model_type") == TowerConfig.model_type:
         model = _saved(folder, about, dtype)
@@ -99,7 +99,7 @@ def _published(
     generation = folder / "generation_config.json"
     if generation.exists():
         with in_one_line(generation, "cannot be read as the config of a generation"):
-            language_model.generation_config = GenerationConfig.from_dict(read_json(generation))
+            language_model.generation_config = GenerationConfig.from_dict(read_config(generation))
     model = join(encoder, language_model, image_token_id)
     for layer, prefix in zip(("linear_1", "linear_2"), projector, strict=True):
         fill_layer(model.model.multi_modal_projector.get_submodule(layer), tensors, prefix)

@@ -1,12 +1,14 @@
 """Where a FastVLM's files are: a folder, or a repository of the Hugging Face Hub."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..utils.text import one_line
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
 from ..weights import catalog, hub
+from ..weights.formats import read_json
 from ..weights.tensors import WeightsError
 
 TOKENIZER = (
@@ -38,7 +40,7 @@ def folder_of(source: str | Path, revision: str = "main", *, weights: bool = Tru
     if listed and revision == "main":
         revision = listed.revision
     published = hub.Repository(repository, revision)
-    folder = hub.download_files(published, ("config.json",), ("generation_config.json", *TOKENIZER))
+    folder = hub.download_files(published, "config.json", ("generation_config.json", *TOKENIZER))
     if weights:
         hub.download(replace(published, revision=folder.name), whole=True)  # of the same commit
         if listed:
@@ -47,9 +49,6 @@ def folder_of(source: str | Path, revision: str = "main", *, weights: bool = Tru
 
 
 def _names_a_repository(source: str) -> bool:
-    from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
-
     try:
         validate_repo_id(source)
     except HFValidationError:
@@ -57,18 +56,10 @@ def _names_a_repository(source: str) -> bool:
     return "/" in source  # one without an owner is a folder that is not there
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_config(path: Path) -> dict[str, Any]:
     """What a config says, which is untrusted.
 
     Raises:
         fastvit.WeightsError: it is missing, longer than any, or no config.
     """
-    try:
-        if path.stat().st_size > LONGEST:
-            raise ValueError(f"it has more than {LONGEST:,} bytes")
-        about = json.loads(path.read_bytes())
-        if not isinstance(about, dict):
-            raise ValueError(f"it holds a {type(about).__name__}")
-    except (OSError, ValueError, RecursionError) as error:
-        raise WeightsError(f"{path}: cannot be read as a config ({one_line(error)})") from error
-    return about
+    return read_json(path, LONGEST, "cannot be read as a config")

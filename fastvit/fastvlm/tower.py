@@ -190,7 +190,8 @@ def join(encoder: Encoder, language_model: PreTrainedModel, image_token_id: int)
     head = language_model.get_output_embeddings()
     text.tie_word_embeddings = head.weight is language_model.get_input_embeddings().weight  # whatever it was before
     tied = {"tie_word_embeddings": text.tie_word_embeddings}
-    vision = TowerConfig.of(_without_classifier(encoder))
+    fastvit_of(encoder).reset_classifier(0, "")
+    vision = TowerConfig.of(encoder)
     config = FastVlmConfig(vision_config=vision, text_config=text, image_token_id=image_token_id, **tied)
     with torch.device("meta"):
         model = FastVlmForConditionalGeneration(config)
@@ -218,13 +219,6 @@ def _check_parts(encoder: Encoder, language_model: PreTrainedModel) -> None:
     dtype = next(encoder.parameters()).dtype
     if dtype != head.weight.dtype:
         raise ValueError(f"the encoder is of {dtype}, the language model of {head.weight.dtype}: expected one dtype")
-
-
-def _without_classifier(encoder: Encoder) -> Encoder:
-    model = fastvit_of(encoder)
-    if model.num_classes or model.global_pool:
-        model.reset_classifier(0, "")
-    return encoder
 
 
 def check_image_token(token: int, vocabulary: int) -> None:

@@ -3,6 +3,7 @@
 import re
 from collections import defaultdict
 from dataclasses import dataclass
+from itertools import zip_longest
 
 from ..models.config import CONFIGS, Config
 from ..models.forms import Form
@@ -31,25 +32,15 @@ class Detected:
         return f"{self.variants[0]}, {self.form}, in the names of {self.naming}{under}"
 
 
-@dataclass(frozen=True, slots=True)
-class Traits:
-    """What tells variants apart; mci3 and fastvithd are twins."""
+# What tells variants apart: depths, width, MLP ratio, and whether any stage attends; mci3 and fastvithd are twins.
+Traits = tuple[tuple[int, ...], int, int, bool]
 
-    depths: tuple[int, ...]
-    width: int
-    mlp_ratio: int
-    attends: bool
 
-    @classmethod
-    def of(cls, config: Config) -> "Traits":
-        """Those of a variant."""
-        return cls(config.depths, config.width, config.mlp_ratio, config.attention_stages > 0)
-
-    def distance(self, other: "Traits") -> tuple[int, int]:
-        """Traits that differ, then blocks that differ."""
-        differ = sum(getattr(self, name) != getattr(other, name) for name in self.__slots__)
-        stages = zip(self.depths + (0,) * 9, other.depths + (0,) * 9, strict=False)
-        return differ, sum(abs(mine - others) for mine, others in stages)
+def _distance(config: Config, traits: Traits) -> tuple[int, int]:
+    """Traits that differ, then blocks that differ."""
+    own = (config.depths, config.width, config.mlp_ratio, config.attention_stages > 0)
+    differ = sum(mine != other for mine, other in zip(own, traits, strict=True))
+    return differ, sum(abs(mine - other) for mine, other in zip_longest(own[0], traits[0], fillvalue=0))
 
 
 def detect(tensors: Tensors) -> Detected:
@@ -68,8 +59,9 @@ def detect(tensors: Tensors) -> Detected:
     if naming == "fastvit" and form == "partial" and not any(name.endswith(".running_mean") for name in names):
         form = "fused"
     traits = _traits(tensors, naming, prefix, names, width=first[0])
-    nearest = min(Traits.of(config).distance(traits) for config in CONFIGS.values())
-    variants = [name for name, config in CONFIGS.items() if Traits.of(config).distance(traits) == nearest]
+    distances = {name: _distance(config, traits) for name, config in CONFIGS.items()}
+    nearest = min(distances.values())
+    variants = [name for name, distance in distances.items() if distance == nearest]
     if naming in ("apple", "mlx") or "vision_tower" in prefix:  # of twins these have FastVLM's, others MobileCLIP's
         variants.reverse()
     head = next((name for name in (PROJECTION, "head.fc.weight", "head.weight") if name in names), None)
@@ -121,7 +113,7 @@ def _traits(tensors: Tensors, naming: str, prefix: str, names: set[str], width: 
             if int(match[1]) == 0 and name.endswith("fc1.weight"):
                 hidden = _shape(tensors, prefix + name, 4)[0]
     depths = tuple(len(stages[stage]) for stage in sorted(stages))
-    return Traits(depths, width, hidden // max(1, width), any(".qkv." in name for name in names))
+    return depths, width, hidden // max(1, width), any(".qkv." in name for name in names)
 
 
 def _shape(tensors: Tensors, name: str, dimensions: int) -> tuple[int, ...]:

@@ -2,12 +2,14 @@
 
 import json
 import zipfile
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from math import prod
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, cast
 
+import safetensors.torch
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..utils.atomic import replacing
@@ -22,22 +24,13 @@ class Safetensors(Tensors):
     """One .safetensors file; its header is read at once, tensors when asked for."""
 
     def __init__(self, path: Path) -> None:
-        from safetensors import SafetensorError, safe_open
-
         self.source = str(path)
-        self.errors = (SafetensorError, OSError, ValueError)
         try:
-            file: Any = safe_open(path, "pt")
-            self.metadata = file.metadata() or {}
-            self._names = frozenset(file.keys())
-        except self.errors as error:
+            self.file = cast(Any, safe_open(path, "pt"))
+            self.metadata = self.file.metadata() or {}
+            self.names = frozenset(self.file.keys())
+        except (SafetensorError, OSError, ValueError) as error:
             raise DamagedError(f"{path}: not a readable safetensors file ({one_line(error)}); copy it again") from error
-        self.file = file
-
-    @property
-    def names(self) -> Collection[str]:
-        """The names of all tensors."""
-        return self._names
 
     def shape(self, name: str) -> tuple[int, ...]:
         """The shape of one of them, as the header has it."""
@@ -51,7 +44,8 @@ class Safetensors(Tensors):
         """
         try:
             return cast(Tensor, self.file.get_tensor(name))
-        except (*self.errors, KeyError, TypeError, AttributeError) as error:  # the last three: dtypes torch lacks
+        # The last three come with dtypes that torch lacks.
+        except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise DamagedError(f"{self.source}: {name} cannot be read ({one_line(error)})") from error
 
 
@@ -67,6 +61,7 @@ class Pickled(Tensors):
         except Exception as error:  # a damaged file raises whatever its bytes happen to lead to
             raise DamagedError(f"{path}: not a readable file of torch.save ({one_line(error)})") from error
         self.stored = {name: value for name, value in unwrapped(found).items() if isinstance(value, Stored)}
+        self.names = self.stored.keys()
         size = path.stat().st_size
         claimed = sum(max(one.extent, prod(one.shape)) * one.dtype.itemsize for one in self.stored.values())
         if claimed > 2 * size:  # tensors may share memory, as a text encoder's first and last layer do
@@ -90,11 +85,6 @@ class Pickled(Tensors):
         if not isinstance(found, dict):
             raise RefusedError("holds no state dict, {name: tensor}")
         return found
-
-    @property
-    def names(self) -> Collection[str]:
-        """The names of all tensors."""
-        return self.stored.keys()
 
     def shape(self, name: str) -> tuple[int, ...]:
         """The shape of one of them, as the pickle has it."""
@@ -128,21 +118,14 @@ class Shards(Tensors):
         self.source = str(path)
         self.folder = path.parent
         self.opened: dict[str, Tensors] = {}
-        try:
-            if path.stat().st_size > LONGEST:
-                raise ValueError(f"it has more than {LONGEST:,} bytes")
-            weight_map = json.loads(path.read_bytes())["weight_map"]
-            self.shards = {str(name): str(shard) for name, shard in weight_map.items()}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise DamagedError(f"{path}: not an index of weights, with a weight_map ({one_line(error)})") from error
+        weight_map = read_json(path, LONGEST, "not an index of weights").get("weight_map")
+        if not isinstance(weight_map, dict):
+            raise DamagedError(f"{path}: not an index of weights, with a weight_map")
+        self.shards = {name: str(shard) for name, shard in weight_map.items()}
+        self.names = self.shards.keys()
         for shard in set(self.shards.values()):
             if not is_plain(shard) or shard.lower().endswith(".json"):
                 raise WeightsError(f"{path}: names {shard[:100]!r}, which is no file of weights in the index's folder")
-
-    @property
-    def names(self) -> Collection[str]:
-        """The names of all tensors, as the index has them."""
-        return self.shards.keys()
 
     def _shard(self, name: str) -> Tensors:
         shard = self.shards[name]
@@ -161,6 +144,23 @@ class Shards(Tensors):
         return self._shard(name).read(name)
 
 
+def read_json(path: Path, longest: int, problem: str) -> dict[str, Any]:
+    """The object in a JSON file, which is untrusted.
+
+    Raises:
+        DamagedError: it is missing, has more than `longest` bytes, or is no object; its message says `problem`.
+    """
+    try:
+        if path.stat().st_size > longest:
+            raise ValueError(f"it has more than {longest:,} bytes")
+        value = json.loads(path.read_bytes())
+        if not isinstance(value, dict):
+            raise ValueError(f"it holds a {type(value).__name__}")
+    except (OSError, ValueError, RecursionError) as error:
+        raise DamagedError(f"{path}: {problem} ({one_line(error)})") from error
+    return value
+
+
 def is_plain(name: str) -> bool:
     """Whether `name` is of a file in the folder itself, on every system."""
     whole = PurePosixPath(name).name == name == PureWindowsPath(name).name
@@ -175,7 +175,7 @@ def open_path(path: Path, folders: bool = True) -> Tensors:
     """
     try:
         if folders and path.is_dir():
-            return open_path(_in_folder(path), folders=False)
+            path = _in_folder(path)
         if not path.is_file():  # a pipe would wait for ever
             raise WeightsError(f"{path}: no such weights file")
         if path.name.endswith(".index.json"):
@@ -184,11 +184,7 @@ def open_path(path: Path, folders: bool = True) -> Tensors:
             start = file.read(9)
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read ({one_line(error)})") from error
-    return _opened(path, start)
-
-
-def _opened(path: Path, start: bytes) -> Tensors:
-    """By what the file begins with, as names tell little."""
+    # By what the file begins with, as names tell little.
     if path.suffix.lower() == ".safetensors" or start[8:] == b"{":
         return Safetensors(path)
     if start[:4] == b"PK\3\4" or start[:1] == b"\x80":
@@ -217,10 +213,9 @@ def _in_folder(folder: Path) -> Path:
 
 def write_safetensors(path: str | Path, state: Mapping[str, Tensor], header: dict[str, str]) -> None:
     """Write the tensors and a header into a .safetensors file, all or nothing."""
-    from safetensors.torch import save_file
-
+    contiguous = {name: tensor.contiguous() for name, tensor in state.items()}
     with replacing(path) as temporary:
-        save_file({name: tensor.contiguous() for name, tensor in state.items()}, temporary, {"format": "pt"} | header)
+        safetensors.torch.save_file(contiguous, temporary, {"format": "pt"} | header)
 
 
 def write_pickle(path: str | Path, state: Mapping[str, Tensor]) -> None:

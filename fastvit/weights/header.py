@@ -1,7 +1,6 @@
 """The header of our own files: variant, form, classes and their names, preprocessing, licence, library version."""
 
 import json
-from dataclasses import dataclass
 from typing import Any
 
 from .._version import __version__
@@ -19,15 +18,6 @@ LONGEST = 5_000_000  # characters; 20,000 names of classes have a million
 _TUPLES = ("input_size", "pool_size", "mean", "std", "first_conv")  # JSON has lists only
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Header:
-    """What a file says of itself."""
-
-    variant: str  # a key of CONFIGS
-    global_pool: str
-    cfg: dict[str, Any]  # timm's pretrained_cfg
-
-
 def written(model: FastViT, form: Form) -> dict[str, str]:
     """The header of a file of `model`, as the strings that safetensors takes."""
     return {
@@ -39,15 +29,15 @@ def written(model: FastViT, form: Form) -> dict[str, str]:
     }
 
 
-def read(tensors: Tensors, found: Detected) -> Header | None:
-    """The header, or None where there is none of ours.
+def read(tensors: Tensors, found: Detected) -> tuple[str | None, dict[str, Any]]:
+    """The pooling and timm's pretrained_cfg, whose architecture is the variant; None and {} without a header of ours.
 
     Raises:
         WeightsError: it is not whole, or contradicts itself or the tensors.
     """
     given = tensors.metadata
     if "variant" not in given or "pretrained_cfg" not in given:
-        return None
+        return None, {}
     try:
         if len(given["pretrained_cfg"]) > LONGEST:
             raise ValueError(f"pretrained_cfg has more than {LONGEST:,} characters")
@@ -61,7 +51,7 @@ def read(tensors: Tensors, found: Detected) -> Header | None:
     if given["variant"] not in CONFIGS:
         raise WeightsError(f"{tensors.source}: holds a {given['variant'][:100]!r}, which this version does not know")
     cfg["architecture"] = given["variant"]
-    return Header(variant=given["variant"], global_pool=given["global_pool"], cfg=cfg)
+    return given["global_pool"], cfg
 
 
 def _check(cfg: dict[str, Any], form: str, pool: str, found: Detected) -> None:

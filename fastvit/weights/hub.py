@@ -1,18 +1,21 @@
 """Checkpoints from the Hugging Face Hub: into its cache, checked, and every failure said in one line."""
 
 import errno
-import json
 import os
 import re
 import sys
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+from huggingface_hub import constants, errors
 
 from ..utils.digest import file_digest
 from ..utils.text import one_line
 from .catalog import Checkpoint
-from .formats import is_plain
+from .formats import Shards
 from .tensors import WeightsError
 
 _INDEX = ".index.json"
@@ -48,7 +51,8 @@ def download(published: Published, *, whole: bool = False) -> Path:
         WeightsError: they cannot be downloaded, or came damaged.
     """
     # Without a connection there is only the cache, so what it has is asked for first.
-    for file in sorted(published.files, key=lambda file: _cached(published, file, published.revision) is None):
+    here = [file for file in published.files if isinstance(_cached(published, file, published.revision), str)]
+    for file in dict.fromkeys((*here, *published.files)):
         path = _fetch(published, file, published.revision)
         if path is None:
             continue
@@ -61,28 +65,23 @@ def download(published: Published, *, whole: bool = False) -> Path:
     raise WeightsError(f"{_origin(published)} has no {' and no '.join(published.files)}: {todo}")
 
 
-def download_files(published: Published, required: Collection[str], optional: Collection[str]) -> Path:
-    """The folder in the cache with the files `required`, and those of the `optional` that the repository has.
+def download_files(published: Published, required: str, optional: Collection[str]) -> Path:
+    """The folder in the cache with the file `required`, and those of the `optional` that the repository has.
 
     With HF_HUB_OFFLINE, those of the `optional` that the cache has.
 
     Raises:
         WeightsError: some file cannot be downloaded, or came damaged.
     """
-    from huggingface_hub import constants
-
-    revision, folder = published.revision, Path()
-    for file in required:
-        path = _fetch(published, file, revision)
-        if path is None:
-            raise WeightsError(f"{_origin(published)} has no {file}, which is required")
-        folder = path.parent
-        revision = folder.name  # the commit, as for shards
+    path = _fetch(published, required, published.revision)
+    if path is None:
+        raise WeightsError(f"{_origin(published)} has no {required}, which is required")
+    commit = path.parent.name  # as for shards
     for file in optional:
-        unknown = constants.HF_HUB_OFFLINE and _cached(published, file, revision) is None
-        if not unknown and not _is_known_to_lack(published, file, revision):
-            _fetch(published, file, revision)
-    return folder
+        cached = _cached(published, file, commit)
+        if isinstance(cached, str) or (cached is None and not constants.HF_HUB_OFFLINE):
+            _fetch(published, file, commit)
+    return path.parent
 
 
 def discard(path: str | Path) -> None:
@@ -93,8 +92,6 @@ def discard(path: str | Path) -> None:
     Raises:
         WeightsError: it may not be removed.
     """
-    from huggingface_hub import constants
-
     path = Path(path)
     cache = Path(constants.HF_HUB_CACHE).resolve()
     damaged = [path]
@@ -124,38 +121,26 @@ def print_license(checkpoint: Checkpoint) -> None:
 
 def _fetch(published: Published, file: str, revision: str) -> Path | None:
     """The file in the cache, or None if the repository has none of this name."""
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
-
     before = _cached(published, file, revision)
     try:
-        path = Path(hf_hub_download(published.repository, file, revision=revision))
+        path = huggingface_hub.hf_hub_download(published.repository, file, revision=revision)
         if path != before:
-            _verify(published, path)
+            _verify(published, Path(path))
     except WeightsError:
         raise
     except Exception as error:  # the hub's, those of its HTTP library, which changes with its version, and the system's
-        if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
+        if isinstance(error, errors.EntryNotFoundError) and not isinstance(error, errors.LocalEntryNotFoundError):
             return None
         raise WeightsError(f"{_origin(published)}{_reason(published, file, revision, error)}") from error
-    return path
+    return Path(path)
 
 
-def _cached(published: Published, file: str, revision: str) -> Path | None:
-    from huggingface_hub import try_to_load_from_cache
-
+def _cached(published: Published, file: str, revision: str) -> Any:
+    """Its path in the cache, a str; or the hub's mark that the repository is known to have no such file; or None."""
     try:
-        path = try_to_load_from_cache(published.repository, file, revision=revision)
+        return huggingface_hub.try_to_load_from_cache(published.repository, file, revision=revision)
     except OSError:  # the download will say the same of this cache
         return None
-    return Path(path) if isinstance(path, str) else None  # it may also be a mark that the repository has no such file
-
-
-def _is_known_to_lack(published: Published, file: str, revision: str) -> bool:
-    """Whether the cache remembers that there is no such file, which without a connection cannot be asked."""
-    from huggingface_hub import _CACHED_NO_EXIST, try_to_load_from_cache
-
-    return try_to_load_from_cache(published.repository, file, revision=revision) is _CACHED_NO_EXIST
 
 
 def _verify(published: Published, path: Path) -> None:
@@ -188,14 +173,14 @@ def _links(path: Path) -> list[Path]:
 def _shards(published: Published, index: Path, whole: bool) -> list[str]:
     """The files that hold the encoder's tensors, or all; nothing in `index`, which came from the net, is trusted."""
     try:
-        places = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        shards = {shard for name, shard in places.items() if whole or _TOWER in name}
-        strange = [shard for shard in shards if not is_plain(shard) or not shard.endswith(".safetensors")]
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        places = Shards(index).shards
+    except WeightsError as error:
         discard(index)
         raise WeightsError(
-            f"{_origin(published)}: {index.name} is no index of shards ({one_line(error)}); it was removed: try again"
+            f"{_origin(published)}: {index.name} is no index of shards ({error}); it was removed: try again"
         ) from error
+    shards = {shard for name, shard in places.items() if whole or _TOWER in name}
+    strange = [shard for shard in shards if not shard.endswith(".safetensors")]
     if strange:
         raise WeightsError(f"{_origin(published)}: {index.name} names {strange[0]!r}, which is no file beside it")
     if not shards:
@@ -209,32 +194,21 @@ _CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 def _reason(published: Published, file: str, revision: str, error: Exception) -> str:
     """What went wrong with `file` and what to do, to follow `_origin`."""
-    from huggingface_hub import constants
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        LocalEntryNotFoundError,
-        OfflineModeIsEnabled,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
-
     page = f"{constants.ENDPOINT}/{published.repository}"
     login = "log in with `hf auth login` or set HF_TOKEN"
-    missing = isinstance(error, LocalEntryNotFoundError)
+    missing = isinstance(error, errors.LocalEntryNotFoundError)
     cause = error.__cause__ if missing and error.__cause__ is not None else error
     status = getattr(getattr(cause, "response", None), "status_code", 0)
-    if isinstance(cause, OfflineModeIsEnabled) or (missing and constants.HF_HUB_OFFLINE):
+    if isinstance(cause, errors.OfflineModeIsEnabled) or (missing and constants.HF_HUB_OFFLINE):
         return f": {file} is not in the cache {constants.HF_HUB_CACHE}, and HF_HUB_OFFLINE is set: unset it"
-    if isinstance(cause, GatedRepoError):
+    if isinstance(cause, errors.GatedRepoError):
         return f" is gated: accept its terms at {page}, then {login}"
-    if isinstance(cause, RepositoryNotFoundError):
+    if isinstance(cause, errors.RepositoryNotFoundError):
         return f" was not found at {page}: if it is private, {login}; else look at HF_ENDPOINT"
-    if isinstance(cause, RevisionNotFoundError):
+    if isinstance(cause, errors.RevisionNotFoundError):
         return f" has no revision {revision!r}"
-    if status in (401, 403):
-        return f" answered {status} to {file}: {login}"
     if status:
-        return f" answered {status} to {file}: try again later"
+        return f" answered {status} to {file}: {login if status in (401, 403) else 'try again later'}"
     if missing:
         why = one_line(cause)[:300]
         return f": {file} is not in the cache, and {constants.ENDPOINT} did not give it ({why}): try again"

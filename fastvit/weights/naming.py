@@ -23,34 +23,40 @@ def fused(ours: str, theirs: str) -> dict[str, str]:
     return {f"{ours}.{part}": f"{theirs}.{part}" for part in ("weight", "bias")}
 
 
-def timm(config: Config) -> Table:
-    """timm, models/fastvit.py: both before and after its `reparameterize_model`."""
-    mlp = {"mlp.fc2.conv": "mlp.fc2"}
+def _common(mlp: str, large: str, gamma: str, skip: str) -> Table:
+    """What timm took over from Apple, but for the words given: of an MLP, a large kernel, a layer scale and a skip."""
+    convs = {"mlp": mlp, "mlp.fc2.conv": f"{mlp}.fc2"}
     return {
-        Stage: {"position": "pos_emb"} | fused("position", "pos_emb.reparam_conv"),
         Downsample: {
-            "0.conv.main": "proj.0.large_conv",
+            "0.conv.main": f"proj.0.{large}",
             "0.conv.small": "proj.0.small_conv",
             "0": "proj.0",
             "1": "proj.1",
         },
-        RepMixerBlock: {"mixer": "token_mixer", "mlp.fc2.scale": "layer_scale.gamma"}
+        RepMixerBlock: {"mixer": "token_mixer", "mlp.fc2.scale": f"layer_scale{gamma}"}
         | fused("mixer", "token_mixer.reparam_conv")
-        | mlp,
+        | convs,
         AttentionBlock: {
             "mixer.qkv.norm": "norm",
             "mixer.qkv.linear": "token_mixer.qkv",
             "mixer.proj.linear": "token_mixer.proj",
-            "mixer.proj.scale": "layer_scale_1.gamma",
-            "mlp.fc2.scale": "layer_scale_2.gamma",
+            "mixer.proj.scale": f"layer_scale_1{gamma}",
+            "mlp.fc2.scale": f"layer_scale_2{gamma}",
         }
-        | mlp,
-        RepMixer: {"norm.norm": "norm.identity", "scale": "layer_scale.gamma"},
-        PositionEncoding: {"conv": "pos_enc"},
+        | convs,
+        RepMixer: {"norm.norm": f"norm.{skip}", "scale": f"layer_scale{gamma}"},
         ConvBlock: {"conv": "", "squeeze": "se"} | fused("conv", "reparam_conv"),
+        ConvNorm: {"norm": "bn"},
+    }
+
+
+def timm(config: Config) -> Table:
+    """timm, models/fastvit.py: both before and after its `reparameterize_model`."""
+    return _common(mlp="mlp", large="large_conv", gamma=".gamma", skip="identity") | {
+        Stage: {"position": "pos_emb"} | fused("position", "pos_emb.reparam_conv"),
+        PositionEncoding: {"conv": "pos_enc"},
         SqueezeExcite: {"reduce": "fc1", "expand": "fc2"},
         RepConv: {"main": "conv_kxk.0", "small": "conv_scale", "skip.norm": "identity"},
-        ConvNorm: {"norm": "bn"},
     }
 
 
@@ -59,50 +65,29 @@ def apple(config: Config) -> Table:
 
     Downsamplings, position encodings and blocks stand in one flat list, `network`.
     """
-    mlp = {"mlp.fc2.conv": "convffn.fc2", "mlp": "convffn"}
+    table = _common(mlp="convffn", large="lkb_origin", gamma="", skip="rbr_skip")
     # A downsampling's squeeze-excite is timm's class, with timm's names; the final convolution's is Apple's own.
     squeeze = {"0.squeeze.reduce": "proj.0.se.fc1", "0.squeeze.expand": "proj.0.se.fc2"}
-    return {
+    return table | {
         FastViT: {"stem": "patch_embed", "final_conv": "conv_exp", "head.fc": "head"} | _network(config),
-        Downsample: {
-            "0.conv.main": "proj.0.lkb_origin",
-            "0.conv.small": "proj.0.small_conv",
-            "0.conv": "proj.0.lkb_reparam",
-            "0": "proj.0",
-            "1": "proj.1",
-        }
-        | squeeze,
-        RepMixerBlock: {"mixer": "token_mixer", "mlp.fc2.scale": "layer_scale"}
-        | fused("mixer", "token_mixer.reparam_conv")
-        | mlp,
-        AttentionBlock: {
-            "mixer.qkv.norm": "norm",
-            "mixer.qkv.linear": "token_mixer.qkv",
-            "mixer.proj.linear": "token_mixer.proj",
-            "mixer.proj.scale": "layer_scale_1",
-            "mlp.fc2.scale": "layer_scale_2",
-        }
-        | mlp,
-        RepMixer: {"norm.norm": "norm.rbr_skip", "scale": "layer_scale"},
+        Downsample: table[Downsample] | squeeze | {"0.conv": "proj.0.lkb_reparam"},
         PositionEncoding: {"conv": "pe"},
-        ConvBlock: {"conv": "", "squeeze": "se"} | fused("conv", "reparam_conv"),
         RepConv: {"main": "rbr_conv.0", "small": "rbr_scale", "skip.norm": "rbr_skip"},
-        ConvNorm: {"norm": "bn"},
     }
 
 
 def _network(config: Config) -> dict[str, str]:
-    parts = [
-        f"stages.{stage}.{part}"
-        for stage in range(len(config.depths))
-        for part in ("downsample", "position", "blocks")
-        if (part != "downsample" or stage > 0)
-        and (part != "position" or stage >= len(config.depths) - config.attention_stages)
-    ]
+    parts = []
+    for stage in range(len(config.depths)):
+        if stage > 0:
+            parts.append(f"stages.{stage}.downsample")
+        if stage >= len(config.depths) - config.attention_stages:
+            parts.append(f"stages.{stage}.position")
+        parts.append(f"stages.{stage}.blocks")
     row = {ours: f"network.{index}" for index, ours in enumerate(parts)}
-    for ours, theirs in list(row.items()):
+    for ours in parts:
         if ours.endswith("position"):
-            row |= fused(ours, f"{theirs}.reparam_conv")
+            row |= fused(ours, f"{row[ours]}.reparam_conv")
     return row
 
 
@@ -118,7 +103,7 @@ class Naming:
 
     table: Callable[[Config], Table]
     first: Mapping[Form, str]  # the first convolution's weight; "partial" stands for "fused" as well
-    block: str  # a pattern of the names of a block: stage, block
+    block: str = r"network\.(\d{1,3})\.(\d{1,3})\."  # a pattern of the names of a block: stage, block
     channels_last: bool = False  # kernels are (out, k, k, in), layer scales (1, 1, C)
 
 
@@ -136,14 +121,8 @@ NAMINGS = {
     "apple": Naming(
         table=apple,
         first={"unfused": "patch_embed.0.rbr_conv.0.conv.weight", "partial": "patch_embed.0.reparam_conv.weight"},
-        block=r"network\.(\d{1,3})\.(\d{1,3})\.",
     ),
-    "mlx": Naming(
-        table=mlx,
-        first={"partial": "patch_embed.blocks.0.reparam_conv.weight"},
-        block=r"network\.(\d{1,3})\.(\d{1,3})\.",
-        channels_last=True,
-    ),
+    "mlx": Naming(table=mlx, first={"partial": "patch_embed.blocks.0.reparam_conv.weight"}, channels_last=True),
 }
 
 PROJECTION = "head.proj"  # Apple's name of CLIP's projection: (in, out), and no bias

@@ -2,6 +2,7 @@
 
 import difflib
 import logging
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,16 +73,9 @@ def read(source: Source, variant: str | None = None) -> Weights:
     if checkpoint is not None:  # whatever lies in this folder under the same name
         return _published(checkpoint, variant)
     path = Path(source)
-    if _exists(path) or isinstance(source, Path) or path.suffix.lower() in SUFFIXES:
+    if os.path.exists(path) or isinstance(source, Path) or path.suffix.lower() in SUFFIXES:
         return _read(open_path(path), variant)
     raise WeightsError(f"{source}: no such file, and no checkpoint of that name; {nearest(source)}")
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except (OSError, ValueError):  # a name that is too long, or holds a zero
-        return False
 
 
 def _published(checkpoint: catalog.Checkpoint, variant: str | None) -> Weights:
@@ -109,10 +103,10 @@ def nearest(name: str) -> str:
 def _read(tensors: Tensors, variant: str | None, catalogue: Mapping[str, Any] = NOTHING) -> Weights:
     """`variant` is what the caller or the catalogue calls it, `catalogue` the pretrained_cfg that it is listed with."""
     found = detect(tensors)
-    ours = header.read(tensors, found)
-    variant = _variant(tensors, found, ours, variant)
-    doubled = found.pooled_channels == 2 * CONFIGS[variant].num_features
-    pool = ours.global_pool if ours else "catavgmax" if doubled else "avg"
+    pool, ours = header.read(tensors, found)
+    variant = _variant(tensors, found, ours.get("architecture"), variant)
+    if pool is None:
+        pool = "catavgmax" if found.pooled_channels == 2 * CONFIGS[variant].num_features else "avg"
     model = outline(
         CONFIGS[variant], found.form, num_classes=found.num_classes, in_chans=found.in_chans, global_pool=pool
     )
@@ -120,17 +114,17 @@ def _read(tensors: Tensors, variant: str | None, catalogue: Mapping[str, Any] = 
         source=tensors.source,
         variant=variant,
         global_pool=pool,
-        cfg=_cfg(variant, found, ours.cfg if ours else NOTHING, catalogue),
+        cfg=_cfg(variant, found, ours, catalogue),
         state=_state(tensors, found, model),
         detected=found,
     )
 
 
-def _variant(tensors: Tensors, found: Detected, ours: header.Header | None, variant: str | None) -> str:
+def _variant(tensors: Tensors, found: Detected, ours: str | None, variant: str | None) -> str:
     """The variant that the weights are taken for: of twins the one asked for, else the header's, else the likelier."""
     if not found.fits:
         return found.variants[0]  # the nearest, to say what is missing
-    taken = variant or (ours.variant if ours else found.variants[0])
+    taken = variant or ours or found.variants[0]
     if taken not in found.variants:
         raise WeightsError(f"{tensors.source}: holds a {found.variants[0]}, not a {taken}: create that one")
     if len(found.variants) > 1 and not variant and not ours:
@@ -182,9 +176,13 @@ def _check(tensors: Tensors, found: Detected, expected: dict[str, Shape], option
     """Refuse what lacks a tensor, has one too many, or one of another shape: in the file's own names."""
     given = {name.removeprefix(found.prefix) for name in tensors.names if name.startswith(found.prefix)}
     given = {name for name in given if name in expected or not name.startswith(DROPPED)}
-    problems = mismatches(
-        expected, given, lambda name: _our_shape(tensors.shape(found.prefix + name), name, found), optional
-    )
+
+    def shape(name: str) -> Shape:
+        """The shape that it has once it is ours."""
+        theirs = tensors.shape(found.prefix + name)
+        return tuple(theirs[axis] for axis in _axes(name, len(theirs), found))
+
+    problems = mismatches(expected, given, shape, optional)
     if problems:
         like = "detected" if found.fits else "nearest to"
         raise WeightsError(
@@ -196,18 +194,17 @@ def _check(tensors: Tensors, found: Detected, expected: dict[str, Shape], option
 DROPPED = ("dist_head.", "head_dist.")  # a second classifier for distillation, which no published file uses
 
 
-def _our_shape(shape: Shape, name: str, found: Detected) -> Shape:
-    """The shape that a tensor of the file has once it is ours."""
+def _axes(name: str, dimensions: int, found: Detected) -> tuple[int, ...]:
+    """The order in which the axes of the file's tensor are ours."""
     if found.projection and name == PROJECTION:
-        return shape[::-1]
-    if NAMINGS[found.naming].channels_last and len(shape) in _TO_FIRST:
-        return tuple(shape[axis] for axis in _TO_FIRST[len(shape)])
-    return shape
+        return (1, 0)
+    same = tuple(range(dimensions))
+    return _TO_FIRST.get(dimensions, same) if NAMINGS[found.naming].channels_last else same
 
 
 _TO_FIRST = {4: (0, 3, 1, 2), 3: (2, 0, 1)}  # (out, k, k, in) -> (out, in, k, k); (1, 1, C) -> (C, 1, 1)
-_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-_COUNTS = (*_FLOATS, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_COUNTS = (*FLOATS, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
 def _converted(tensors: Tensors, name: str, found: Detected, *, count: bool) -> Tensor:
@@ -217,12 +214,9 @@ def _converted(tensors: Tensors, name: str, found: Detected, *, count: bool) -> 
         raise WeightsError(f"{tensors.source}: {name} is no number of batches")
     if count:  # an integer; casts of a whole model to bfloat16 have it as that
         return tensor.to(torch.int64, copy=True)
-    if tensor.dtype not in _FLOATS:
+    if tensor.dtype not in FLOATS:
         raise WeightsError(f"{tensors.source}: {name} is of {tensor.dtype}, expected a float of 16, 32 or 64 bits")
-    if found.projection and name == found.prefix + PROJECTION:
-        tensor = tensor.T
-    elif NAMINGS[found.naming].channels_last and tensor.ndim in _TO_FIRST:
-        tensor = tensor.permute(_TO_FIRST[tensor.ndim])
+    tensor = tensor.permute(_axes(name.removeprefix(found.prefix), tensor.ndim, found))
     dtype = torch.float64 if tensor.dtype == torch.float64 else torch.float32
     return tensor.to(dtype, copy=True, memory_format=torch.contiguous_format)
 

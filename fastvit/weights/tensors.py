@@ -30,12 +30,8 @@ class Tensors(ABC):
     """Tensors that are read one by one."""
 
     source: str  # what errors call it
+    names: Collection[str]  # of all tensors
     metadata: Mapping[str, str] = {}
-
-    @property
-    @abstractmethod
-    def names(self) -> Collection[str]:
-        """The names of all tensors."""
 
     @abstractmethod
     def shape(self, name: str) -> Shape:
@@ -53,11 +49,7 @@ class InMemory(Tensors):
         self.source = source
         items = unwrapped(state).items()
         self.state = {name: tensor for name, tensor in items if isinstance(name, str) and isinstance(tensor, Tensor)}
-
-    @property
-    def names(self) -> Collection[str]:
-        """The names of all tensors."""
-        return self.state.keys()
+        self.names = self.state.keys()
 
     def shape(self, name: str) -> Shape:
         """The shape of one of them.
