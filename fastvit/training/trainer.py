@@ -35,8 +35,8 @@ from .metrics import Line, MetricsLog
 from .objective import Objective
 from .recipe import Recipe, RecipeError
 from .recipe_file import write_recipe
-from .run import TrainedRun
 from .signals import Stopped, StopSignals
+from .trained_run import TrainedRun
 
 WRITTEN = ("model.safetensors", "metrics.jsonl", "curves.png", "recipe.yaml")
 

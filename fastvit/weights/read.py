@@ -15,7 +15,7 @@ from ..models.config import CONFIGS
 from ..models.fastvit import FastViT, own_cfg
 from ..models.forms import Form, outline
 from ..utils.text import either, some
-from . import catalog, header, hub
+from . import catalog, header
 from .detect import Detected, detect
 from .formats import PICKLES, open_path
 from .naming import NAMINGS, PROJECTION, names
@@ -82,6 +82,8 @@ def _published(checkpoint: catalog.Checkpoint, variant: str | None) -> Weights:
     """What the catalogue lists: it ships with the package, or is downloaded."""
     if not checkpoint.repository:
         return _read(open_path(catalog.bundled(checkpoint.name)), variant)
+    from . import hub  # which takes a tenth of a second to import, and most models are files
+
     path = hub.download(checkpoint)
     try:
         weights = _read(open_path(path), variant or checkpoint.variant, catalog.cfg(checkpoint))

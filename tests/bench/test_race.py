@@ -333,6 +333,7 @@ def bench(*arguments: str) -> Result:
     return run("bench", *arguments)
 
 
+@pytest.mark.slow
 def test_bench_measures_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backends, "BY_DEFAULT", ("bfloat16",))  # each takes a process
     arguments = ["--engine", "torch", "--seconds", "0", "--threads", "1", "--json"]

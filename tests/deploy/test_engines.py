@@ -17,7 +17,7 @@ import pytest
 import torch
 from helpers.near import assert_near
 from helpers.paths import TESTS
-from helpers.small import SMALL, shallow, small
+from helpers.small import shallow, small
 from torch import Tensor, nn
 
 from fastvit import create_model, engine, reparameterize
@@ -70,7 +70,9 @@ def damage(model: nn.Module) -> None:
         next(module for module in reversed(list(model.modules())) if isinstance(module, nn.Conv2d)).weight.mul_(3)
 
 
-@pytest.mark.parametrize("name", [name for name in SMALL if name != "fastvit_t8"])  # other tests have that one
+@pytest.mark.parametrize(  # other tests have fastvit_t8
+    "name", ["fastvit_mci0", *(pytest.param(name, marks=pytest.mark.slow) for name in ("fastvit_sa12", "fastvithd"))]
+)
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_it_gives_what_the_unfused_model_gives_at_any_size_and_batch(name: str, runtime: str) -> None:
     model = small(name)
@@ -377,6 +379,7 @@ def test_what_int8_is_to_keep_is_kept(runtime: str, converter: str, monkeypatch:
     assert errors[1] < errors[0] / 2  # the rest is in float32, or in bfloat16 where the processor computes in it
 
 
+@pytest.mark.slow
 def test_int8_is_compiled_for_the_shapes_that_openvino_dies_at_with_amx() -> None:
     """In a process of its own, which without that a processor with AMX would end."""
     code = """
@@ -747,6 +750,7 @@ def test_threads_of_torch_are_as_they_were() -> None:
     assert before + 1 in seen and torch.get_num_threads() == before
 
 
+@pytest.mark.slow
 def test_torch_compile_agrees_at_two_sizes(kept: Path) -> None:
     """In a process of its own: the compiler warns about itself, and leaves threads behind."""
     if reason := available()["compile"]:

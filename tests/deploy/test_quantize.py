@@ -168,7 +168,7 @@ on_newer_processors = pytest.mark.skipif(
 
 @on_newer_processors
 @both
-@pytest.mark.parametrize("name", ["fastvit_t8", "fastvit_mci0"])
+@pytest.mark.parametrize("name", ["fastvit_t8", pytest.param("fastvit_mci0", marks=pytest.mark.slow)])
 @torch.no_grad()
 def test_all_layers_but_the_first_and_those_of_gates_are_in_int8_with_a_scale_for_each_channel(
     name: str, runtime: str
@@ -335,7 +335,7 @@ for running in list(thread._threads_queues): running.join(5)
 """
 
 
-@pytest.mark.parametrize("first", ["export", "engine"])
+@pytest.mark.parametrize("first", ["export", pytest.param("engine", marks=pytest.mark.slow)])
 def test_nothing_is_printed_reported_or_written_to_the_home_folder(first: str, tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if name not in ("CI", "NNCF_CI", "NNCF_DEV")}
     environment |= {"HOME": str(tmp_path), "PYTHONPATH": str(TESTS)}

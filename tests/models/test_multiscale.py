@@ -144,7 +144,9 @@ def test_it_is_reparameterized(name: str, pool: str) -> None:
     assert fastvit.form_of(multi.encoder) == "unfused"
 
 
-@pytest.mark.parametrize("suffix", [".onnx", ".pt2", ".xml", ".mlpackage"])
+@pytest.mark.parametrize(
+    "suffix", [".pt2", *(pytest.param(each, marks=pytest.mark.slow) for each in (".onnx", ".xml", ".mlpackage"))]
+)
 def test_it_is_exported_for_any_size(suffix: str, tmp_path: Path) -> None:
     from fastvit.deploy.exporters import export
 
@@ -155,6 +157,7 @@ def test_it_is_exported_for_any_size(suffix: str, tmp_path: Path) -> None:
     assert all(check.error.relative < 1e-4 for check in report.checks)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["torch", "onnxruntime", "openvino"])
 def test_engines_run_it(name: str) -> None:
     multi = randomize(MultiScaleEncoder(small("fastvit_sa12"), width=9)).eval()

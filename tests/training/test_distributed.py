@@ -107,6 +107,7 @@ def test_a_lost_process_ends_the_others_and_the_same_command_goes_on_as_if_it_ha
     assert lost == whole
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_another_number_of_processes(data: Path, two: Path, tmp_path: Path) -> None:
     """Two are stopped by a signal that reaches only one of them; one goes on, with the curve that two had had."""
     done = start(data, ("stopped", tmp_path / "run", CURVE))
