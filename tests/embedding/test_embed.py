@@ -227,7 +227,7 @@ def test_children_do_not_outlive_a_command_that_is_killed(begun: tuple[subproces
     while any(map(runs, both)) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not any(map(runs, both))
-    assert len(files(folder)) < 150  # what one alone would have written
+    assert len(files(folder)) < 300  # of all: they ended before they were done
 
 
 def test_an_interrupt_of_one_process_leaves_no_thread(
