@@ -34,7 +34,7 @@ class Part:
 
 def parts(subject: backends.Subject) -> list[Part]:
     """From the images to the output."""
-    model = load_or_random(subject.source)
+    model = load_or_random(subject.model)
     operations, moved, layers = arithmetic(model, subject.size)
     times = profile(model, subject, layers)
     return [Part(name, operations[name], moved[name], times[name]) for name in moved]

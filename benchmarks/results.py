@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fastvit.bench import Backend, Quartiles, Race, quartiles, race, ratio
-from fastvit.bench.stats import LIBRARIES, difference, installed
+from fastvit.bench.report import LIBRARIES, difference, installed
 from fastvit.utils.atomic import check_writable
 from fastvit.utils.devices import cores, cpu_name
 

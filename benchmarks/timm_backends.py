@@ -38,13 +38,13 @@ def timm_twin(model: FastViT) -> nn.Module:
 
 
 def _timm(subject: backends.Subject, how: str) -> Run:
-    model = load_or_random(subject.source)
+    model = load_or_random(subject.model)
     return BACKENDS[how](timm_twin(model), backends.images(subject, model.in_chans), subject.threads)
 
 
 def _peer(subject: backends.Subject, how: str) -> Run:
     torch.manual_seed(0)
-    return BACKENDS[how](timm.create_model(subject.source).eval(), backends.images(subject, 3), subject.threads)
+    return BACKENDS[how](timm.create_model(subject.model).eval(), backends.images(subject, 3), subject.threads)
 
 
 def _unfused(model: nn.Module, pixels: Tensor, threads: int) -> Run:

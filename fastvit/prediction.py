@@ -18,7 +18,6 @@ from PIL import Image
 from torch import Tensor
 
 from .checkpoint import load
-from .comparison import Comparison
 from .deploy.engines.engine import Engine
 from .deploy.running import device_of, runnable
 from .images.cards import fitted
@@ -29,6 +28,7 @@ from .models.fastvit import FastViT
 from .utils.devices import cores
 from .utils.numerics import probabilities
 from .utils.text import STANDARD_INPUT, display_name
+from .verification import Comparison
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

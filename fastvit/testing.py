@@ -1,8 +1,5 @@
 """Models with random parameters, which would else hide most mistakes, and small images to try things on."""
 
-from __future__ import annotations
-
-import colorsys
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,14 +7,14 @@ from typing import TypeVar, cast
 
 import numpy
 import torch
-from PIL import Image
+from PIL import Image, ImageColor
 from torch import nn
 
 from .checkpoint import load
 from .create import create_model
 from .models.affine import ScaleShift
+from .models.config import CONFIGS
 from .models.fastvit import FastViT
-from .weights.catalog import list_models
 
 Module = TypeVar("Module", bound=nn.Module)
 NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, ScaleShift)
@@ -88,7 +85,7 @@ def random_model(variant: str, seed: int = 0, layer_scale: float = 1.0) -> FastV
 
 def has_weights(source: str) -> bool:
     """Whether it is more than a variant's bare name: a checkpoint's name, a file or a folder."""
-    return source not in list_models() or Path(source).exists()
+    return source not in CONFIGS or Path(source).exists()
 
 
 def load_or_random(source: str, seed: int = 0, layer_scale: float = LAYER_SCALE) -> FastViT:
@@ -127,7 +124,7 @@ def write_images(folder: str | Path, classes: Sequence[str] = ("red", "blue"), *
     random = numpy.random.default_rng(0)
     for split, count in counts.items():
         for number, name in enumerate(classes):
-            colour = 255 * numpy.array(colorsys.hsv_to_rgb(number / (len(classes) + 1), 0.8, 0.8))
+            colour = ImageColor.getrgb(f"hsv({360 * number / (len(classes) + 1):.1f}, 80%, 80%)")
             (Path(folder) / split / name).mkdir(parents=True)
             for index in range(count):
                 pixels = random.normal(colour, 20, (32, 32, 3)).clip(0, 255).astype(numpy.uint8)

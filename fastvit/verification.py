@@ -1,13 +1,13 @@
-"""Proof by measurement that a model and its reparameterized form compute the same."""
+"""A model and its reparameterized form side by side: proof by measurement, block by block, and on somebody's images."""
 
 import copy
-from dataclasses import asdict, dataclass
+import statistics
+from dataclasses import asdict, astuple, dataclass
+from functools import partial
 from typing import Any
 
 import torch
-from rich.console import Group
-from rich.table import Table
-from torch import Tensor, nn
+from torch import Tensor
 
 from .images.preprocess import check_images
 from .models.affine import exact_device
@@ -15,12 +15,16 @@ from .models.checks import require_eval_mode
 from .models.fastvit import FastViT
 from .models.forms import form_of
 from .models.reparam import Fusible, fusible_blocks, reparameterize
-from .utils.numerics import Error, without_cudnn
-from .utils.text import finite, rendered
+from .utils.numerics import Error, probabilities, without_cudnn
+from .utils.text import finite, rendered, table
+from .utils.timing import ratio, timer
 
 # Largest relative error that counts as equal. Half precision is reported and not judged: there the unfused model
 # rounds more often than the fused one and is the less exact of the two.
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
+WHOLE = "end to end"
+ROUNDS = 5  # in which both forms are timed, one after the other: what slows both down leaves their ratio
+ROUND_SECONDS = 0.3  # for each form in each round
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +47,8 @@ class Report:
     blocks: tuple[Row, ...]
     whole: Row
     top1_agreement: float | None  # share of the images with the same best class; None without classes
-    parameters: tuple[int, int]  # before and after
-    modules: tuple[int, int]  # before and after
+    parameters: tuple[int, ...]  # before and after
+    modules: tuple[int, ...]  # before and after
 
     @property
     def exact(self) -> bool:
@@ -64,17 +68,17 @@ class Report:
 
     def __rich__(self) -> Any:
         """The table and what it says of the whole, for a rich console."""
+        from rich.console import Group
+
         dtype = str(self.dtype).removeprefix("torch.")
-        headings = ("block", "kind", "float64\nabs.", "\nrel.", f"{dtype}\nabs.", "\nrel.")
-        table = Table(*headings, box=None, pad_edge=False, padding=(0, 1, 0, 0))
-        for column in table.columns[2:]:
-            column.justify, column.no_wrap = "right", True
+        headings = ("block", "kind", ">float64\nabs.", ">\nrel.", f">{dtype}\nabs.", ">\nrel.")
+        rows = []
         for row in (*self.blocks, self.whole):
-            numbers = (row.float64.absolute, row.float64.relative, row.own.absolute, row.own.relative)
-            table.add_row(row.name, row.kind, *(f"{number:.1e}" for number in numbers))
+            numbers = (*astuple(row.float64), *astuple(row.own))
+            rows.append((row.name, row.kind, *(f"{number:.1e}" for number in numbers)))
         agreement = "" if self.top1_agreement is None else f", top-1 agreement {self.top1_agreement:.0%}"
         return Group(
-            table,
+            table(headings, rows),
             f"\n{self.model}, {len(self.blocks)} blocks, images {self.images}{agreement}",
             f"parameters {self.parameters[0]:,} -> {self.parameters[1]:,}, "
             f"modules {self.modules[0]:,} -> {self.modules[1]:,}",
@@ -85,8 +89,7 @@ class Report:
 def verify(model: FastViT, images: Tensor | None = None) -> Report:
     """Reparameterize a copy of `model` and measure how far its outputs, and each block's, are from the original's.
 
-    Each block is compared on what it receives while the model looks at the images, once in float64 and once in the
-    model's dtype. The model is left untouched.
+    Each block is compared on what it receives, in float64 and in the model's dtype; the model is left untouched.
 
     Args:
         model: unfused, in eval mode. At its initial values it proves little: batch norm is then almost the identity.
@@ -110,28 +113,30 @@ def verify(model: FastViT, images: Tensor | None = None) -> Report:
     require_eval_mode(model, "verify a model")
     if form_of(model) == "fused":
         raise ValueError("cannot verify a fused model: nothing is left to compare with; give the unfused one")
-    images = _noise(model) if images is None else images
+    if images is None:
+        size = [min(256, edge) for edge in model.config.preprocess.size]
+        images = torch.randn(4, model.in_chans, *size, generator=torch.Generator().manual_seed(0))
     check_images(images, model.in_chans)
-    own_blocks, own_whole, expected, given, fused = _compare(copy.deepcopy(model), images)
-    exact = copy.deepcopy(model).to(exact_device(next(model.parameters()).device)).double()
-    exact_blocks, exact_whole, *_ = _compare(exact, images)
-    kinds = {name: type(block).__name__ for name, block in fusible_blocks(model).items()}
+    own, agreement, fused = _compare(copy.deepcopy(model), images)
+    exact, *_ = _compare(copy.deepcopy(model).to(exact_device(next(model.parameters()).device)).double(), images)
+    kinds = {name: type(block).__name__ for name, block in fusible_blocks(model).items()} | {WHOLE: ""}
+    *blocks, whole = (Row(name, kind, exact[name], own[name]) for name, kind in kinds.items())
     return Report(
         model=model.pretrained_cfg.get("architecture") or type(model).__name__,
         dtype=next(model.parameters()).dtype,
         images=tuple(images.shape),
-        blocks=tuple(Row(name, kinds[name], exact_blocks[name], own_blocks[name]) for name in kinds),
-        whole=Row("end to end", "", exact_whole, own_whole),
-        top1_agreement=(expected.argmax(1) == given.argmax(1)).double().mean().item() if model.num_classes else None,
-        parameters=(_parameters(model), _parameters(fused)),
-        modules=(len(list(model.modules())), len(list(fused.modules()))),
+        blocks=tuple(blocks),
+        whole=whole,
+        top1_agreement=agreement if model.num_classes else None,
+        parameters=tuple(sum(map(torch.numel, each.parameters())) for each in (model, fused)),
+        modules=tuple(len(list(each.modules())) for each in (model, fused)),
     )
 
 
 @torch.no_grad()
 @without_cudnn()
-def _compare(model: FastViT, images: Tensor) -> tuple[dict[str, Error], Error, Tensor, Tensor, FastViT]:
-    """Errors of the blocks and of the whole, both outputs, and `model`, now fused."""
+def _compare(model: FastViT, images: Tensor) -> tuple[dict[str, Error], float, FastViT]:
+    """Errors by the block's name, share of the images with the same best output, and `model`, now fused."""
     like = next(model.parameters())
     images = images.to(like.device, like.dtype)
     errors: dict[str, Error] = {}
@@ -144,14 +149,81 @@ def _compare(model: FastViT, images: Tensor) -> tuple[dict[str, Error], Error, T
     handles = {block: block.register_forward_hook(compare) for block in names}
     expected = model(images)
     given = reparameterize(model, inplace=True)(images)
-    return errors, Error.between(expected, given), expected, given, model
+    errors[WHOLE] = Error.between(expected, given)
+    return errors, (expected.argmax(1) == given.argmax(1)).double().mean().item(), model
 
 
-def _parameters(model: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in model.parameters())
+class Comparison:
+    """Runs in a model's place, and counts: images (B, 3, H, W) -> logits (B, num_classes), of one form or the other.
 
+    Each batch goes through both forms once. Images with a result that is not finite are not counted.
 
-def _noise(model: FastViT) -> Tensor:
-    """Four images, the same every time."""
-    size = [min(256, edge) for edge in model.config.preprocess.size]
-    return torch.randn(4, model.in_chans, *size, generator=torch.Generator().manual_seed(0))
+    Args:
+        model: unfused, in eval mode; it is left as it is.
+        fused: whether the logits are those of the fused form.
+
+    Attributes:
+        unfused, fused: both forms, in copies.
+        images: how many have been compared.
+        same_top1: how many of them have the same most likely class.
+        largest_difference: of the probability of any class of any image.
+
+    Raises:
+        ValueError: train mode, or a model that is fused already.
+
+    Example:
+        >>> import fastvit, torch
+        >>> from fastvit.verification import Comparison
+        >>> comparison = Comparison(fastvit.load("fastvit_t8.cifar10"))
+        >>> comparison(torch.randn(4, 3, 64, 64)).shape
+        torch.Size([4, 10])
+        >>> comparison.same_top1, comparison.largest_difference < 1e-5
+        (4, True)
+    """
+
+    def __init__(self, model: FastViT, fused: bool = True) -> None:
+        if not fusible_blocks(model):
+            raise ValueError("the model is fused already: to compare needs the weights that it was made of")
+        forms = copy.deepcopy(model), reparameterize(model)
+        self.unfused, self.fused = (form.to(memory_format=torch.channels_last) for form in forms)  # as images lie
+        self.returns_fused = fused
+        self.images, self.same_top1, self.largest_difference = 0, 0, 0.0
+
+    @torch.inference_mode()
+    def __call__(self, images: Tensor) -> Tensor:
+        """Compare both forms on preprocessed images, and return the logits of the one that was chosen."""
+        both: list[Tensor] = [self.unfused(images), self.fused(images)]
+        unfused, fused = map(probabilities, both)
+        differences = (unfused - fused).abs().amax(1)
+        counted = differences.isfinite()  # whoever reads the logits reports the others
+        self.largest_difference = max([self.largest_difference, *differences[counted].tolist()])
+        self.same_top1 += int((unfused.argmax(1) == fused.argmax(1))[counted].sum())
+        self.images += int(counted.sum())
+        self._one = images[:1]
+        return both[self.returns_fused]
+
+    def summary(self) -> dict[str, Any]:
+        """What was counted, and how long each form takes for one image, as JSON takes it.
+
+        `unfused_ms` and `fused_ms` are medians in milliseconds; `speedup` is the median of their ratios, taken round
+        by round, with its quartiles.
+
+        Raises:
+            ValueError: no image has been seen yet.
+        """
+        if not self.images:
+            raise ValueError("nothing has been compared yet: call the comparison with images first")
+        timers = [timer(partial(model, self._one)) for model in (self.unfused, self.fused)]
+        with torch.inference_mode():  # one form after the other in each round
+            seconds = [each.blocked_autorange(min_run_time=ROUND_SECONDS).median for each in ROUNDS * timers]
+        unfused, fused = seconds[::2], seconds[1::2]
+        speedup = ratio(unfused, fused)
+        return {
+            "images": self.images,
+            "same_top1": self.same_top1,
+            "largest_difference": self.largest_difference,
+            "unfused_ms": 1000 * statistics.median(unfused),
+            "fused_ms": 1000 * statistics.median(fused),
+            "speedup": speedup.median,
+            "speedup_quartiles": [speedup.low, speedup.high],
+        }

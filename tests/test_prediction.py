@@ -19,9 +19,9 @@ from PIL import Image
 from timm.data import create_transform
 
 import fastvit
-from fastvit.comparison import Comparison
 from fastvit.images.io import ImageError
 from fastvit.prediction import Prediction
+from fastvit.verification import Comparison
 
 LABELS = ["airplane", "[red]automobile[/red]", "bird", "猫"]
 SIZE = 64

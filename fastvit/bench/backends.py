@@ -4,9 +4,7 @@
 initial values, and the same in every process, so that all backends must give the same outputs.
 """
 
-from __future__ import annotations
-
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -27,12 +25,27 @@ CALIBRATION = 16  # images of noise for int8: for its time, of which they change
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A model, and the images it is given."""
+    """A model, and the images it is given.
 
-    source: str  # a variant, a checkpoint's name, a file or a folder
-    size: tuple[int, int]  # height and width
-    batch: int = 1
+    Attributes:
+        model: a variant, a checkpoint's name, a file or a folder.
+        size: (height, width) of the images.
+        batch_size: images in a pass.
+        threads: of each backend.
+
+    Raises:
+        ValueError: a number that is too small.
+    """
+
+    model: str
+    size: tuple[int, int]
+    batch_size: int = 1
     threads: int = 1
+
+    def __post_init__(self) -> None:
+        if min(self.size) < 32 or self.batch_size < 1 or self.threads < 1:
+            given = f"size {self.size}, batch_size {self.batch_size}, threads {self.threads}"
+            raise ValueError(f"{given}: expected at least 32 pixels, 1 image and 1 thread")
 
 
 def ours(subject: Subject, engine: str, precision: str = "float32") -> Backend:
@@ -58,25 +71,25 @@ def plain(model: nn.Module, pixels: Tensor) -> Run:
 
 def images(subject: Subject, channels: int) -> Tensor:
     """Noise (batch, channels, height, width), the same in every process."""
-    return torch.randn(subject.batch, channels, *subject.size, generator=torch.Generator().manual_seed(0))
+    return torch.randn(subject.batch_size, channels, *subject.size, generator=torch.Generator().manual_seed(0))
 
 
 def _eager(subject: Subject, fused: bool) -> Run:
-    model = load_or_random(subject.source)
+    model = load_or_random(subject.model)
     return plain(reparameterize(model) if fused else model, images(subject, model.in_chans))
 
 
 def _engine(subject: Subject, engine: str, precision: str) -> Run:
-    model = load_or_random(subject.source)
+    model = load_or_random(subject.model)
     pixels = images(subject, model.in_chans)
-    seen = images(replace(subject, batch=CALIBRATION), model.in_chans) if precision == "int8" else None
+    seen = images(replace(subject, batch_size=CALIBRATION), model.in_chans) if precision == "int8" else None
     made = make_engine(
         model, engine, precision=precision, threads=subject.threads, input_size=subject.size, calibration=seen
     )
     return partial(made, pixels)
 
 
-def engines(names: tuple[str, ...] = ()) -> tuple[list[tuple[str, str]], dict[str, str]]:
+def engines(names: Collection[str] = ()) -> tuple[list[tuple[str, str]], dict[str, str]]:
     """(engine, precision) of all that can be used here, or of those named; and of the others, why not.
 
     Raises:

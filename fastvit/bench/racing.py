@@ -8,9 +8,11 @@ that is not timed, since the others have emptied the caches, unless it says that
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 import random
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -18,15 +20,16 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from ..utils.processes import Child, ProcessDiedError, ProcessError, Starter, end
-from .memory import peak, start_peak
 
 PAUSE = 0.1  # seconds before each; after a pass OpenMP's threads spin for 0.01, ONNX Runtime's for up to 0.05
 PASSES = 0.1  # seconds that a backend runs at least in a round: short passes are repeated, and their median counts
 FEWEST, MOST = 5, 200  # rounds
 BUILDING = 1800.0  # seconds for building, which compiles, or for one round
 GRACE = 3.0  # seconds in which a process that is no longer needed may clean up behind itself
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")  # which libraries read at their start
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +84,7 @@ def race(
         for backend in backends:  # one after the other: compilers use all cores and much memory
             progress(f"preparing {backend.name}")
             with _left_out_if_it_fails(backend.name, result, workers):
-                worker = workers[backend.name] = Worker(threads)
-                running.callback(worker.end)
+                worker = workers[backend.name] = Worker(threads, running)
                 result.outputs[backend.name], result.seconds[backend.name] = worker.ask(backend), []
         deadline, number = time.perf_counter() + seconds, 0
         while workers and number < MOST and (number < FEWEST or time.perf_counter() < deadline):
@@ -90,11 +92,12 @@ def race(
             for name in order.sample(list(workers), len(workers)):
                 progress(f"round {number}: {name}")
                 with _left_out_if_it_fails(name, result, workers):
-                    result.seconds[name].append(workers[name].round())
+                    time.sleep(PAUSE)
+                    result.seconds[name].append(workers[name].ask(True))
         for name, worker in workers.items():
             result.peaks[name] = 0
             with suppress(ProcessError):  # its times stand
-                result.peaks[name], parts = worker.stop()
+                result.peaks[name], parts = worker.ask(False)
                 if parts:
                     result.parts[name] = parts
     return result
@@ -107,32 +110,25 @@ def _left_out_if_it_fails(name: str, result: Race, workers: dict[str, Worker]) -
         yield
     except (ProcessError, OSError) as error:  # OSError: too many processes or files, or a full disk, as it is started
         if name in workers:
-            workers.pop(name).end()
+            end([workers.pop(name).child], GRACE)
         result.drop(name, str(error))
 
 
 class Worker:
-    """A backend's process, which is first asked for the backend itself, then for rounds."""
+    """A backend's process, which is first asked for the backend itself, then for rounds.
 
-    def __init__(self, threads: int) -> None:
+    Args:
+        threads: of the libraries in it.
+        running: ends it, if it has not ended, and removes the file of what it prints.
+    """
+
+    def __init__(self, threads: int, running: ExitStack) -> None:
         self.log = tempfile.NamedTemporaryFile(prefix="fastvit-bench-", delete=False)  # noqa: SIM115
-        try:
-            with _environment(threads):
-                self.child = Child(_serve, threads, self.log.name)
-        except OSError:
-            self._remove_log()
-            raise
-
-    def round(self) -> float:
-        """Seconds of a pass."""
-        time.sleep(PAUSE)
-        return float(self.ask(True))
-
-    def stop(self) -> tuple[int, dict[str, list[float]]]:
-        """Its peak of memory, in bytes, and the seconds of its parts in each round, once it has ended."""
-        peak, parts = self.ask(False)
-        self.end()
-        return peak, parts
+        running.callback(Path(self.log.name).unlink, missing_ok=True)
+        running.callback(self.log.close)
+        with patch.dict(os.environ, dict.fromkeys(THREADS, str(threads))):
+            self.child = Child(_serve, threads, self.log.name)
+        running.callback(end, [self.child], GRACE)
 
     def ask(self, request: Backend | bool) -> Any:
         """What `_reply` sends for it.
@@ -148,15 +144,6 @@ class Worker:
             printed = [line for line in self.log.read().decode(errors="replace").splitlines() if line.strip()]
             last = f": {printed[-1].strip()}" if printed else ""
             raise ProcessError(f"its process {death}{last}") from None
-
-    def end(self) -> None:
-        """End the process, if it has not ended."""
-        end([self.child], GRACE)
-        self._remove_log()
-
-    def _remove_log(self) -> None:
-        self.log.close()
-        Path(self.log.name).unlink(missing_ok=True)
 
 
 def _serve(starter: Starter, threads: int, log: str) -> None:
@@ -179,40 +166,42 @@ def _reply(starter: Starter, threads: int) -> None:
     backend: Backend = starter.receive()
     run = backend.make(**backend.options)
     warm = timer(run, threads)  # the median of some passes, after one that is not timed
-    starter.send(_numbers(run()))
+    output = run()
+    tensors = [] if output is None else output if isinstance(output, list | tuple) else [output]
+    starter.send([number for tensor in tensors for number in tensor.detach().float().flatten().tolist()])
+    del output, tensors
     gc.collect()
     start_peak()
     parts: dict[str, list[float]] = {}
     while starter.receive():
-        starter.send(warm.blocked_autorange(min_run_time=PASSES).median if backend.warm else _seconds(run, parts))
+        if backend.warm:
+            starter.send(warm.blocked_autorange(min_run_time=PASSES).median)
+            continue
+        started = time.perf_counter()
+        run()
+        seconds = time.perf_counter() - started
+        for name, taken in getattr(run, "parts", {}).items():
+            parts.setdefault(name, []).append(taken)
+        starter.send(seconds)
     starter.send((peak(), parts))
 
 
-def _seconds(run: Callable[[], Any], parts: dict[str, list[float]]) -> float:
-    """Of one pass; those of its parts are added to `parts`."""
-    started = time.perf_counter()
-    run()
-    seconds = time.perf_counter() - started
-    for name, taken in getattr(run, "parts", {}).items():
-        parts.setdefault(name, []).append(taken)
-    return seconds
+def start_peak() -> None:
+    """Forget the peak of memory so far, and give back what is free; on Linux only."""
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):  # another C library than glibc
+            ctypes.CDLL(None).malloc_trim(0)
+        with suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")
 
 
-def _numbers(output: Any) -> list[float]:
-    """A tensor's, or those of a list of tensors."""
-    outputs = [] if output is None else output if isinstance(output, (list, tuple)) else [output]
-    return [number for tensor in outputs for number in tensor.detach().float().flatten().tolist()]
-
-
-@contextmanager
-def _environment(threads: int) -> Iterator[None]:
-    """As many threads for the libraries that read it at their start."""
-    changed = {name: os.environ.get(name) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
-    os.environ.update(dict.fromkeys(changed, str(threads)))
+def peak() -> int:
+    """Bytes that were resident at most since `start_peak`, or since the start; 0 where the system does not say."""
+    if sys.platform == "linux":
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return 1024 * next((int(line.split()[1]) for line in lines if line.startswith("VmHWM")), 0)
     try:
-        yield
-    finally:
-        for name, value in changed.items():
-            os.environ.pop(name)
-            if value is not None:
-                os.environ[name] = value
+        import resource
+    except ImportError:
+        return 0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -1,18 +1,26 @@
 """One model by every engine and precision that is installed, against plain PyTorch."""
 
-from __future__ import annotations
-
+import math
+import platform
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
+from datetime import date
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
+from rich.console import Group
 
 from ..models.forms import form_of
 from ..testing import load_or_random
+from ..utils.devices import describe_machine
+from ..utils.text import rendered, table
+from ..utils.timing import Quartiles, quartiles, ratio
 from . import backends
-from .racing import Backend, Race, race
-from .stats import Quartiles, difference, machine, quartiles, ratio
+from .backends import Subject
+from .racing import Race, race
+
+LIBRARIES = ("torch", "timm", "openvino", "onnxruntime", "nncf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +48,7 @@ class Report:
     """What `measure` found; `print` shows it as a table.
 
     Attributes:
-        model: what was measured.
-        size: (height, width) of the images.
-        batch_size: images in a pass.
-        threads: of each backend.
+        subject: the model, and the size and number of its images.
         machine: the CPU and the versions of the libraries.
         baseline: the name of the backend that the others are compared with.
         rounds: how often each backend had its turn.
@@ -51,10 +56,7 @@ class Report:
         failed: of the others, why in a line.
     """
 
-    model: str
-    size: tuple[int, int]
-    batch_size: int
-    threads: int
+    subject: Subject
     machine: str
     baseline: str
     rounds: int
@@ -62,27 +64,33 @@ class Report:
     failed: dict[str, str]
 
     def to_dict(self) -> dict[str, Any]:
-        """The report as plain values, for JSON."""
-        return asdict(self)
+        """The report as plain values, for JSON; those of `subject` stand beside the others."""
+        report = asdict(self)
+        return {**report.pop("subject"), **report}
+
+    def __str__(self) -> str:
+        return rendered(self)
 
     def __rich__(self) -> Any:
         """The report for a rich console."""
-        from rich.console import Group
-        from rich.table import Table
-
-        table = Table("", "ms", "images/s", "speedup", "difference", box=None, pad_edge=False)
-        for column in table.columns:
-            column.no_wrap, column.justify = True, "right" if column.header else "left"
-        for each in self.backends:
-            cells = [_spread(each.speedup, 2), f"{each.difference:.0e}"] if each.speedup else []
-            table.add_row(each.name, _spread(each.milliseconds, 1), f"{each.images_per_second:.1f}", *cells)
-        height, width = self.size
-        heading = (
-            f"{self.model}, {self.batch_size} x {height} x {width}, {self.threads} threads, "
-            f"{self.rounds} rounds; against {self.baseline}"
+        rows = [
+            (
+                each.name,
+                _spread(each.milliseconds, 1),
+                f"{each.images_per_second:.1f}",
+                _spread(each.speedup, 2) if each.speedup else "",
+                "" if each.difference is None else f"{each.difference:.0e}",
+            )
+            for each in self.backends
+        ]
+        model, (height, width), batch_size, threads = astuple(self.subject)
+        return Group(
+            f"{self.machine}\n",
+            f"{model}, {batch_size} x {height} x {width}, {threads} threads, {self.rounds} rounds; "
+            f"against {self.baseline}",
+            table(("", ">ms", ">images/s", ">speedup", ">difference"), rows),
+            *(f"{name}: {reason}" for name, reason in self.failed.items()),
         )
-        failed = [f"{name}: {reason}" for name, reason in self.failed.items()]
-        return Group(self.machine, "", heading, table, *failed)
 
 
 def measure(
@@ -114,51 +122,61 @@ def measure(
 
     Example:
         >>> import fastvit
-        >>> fastvit.bench.measure("fastvit_t8.cifar10", batch_size=0)
+        >>> fastvit.bench.measure("fastvit_t8.cifar10", threads=0)
         Traceback (most recent call last):
-        ValueError: size None, batch_size 0, threads None: expected at least 32 pixels, 1 image and 1 thread
+        ValueError: size (64, 64), batch_size 1, threads 0: expected at least 32 pixels, 1 image and 1 thread
     """
-    subject, plain = _subject(model, size, batch_size, threads)
-    usable, reasons = backends.engines(tuple(engines))
+    usable, reasons = backends.engines(engines)
     if not usable:
         raise ValueError("; ".join(f"{name}: {reason}" for name, reason in reasons.items()))
+    made = load_or_random(model)
+    pixels = made.preprocess.size if size is None else (size, size)
+    subject = Subject(model, pixels, batch_size, torch.get_num_threads() if threads is None else threads)
+    plain = backends.eager(subject, f"eager, {form_of(made)}")
     candidates = [plain, *(backends.ours(subject, name, precision) for name, precision in usable)]
     result = race(candidates, threads=subject.threads, seconds=seconds, progress=progress)
-    result.failed |= reasons
-    return _report(subject, plain.name, result)
+    return _report(subject, plain.name, result, reasons)
 
 
-def _subject(model: str, size: int | None, batch_size: int, threads: int | None) -> tuple[backends.Subject, Backend]:
-    """What is run, and what the others are compared with."""
-    if (size or 32) < 32 or batch_size < 1 or (threads or 1) < 1:
-        given = f"size {size}, batch_size {batch_size}, threads {threads}"
-        raise ValueError(f"{given}: expected at least 32 pixels, 1 image and 1 thread")
-    made = load_or_random(model)
-    pixels = (size, size) if size else made.preprocess.size
-    subject = backends.Subject(model, pixels, batch_size, threads or torch.get_num_threads())
-    return subject, backends.eager(subject, f"eager, {form_of(made)}")
-
-
-def _report(subject: backends.Subject, baseline: str, result: Race) -> Report:
+def _report(subject: Subject, baseline: str, result: Race, failed: dict[str, str]) -> Report:
     measured = []
     for name, seconds in result.seconds.items():
-        milliseconds = Quartiles(*(1000 * value for value in quartiles(seconds)))
+        milliseconds = quartiles([1000 * second for second in seconds])
         speedup = apart = None
         if baseline in result.seconds:
             speedup = ratio(result.seconds[baseline], seconds)
             apart = difference(result.outputs[baseline], result.outputs[name])
-        measured.append(Measured(name, milliseconds, 1000 * subject.batch / milliseconds.median, speedup, apart))
+        measured.append(Measured(name, milliseconds, 1000 * subject.batch_size / milliseconds.median, speedup, apart))
     return Report(
-        model=subject.source,
-        size=subject.size,
-        batch_size=subject.batch,
-        threads=subject.threads,
+        subject=subject,
         machine=machine(),
         baseline=baseline,
         rounds=max(map(len, result.seconds.values()), default=0),
         backends=tuple(sorted(measured, key=lambda each: each.milliseconds.median)),
-        failed=result.failed,
+        failed=result.failed | failed,
     )
+
+
+def difference(expected: Sequence[float], given: Sequence[float]) -> float:
+    """The largest, relative to the largest number of the first; infinite if they are not as many, or not numbers."""
+    if len(expected) != len(given) or not all(map(math.isfinite, (*expected, *given))):
+        return math.inf
+    largest = max(map(abs, expected), default=0.0) or 1.0
+    return max((abs(a - b) for a, b in zip(expected, given, strict=True)), default=0.0) / largest
+
+
+def machine() -> str:
+    """The processor, what it can do, and the versions of what is compared: one line for the head of a table."""
+    names = [f"{name} {found}" for name in LIBRARIES if (found := installed(name))]
+    return f"{describe_machine()}; Python {platform.python_version()}, {', '.join(names)}; {date.today()}."
+
+
+def installed(library: str) -> str:
+    """Its version, or nothing."""
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return ""
 
 
 def _spread(values: Quartiles, digits: int) -> str:

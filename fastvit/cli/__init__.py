@@ -4,31 +4,22 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from .._version import __version__
+from ..utils.text import STANDARD_INPUT
 from .output import Failure, complain, let_reader_leave, note
 
 if TYPE_CHECKING:
     from cyclopts import App
 
-# What `fastvit --help` says of each; a command's own --help shows its whole docstring, which begins with this.
-COMMANDS = {
-    "bench": "Time a model by every backend and precision that is installed, against plain PyTorch.",
-    "classify": "Name what is in images, with probabilities.",
-    "convert": "Read a checkpoint, say what it is, and write it in other names or in another form.",
-    "embed": "Write the features of all images of a data set into Parquet files.",
-    "evaluate": "Count how many labelled images a model names correctly: top-1, top-5, and class by class.",
-    "export": "Write a reparameterized model as another runtime's file, and check that it gives the same results.",
-    "models": "List the models, with their parameters and arithmetic, and the checkpoints that can be had by name.",
-    "train": "Train a model on labelled images; stopped or killed at any time, the same command goes on.",
-    "verify": "Prove by measurement that a model and its reparameterized form compute the same.",
-}
+COMMANDS = ("bench", "classify", "convert", "embed", "evaluate", "export", "models", "train", "verify")
 INTERRUPTED = 130  # the shell's status of what Ctrl-C ended
 
 
-def make_app(asked: str = "") -> App:
-    """The application; of the command `asked` the help is its own docstring, of the others a line of `COMMANDS`."""
+def make_app(listed: bool = False) -> App:
+    """The application; `listed`, it imports all commands, for what each one's docstring says first of it."""
     from cyclopts import App, Group, Parameter
 
     app = App(
@@ -38,12 +29,16 @@ def make_app(asked: str = "") -> App:
         version=__version__,
         version_flags=["--version"],
         help_format="plaintext",
+        exit_on_error=False,
+        print_error=False,
+        result_action="return_int_as_exit_code_else_zero",  # and True for 0, False for 1
         suppress_keyboard_interrupt=False,
         group_parameters=Group("Options", sort_key=1),
-        default_parameter=Parameter(negative_iterable=(), show_default=_shown),
+        default_parameter=Parameter(negative_bool=(), negative_iterable=(), show_default=_shown),
     )
-    for name, summary in COMMANDS.items():
-        app.command(f"fastvit.cli.{name}:{name}", name=name, help=None if name == asked else summary)
+    for name in COMMANDS:
+        module = f"fastvit.cli.{name}"
+        app.command(getattr(import_module(module), name) if listed else f"{module}:{name}", name=name)
     app.register_install_completion_command(help="Complete commands and options with Tab in this shell.")
     return app
 
@@ -61,12 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt as interrupt:
         note(str(interrupt) or "interrupted")
         status = INTERRUPTED
-    except Failure as failure:
-        complain(failure)
-        status = failure.status
-    except (ValueError, ImportError, OSError) as error:  # what was given is wrong, or not to be had
+    except (Failure, ValueError, ImportError, OSError) as error:  # else what was given is wrong, or not to be had
         complain(error)
-        status = 2
+        status = error.status if isinstance(error, Failure) else 2
     sys.exit(status)
 
 
@@ -78,13 +70,13 @@ def _run(words: list[str]) -> int:
     """
     from cyclopts import CycloptsError, UnusedCliTokensError
 
-    from .options import marked
+    from .options import HYPHEN
 
-    app = make_app(next((word for word in words if word in COMMANDS), ""))
+    app = make_app(listed=not {*words} & {*COMMANDS})
     try:
-        status = app(marked(words), exit_on_error=False, print_error=False, result_action="return_value")
+        status: int = app([HYPHEN if word == STANDARD_INPUT else word for word in words])
     except UnusedCliTokensError as error:
         raise ValueError(f"unexpected argument {(error.unused_tokens or words)[0]}; try --help") from None
     except CycloptsError as error:
         raise ValueError(str(error)) from None
-    return status if isinstance(status, int) else 0
+    return status

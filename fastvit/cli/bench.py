@@ -1,13 +1,11 @@
 """fastvit bench: how fast a model is on this machine, by every engine there is."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 from cyclopts import Parameter
 
 from .options import Json, ModelName
-from .output import Failure, say_json, show, working
+from .output import Failure, show_result, working
 
 
 def bench(
@@ -38,9 +36,6 @@ def bench(
         report = measure(
             model, size=size, batch_size=batch_size, threads=threads, seconds=seconds, engines=engine, progress=tell
         )
-    if json:
-        say_json(report.to_dict())
-    else:
-        show(report)
+    show_result(report, json)
     if not report.backends:
         raise Failure("no backend ran")

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
-from cyclopts.validators import Number
+from cyclopts.types import PositiveInt
 
-from ..utils.text import display_name
-from .options import RUNS, BatchSize, ModelName, Reparameterize, Running, unmarked
-from .output import Failure, Progress, complain, say, say_json, show, show_rows
+from ..utils.text import STANDARD_INPUT, display_name
+from .options import HYPHEN, RUNS, BatchSize, ModelName, Running
+from .output import Progress, complain, failing, say, say_json, show, show_rows
 
 if TYPE_CHECKING:
     from ..prediction import Prediction
@@ -26,18 +26,18 @@ def classify(
     /,
     *,
     model: ModelName = "fastvit_t8.cifar10",
-    top: Annotated[int, Parameter(validator=Number(gte=1), help="Number of classes to show for each image.")] = 5,
+    top: Annotated[PositiveInt, Parameter(help="Number of classes to show for each image.")] = 5,
     save: Annotated[Path | None, Parameter(help="Draw images and classes into this .png, .jpg or .webp.")] = None,
-    compare: Annotated[bool, Parameter(negative="", help="Compute fused and unfused, and show what differs.")] = False,
-    json: Annotated[bool, Parameter(negative="", help="Print one JSON object a line.")] = False,
+    compare: Annotated[bool, Parameter(help="Compute fused and unfused, and show what differs.")] = False,
+    json: Annotated[bool, Parameter(help="Print one JSON object a line.")] = False,
     running: Running = RUNS,
     batch_size: BatchSize = 32,
-    reparameterize: Reparameterize = True,
-) -> int:
+) -> bool:
     """Name what is in images, with probabilities.
 
     An image that cannot be read is reported on standard error, and the
-    others go on; the exit status is then 1.
+    others go on; the exit status is then 1. --save draws the first hundred,
+    with up to ten classes each.
 
     For example:
 
@@ -45,52 +45,47 @@ def classify(
         fastvit classify holiday --model fastvit_sa12 --json > found.jsonl
     """
     from ..checkpoint import load
-    from ..comparison import Comparison
     from ..images.io import find_images
     from ..prediction import predict
+    from ..verification import Comparison
 
-    names = find_images(unmarked(images))
+    names = find_images([STANDARD_INPUT if name == HYPHEN else name for name in images])
     if save:
         _check_save(save, names)
-    run: Any = running.prepare(load(model), reparameterize=reparameterize and not compare)
-    comparison = Comparison(run, fused=reparameterize) if compare else None
+    run: Any = running.prepare(load(model), reparameterize=running.reparameterize and not compare)
+    comparison = Comparison(run, fused=running.reparameterize) if compare else None
     seen = {"fast_decoding": running.fast_decoding, "thumbnails": save is not None}
     predictions = predict(comparison or run, names, top, batch_size=batch_size, **seen)
-    drawn, failed = _show_predictions(predictions, len(names), json)
+    drawn, all_read = _show_predictions(predictions, len(names), json)
     if comparison and comparison.images:
         _show_comparison(comparison.summary(), json)
     if save and drawn:
         _draw(drawn, save)
-    return int(failed)
+    return all_read
 
 
 def _show_predictions(
     predictions: Generator[Prediction, None, None], total: int, json: bool
 ) -> tuple[list[Prediction], bool]:
-    """Each as soon as it is there -> the first ones that have thumbnails, and whether any has an error."""
+    """Each as soon as it is there -> the first ones that can be drawn, and whether none has an error."""
     drawn: list[Prediction] = []
-    failed = False
+    all_read = True
     with closing(predictions), Progress(total) as progress:
         for prediction in predictions:
             progress.pause()
-            _show(prediction, json)
-            failed |= bool(prediction.error)
-            if prediction.thumbnail and not prediction.error and len(drawn) < MOST_CARDS:
+            if prediction.error:
+                all_read = False
+                complain(prediction.error)
+            elif prediction.thumbnail and len(drawn) < MOST_CARDS:
                 drawn.append(prediction)
+            if json:
+                top = [{"label": label, "probability": probability} for label, probability in prediction.top]
+                found = {"error": prediction.error} if prediction.error else {"predictions": top}
+                say_json({"file": prediction.path, **found})
+            elif not prediction.error:
+                _show_table(prediction)
             progress.advance()
-    return drawn, failed
-
-
-def _show(prediction: Prediction, json: bool) -> None:
-    """On standard output, as JSON or as a table; an error on standard error too."""
-    if prediction.error:
-        complain(prediction.error)
-    if json:
-        top = [{"label": label, "probability": probability} for label, probability in prediction.top]
-        result = {"error": prediction.error} if prediction.error else {"predictions": top}
-        say_json({"file": prediction.path, **result})
-    elif not prediction.error:
-        _show_table(prediction)
+    return drawn, all_read
 
 
 def _show_table(prediction: Prediction) -> None:
@@ -132,7 +127,7 @@ def _check_save(save: Path, names: Sequence[str]) -> None:
 
 
 def _draw(predictions: Sequence[Prediction], save: Path) -> None:
-    """The images with their classes; if the file cannot be written, that is the end, with status 1."""
+    """The images with their classes."""
     from ..images.cards import Card, sheet, write
 
     cards = [
@@ -140,7 +135,5 @@ def _draw(predictions: Sequence[Prediction], save: Path) -> None:
         for each in predictions
         if each.thumbnail
     ]
-    try:
+    with failing(OSError):
         write(sheet(cards), save)
-    except OSError as error:
-        raise Failure(error) from error

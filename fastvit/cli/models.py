@@ -1,29 +1,44 @@
 """fastvit models: the models that there are, and the checkpoints."""
 
-from __future__ import annotations
-
-import dataclasses
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from ..utils.text import table
 from .output import say_json, show
 
-if TYPE_CHECKING:
-    from rich.table import Table
+Row = dict[str, Any]
+Columns = dict[str, Callable[[Row], str]]  # a heading, as `table` has it, and how a row fills the column
 
 # How the table abbreviates the metrics of the catalogue: what each contains, and what stands for it.
-_SHORT = {"TextVQA": "TextVQA", "zero-shot": "0-shot", "top-1": "top-1"}
+SHORT = {"TextVQA": "TextVQA", "zero-shot": "0-shot", "top-1": "top-1"}
+VARIANTS: Columns = {
+    "\nname": lambda row: row["name"],
+    "\nblocks": lambda row: "-".join(map(str, row["depths"])),
+    "\nchannels": lambda row: "-".join(map(str, row["widths"])),
+    ">params\nM": lambda row: f"{row['parameters'] / 1e6:.2f}",
+    ">fused\nM": lambda row: f"{row['fused_parameters'] / 1e6:.2f}",
+    ">fused\nGMACs": lambda row: f"{row['fused_multiply_adds'] / 1e9:.2f}",
+    ">at\nsize": lambda row: str(row["size"][0]),
+}
+CHECKPOINTS: Columns = {  # in 80 columns, with names of 33
+    "checkpoint": lambda row: row["name"],
+    "form": lambda row: "fused" if row["fused"] else "unfused",
+    ">classes": lambda row: f"{row['num_classes']}{'-d' if row['classes'] == 'embedding' else ''}",
+    ">size": lambda row: str(row["size"][0]),
+    "accuracy, %": lambda row: f"{row['accuracy']:.1f} {_short(row['metric'])}",
+    "licence": lambda row: row["license"].removesuffix("-license"),
+}
 
 
 def models(
     pattern: Annotated[str, Parameter(help="A shell pattern, such as '*mci*' or '*.apple_in1k'.")] = "*",
     /,
     *,
-    pretrained: Annotated[bool, Parameter(negative="", help="List only the checkpoints.")] = False,
-    json: Annotated[
-        bool, Parameter(negative="", help="Print one JSON object a line, with all that is known of each.")
-    ] = False,
+    pretrained: Annotated[bool, Parameter(help="List only the checkpoints.")] = False,
+    json: Annotated[bool, Parameter(help="Print one JSON object a line, with all that is known of each.")] = False,
 ) -> None:
     """List the models, with their parameters and arithmetic, and the checkpoints that can be had by name.
 
@@ -35,102 +50,59 @@ def models(
         fastvit models '*mci*'
         fastvit models --pretrained --json
     """
-    from ..weights.catalog import list_models
-
-    names = [] if pretrained else list_models(pattern)
-    tagged = list_models(pattern, pretrained=True)
-    if not names and not tagged:
+    variants, checkpoints = _records(pattern, pretrained)
+    if not variants and not checkpoints:
         raise ValueError(f"no model or checkpoint is named {pattern!r}; fastvit models lists all of them")
-    rows, checkpoints = [_model(name) for name in names], [_checkpoint(name) for name in tagged]
     if json:
-        for row in rows + checkpoints:
+        for row in variants + checkpoints:
             say_json(row)
         return
-    if rows:
-        show(_model_table(rows))
-    if rows and checkpoints:
+    if variants:
+        _show_table(VARIANTS, variants)
+    if variants and checkpoints:
         show("")
     if checkpoints:
-        show(_checkpoint_table(checkpoints), *_notes(checkpoints))
+        _show_table(CHECKPOINTS, checkpoints)
+        show(*_notes(checkpoints))
 
 
-def _model(name: str) -> dict[str, Any]:
+def _records(pattern: str, pretrained: bool) -> tuple[list[Row], list[Row]]:
+    """All that is known of the models, and of the checkpoints, that match."""
     from ..models.config import CONFIGS
     from ..models.sizes import SIZES
-    from ..weights.catalog import list_models
+    from ..weights.catalog import CHECKPOINTS, list_models
 
-    config = CONFIGS[name]
-    return {
-        "kind": "model",
-        "name": name,
-        "depths": config.depths,
-        "widths": config.widths,
-        **SIZES[name]._asdict(),
-        "size": config.preprocess.size,
-        "num_classes": config.num_classes,
-        "preprocess": config.preprocess.to_cfg(),
-        "weights": [tagged.partition(".")[2] for tagged in list_models(f"{name}.*", pretrained=True)],
-    }
+    variants, checkpoints = [], []
+    for name in [] if pretrained else list_models(pattern):
+        more = {"widths": CONFIGS[name].widths, **SIZES[name]._asdict()}
+        tags = [checkpoint.tag for checkpoint in CHECKPOINTS.values() if checkpoint.variant == name]
+        variants.append(_record("model", name, CONFIGS[name]) | more | {"weights": tags})
+    for name in list_models(pattern, pretrained=True):
+        row = _record("checkpoint", name, CHECKPOINTS[name])
+        checkpoints.append(row | {"hub_id": row.pop("repository")})  # "" for what ships with the package
+    return variants, checkpoints
 
 
-def _checkpoint(name: str) -> dict[str, Any]:
-    """All that the catalogue says; its `repository` is called hub_id, "" for what ships with the package."""
-    from ..weights.catalog import CHECKPOINTS
-
-    checkpoint = CHECKPOINTS[name]
-    row = dataclasses.asdict(checkpoint) | {"preprocess": checkpoint.preprocess.to_cfg()}
-    row["hub_id"] = row.pop("repository")
-    return {"kind": "checkpoint", "name": name, "size": checkpoint.preprocess.size, **row}
+def _record(kind: str, name: str, known: Any) -> Row:
+    preprocess = known.preprocess
+    return {"kind": kind, "name": name} | asdict(known) | {"size": preprocess.size, "preprocess": preprocess.to_cfg()}
 
 
-def _model_table(rows: list[dict[str, Any]]) -> Table:
-    from rich.table import Column, Table
-
-    words = [Column(f"\n{name}", overflow="fold") for name in ("name", "blocks", "channels")]
-    names = ("params\nM", "fused\nM", "fused\nGMACs", "at\nsize")
-    numbers = [Column(name, justify="right", overflow="fold") for name in names]
-    table = Table(*words, *numbers, box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    for row in rows:
-        blocks, channels = ("-".join(map(str, row[key])) for key in ("depths", "widths"))
-        counts = (f"{row[key] / 1e6:.2f}" for key in ("parameters", "fused_parameters"))
-        multiply_adds = f"{row['fused_multiply_adds'] / 1e9:.2f}"
-        table.add_row(row["name"], blocks, channels, *counts, multiply_adds, _edges(row["size"]))
-    return table
+def _show_table(columns: Columns, rows: list[Row]) -> None:
+    show(table(tuple(columns), [[cell(row) for cell in columns.values()] for row in rows]))
 
 
-def _checkpoint_table(rows: list[dict[str, Any]]) -> Table:
-    """80 columns, with names of 33: so "512-d" stands for an embedding, and a word for a metric."""
-    from rich.table import Table
-
-    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
-    for heading in ("checkpoint", "form", "classes", "size", "accuracy, %", "licence"):
-        table.add_column(heading, justify="right" if heading in ("classes", "size") else "left", overflow="fold")
-    for row in rows:
-        form = "fused" if row["fused"] else "unfused"
-        classes = str(row["num_classes"]) + ("-d" if row["classes"] == "embedding" else "")
-        accuracy = f"{row['accuracy']:.1f} {_short(row['metric'])}"
-        licence = row["license"].removesuffix("-license")
-        table.add_row(row["name"], form, classes, _edges(row["size"]), accuracy, licence)
-    return table
-
-
-def _notes(rows: list[dict[str, Any]]) -> list[str]:
-    """What the abbreviations in the table mean, as far as it has them."""
-    metrics: dict[str, list[str]] = {}
-    for metric in dict.fromkeys(row["metric"] for row in rows):
-        metrics.setdefault(_short(metric), []).append(metric)
-    embeddings = [row["num_classes"] for row in rows if row["classes"] == "embedding"][:1]
+def _notes(rows: list[Row]) -> list[str]:
+    """What the abbreviations in the table of checkpoints mean, as far as it has them."""
+    metrics = dict.fromkeys(row["metric"] for row in rows)
+    embeddings = dict.fromkeys(row["num_classes"] for row in rows if row["classes"] == "embedding")
     return [
         "\nAccuracies are those that the authors publish; --json names the sources.",
-        *(f"  {short}: {'; '.join(long)}" for short, long in metrics.items() if long != [short]),
+        *(f"  {_short(metric)}: {metric}" for metric in metrics),
         *(f"{count}-d: an embedding of {count} numbers, not classes." for count in embeddings),
         "Licences are for the weights, not for this code; --json has their addresses.",
     ]
 
 
 def _short(metric: str) -> str:
-    return next((short for word, short in _SHORT.items() if word in metric), metric)
-
-
-def _edges(size: tuple[int, int]) -> str:
-    return str(size[0]) if size[0] == size[1] else f"{size[0]}x{size[1]}"
+    return next(short for word, short in SHORT.items() if word in metric)

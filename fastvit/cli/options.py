@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Group, Parameter
-from cyclopts.validators import Number
+from cyclopts.types import NonNegativeInt, PositiveInt
 
-from ..utils.text import STANDARD_INPUT
 from .output import note, working
 
 if TYPE_CHECKING:
@@ -27,16 +26,13 @@ LabelledData = Annotated[
     ),
 ]
 MaxUnreadable = Annotated[
-    int, Parameter(validator=Number(gte=0), help="Images that may be left out, and listed, since they cannot be read.")
+    NonNegativeInt, Parameter(help="Images that may be left out, and listed, since they cannot be read.")
 ]
-Json = Annotated[bool, Parameter(negative="", help="Print the result as JSON.")]
-BatchSize = Annotated[int, Parameter(validator=Number(gte=1), group=RUNNING, help="Images computed at a time.")]
-Reparameterize = Annotated[
-    bool, Parameter(group=RUNNING, help="Run the model's fused form: faster, with the same results.")
-]
+Json = Annotated[bool, Parameter(help="Print the result as JSON.")]
+BatchSize = Annotated[PositiveInt, Parameter(group=RUNNING, help="Images computed at a time.")]
 
 
-@Parameter(name="*", group=RUNNING, negative="")
+@Parameter(name="*", group=RUNNING)
 @dataclass(frozen=True, kw_only=True)
 class Running:
     """What runs the model, as `fastvit.deploy.running.runnable` takes it, and how images are decoded for it.
@@ -46,13 +42,15 @@ class Running:
     Attributes:
         device: Where to compute: cpu, cuda, mps ... [default: the fastest one]
         engine: What runs the model: torch, compile, onnxruntime, openvino, or auto, the fastest one here.
-        precision: Precision of the arithmetic: float32, bfloat16, float16 or int8; not every engine has every one.
+        precision: Precision of the arithmetic: float32, bfloat16, float16, or in evaluate int8; not every engine has all.
+        reparameterize: Run the model's fused form: faster, with the same results.
         fast_decoding: Decode large JPEGs at a part of their size: much faster, with slightly different results.
     """
 
     device: str = ""
     engine: str = "torch"
     precision: str = "float32"
+    reparameterize: Annotated[bool, Parameter(negative_bool="no-")] = True
     fast_decoding: bool = False
 
     def prepare(self, model: FastViT, **more: Any) -> FastViT | Engine:
@@ -63,22 +61,13 @@ class Running:
         """
         from ..deploy.running import PLAIN, runnable
 
-        engine, precision = self.engine, self.precision
-        with working(f"preparing {engine} in {precision}", quiet=(engine, precision) == PLAIN):
-            prepared = runnable(model, device=self.device, engine=engine, precision=precision, inplace=True, **more)
+        how = vars(self) | more
+        del how["fast_decoding"]  # which is not about the model
+        with working(f"preparing {self.engine} in {self.precision}", quiet=(self.engine, self.precision) == PLAIN):
+            prepared = runnable(model, inplace=True, **how)
         if chosen := getattr(prepared, "chosen", ""):
             note(chosen)
         return prepared
 
 
 RUNS = Running()
-
-
-def marked(words: list[str]) -> list[str]:
-    """The command line's words, with a lone - as cyclopts takes it for a word."""
-    return [HYPHEN if word == STANDARD_INPUT else word for word in words]
-
-
-def unmarked(words: list[str]) -> list[str]:
-    """Words as they were typed."""
-    return [STANDARD_INPUT if word == HYPHEN else word for word in words]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
+from json import dumps
 from typing import TYPE_CHECKING, Any
 
 from ..utils.text import finite, one_line
@@ -29,6 +30,19 @@ class Failure(Exception):  # noqa: N818
         self.status = status
 
 
+@contextmanager
+def failing(*errors: type[Exception]) -> Iterator[None]:
+    """Inside, these errors are of the work, not of the request: they end the command with status 1.
+
+    Raises:
+        Failure: one of them was raised.
+    """
+    try:
+        yield
+    except errors as error:
+        raise Failure(error) from None
+
+
 def say(line: str) -> None:
     """A line on standard output, at once."""
     print(line, flush=True)
@@ -46,7 +60,7 @@ def complain(error: object) -> None:
 
 def say_json(value: dict[str, Any]) -> None:
     """One JSON object as a line on standard output; what is no finite number becomes null."""
-    say(json.dumps(finite(value), ensure_ascii=False))
+    say(dumps(finite(value), ensure_ascii=False))
 
 
 def show(*what: RenderableType) -> None:
@@ -56,6 +70,16 @@ def show(*what: RenderableType) -> None:
     console = Console(highlight=False, markup=False, emoji=False)
     for each in what:
         console.print(each)
+
+
+def show_result(result: Any, json: bool, **more: object) -> None:
+    """What a command found: as JSON, with `more` about it, or as it shows itself."""
+    if json:
+        say_json(more | result.to_dict())
+    elif hasattr(result, "__rich__"):
+        show(result)
+    else:
+        say(str(result))
 
 
 def show_rows(rows: dict[str, object]) -> None:
@@ -134,34 +158,24 @@ class Progress:
         self.pause()
         say(line)
 
-    def advance(self, images: int = 1, note: str = "") -> None:
-        """Count images that are done; `note` is what else to show of them."""
-        self.update(self.done + images, self.total, note)
+    def advance(self, images: int = 1, more: str = "") -> None:
+        """Count images that are done; `more` is what else to show of them."""
+        self.update(self.done + images, self.total, more)
 
-    def update(self, done: int, total: int, note: str = "") -> None:
+    def update(self, done: int, total: int, more: str = "") -> None:
         """So many images of so many are done; fewer than before, if another round over them has begun."""
-        now = time.perf_counter()
         if done < self.done:
             self._bar.reset(self._task)
         self.done, self.total = done, total
         self._bar.update(self._task, completed=done, total=total)
-        notes = "  ".join(filter(None, (f"{self.speed:.0f} images/s" if self.speed else "", note)))
-        self._bar.update(self._task, note=notes)
+        notes = [f"{self.speed:.0f} images/s" if self.speed else "", more]
+        self._bar.update(self._task, note="  ".join(filter(None, notes)))
         if self.terminal and self.seconds >= QUIET_SECONDS:
             self._bar.start()
-        if not self.terminal and not self.quiet and now - self._told >= EVERY_SECONDS:
-            self._told = now
-            left = f"  {duration((total - done) / self.speed)} left" if self.speed else ""
-            print(f"{done}/{total}  {notes}{left}", file=sys.stderr, flush=True)
-
-
-def duration(seconds: float) -> str:
-    """Such as 59 s, 3 min 05 s or 2 h 07 min."""
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes:02d} min"
-    return f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"
+        if not self.terminal and not self.quiet and time.perf_counter() - self._told >= EVERY_SECONDS:
+            self._told = time.perf_counter()
+            left = f"{timedelta(seconds=round((total - done) / self.speed))} left" if self.speed else ""
+            note("  ".join(filter(None, (f"{done}/{total}", *notes, left))))
 
 
 @contextmanager

@@ -36,7 +36,7 @@ def _option(name: str, kind: object) -> object:
     about = Recipe.__dataclass_fields__[name].metadata
     shown = f" [default: {about['shown']}]" if about["shown"] else ""
     group: dict[str, Any] = {"group": GROUPS[about["group"]]} if about["group"] else {}
-    return Annotated[kind, Parameter(help=about["help"] + shown, **group)]
+    return Annotated[kind, Parameter(help=about["help"] + shown, negative_bool="no-", **group)]
 
 
 if TYPE_CHECKING:

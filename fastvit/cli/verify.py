@@ -1,14 +1,12 @@
 """fastvit verify: the proof that a model and its reparameterized form compute the same."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
 from .options import Json, ModelName
-from .output import say, say_json, show
+from .output import say, show_result
 
 
 def verify(
@@ -18,7 +16,7 @@ def verify(
     image: Annotated[tuple[Path, ...], Parameter(help="An image to look at; may be repeated. [default: noise]")] = (),
     seed: Annotated[int, Parameter(help="Seed of the random weights of a model that has none.")] = 0,
     json: Json = False,
-) -> int:
+) -> bool:
     """Prove by measurement that a model and its reparameterized form compute the same.
 
     Each block and the whole are compared, in float64 and in the model's own
@@ -36,10 +34,7 @@ def verify(
 
     subject = load_or_random(model, seed, layer_scale=1.0)
     report = measure(subject, subject.preprocess.read(image) if image else None)
-    if json:
-        say_json(report.to_dict())
-    else:
-        show(report)
-        if not has_weights(model):
-            say(f"{model} has no weights here: these were random, with seed {seed}.")
-    return 0 if report.exact else 1
+    show_result(report, json)
+    if not json and not has_weights(model):
+        say(f"{model} has no weights here: these were random, with seed {seed}.")
+    return report.exact

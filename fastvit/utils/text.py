@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+    from rich.table import Table
 
 STANDARD_INPUT = "-"
 
@@ -47,6 +48,32 @@ def rendered(what: RenderableType, width: int = 80) -> str:
     with console.capture() as capture:
         console.print(what)
     return capture.get().rstrip()
+
+
+def table(headings: Sequence[str], rows: Iterable[Sequence[str]], gap: int = 1) -> Table:
+    """A table for a rich console, without lines; a cell that has too little room is folded, and never cut.
+
+    Args:
+        headings: of the columns; one that begins with ">" has its column on the right.
+        rows: the cells, as text that is never taken for markup if the console takes none.
+        gap: spaces between two columns.
+
+    Example:
+        >>> from fastvit.utils.text import rendered, table
+        >>> print(rendered(table(("name", ">size"), [("a", "1"), ("b", "10")])))
+        name size
+        a       1
+        b      10
+    """
+    from rich.table import Column, Table
+
+    columns = [Column(heading.removeprefix(">"), overflow="fold") for heading in headings]
+    for column, heading in zip(columns, headings, strict=True):
+        column.justify = "right" if heading.startswith(">") else "left"
+    shown = Table(*columns, box=None, pad_edge=False, padding=(0, gap, 0, 0))
+    for row in rows:
+        shown.add_row(*row)
+    return shown
 
 
 def finite(value: Any) -> Any:

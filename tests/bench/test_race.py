@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
@@ -45,9 +46,8 @@ from results import Line, Results, verdict
 
 from fastvit import reparameterize
 from fastvit.bench import Backend, Quartiles, Race, backends, quartiles, race, racing, ratio, report
-from fastvit.bench.memory import peak
-from fastvit.bench.racing import FEWEST, Worker
-from fastvit.bench.stats import difference, machine
+from fastvit.bench.racing import FEWEST, Worker, peak
+from fastvit.bench.report import difference, machine
 from fastvit.models.flops import multiply_adds
 from fastvit.utils import processes
 from fastvit.utils.devices import cores, cpu_name
@@ -150,17 +150,13 @@ def test_a_backend_that_cannot_be_started_is_left_out(monkeypatch: pytest.Monkey
 
 def test_the_times_of_what_fails_at_its_end_stand(monkeypatch: pytest.MonkeyPatch) -> None:
     class Fake:
-        def __init__(self, threads: int) -> None:
-            self.end = lambda: None
+        def __init__(self, threads: int, running: ExitStack) -> None:
+            pass
 
-        def ask(self, question: Any) -> list[float]:
-            return [4.0]
-
-        def round(self) -> float:
-            return 2.0
-
-        def stop(self) -> int:
-            raise ProcessError("its process died")
+        def ask(self, question: Any) -> Any:
+            if question is False:
+                raise ProcessError("its process died")
+            return 2.0 if question is True else [4.0]
 
     monkeypatch.setattr(racing, "Worker", Fake)
     assert race([Backend("a", waiting)], threads=1, seconds=0) == Race(
@@ -251,7 +247,7 @@ def small_twins(small_variants: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timm, "create_model", lambda name, **options: create(name, **shapes[name], **options))
 
 
-SUBJECT = backends.Subject("fastvit_mci0", (64, 96), batch=2, threads=1)
+SUBJECT = backends.Subject("fastvit_mci0", (64, 96), batch_size=2, threads=1)
 
 
 def output(backend: Backend) -> torch.Tensor:
@@ -274,7 +270,7 @@ def test_timms_model_computes_the_same(name: str) -> None:
 def test_what_a_random_model_returns_depends_on_the_image(name: str) -> None:
     model = backends.load_or_random(name)
     with torch.inference_mode():
-        one, other = model(backends.images(backends.Subject(name, (128, 128), batch=2), 3))
+        one, other = model(backends.images(backends.Subject(name, (128, 128), batch_size=2), 3))
     assert (one - other).abs().max() > 0.1 * one.abs().max()  # a hundred times what bfloat16 rounds
 
 
@@ -378,6 +374,12 @@ def test_bench_shows_a_table_with_the_fastest_first(faked: list[Backend]) -> Non
     assert faked[0].options["subject"] == backends.Subject("fastvit_t8.cifar10", (96, 96), 4, torch.get_num_threads())
 
 
+def test_a_report_prints_as_the_command_shows_it(faked: list[Backend]) -> None:
+    found = report.measure("fastvit_t8.cifar10", engines=["torch"])
+    shown = bench("fastvit_t8.cifar10", "--engine", "torch").stdout
+    assert [line.rstrip() for line in str(found).splitlines()] == [line.rstrip() for line in shown.splitlines()]
+
+
 def test_bench_takes_any_name_and_any_output(faked: list[Backend], monkeypatch: pytest.MonkeyPatch) -> None:
     raced = report.race
 
@@ -404,9 +406,12 @@ def test_bench_says_in_one_line_what_it_cannot_do(monkeypatch: pytest.MonkeyPatc
     ):
         status, shown, error = bench(*arguments)
         assert (status, shown, error.count("\n")) == (2, "", 1) and words in error, error
+    for option, value in (("--size", 31), ("--size", 0), ("--threads", 0), ("--batch-size", 0)):
+        status, shown, error = bench("fastvit_t8.cifar10", option, str(value))
+        assert (status, shown, error.count("\n")) == (2, "", 1), (option, value)
+        assert "expected at least 32 pixels, 1 image and 1 thread" in error
     monkeypatch.setattr(backends, "available", lambda: {"openvino": "needs openvino"})
     assert bench("--engine", "openvino")[2] == "error: openvino: needs openvino\n"
-    assert bench("--size", "31")[0] == 2
 
 
 def options(path: Path, **changed: Any) -> Any:

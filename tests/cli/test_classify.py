@@ -23,7 +23,7 @@ from PIL import Image
 from timm.data import create_transform
 
 import fastvit
-from fastvit import comparison
+from fastvit import verification
 from fastvit.deploy.engines import Engine, EngineError
 from fastvit.images import cards
 
@@ -52,7 +52,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def run(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(comparison, "ROUND_SECONDS", 0.001)
+    monkeypatch.setattr(verification, "ROUND_SECONDS", 0.001)
     monkeypatch.setattr(
         "fastvit.checkpoint.load", lambda source: copy.deepcopy(LOAD_ONCE(source))
     )  # it is fused in place
@@ -385,7 +385,7 @@ def test_compare_sees_a_wrong_fold(run: Callable[..., Result], image: Path, monk
             fused.head.fc.bias[:] = torch.eye(6)[5] * 20
         return fused
 
-    monkeypatch.setattr(comparison, "reparameterize", wrong)
+    monkeypatch.setattr(verification, "reparameterize", wrong)
     monkeypatch.setattr("fastvit.deploy.running.fuse", wrong)
     line, last = lines(run(image, "--compare", "--json", "--no-reparameterize"))
     assert line["predictions"][0]["label"] != "class 5"  # else choose another

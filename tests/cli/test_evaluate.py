@@ -225,6 +225,17 @@ def test_the_numbers_are_those_of_timms_validation(tmp_path: Path, options: list
     assert 5 < top1 < top5 < 95
 
 
+def test_fast_decoding_reads_large_jpegs_smaller(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "data/cat").mkdir(parents=True)
+    Image.new("RGB", (900, 700)).save(tmp_path / "data/cat/large.jpg")
+    sizes, pixels = [], fastvit.Preprocess.pixels
+    noting = lambda self, image: (sizes.append(image.size), pixels(self, image))[1]  # noqa: E731
+    monkeypatch.setattr(fastvit.Preprocess, "pixels", noting)
+    for option in ((), ("--fast-decoding",)):
+        assert summary_of(model, tmp_path / "data", *option)["images"] == 1
+    assert sizes[0] == (900, 700) and sizes[1] < (300, 300)
+
+
 def test_an_interrupt_leaves_no_thread(model: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*arguments: object) -> None:
         raise KeyboardInterrupt

@@ -144,9 +144,9 @@ def test_where_there_is_no_terminal_progress_is_a_line_now_and_then(
             progress.advance(50, "top-1 90 %")
     lines = [line.split("  ") for line in capsys.readouterr().err.splitlines()]
     assert lines == [
-        ["150/1000", "5 images/s", "top-1 90 %", "2 min 50 s left"],
-        ["300/1000", "5 images/s", "top-1 90 %", "2 min 20 s left"],
-        ["450/1000", "5 images/s", "top-1 90 %", "1 min 50 s left"],
+        ["150/1000", "5 images/s", "top-1 90 %", "0:02:50 left"],
+        ["300/1000", "5 images/s", "top-1 90 %", "0:02:20 left"],
+        ["450/1000", "5 images/s", "top-1 90 %", "0:01:50 left"],
     ]
 
 
@@ -180,7 +180,7 @@ def test_on_a_terminal_progress_is_a_bar_that_a_result_is_printed_above() -> Non
 from fastvit.cli import output
 output.QUIET_SECONDS = 0
 with output.Progress(3) as progress:
-    progress.advance(note="[red] loss 0.5")
+    progress.advance(more="[red] loss 0.5")
     progress.say("a result")
     progress.advance(2)
 """

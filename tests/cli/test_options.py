@@ -7,7 +7,7 @@ import pytest
 from cyclopts import App
 from helpers.small import small
 
-from fastvit.cli.options import HYPHEN, RUNS, Running, marked, unmarked
+from fastvit.cli.options import RUNS, Running
 from fastvit.deploy.engines import Engine
 from fastvit.models.reparam import fusible_blocks
 
@@ -25,10 +25,13 @@ def parsed(*words: str) -> Running:
 
 
 def test_what_says_how_a_model_runs_is_one_record_of_plain_options() -> None:
-    assert parsed() == RUNS == Running(device="", engine="torch", precision="float32", fast_decoding=False)
+    assert parsed() == RUNS
+    assert RUNS == Running(device="", engine="torch", precision="float32", reparameterize=True, fast_decoding=False)
     words = ("--device", "cpu", "--engine", "auto", "--precision", "bfloat16", "--fast-decoding")
     assert parsed(*words) == Running(device="cpu", engine="auto", precision="bfloat16", fast_decoding=True)
-    assert {field.name for field in fields(Running)} == {"device", "engine", "precision", "fast_decoding"}
+    assert parsed("--no-reparameterize") == Running(reparameterize=False)
+    expected = {"device", "engine", "precision", "reparameterize", "fast_decoding"}
+    assert {field.name for field in fields(Running)} == expected
 
 
 def test_a_model_is_prepared_as_they_say(capsys: pytest.CaptureFixture[str]) -> None:
@@ -48,8 +51,3 @@ def test_what_auto_chose_is_noted(capsys: pytest.CaptureFixture[str], monkeypatc
     monkeypatch.setattr("fastvit.deploy.running.make_engine", lambda *_, **__: Chosen())
     Running(device="cpu", engine="auto").prepare(small("fastvit_t8"))
     assert capsys.readouterr() == ("", "torch, the fastest of all\n")
-
-
-def test_a_lone_hyphen_is_a_word_for_cyclopts_and_itself_for_us() -> None:
-    words = ["classify", "-", "--json", "-.png"]
-    assert marked(words) == ["classify", HYPHEN, "--json", "-.png"] and unmarked(marked(words)) == words

@@ -27,6 +27,15 @@ def test_verify_draws_random_weights_for_a_model_that_has_none_and_says_so() -> 
     assert max(map(len, shown.splitlines())) <= 80
 
 
+def test_the_random_weights_are_those_of_the_seed() -> None:
+    errors = []
+    for seed in (1, 1, 2):
+        status, shown, _ = run("verify", "fastvit_t8", "--seed", seed, "--image", PHOTOGRAPH, "--json")
+        assert status == 0
+        errors.append([block["own"]["absolute"] for block in json.loads(shown)["blocks"]])
+    assert errors[0] == errors[1] != errors[2]
+
+
 def test_verify_says_in_one_line_what_it_cannot_use(tmp_path: Path) -> None:
     fused = tmp_path / "fused.safetensors"
     fastvit.save(fastvit.create_model("fastvit_t8", reparameterized=True), fused)
