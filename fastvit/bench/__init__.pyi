@@ -1,9 +1,9 @@
-from ..utils.timing import Quartiles as Quartiles
-from ..utils.timing import quartiles as quartiles
-from ..utils.timing import ratio as ratio
 from .racing import Backend as Backend
 from .racing import Race as Race
 from .racing import race as race
 from .report import Measured as Measured
+from .report import Quartiles as Quartiles
 from .report import Report as Report
 from .report import measure as measure
+from .report import quartiles as quartiles
+from .report import ratio as ratio
