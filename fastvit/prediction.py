@@ -131,26 +131,22 @@ def predict(
     """
     if min(top, batch_size) < 1:
         raise ValueError(f"top is {top} and batch_size {batch_size}: expected 1 or more of each")
-    classifier, many = _Classifier(_prepared(model), top, fast_decoding, thumbnails), several(images)
+    classifier, many = _Classifier(model, top, fast_decoding, thumbnails), several(images)
     return classifier.one(images) if many is None else classifier.many(many, batch_size)
-
-
-def _prepared(model: Model) -> FastViT | Engine | Comparison:
-    """What runs it, in eval mode."""
-    if isinstance(model, str | os.PathLike):
-        return runnable(load(os.fspath(model)), device="", inplace=True)
-    if isinstance(model, FastViT):
-        return runnable(model, reparameterize=None)
-    if not isinstance(model, Engine | Comparison):
-        raise TypeError(f"model is a {type(model).__name__}, expected a FastViT, an engine, or what fastvit.load reads")
-    return model
 
 
 class _Classifier:
     """Images -> predictions."""
 
-    def __init__(self, run: FastViT | Engine | Comparison, top: int, fast: bool, thumbnails: bool) -> None:
-        model = run.unfused if isinstance(run, Comparison) else run
+    def __init__(self, model: Model, top: int, fast: bool, thumbnails: bool) -> None:
+        if isinstance(model, str | os.PathLike):
+            model = runnable(load(os.fspath(model)), device="", inplace=True)
+        elif isinstance(model, FastViT):
+            model = runnable(model, reparameterize=None)
+        elif not isinstance(model, Engine | Comparison):
+            raise TypeError(f"model is a {type(model).__name__}, expected a FastViT, an engine, a name or a path")
+        self.run: Callable[[Tensor], Any] = model
+        model = model.unfused if isinstance(model, Comparison) else model
         if not model.num_classes:
             raise ValueError("the model has no classifier: train one with fastvit train")
         if model.returns_embedding:
@@ -158,7 +154,7 @@ class _Classifier:
                 f"the model returns an embedding of {model.num_classes} numbers, to be compared with those of texts, "
                 "and no classes: train a classifier with fastvit train"
             )
-        self.run, self.fast, self.thumbnails = run, fast, thumbnails
+        self.fast, self.thumbnails = fast, thumbnails
         self.preprocess, self.device = model.preprocess, device_of(model)
         self.dtype = torch.float32 if isinstance(model, Engine) else next(model.parameters()).dtype
         self.labels = dict(enumerate(model.pretrained_cfg.get("label_names") or ()))
@@ -217,8 +213,7 @@ class _Classifier:
         """(B, *preprocess.size, 3) bytes -> for each the labels with their probabilities, in falling order."""
         with torch.inference_mode():
             images = self.preprocess.normalized(pixels.to(self.device)).to(self.dtype)
-            logits: Any = self.run(images)
-            values, indices = probabilities(logits).topk(self.top)
+            values, indices = probabilities(self.run(images)).topk(self.top)
         names = [[self.labels.get(index, f"class {index}") for index in row] for row in indices.tolist()]
         return [tuple(zip(*row, strict=True)) for row in zip(names, values.tolist(), strict=True)]
 

@@ -124,7 +124,8 @@ def write_images(folder: str | Path, classes: Sequence[str] = ("red", "blue"), *
     random = numpy.random.default_rng(0)
     for split, count in counts.items():
         for number, name in enumerate(classes):
-            colour = ImageColor.getrgb(f"hsv({360 * number / (len(classes) + 1):.1f}, 80%, 80%)")
+            hue = 240 * number / max(len(classes) - 1, 1)  # from red to blue
+            colour = ImageColor.getrgb(f"hsv({hue:.1f}, 80%, 80%)")
             (Path(folder) / split / name).mkdir(parents=True)
             for index in range(count):
                 pixels = random.normal(colour, 20, (32, 32, 3)).clip(0, 255).astype(numpy.uint8)

@@ -42,7 +42,7 @@ class Running:
     Attributes:
         device: Where to compute: cpu, cuda, mps ... [default: the fastest one]
         engine: What runs the model: torch, compile, onnxruntime, openvino, or auto, the fastest one here.
-        precision: Precision of the arithmetic: float32, bfloat16, float16, or in evaluate int8; not every engine has all.
+        precision: Precision of the arithmetic: float32, bfloat16, float16, in evaluate int8; not every engine has all.
         reparameterize: Run the model's fused form: faster, with the same results.
         fast_decoding: Decode large JPEGs at a part of their size: much faster, with slightly different results.
     """

@@ -26,7 +26,7 @@ def parsed(*words: str) -> Running:
 
 def test_what_says_how_a_model_runs_is_one_record_of_plain_options() -> None:
     assert parsed() == RUNS
-    assert RUNS == Running(device="", engine="torch", precision="float32", reparameterize=True, fast_decoding=False)
+    assert Running(device="", engine="torch", precision="float32", reparameterize=True, fast_decoding=False) == RUNS
     words = ("--device", "cpu", "--engine", "auto", "--precision", "bfloat16", "--fast-decoding")
     assert parsed(*words) == Running(device="cpu", engine="auto", precision="bfloat16", fast_decoding=True)
     assert parsed("--no-reparameterize") == Running(reparameterize=False)
