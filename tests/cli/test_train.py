@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 from helpers.command import run
-from helpers.images import write_images
 from helpers.small_run import TINY, small_trainer
 
 import fastvit
 from fastvit.data import open_source
+from fastvit.testing import write_images
 from fastvit.training import Recipe, RecipeError
 from fastvit.training.recipe import NAMES, SECTIONS
 

@@ -5,14 +5,13 @@ from pathlib import Path
 import pytest
 import timm
 import torch
-from helpers.images import write_images
 from helpers.small_run import small_trainer
 from safetensors.torch import save_file
 from torch.nn import functional as F
 
 import fastvit
 from fastvit.images.preprocess import Preprocess
-from fastvit.testing import randomize
+from fastvit.testing import randomize, write_images
 from fastvit.training.distillation import Teacher, distillation_loss, make_teacher
 from fastvit.training.recipe import Recipe, RecipeError
 

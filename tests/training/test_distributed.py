@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.images import write_images
 from helpers.paths import TESTS
 from helpers.two_processes import do
 
 import fastvit
+from fastvit.testing import write_images
 from fastvit.training import RecipeError
 from fastvit.training.build import synchronize
 

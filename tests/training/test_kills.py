@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.images import write_images
 from helpers.paths import TESTS
 
 import fastvit
+from fastvit.testing import write_images
 
 
 @pytest.mark.parametrize(

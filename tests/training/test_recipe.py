@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.images import write_images
 from helpers.small_run import small_trainer
 
+from fastvit.testing import write_images
 from fastvit.training import Trainer
 from fastvit.training.recipe import Recipe
 

@@ -16,7 +16,6 @@ import pytest
 import torch
 import yaml
 from helpers.command import Result, run
-from helpers.images import write_images
 from helpers.small_run import AfterStep, Losses, arguments, small_trainer
 from PIL import Image
 
@@ -24,7 +23,7 @@ import fastvit
 from fastvit.cli.train import Shown
 from fastvit.data import DataError, open_source
 from fastvit.models.reparam import fusible_blocks
-from fastvit.testing import randomize
+from fastvit.testing import randomize, write_images
 from fastvit.training import RECIPES, Stopped, Trainer
 from fastvit.training.metrics import Line, MetricsLog
 from fastvit.training.recipe import NAMES, Recipe, RecipeError
