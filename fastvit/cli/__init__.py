@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from .._version import __version__
 from ..utils.text import STANDARD_INPUT
-from .output import Failure, complain, let_reader_leave, note
+from .output import Failure, complain, note
 
 if TYPE_CHECKING:
     from cyclopts import App
@@ -51,8 +52,11 @@ def _shown(default: object) -> str | None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command, and exit with 0 if all went well, 1 if the work failed, 2 if it was asked for wrongly."""
     try:  # around all imports but Python's own, which take seconds that somebody may not want to wait
-        with let_reader_leave():
-            status = _run(list(sys.argv[1:] if arguments is None else arguments))
+        status = _run(list(sys.argv[1:] if arguments is None else arguments))
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader has left, as in `fastvit models | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
+        status = 1
     except KeyboardInterrupt as interrupt:
         note(str(interrupt) or "interrupted")
         status = INTERRUPTED

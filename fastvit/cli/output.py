@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 import warnings
@@ -186,14 +185,3 @@ def plain_warnings(quiet: bool = False) -> Iterator[None]:
             warnings.simplefilter("ignore")
         warnings.showwarning = lambda message, *_: note(f"warning: {message}")
         yield
-
-
-@contextmanager
-def let_reader_leave() -> Iterator[None]:
-    """End quietly, with status 1, when the reader of a pipe has left, as in `fastvit models | head -1`."""
-    try:
-        yield
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
-        sys.exit(1)

@@ -50,13 +50,12 @@ def rendered(what: RenderableType, width: int = 80) -> str:
     return capture.get().rstrip()
 
 
-def table(headings: Sequence[str], rows: Iterable[Sequence[str]], gap: int = 1) -> Table:
+def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
     """A table for a rich console, without lines; a cell that has too little room is folded, and never cut.
 
     Args:
         headings: of the columns; one that begins with ">" has its column on the right.
         rows: the cells, as text that is never taken for markup if the console takes none.
-        gap: spaces between two columns.
 
     Example:
         >>> from fastvit.utils.text import rendered, table
@@ -70,7 +69,7 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[str]], gap: int = 1) 
     columns = [Column(heading.removeprefix(">"), overflow="fold") for heading in headings]
     for column, heading in zip(columns, headings, strict=True):
         column.justify = "right" if heading.startswith(">") else "left"
-    shown = Table(*columns, box=None, pad_edge=False, padding=(0, gap, 0, 0))
+    shown = Table(*columns, box=None, pad_edge=False, padding=(0, 1, 0, 0))
     for row in rows:
         shown.add_row(*row)
     return shown
