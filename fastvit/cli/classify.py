@@ -111,7 +111,7 @@ def _show_comparison(summary: dict[str, Any], json: bool) -> None:
         {
             "largest difference of a probability": f" {summary['largest_difference']:.1e}",
             "same most likely class": f" {summary['same_top1']} of {summary['images']}",
-            "time, unfused -> fused": f" {summary['unfused_ms']:.1f} -> {summary['fused_ms']:.1f} ms",
+            "time for one image": f" {summary['unfused_ms']:.1f} -> {summary['fused_ms']:.1f} ms",
             "times faster": f" {summary['speedup']:.2f} (quartiles {low:.2f} and {high:.2f})",
         }
     )
