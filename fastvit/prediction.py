@@ -161,7 +161,7 @@ class _Classifier:
         self.top = min(top, model.num_classes)
 
     def one(self, image: Any) -> Prediction:
-        prediction, pixels = self._read(image, "the image")
+        prediction, pixels = self._read(*_found(image), "the image")
         (prediction,) = self._classified([(prediction, pixels)])
         if prediction.error:
             raise (ImageError if pixels is None else ValueError)(prediction.error)
@@ -169,25 +169,14 @@ class _Classifier:
 
     def many(self, images: Iterable[ImageLike], batch_size: int) -> Generator[Prediction, None, None]:
         """Batch by batch, while threads read the next one."""
-        with closing(ahead(self._tasks(images), max(batch_size, cores()))) as results:
+        tasks = (partial(self._read, *_found(image), f"image {index}") for index, image in enumerate(images))
+        with closing(ahead(tasks, max(batch_size, cores()))) as results:
             while batch := list(islice(results, batch_size)):
                 yield from self._classified(batch)
 
-    def _tasks(self, images: Iterable[ImageLike]) -> Iterator[Callable[[], _Read]]:
-        for index, image in enumerate(images):
-            task = partial(self._read, image, f"image {index}")
-            if _path(image) == STANDARD_INPUT:  # here and now: a thread that waits for it could not be interrupted
-                piped = task()
-                yield lambda piped=piped: piped  # type: ignore[misc]
-            else:
-                yield task
-
-    def _read(self, image: ImageLike, name: str) -> _Read:
-        """Only a thumbnail and the pixels that the model sees are kept of an image."""
-        path = _path(image)
+    def _read(self, path: str | None, image: ImageLike, name: str) -> _Read:
+        """Only a thumbnail and the pixels that the model sees are kept of an image; `name` is of one without a path."""
         name = name if path is None else path
-        if path == STANDARD_INPUT:
-            image = sys.stdin.buffer if sys.stdin else b""  # None where it is closed
         try:
             with named(name):
                 source = as_image_input(image)
@@ -222,5 +211,9 @@ _Read = tuple[Prediction, Tensor | None]
 """What is known of an image before the model has seen it, and its (*preprocess.size, 3) bytes if it could be read."""
 
 
-def _path(image: ImageLike) -> str | None:
-    return os.fspath(image) if isinstance(image, str | os.PathLike) else None
+def _found(image: ImageLike) -> tuple[str | None, ImageLike]:
+    """The path, if it has one, and the image. Standard input is read at once: a thread could not be interrupted."""
+    path = os.fspath(image) if isinstance(image, str | os.PathLike) else None
+    if path == STANDARD_INPUT:
+        return path, sys.stdin.buffer.read() if sys.stdin else b""  # None where it is closed
+    return path, image

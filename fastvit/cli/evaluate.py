@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from cyclopts import Group, Parameter
 from cyclopts.types import NonNegativeInt
 
-from .options import RUNNING, RUNS, BatchSize, Json, LabelledData, MaxUnreadable, ModelName, Running
+from .options import RUNNING, RUNS, BatchSize, Json, LabelledData, ModelName, Running
 from .output import Progress, failing, show_result
 
 INT8 = Group("With --precision int8", sort_key=60)
@@ -25,12 +25,13 @@ class Counting:
     Attributes:
         split: Part of DATA. [default: val, validation or test, the first there is; or, without any of them, the whole]
         scoring: Which classes can be predicted, and which labels count; all four are explained above.
+        max_unreadable: Images that may be left out, and listed, since they cannot be read.
         workers: Processes that read images; 0 is a thread for each core.
     """
 
     split: str = ""
     scoring: Literal["auto", "all", "data", "real"] = "auto"
-    max_unreadable: MaxUnreadable = 0
+    max_unreadable: NonNegativeInt = 0
     batch_size: BatchSize = 64
     workers: Annotated[NonNegativeInt, Parameter(group=RUNNING)] = 0
 

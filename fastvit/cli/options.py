@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Group, Parameter
-from cyclopts.types import NonNegativeInt, PositiveInt
+from cyclopts.types import PositiveInt
 
 from .output import note, working
 
@@ -24,9 +24,6 @@ LabelledData = Annotated[
         help="A folder, zip or tar with SPLIT/CLASS/*.jpg or CLASS/*.jpg; WebDataset's shards as "
         "'FOLDER/{split}-{000..127}.tar'; torch/NAME:FOLDER of torchvision; hfds/NAME of Hugging Face."
     ),
-]
-MaxUnreadable = Annotated[
-    NonNegativeInt, Parameter(help="Images that may be left out, and listed, since they cannot be read.")
 ]
 Json = Annotated[bool, Parameter(help="Print the result as JSON.")]
 BatchSize = Annotated[PositiveInt, Parameter(group=RUNNING, help="Images computed at a time.")]
