@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -45,7 +46,7 @@ def embed(
     """
     summary = _embed(model, data, out, config, processes)
     if json:
-        say_json(summary.to_dict())
+        say_json(asdict(summary))
         return
     if summary.chosen:
         note(summary.chosen)
@@ -59,7 +60,7 @@ def embed(
 def _embed(model: str, data: str, out: Path, config: EmbedConfig, processes: int) -> Summary:
     """With progress, in the first of several ranks; what goes wrong once it has begun is no wrong request."""
     from ..embedding import embed
-    from ..embedding.launch import launched
+    from ..embedding.work import launched
     from ..utils.processes import ProcessError
 
     with Progress(quiet=launched().rank > 0) as bar, ExitStack() as preparing:

@@ -1,9 +1,6 @@
-from .archives import VALIDATION_SPLITS as VALIDATION_SPLITS
-from .checks import check_labels as check_labels
-from .checks import check_range as check_range
-from .checks import check_same_classes as check_same_classes
 from .loader import Batch as Batch
 from .loader import LabelledImages as LabelledImages
+from .loader import in_batches as in_batches
 from .loader import reading as reading
 from .resolve import NOTATION as NOTATION
 from .resolve import open_source as open_source
@@ -12,6 +9,9 @@ from .resolve import validation_source as validation_source
 from .source import DataError as DataError
 from .source import Selected as Selected
 from .source import Source as Source
+from .source import check_labels as check_labels
+from .source import check_range as check_range
+from .source import check_same_classes as check_same_classes
 from .training_images import Draw as Draw
 from .training_images import StepSampler as StepSampler
 from .training_images import TrainingImages as TrainingImages

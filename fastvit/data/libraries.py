@@ -1,7 +1,5 @@
 """torchvision's and Hugging Face's data sets, by timm's names for them."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,14 +1,12 @@
 """Sources -> batches (B, 3, H, W) with labels (B), in the source's order, as for validation."""
 
-from __future__ import annotations
-
 import signal
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from itertools import islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from PIL import Image
@@ -84,24 +82,27 @@ class LabelledImages(Dataset[tuple[Tensor, int]]):
             DataError: more images than that, or all of them, cannot be read.
         """
         failed = 0
-        with closing(self._read_ahead(batch_size, workers, pin)) as batches:
+        with closing(self.read(in_batches(range(len(self)), batch_size), workers=workers, pin=pin)) as batches:
             for batch in batches:
                 failed += len(batch.unreadable)
                 if max_unreadable is not None and batch.unreadable:
                     self._check_unreadable(failed, batch.unreadable[0], max_unreadable)
                 yield batch
 
-    def _read_ahead(self, batch_size: int, workers: int, pin: bool) -> Generator[Batch, None, None]:
-        numbers = range(len(self))
+    def read(
+        self, batches: Sequence[Sequence[int]], *, workers: int = 0, pin: bool = False
+    ) -> Generator[Batch, None, None]:
+        """The images of these numbers, batch by batch, without those that cannot be read; otherwise as `batches`."""
         if workers:
-            options = {"num_workers": workers, "pin_memory": pin, "worker_init_fn": ignore_interrupts}
-            with reading(DataLoader(numbers, batch_size, collate_fn=self._batch, **options)) as batches:  # type: ignore
-                yield from batches
+            options = worker_options(workers, pin)
+            loader = DataLoader(range(len(self)), batch_sampler=batches, collate_fn=self._batch, **options)  # type: ignore
+            with reading(loader) as read:
+                yield from read
             return
-        tasks = (partial(self._sample, index) for index in numbers)
-        with closing(ahead(tasks, max(batch_size, cores()))) as read:
-            while batch := list(islice(read, batch_size)):
-                yield _collate(batch)
+        tasks = (partial(self._sample, index) for batch in batches for index in batch)
+        with closing(ahead(tasks, max([cores(), *map(len, batches)]))) as samples:
+            for batch in batches:
+                yield _collate(list(islice(samples, len(batch))))
 
     def _sample(self, index: int) -> tuple[Tensor, int] | ImageError:
         image = self.source.sample(index, self.transform, fast_for=self.fast_for)
@@ -121,6 +122,16 @@ class LabelledImages(Dataset[tuple[Tensor, int]]):
             raise DataError(f"{self.source.where}: not one of its images can be read: {reason}")
 
 
+def in_batches(numbers: range, size: int) -> list[range]:
+    """The numbers in their order, so many at a time; the last may be fewer.
+
+    Example:
+        >>> in_batches(range(10, 15), 2)
+        [range(10, 12), range(12, 14), range(14, 15)]
+    """
+    return [numbers[start : start + size] for start in range(0, len(numbers), size)]
+
+
 def _collate(samples: Sequence[tuple[Tensor, int] | ImageError]) -> Batch:
     read = [sample for sample in samples if not isinstance(sample, ImageError)]
     images = torch.stack([image for image, _ in read]) if read else torch.empty(0)
@@ -128,7 +139,12 @@ def _collate(samples: Sequence[tuple[Tensor, int] | ImageError]) -> Batch:
     return Batch(images, torch.tensor([label for _, label in read], dtype=torch.int64), unreadable)
 
 
-def ignore_interrupts(worker: int) -> None:
+def worker_options(workers: int, pin: bool) -> dict[str, Any]:
+    """Options of torch's loaders: so many processes that leave signals to this one."""
+    return {"num_workers": workers, "pin_memory": pin, "worker_init_fn": _ignore_interrupts}
+
+
+def _ignore_interrupts(worker: int) -> None:
     """A signal to all is for the process that trains, which needs its workers until it has written its state."""
     for each in (signal.SIGINT, signal.SIGTERM):
         signal.signal(each, signal.SIG_IGN)

@@ -23,32 +23,33 @@ Whatever reads labelled images takes one of these as its data:
 SPLIT is train; and val, validation or test, whichever is there first.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ..images.io import is_image_name
 from ..utils.text import either, some
-from .archive_index import COMPRESSED
-from .archives import SPLITS, VALIDATION_SPLITS, Archive, ClassArchives
-from .folders import Folder
+from .class_folders import SPLITS, VALIDATION_SPLITS, ClassArchives, ClassFolders
 from .libraries import HuggingFace, Torchvision
 from .shards import Shards, expand, is_shard
 from .source import DataError, Source
-
-ARCHIVES = (".zip", ".tar")
+from .stored import ARCHIVES, COMPRESSED, Archive, Folder
 
 NOTATION = __doc__ or ""
 
 
-def open_source(data: str | Path, split: str = "", *, num_classes: int | None = None) -> Source:
+def open_source(
+    data: str | Path, split: str = "", *, num_classes: int | None = None, unlabelled: bool = False
+) -> Source:
     """The images of a split, or the whole if `split` is ""; of libraries, which have splits only, those to validate on.
 
     Args:
         data: `NOTATION` says what it may be.
         split: "train", or any name.
         num_classes: of shards that have no classes.txt.
+        unlabelled: labels are not needed: where images of a folder, zip or tar lie outside of all folders of classes,
+            take every image there, with label -1 and no classes; and refuse the whole of what has splits.
 
     Raises:
         DataError: there is nothing of the kind; the message says what is there.
@@ -63,7 +64,12 @@ def open_source(data: str | Path, split: str = "", *, num_classes: int | None = 
         ...     source.classes, source.labels.tolist(), source.content(1)
         (['cat', 'dog'], [0, 1], b'')
     """
-    return _first(data, (split,), num_classes)
+    source = _Request((split,), num_classes, unlabelled).open(str(data))
+    if unlabelled and not split and source.classes and set(SPLITS).issuperset(source.classes):
+        raise DataError(
+            f"{data}: its folders are splits ({', '.join(source.classes)}), not classes; choose one of them as split"
+        )
+    return source
 
 
 def training_source(data: str | Path, *, num_classes: int | None = None) -> Source:
@@ -85,7 +91,7 @@ def training_source(data: str | Path, *, num_classes: int | None = None) -> Sour
         ...     training_source(folder).classes
         ['cat']
     """
-    return _first(data, ("train", ""), num_classes)
+    return _Request(("train", ""), num_classes).open(str(data))
 
 
 def validation_source(data: str | Path, *, or_whole: bool = False, num_classes: int | None = None) -> Source:
@@ -109,82 +115,91 @@ def validation_source(data: str | Path, *, or_whole: bool = False, num_classes: 
         >>> same
         True
     """
-    return _first(data, (*VALIDATION_SPLITS, "") if or_whole else VALIDATION_SPLITS, num_classes)
+    return _Request((*VALIDATION_SPLITS, *[""] * or_whole), num_classes).open(str(data))
 
 
-def _first(data: str | Path, splits: Sequence[str], num_classes: int | None) -> Source:
-    """The first of the splits that is there; "", the whole, after others only if the data have no splits."""
-    name, path = str(data), Path(data)
-    library, _, rest = name.partition("/")
-    if library == "torch" and rest:
-        dataset, _, root = name.partition(":")
-        return Torchvision(dataset, Path(root or ".").expanduser(), splits[0] or "validation", download=bool(root))
-    if library == "hfds" and rest:
-        return _of_hugging_face(name, splits)
-    if os.path.isdir(name):
-        return _in_folder(path, splits, num_classes)
-    if os.path.isfile(name):
-        return _in_file(path, splits, num_classes)
-    if any(sign in name for sign in ("{", "*", "?", "::")):
-        return _in_shards(name, splits, num_classes)
-    raise DataError(f"{name}: no such file or folder; expected one of the kinds that fastvit train --help lists")
+@dataclass(frozen=True)
+class _Request:
+    """Which images are asked for: the first of the splits that is there.
+
+    "", the whole, comes last; after others it counts only if the data have no splits.
+    """
+
+    splits: Sequence[str]
+    num_classes: int | None
+    unlabelled: bool = False
+
+    def open(self, data: str) -> Source:
+        """The images of whatever kind of data. A DataError, if there are none."""
+        library, _, rest = data.partition("/")
+        if library == "torch" and rest:
+            dataset, _, root = data.partition(":")
+            split = self.splits[0] or "validation"
+            return Torchvision(dataset, Path(root or ".").expanduser(), split, download=bool(root))
+        if library == "hfds" and rest:
+            return self._of_hugging_face(data)
+        if os.path.isdir(data):
+            return self._in_folder(Path(data))
+        if os.path.isfile(data):
+            return self._in_file(Path(data))
+        if any(sign in data for sign in ("{", "*", "?", "::")):
+            return self._in_shards(data)
+        raise DataError(f"{data}: no such file or folder; expected one of the kinds that fastvit train --help lists")
+
+    def _in_folder(self, folder: Path) -> Source:
+        if places := _places(folder, self.splits):
+            return replace(self, splits=("",)).open(places[0])
+        visible = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+        if self.splits[-1] or (len(self.splits) > 1 and _places(folder, SPLITS)):
+            found = some([entry.name for entry in visible])
+            raise DataError(f"{folder}: expected {either(self.splits)} in it; found: {found}")
+        tars = [entry for entry in visible if entry.suffix == ".tar"]
+        others = any(entry.is_dir() or (self.unlabelled and is_image_name(entry.name)) for entry in visible)
+        if not tars or others:
+            return ClassFolders(Folder(folder), unlabelled=self.unlabelled)
+        return Shards(str(folder), self.num_classes) if is_shard(tars[0]) else ClassArchives(folder, tars)
+
+    def _in_file(self, path: Path) -> Source:
+        if path.suffix.lower() not in (*ARCHIVES, *COMPRESSED):
+            raise DataError(f"{path}: no folder, .zip or .tar; fastvit train --help lists what is read")
+        if path.suffix.lower() != ".tar" or not is_shard(path):
+            return ClassFolders(Archive(path), self.splits, unlabelled=self.unlabelled)
+        if self.splits[-1]:
+            wanted = either(self.splits)
+            raise DataError(f"{path}: a shard, which has no splits; expected {wanted} in shards of its own")
+        return Shards(str(path), self.num_classes)
+
+    def _in_shards(self, pattern: str) -> Source:
+        if "{split}" not in pattern:
+            if self.splits[-1]:
+                wanted = either(self.splits)
+                raise DataError(f"{pattern}: has no {{split}} in it; expected {wanted} in place of {{split}}")
+            return Shards(pattern, self.num_classes)
+        candidates = [pattern.replace("{split}", split) for split in self.splits if split]
+        for candidate in candidates:
+            if any(path.is_file() for path in expand(candidate)):
+                return Shards(candidate, self.num_classes)
+        if not candidates:
+            raise DataError(f"{pattern}: which split? expected a name in place of {{split}}")
+        raise DataError(f"{pattern}: no such shards; expected {either(self.splits)} in place of {{split}}")
+
+    def _of_hugging_face(self, name: str) -> Source:
+        """Its library names the splits in a ValueError, after which the next is tried; whatever else is wrong is wrong.
+
+        What others call val is validation there.
+        """
+        named = dict.fromkeys("validation" if split == "val" else split for split in self.splits if split)
+        *others, last = named or ["validation"]
+        for split in others:
+            try:
+                return HuggingFace(name, split)
+            except DataError as error:
+                if "Unknown split" not in str(error):
+                    raise
+        return HuggingFace(name, last)
 
 
-def _in_folder(folder: Path, splits: Sequence[str], num_classes: int | None) -> Source:
-    for split in filter(None, splits):
-        if (folder / split).is_dir():
-            return _of_classes(folder / split, num_classes)
-        for suffix in ARCHIVES:
-            if (folder / f"{split}{suffix}").is_file():
-                return _in_file(folder / f"{split}{suffix}", ("",), num_classes)
-    has_splits = any((folder / f"{split}{suffix}").exists() for split in SPLITS for suffix in ("", *ARCHIVES))
-    if splits[-1] or (has_splits and len(splits) > 1):
-        found = some(sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith(".")))
-        raise DataError(f"{folder}: expected {either(splits)} in it; found: {found}")
-    return _of_classes(folder, num_classes)
-
-
-def _of_classes(folder: Path, num_classes: int | None) -> Source:
-    """A folder without splits."""
-    tars = sorted(folder.glob("*.tar"))
-    if not tars or any(entry.is_dir() and not entry.name.startswith(".") for entry in folder.iterdir()):
-        return Folder(folder)
-    return Shards(str(folder), num_classes) if is_shard(tars[0]) else ClassArchives(folder, tars)
-
-
-def _in_file(path: Path, splits: Sequence[str], num_classes: int | None) -> Source:
-    if path.suffix.lower() not in (*ARCHIVES, *COMPRESSED):
-        raise DataError(f"{path}: no folder, .zip or .tar; fastvit train --help lists what is read")
-    if path.suffix.lower() != ".tar" or not is_shard(path):
-        return Archive(path, splits)
-    if splits[-1]:
-        raise DataError(f"{path}: a shard, which has no splits; expected {either(splits)} in shards of its own")
-    return Shards(str(path), num_classes)
-
-
-def _in_shards(pattern: str, splits: Sequence[str], num_classes: int | None) -> Source:
-    if "{split}" not in pattern:
-        if splits[-1]:
-            raise DataError(f"{pattern}: has no {{split}} in it; expected {either(splits)} in place of {{split}}")
-        return Shards(pattern, num_classes)
-    candidates = [pattern.replace("{split}", split) for split in splits if split]
-    for candidate in candidates:
-        if any(path.is_file() for path in expand(candidate)):
-            return Shards(candidate, num_classes)
-    if not candidates:
-        raise DataError(f"{pattern}: which split? expected a name in place of {{split}}")
-    raise DataError(f"{pattern}: no such shards; expected {either(splits)} in place of {{split}}")
-
-
-def _of_hugging_face(name: str, splits: Sequence[str]) -> Source:
-    """Its library names the splits in a ValueError, after which the next is tried; whatever else is wrong is wrong."""
-    wanted = [split for split in splits if split] or ["validation"]
-    if wanted == list(VALIDATION_SPLITS):
-        wanted.remove("val")  # the same as validation there
-    for split in wanted[:-1]:
-        try:
-            return HuggingFace(name, split)
-        except DataError as error:
-            if "Unknown split" not in str(error):
-                raise
-    return HuggingFace(name, wanted[-1])
+def _places(folder: Path, splits: Sequence[str]) -> list[str]:
+    """The folders and archives that the splits have to themselves, those of the first split first."""
+    places = [os.path.join(folder, f"{split}{suffix}") for split in splits if split for suffix in ("", *ARCHIVES)]
+    return [place for place in places if os.path.isdir(place) or (place.endswith(ARCHIVES) and os.path.isfile(place))]

@@ -1,14 +1,11 @@
 """WebDataset shards: tar files in which an image and its label follow each other, as KEY.jpg and KEY.cls."""
 
-from __future__ import annotations
-
 import glob
 import json
 import os
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
@@ -17,10 +14,11 @@ import numpy
 
 from ..images.io import SUFFIXES
 from ..utils.text import display_name, one_line, some
-from .archive_index import ArchivedImages, ArchiveIndex, Member, members
+from .class_folders import LABEL
 from .source import DataError, Labels, Order
+from .stored import Archive, Index, StoredImages
+from .tar_headers import Entry
 
-LABEL = ".cls"
 RECORD = ".json"  # whose "label" it is where there is no .cls
 CLASSES = "classes.txt"  # beside the shards: a name a line
 LARGEST_LABEL = 2**20  # bytes of a label's file
@@ -30,7 +28,7 @@ THREADS = 8
 PEEKED = 20  # files at the beginning of a tar, which tell whether it is a shard
 
 
-class Shards(ArchivedImages):
+class Shards(StoredImages):
     """Shards by number: as random as a folder, though read shard by shard, and of any size: only an index is kept.
 
     A label is a number, or a name of those in classes.txt beside the shards. Without that file classes are called by
@@ -53,9 +51,10 @@ class Shards(ArchivedImages):
         missing = [str(path) for path in shards if not path.is_file()]
         if missing or not shards:
             raise DataError(f"{pattern}: {len(missing)} of {len(shards)} shards are missing: {some(missing)}")
+        self.root = os.path.commonpath([path.parent for path in shards])
         with ThreadPoolExecutor(THREADS) as pool:
             scanned = list(pool.map(_scan, shards))
-        super().__init__(shards, [images for images, _ in scanned])
+        super().__init__([Archive(path) for path in shards], [images for images, _ in scanned])
         labels = [label for _, of_shard in scanned for label in of_shard]
         if not labels:
             raise DataError(f"{pattern}: no images in it; expected KEY.jpg and KEY{LABEL}, and no dot in KEY")
@@ -63,23 +62,18 @@ class Shards(ArchivedImages):
         self.classes = self._classes(labels, num_classes)
         self.labels = self._numbers(labels)
 
-    @cached_property
-    def root(self) -> str:
-        """The folder that all shards are in."""
-        return os.path.commonpath([path.parent for path in self.archives])
-
     def order(self, permutation: Callable[[int], Order]) -> Order:
         """Shards in a random order, and the images of every 16 of them, which are next to each other, in another."""
-        ranges = [numpy.arange(self.first[shard], self.first[shard + 1]) for shard in permutation(len(self.archives))]
+        ranges = [numpy.arange(self.first[shard], self.first[shard + 1]) for shard in permutation(len(self.places))]
         groups = [numpy.concatenate(ranges[begin : begin + TOGETHER]) for begin in range(0, len(ranges), TOGETHER)]
         return numpy.concatenate([group[permutation(len(group))] for group in groups])
 
     def _classes(self, labels: list[str], num_classes: int | None) -> list[str]:
         if self.labels_of.is_file():
             lines = self.labels_of.read_text(encoding="utf-8-sig", errors="replace").rstrip().split("\n")
-            names = [line.strip() for line in lines]
+            names, first = [line.strip() for line in lines], dict[str, int]()
             for number, name in enumerate(names):
-                if not name or name in names[:number]:
+                if not name or first.setdefault(name, number) < number:
                     what = f"{name} is there twice" if name else "is empty"
                     raise DataError(f"{self.labels_of}: line {number + 1} {what}; expected the name of a class in each")
             return names
@@ -95,11 +89,11 @@ class Shards(ArchivedImages):
         known = {name: number for number, name in enumerate(self.classes)}
         known |= {label: _number(label) for label in set(labels) if 0 <= _number(label) < len(self.classes)}
         numbers = numpy.array([known.get(label, -1) for label in labels], dtype=numpy.int64)
-        if wrong := int((numbers < 0).sum()):
-            first = int(numpy.argmax(numbers < 0))
+        if len(wrong := numpy.flatnonzero(numbers < 0)):
+            first = int(wrong[0])
             raise DataError(
                 f"{self.name(first)}: label {labels[first][:50]!r}, expected 0 to {len(self.classes) - 1} or a name in "
-                f"{self.labels_of}; {wrong} of {len(numbers)} labels are like that"
+                f"{self.labels_of}; {len(wrong)} of {len(numbers)} labels are like that"
             )
         return numbers
 
@@ -111,7 +105,7 @@ def expand(pattern: str) -> list[Path]:
         DataError: an address, or a pattern that cannot be read.
     """
     if os.path.isdir(pattern):
-        return sorted(Path(pattern).glob("*.tar"))
+        return sorted(path for path in Path(pattern).glob("*.tar") if not path.name.startswith("."))
     if os.path.exists(pattern):
         return [Path(pattern)]
     if "://" in pattern or pattern.startswith("pipe:"):
@@ -135,24 +129,24 @@ def is_shard(path: Path) -> bool:
     """Whether there is a label among the first files in a tar.
 
     Raises:
-        DataError: as `members` does.
+        DataError: it is damaged, or no tar.
     """
-    first = [(_split_key(member.name)[1], member) for member in islice(members(path), PEEKED)]
+    first = [(_split_key(entry.name)[1], entry) for entry in islice(Archive(path).entries(), PEEKED)]
     with open(path, "rb") as file:
-        return any(suffix == LABEL or (suffix == RECORD and _recorded(file, member)) for suffix, member in first)
+        return any(suffix == LABEL or (suffix == RECORD and _recorded(file, entry)) for suffix, entry in first)
 
 
-def _scan(shard: Path) -> tuple[ArchiveIndex, list[str]]:
+def _scan(shard: Path) -> tuple[Index, list[str]]:
     """The headers of one shard, and its labels."""
-    kinds: dict[str, dict[str, Member]] = {"": {}, LABEL: {}, RECORD: {}}  # "" are images
-    for member in members(shard):
-        key, suffix = _split_key(member.name)
+    kinds: dict[str, dict[str, Entry]] = {"": {}, LABEL: {}, RECORD: {}}  # "" are images
+    for entry in Archive(shard).entries():
+        key, suffix = _split_key(entry.name)
         kind = "" if suffix in SUFFIXES else suffix
-        if member.is_folder or not key or kind not in kinds:
+        if entry.is_folder or not key or kind not in kinds:
             continue
         if not kind and key in kinds[kind]:
-            raise DataError(f"{shard}/{display_name(member.name)}: a second image of the same key")
-        kinds[kind][key] = member
+            raise DataError(f"{shard}/{display_name(entry.name)}: a second image of the same key")
+        kinds[kind][key] = entry
     images, written, records = kinds.values()
     labels: dict[str, str] = {}
     with open(shard, "rb", buffering=0) as file:
@@ -164,7 +158,7 @@ def _scan(shard: Path) -> tuple[ArchiveIndex, list[str]]:
             f"{shard}/{display_name(lost[0])}: {len(lost)} of {len(images)} images have no label; expected "
             f'KEY{LABEL} or a "label" in KEY{RECORD}'
         )
-    return ArchiveIndex(list(images.values())), list(labels.values())
+    return Index(list(images.values())), list(labels.values())
 
 
 def _split_key(name: str) -> tuple[str, str]:
@@ -179,14 +173,14 @@ def _number(label: str) -> int:
     return int(label) if label.isdecimal() and len(label) < 10 else -1
 
 
-def _text(file: BinaryIO, member: Member | None) -> str:
-    if member is None or not 0 <= member.size <= LARGEST_LABEL:
+def _text(file: BinaryIO, entry: Entry | None) -> str:
+    if entry is None or not 0 <= entry.size <= LARGEST_LABEL:
         return ""
-    file.seek(member.start)
-    return file.read(member.size).decode("utf-8-sig", errors="replace").strip()
+    file.seek(entry.start)
+    return file.read(entry.size).decode("utf-8-sig", errors="replace").strip()
 
 
-def _recorded(file: BinaryIO, record: Member | None) -> str:
+def _recorded(file: BinaryIO, record: Entry | None) -> str:
     try:
         label = json.loads(_text(file, record)).get("label")
     except (ValueError, RecursionError, AttributeError):

@@ -4,11 +4,8 @@ That is all that training, evaluation and embedding need to divide the work amon
 where a killed run stopped: their place in the data is a number.
 """
 
-from __future__ import annotations
-
-import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,6 +17,7 @@ from ..images.io import ImageError
 from ..images.prefetch import read_or_error
 from ..images.preprocess import Preprocess
 from ..utils.sampling import evenly
+from ..utils.text import some
 
 Content = Path | bytes | Image.Image
 Labels = NDArray[numpy.int64]
@@ -39,6 +37,7 @@ class Source(ABC):
 
     Attributes:
         where: what the user called it, for messages.
+        root: the folder or archive with which the names of its images begin, if they do.
         classes: the names of the classes; a label is an index into them.
         labels: (N) the labels, known without reading any image.
 
@@ -55,16 +54,12 @@ class Source(ABC):
     """
 
     where: str
+    root: str = ""
     classes: list[str]
     labels: Labels
 
     def __len__(self) -> int:
         return len(self.labels)
-
-    @property
-    def root(self) -> str:
-        """The folder or archive with which the names of its images begin."""
-        return self.where
 
     def name(self, index: int) -> str:
         """What a message calls this image, in one line; by default its number."""
@@ -128,18 +123,13 @@ class Selected(Source):
     """
 
     def __init__(self, source: Source, indices: Sequence[int]) -> None:
-        self.source, self.indices = source, list(indices)
+        self.source, self.indices, self.root = source, list(indices), source.root
         self.where, self.classes, self.labels = source.where, source.classes, source.labels[self.indices]
 
     @classmethod
-    def evenly(cls, source: Source, count: int) -> Selected:
+    def evenly(cls, source: Source, count: int) -> "Selected":
         """So many, evenly spread over the source and so over its classes; 0 means all."""
         return cls(source, evenly(count or len(source), len(source)))
-
-    @property
-    def root(self) -> str:
-        """That of the other source."""
-        return self.source.root
 
     def name(self, index: int) -> str:
         """Its name in the other source."""
@@ -157,27 +147,57 @@ def raised(value: Result | Exception) -> Result:
     return value
 
 
-def repeated(counts: Iterable[int]) -> Labels:
-    """How many images each class has -> their labels, one class after the other.
+def check_range(source: Source) -> None:
+    """Refuse labels that are out of range, as where a test set's are secret.
+
+    Raises:
+        DataError: the first of them, and how many there are.
+    """
+    if len(wrong := numpy.flatnonzero((source.labels < 0) | (source.labels >= len(source.classes)))):
+        first = int(wrong[0])
+        raise DataError(
+            f"{source.name(first)}: label {source.labels[first]}, expected 0 to {len(source.classes) - 1}; "
+            f"{len(wrong)} of {len(source)} labels are like that"
+        )
+
+
+def check_labels(source: Source) -> None:
+    """Refuse labels that are out of range, and classes without images.
+
+    Raises:
+        DataError: the first such label, or the names of such classes.
+    """
+    check_range(source)
+    counts = numpy.bincount(source.labels, minlength=len(source.classes))
+    if empty := [name for name, count in zip(source.classes, counts, strict=True) if not count]:
+        raise DataError(
+            f"{source.where}: {len(empty)} of {len(source.classes)} classes have no images: {some(empty)}; add "
+            "images or take them from the list of classes"
+        )
+
+
+def check_same_classes(train: Source, validation: Source) -> None:
+    """Refuse two sources that differ in a class, or number their classes in another order.
+
+    Raises:
+        DataError: what differs.
 
     Example:
-        >>> repeated([2, 3]).tolist()
-        [0, 0, 1, 1, 1]
+        >>> from types import SimpleNamespace
+        >>> train, other = (SimpleNamespace(where=classes, classes=list(classes)) for classes in ("ab", "ba"))
+        >>> check_same_classes(train, other)
+        Traceback (most recent call last):
+        fastvit.data.source.DataError: ab and ba number their classes differently: a here is b there
     """
-    numbers = list(counts)
-    return numpy.repeat(numpy.arange(len(numbers), dtype=numpy.int64), numbers)
-
-
-class Names:
-    """N strings in two blocks of memory: a list of them takes four times as much, and a fork soon copies it."""
-
-    def __init__(self, names: Iterable[str]) -> None:
-        encoded = [os.fsencode(name) for name in names]
-        self._text = b"".join(encoded)
-        self._ends = numpy.cumsum([0, *map(len, encoded)], dtype=numpy.int64)
-
-    def __len__(self) -> int:
-        return len(self._ends) - 1
-
-    def __getitem__(self, index: int) -> str:
-        return os.fsdecode(self._text[self._ends[index] : self._ends[index + 1]])
+    extra = sorted(set(train.classes) - set(validation.classes))
+    missing = sorted(set(validation.classes) - set(train.classes))
+    if extra or missing:
+        raise DataError(
+            f"the classes differ: only in {train.where}: {some(extra)}; only in {validation.where}: {some(missing)}; "
+            "rename or remove classes until both have the same names"
+        )
+    if train.classes != validation.classes:
+        pair = next(pair for pair in zip(train.classes, validation.classes, strict=True) if pair[0] != pair[1])
+        raise DataError(
+            f"{train.where} and {validation.where} number their classes differently: {pair[0]} here is {pair[1]} there"
+        )

@@ -6,8 +6,6 @@ file, and takes whatever is no header for the end.
 Source: POSIX.1-2017, "pax"; https://www.gnu.org/software/tar/manual/html_section/Standard.html
 """
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Iterator
@@ -41,7 +39,7 @@ class Entry(NamedTuple):
     is_folder: bool = False
 
 
-def entries(file: BinaryIO) -> Iterator[Entry]:
+def tar_entries(file: BinaryIO) -> Iterator[Entry]:
     """The files, links and folders in a tar that can seek, in their order; pipes and devices are left out.
 
     Raises:
@@ -52,7 +50,7 @@ def entries(file: BinaryIO) -> Iterator[Entry]:
         >>> stream = io.BytesIO()
         >>> with tarfile.open(fileobj=stream, mode="w") as tar:
         ...     tar.addfile(tarfile.TarInfo("empty.txt"))
-        >>> list(entries(stream))
+        >>> list(tar_entries(stream))
         [Entry(name='empty.txt', start=512, size=0, is_folder=False)]
     """
     length, offset, kind = file.seek(0, os.SEEK_END), 0, b""

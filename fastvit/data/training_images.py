@@ -5,22 +5,19 @@ from what was read before. So a run may go on in the middle of an epoch, with an
 and sees the very images that it would have seen.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
 from functools import partial
-from typing import Any
 
 import numpy
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, default_convert
 
 from ..images.io import ImageError
-from .loader import Batch, Transform, ignore_interrupts
+from .loader import Batch, Transform, worker_options
 from .source import DataError, Order, Source
 
 MOST_IN_A_ROW = 1000  # unreadable images, after which something else is wrong
@@ -156,13 +153,8 @@ def training_loader(
         ...         [len(batch.labels) for batch in batches]
         [3, 3, 3, 3]
     """
-    options: dict[str, Any] = {"num_workers": workers, "pin_memory": pin, "worker_init_fn": ignore_interrupts}
-    return DataLoader(images, batch_sampler=sampler, collate_fn=_as_it_is, **options)  # type: ignore[arg-type]
-
-
-def _as_it_is(batch: Batch | DataError) -> Batch | DataError:
-    """By `TrainingImages.__getitems__` a batch is whole already; a function of the module, so that it pickles."""
-    return batch
+    whole = default_convert  # a batch is whole already, and stays as it is
+    return DataLoader(images, batch_sampler=sampler, collate_fn=whole, **worker_options(workers, pin))  # type: ignore
 
 
 def seed_draws(*numbers: int) -> None:

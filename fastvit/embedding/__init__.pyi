@@ -1,7 +1,7 @@
 from .config import EmbedConfig as EmbedConfig
+from .features import Embeddings as Embeddings
+from .features import Unreadable as Unreadable
+from .features import read_embeddings as read_embeddings
 from .knn import neighbour_accuracy as neighbour_accuracy
-from .parquet import Embeddings as Embeddings
-from .parquet import Unreadable as Unreadable
-from .parquet import read_embeddings as read_embeddings
 from .pipeline import Summary as Summary
 from .pipeline import embed as embed

@@ -1,7 +1,5 @@
 """The options of `fastvit.embed`."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from ..utils.text import either

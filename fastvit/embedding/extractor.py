@@ -1,9 +1,6 @@
 """Images -> features, by whatever engine."""
 
-from __future__ import annotations
-
 import copy
-from collections.abc import Sequence
 from typing import Any
 
 import numpy
@@ -62,25 +59,19 @@ class FeatureExtractor:
         """
         precision = self.config.precision
         self._run = runnable(
-            self.model,
-            device=self.device,
-            engine=self.engine,
-            precision=precision,
-            threads=threads,
-            inplace=True,
+            self.model, device=self.device, engine=self.engine, precision=precision, threads=threads, inplace=True
         )
         self.engine, self.chosen = getattr(self._run, "name", self.engine), getattr(self._run, "chosen", "")
-        self([torch.zeros(*self.preprocess.size, 3, dtype=torch.uint8)] * self.config.batch_size)
+        self(torch.zeros(self.config.batch_size, *self.preprocess.size, 3, dtype=torch.uint8))
 
     @torch.inference_mode()
-    def __call__(self, pixels: Sequence[Tensor]) -> NDArray[numpy.floating]:
-        """B images of (H, W, 3) bytes -> (B, D) in the configured dtype.
+    def __call__(self, pixels: Tensor) -> NDArray[numpy.floating]:
+        """(B, H, W, 3) bytes -> (B, D) in the configured dtype.
 
         Raises:
             ValueError: not all of them are finite.
         """
-        images = self.preprocess.normalized(torch.stack(list(pixels)).to(self.device))
-        features: Tensor = self._run(images).float()
+        features: Tensor = self._run(self.preprocess.normalized(pixels.to(self.device))).float()
         if self.config.normalize:
             features = F.normalize(features)
         features = features.to(getattr(torch, self.config.dtype))
@@ -89,5 +80,4 @@ class FeatureExtractor:
                 f"{self.name}: the model returned NaN or infinity, or more than {self.config.dtype} holds; its weights "
                 "may be corrupted, or dtype and precision should be float32"
             )
-        numbers: NDArray[numpy.floating] = features.cpu().numpy()
-        return numbers
+        return features.cpu().numpy()

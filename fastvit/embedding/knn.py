@@ -1,7 +1,5 @@
 """How good features are without training anything on them: do an image's nearest neighbours have its label?"""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F

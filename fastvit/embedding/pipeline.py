@@ -1,30 +1,27 @@
 """All images of a data set -> their features in Parquet files, by one process or many."""
 
-from __future__ import annotations
-
-import logging
+import hashlib
+import json
 import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from ..data import DataError
+from .._version import __version__
+from ..data import DataError, Source, open_source
+from ..deploy.running import PLAIN
 from ..models.fastvit import FastViT
-from ..utils.atomic import check_writable
 from ..utils.text import some
 from .config import EmbedConfig
 from .extractor import FeatureExtractor
-from .launch import AGAIN, Launched, device_of, embed_in_processes, launched, shares
-from .manifest import NAME, manifest_of, write_or_compare
-from .parquet import Files, Unreadable, require_pyarrow
-from .unlabelled import open_images
-from .worker import Work, check_unreadable, embed_files
+from .features import FeatureFolder, Unreadable, require_pyarrow
+from .work import AGAIN, Work, check_unreadable, device_of, embed_files, embed_in_processes, launched, stored_name
 
-LOG = logging.getLogger("fastvit")
-PLAIN = ("torch", "float32")
+DECISIVE = ("normalize", "dtype", "fast_decoding", "engine", "precision", "split", "rows")  # of the options
+Model = str | PathLike[str] | FastViT
 Progress = Callable[[int, int], object]
 
 
@@ -63,10 +60,6 @@ class Summary:
     seconds: float
     images_per_second: float | None
 
-    def to_dict(self) -> dict[str, Any]:
-        """The summary as plain values, for JSON."""
-        return asdict(self) | {"unreadable": [each._asdict() for each in self.unreadable]}
-
     def __str__(self) -> str:
         now = f"{self.images_per_second:.0f} images/s" if self.images_per_second else "nothing was left to do"
         before = f", {self.images_before} of them before" if self.images_before and self.images_per_second else ""
@@ -74,7 +67,7 @@ class Summary:
 
 
 def embed(
-    model: str | PathLike[str] | FastViT,
+    model: Model,
     data: str | PathLike[str],
     out: str | PathLike[str],
     config: EmbedConfig | None = None,
@@ -112,110 +105,113 @@ def embed(
         >>> fastvit.embedding.read_embeddings(f"{folder}/features").features.shape
         (1, 768)
     """
-    run = _prepare(model, os.fspath(data), Path(out), replace(config or EmbedConfig(), **options), processes)
+    run = _Run(model, os.fspath(data), Path(out), replace(config or EmbedConfig(), **options), processes, progress)
     try:
-        return run.embed(_Tally(run.work, progress))
+        run.embed()
+        return run.summary()
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"interrupted: {run.kept()} images are kept; {AGAIN}") from None
 
 
-def _prepare(model: str | PathLike[str] | FastViT, data: str, out: Path, config: EmbedConfig, processes: int) -> _Run:
-    """Whatever can be wrong is found here, before any work is done."""
-    require_pyarrow()
-    ranks = launched()
-    if processes < 1 or (processes > 1 and ranks.world_size > 1):
-        launcher = f"; {ranks.world_size} have been started already, so leave it out" if ranks.world_size > 1 else ""
-        raise ValueError(f"processes is {processes}, expected 1 or more{launcher}")
-    if processes > 1 and isinstance(model, FastViT):
-        raise ValueError(f"processes is {processes}, and each loads the model itself: give its name or path")
-    extractor = FeatureExtractor(model if isinstance(model, FastViT) else os.fspath(model), config)
-    if processes == 1:
-        extractor.device = device_of(extractor.device, ranks.local_rank)
-    if processes == 1 or (config.engine, config.precision) != PLAIN:  # converted once, and cached for all processes
-        extractor.prepare()
-    config = replace(config, device=extractor.device, engine=extractor.engine)
-    source = open_images(data, config.split)
-    manifest = manifest_of(config, extractor, data, source)
-    out.mkdir(parents=True, exist_ok=True)
-    check_writable(out / NAME)
-    write_or_compare(out, manifest, ranks.rank)
-    files = Files(out, len(source), config.rows)
-    before = files.finished()
-    lost = [each for skipped in before.values() for each in skipped]
-    check_unreadable(lost, config.max_unreadable)
-    own = range(ranks.rank, len(files), ranks.world_size)
-    pending = [number for number in own if number not in before]
-    work = Work(extractor.name, config, source, files, pending, manifest, config.max_unreadable - len(lost))
-    return _Run(work, own, data, extractor.chosen, extractor if processes == 1 else None, ranks, processes)
-
-
-@dataclass(frozen=True)
 class _Run:
-    """All that is known before the first image is read."""
+    """What is known before the first image is read, and what is counted from then on, in all processes started here."""
 
-    work: Work
-    own: range  # the files of this rank
-    data: str
-    chosen: str
-    extractor: FeatureExtractor | None  # None where other processes run it
-    ranks: Launched
-    processes: int  # that are to be started here, if more than one
+    def __init__(
+        self, model: Model, data: str, out: Path, config: EmbedConfig, processes: int, progress: Progress | None
+    ) -> None:
+        """Whatever can be wrong is found here."""
+        require_pyarrow()
+        ranks = launched()
+        if processes < 1 or (processes > 1 and ranks.world_size > 1):
+            hint = f"; {ranks.world_size} have been started already, so leave it out" if ranks.world_size > 1 else ""
+            raise ValueError(f"processes is {processes}, expected 1 or more{hint}")
+        if processes > 1 and isinstance(model, FastViT):
+            raise ValueError(f"processes is {processes}, and each loads the model itself: give its name or path")
+        extractor = FeatureExtractor(model if isinstance(model, FastViT) else os.fspath(model), config)
+        if processes == 1:
+            extractor.device = device_of(extractor.device, ranks.local_rank)
+        if processes == 1 or (config.engine, config.precision) != PLAIN:  # converted once, and cached for all processes
+            extractor.prepare()
+        config = replace(config, device=extractor.device, engine=extractor.engine)
+        source = open_source(data, config.split, unlabelled=True)
+        folder = FeatureFolder(out, _manifest(config, extractor, data, source))
+        folder.write_or_compare(ranks.rank)
+        before = folder.finished()
+        left_out = [each for skipped in before.values() for each in skipped]
+        check_unreadable(left_out, config.max_unreadable)
+        self.own = range(ranks.rank, len(folder), ranks.world_size)  # the files of this rank
+        pending = [number for number in self.own if number not in before]
+        self.work = Work(extractor.name, config, source, folder, pending, left_out)
+        self.chosen, self.extractor = extractor.chosen, extractor if processes == 1 else None  # others load their own
+        self.data, self.rank, self.progress = data, ranks.rank, progress
+        self.processes = max(processes, ranks.world_size)
+        self.total, self.done, self.lost = folder.count(pending), 0, list[Unreadable]()
+        self.began = time.perf_counter()
+
+    def embed(self) -> None:
+        """Write the pending files."""
+        if self.work.pending and self.extractor:
+            embed_files(self.work, self.extractor, self._count)
+        elif self.work.pending:
+            embed_in_processes(self.work, self.processes, self._count)
+
+    def _count(self, images: int, unreadable: list[Unreadable]) -> None:
+        """Count images that are done. A DataError, if more cannot be read than may be."""
+        self.lost += unreadable
+        check_unreadable([*self.lost, *self.work.left_out], self.work.config.max_unreadable)
+        self.done += images
+        if not self.done:
+            self.began = time.perf_counter()
+        if self.progress:
+            self.progress(self.done, self.total)
 
     def kept(self) -> int:
         """How many images are in the files of this rank that are there."""
-        return self.work.files.count(number for number in self.own if self.work.files.path(number).exists())
+        folder = self.work.folder
+        return folder.count(number for number in self.own if folder.file(number).exists())
 
-    def embed(self, tally: _Tally) -> Summary:
-        """Write the pending files."""
-        pending = len(self.work.pending)
-        if 0 < pending < self.processes:
-            LOG.warning(f"only {pending} files are left for {self.processes} processes; with fewer rows there are more")
-        if pending and self.extractor:
-            embed_files(self.work, self.extractor, tally.add)
-        elif pending:
-            embed_in_processes(shares(self.work, self.processes), tally.add)
-        return self._summary(time.perf_counter() - tally.began if pending else 0.0, tally.total)
-
-    def _summary(self, seconds: float, embedded: int) -> Summary:
+    def summary(self) -> Summary:
         """Counted once more in the files themselves. A DataError, if one is not there."""
-        files, manifest = self.work.files, self.work.manifest
-        finished = files.finished()
-        if missing := [files.path(number).name for number in self.own if number not in finished]:
-            raise DataError(f"{files.folder}: {some(missing)} went missing meanwhile; {AGAIN}")
+        seconds = time.perf_counter() - self.began if self.total else 0.0
+        folder, manifest = self.work.folder, self.work.folder.manifest
+        finished = folder.finished()
+        if missing := [folder.file(number).name for number in self.own if number not in finished]:
+            raise DataError(f"{folder.path}: {some(missing)} went missing meanwhile; {AGAIN}")
         unreadable = tuple(each for number in self.own for each in finished[number])
-        images = files.count(self.own)
+        images = folder.count(self.own)
         return Summary(
             model=self.work.model,
             data=self.data,
             output=manifest["output"],
             width=manifest["width"],
             images=images - len(unreadable),
-            images_before=images - embedded,
+            images_before=images - self.total,
             unreadable=unreadable,
             files=len(self.own),
             engine=manifest["engine"],
             chosen=self.chosen,
-            rank=self.ranks.rank,
-            processes=max(self.processes, self.ranks.world_size),
+            rank=self.rank,
+            processes=self.processes,
             seconds=seconds,
-            images_per_second=embedded / seconds if seconds else None,
+            images_per_second=self.total / seconds if seconds else None,
         )
 
 
-class _Tally:
-    """Counts what is done and what cannot be read, in all processes that were started here."""
-
-    def __init__(self, work: Work, progress: Progress | None) -> None:
-        self.total, self.done, self.lost = work.files.count(work.pending), 0, list[Unreadable]()
-        self.allowed, self.before = work.allowed, work.config.max_unreadable - work.allowed
-        self.progress, self.began = progress, time.perf_counter()
-
-    def add(self, images: int, unreadable: list[Unreadable]) -> None:
-        """Count images that are done. A DataError, if more cannot be read than are allowed."""
-        self.lost += unreadable
-        check_unreadable(self.lost, self.allowed, self.before)
-        self.done += images
-        if not self.done:
-            self.began = time.perf_counter()
-        if self.progress:
-            self.progress(self.done, self.total)
+def _manifest(config: EmbedConfig, extractor: FeatureExtractor, data: str, source: Source) -> dict[str, Any]:
+    """All that decides the numbers in the files, and which image is in which."""
+    names = hashlib.sha256()
+    for index, label in enumerate(source.labels):
+        names.update(f"{stored_name(source, index)}\0{label}\n".encode())
+    return {
+        "model": extractor.name,
+        "weights": extractor.digest,
+        "output": extractor.output,
+        "width": extractor.width,
+        "preprocess": json.loads(json.dumps(extractor.preprocess.to_cfg())),  # with lists, as it is read back
+        "data": os.path.abspath(data) if os.path.exists(data) else data,
+        "images": len(source),
+        "names": names.hexdigest(),
+        "classes": source.classes,
+        **{name: getattr(config, name) for name in DECISIVE},
+        "fastvit": __version__,
+    }

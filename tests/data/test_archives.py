@@ -13,15 +13,26 @@ from pathlib import Path
 
 import numpy
 import pytest
-from helpers.data_sets import CLASSES, add, contents, expected, folder, held, image_file, tarred, zipped
+from helpers.data_sets import (
+    CLASSES,
+    add,
+    contents,
+    expected,
+    folder,
+    held,
+    image_file,
+    samples,
+    sharded,
+    tarred,
+    zipped,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from timm.data import ImageDataset
 from timm.data.readers.reader_image_in_tar import ReaderImageInTar
 from torchvision.datasets import ImageFolder
 
-from fastvit.data import DataError, Source, open_source
-from fastvit.data import archive_index as reading
+from fastvit.data import DataError, Source, open_source, stored
 from fastvit.images.io import ImageError
 
 
@@ -164,7 +175,7 @@ def test_names_are_only_names_and_links_are_not_followed(tmp_path: Path, monkeyp
 def test_what_would_fill_the_memory_is_an_image_that_cannot_be_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reading, "LARGEST", 1000_000)
+    monkeypatch.setattr(stored, "LARGEST", 1000_000)
     bomb = bytes(50_000_000)
     lying = bytearray(zipped(tmp_path / "honest.zip", {"a/bomb.png": bomb, "b/0.png": image_file(1)}).read_bytes())
     for start in (22, lying.index(b"PK\1\2") + 24):  # the size when unpacked, before the file and in the directory
@@ -252,6 +263,60 @@ def test_zips_that_were_written_as_a_stream_are_read(tmp_path: Path) -> None:
     assert held(open_source(tmp_path / "data.zip")) == expected(files)
 
 
+@pytest.mark.parametrize("packing", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+@pytest.mark.parametrize("extra", [b"", b"\x99\x99\x04\x00more"])
+def test_content_in_a_zip_begins_behind_a_header_of_any_length(tmp_path: Path, packing: int, extra: bytes) -> None:
+    files = {"cat/a.png": b"first" * 9, "dog/größe/b.png": b"", f"dog/{'c' * 200}.png": b"third"}
+    with (tmp_path / "data.zip").open("wb") as stream:
+        stream.write(b"before")
+        with zipfile.ZipFile(stream, "w", packing) as archive:
+            for name, content in files.items():
+                info = zipfile.ZipInfo(name)
+                info.extra, info.compress_type = extra, packing
+                archive.writestr(info, content)
+    assert held(open_source(tmp_path / "data.zip")) == expected(files)
+
+
+@pytest.mark.parametrize("there", [b"", b"PK\3\4", b"PK\1\2" + bytes(40), bytes(100)])
+def test_what_is_no_entry_of_a_zip_is_an_image_that_cannot_be_read(tmp_path: Path, there: bytes) -> None:
+    with zipfile.ZipFile(tmp_path / "data.zip", "w") as archive:
+        archive.writestr("cat/0.png", image_file(0))
+        archive.writestr("cat/1.png", image_file(1))
+        archive.comment = there
+        written = archive.infolist()[0]
+        end = archive.infolist()[1].header_offset + len("cat/1.png") + 30 + len(image_file(1))
+        directory = sum(46 + len(info.filename) for info in archive.infolist())
+        written.header_offset = end + directory + 22  # where the comment is
+    source = open_source(tmp_path / "data.zip")
+    with pytest.raises(ImageError, match=r"cat/0.png: cannot be read \(damaged: no entry of a zip where one should be"):
+        source.read(0)
+    assert source.read(1).size == (8, 8)
+
+
+def test_a_zip_that_claims_to_be_larger_than_any_disk_is_damaged(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "data.zip", "w") as archive:
+        archive.writestr("cat/0.png", image_file(0))
+        archive.infolist()[0].header_offset = 2**63
+    with pytest.raises(DataError, match=r"damaged, or no zip \(cat/0.png would be larger than any disk\)"):
+        open_source(tmp_path / "data.zip")
+
+
+def test_a_class_of_its_own_tar_without_images_is_an_error(tmp_path: Path) -> None:
+    tarred(tmp_path / "cat.tar", {"0.png": image_file(0)})
+    tarred(tmp_path / "dog.tar", {"readme.txt": b"none yet"})
+    with pytest.raises(DataError, match=rf"^{tmp_path}/dog.tar: no images in it; add some or remove the file$"):
+        open_source(tmp_path)
+
+
+def test_what_a_mac_leaves_beside_tars_is_no_tar(tmp_path: Path) -> None:
+    tarred(tmp_path / "classes/cat.tar", {"0.png": image_file(0)})
+    (tmp_path / "classes/._cat.tar").write_bytes(b"Mac")
+    assert open_source(tmp_path / "classes").classes == ["cat"]
+    sharded(str(tmp_path / "shards/%03d.tar"), samples(4), 2)
+    (tmp_path / "shards/._000.tar").write_bytes(b"Mac")
+    assert len(open_source(tmp_path / "shards")) == 4
+
+
 @pytest.mark.parametrize("kind", ["folder", "data.zip", "data.tar"])
 def test_a_source_is_read_by_eight_threads_at_once_and_after_a_journey_by_pickle(tmp_path: Path, kind: str) -> None:
     files = contents(20)
@@ -265,10 +330,10 @@ def test_a_source_is_read_by_eight_threads_at_once_and_after_a_journey_by_pickle
             assert numpy.array_equal(image, alone[index])
 
 
-@pytest.mark.parametrize("suffix", [".zip", ".tar"])
+@pytest.mark.parametrize("suffix", ["", ".zip", ".tar"])
 def test_memory_holds_an_index_of_a_hundred_bytes_an_image(tmp_path: Path, suffix: str) -> None:
     files = {f"class {i % 10}/ILSVRC2012_val_{i:08}.JPEG": b"content" * 30 for i in range(5000)}
-    path = (zipped if suffix == ".zip" else tarred)(tmp_path / f"data{suffix}", files)
+    path = {"": folder, ".zip": zipped, ".tar": tarred}[suffix](tmp_path / f"data{suffix}", files)
     open_source(path)
     tracemalloc.start()
     source = open_source(path)

@@ -1,5 +1,6 @@
 """What the user calls the data: which images it is, and one clear line for whatever is wrong with it."""
 
+import io
 import re
 import zipfile
 from functools import partial
@@ -9,6 +10,7 @@ from typing import Any
 import numpy
 import pytest
 from helpers.data_sets import CLASSES, contents, expected, folder, held, image_file, samples, sharded, tarred, zipped
+from PIL import Image
 
 from fastvit.data import (
     NOTATION,
@@ -198,6 +200,62 @@ def test_a_tar_with_other_records_beside_its_images_is_no_shard(tmp_path: Path) 
     files = contents()
     records = {f"{name.rpartition('.')[0]}.json": b'{"author": "me"}' for name in files}
     assert held(training_source(tarred(tmp_path / "data.tar", files | records))) == expected(files)
+
+
+@pytest.mark.parametrize("suffix", ["", ".zip", ".tar"])
+def test_a_split_may_have_any_name_and_be_the_only_one(tmp_path: Path, suffix: str) -> None:
+    files = contents()
+    write = {"": folder, ".zip": zipped, ".tar": tarred}[suffix]
+    path = write(tmp_path / f"data{suffix}", {f"later/{name}": content for name, content in files.items()})
+    assert held(open_source(path, "later")) == expected(files)
+
+
+def test_a_file_that_is_called_like_a_split_is_none(tmp_path: Path) -> None:
+    path = folder(tmp_path / "data", {f"test/{name}": content for name, content in contents().items()})
+    (path / "val").write_text("notes on it")
+    assert held(validation_source(path)) == expected(contents())
+
+
+@pytest.mark.parametrize("suffix", ["", ".zip", ".tar"])
+@pytest.mark.parametrize("top", ["", "mine/", "test/", "mine/test/"])
+def test_images_outside_of_folders_of_classes_are_unlabelled_where_that_may_be(
+    tmp_path: Path, suffix: str, top: str
+) -> None:
+    if top == "mine/" or (top and not suffix):
+        pytest.skip("one folder around images is their class, on the disk in the folder that is given")
+    names = ["a.png", "more/b.png", "more/still/c.png"]
+    files = {f"{top}{name}": image_file(index) for index, name in enumerate(names)}
+    hidden = {f"{top}.hidden.png": b"", f"{top}more/notes.txt": b""} | ({} if suffix else {".trash/d.png": b""})
+    others = {"mine/train/d.png": b""} if "mine" in top else {}
+    write = {"": folder, ".zip": zipped, ".tar": tarred}[suffix]
+    path = write(tmp_path / f"data{suffix}", others | files | hidden)
+    split = "test" if "test" in top else ""
+    source = open_source(path, split, unlabelled=True)
+    assert source.classes == [] and source.labels.tolist() == [-1, -1, -1]
+    assert [source.name(index) for index in range(3)] == [f"{path}/{top}{name}" for name in names]
+    assert [source.read(index).tobytes() for index in range(3)] == [
+        image.tobytes() for image in (Image.open(io.BytesIO(files[f"{top}{name}"])) for name in names)
+    ]
+    assert open_source(path, split).classes == ["more"]  # what lies outside of classes has none
+
+
+def test_labels_count_where_they_need_not_be_there(tmp_path: Path) -> None:
+    files = contents()
+    places = [
+        folder(tmp_path / "folder", files), zipped(tmp_path / "a.zip", files), tarred(tmp_path / "a.tar", files)
+    ]  # fmt: skip
+    for path in places:
+        assert held(open_source(path, unlabelled=True)) == expected(files)
+    tarred(tmp_path / "cats/cat.tar", {"0.png": image_file(0)})
+    assert open_source(tmp_path / "cats", unlabelled=True).classes == ["cat"]
+    (tmp_path / "cats/1.png").write_bytes(image_file(1))  # now the tar is only beside images
+    assert [open_source(tmp_path / "cats", unlabelled=True).name(0)] == [f"{tmp_path}/cats/1.png"]
+
+
+def test_images_beside_their_labels_are_not_taken_without(tmp_path: Path) -> None:
+    late = {f"{index:02}.png": image_file(index) for index in range(30)} | {"00.cls": b"1"}
+    for path in (zipped(tmp_path / "late.zip", late), tarred(tmp_path / "late.tar", late)):
+        assert "no folders in it; expected CLASS/*.jpg" in refused(open_source, path, unlabelled=True)
 
 
 def test_a_name_of_any_length_is_an_error_of_one_line() -> None:

@@ -13,7 +13,7 @@ from helpers.data_sets import add
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastvit.data.tar_headers import LONGEST, UNREAD, Entry, entries
+from fastvit.data.tar_headers import LONGEST, UNREAD, Entry, tar_entries
 
 FORMATS = {"ustar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT, "pax": tarfile.PAX_FORMAT}
 KINDS = (
@@ -23,7 +23,7 @@ KINDS = (
 
 
 def read(content: bytes) -> list[Entry]:
-    return list(entries(io.BytesIO(content)))
+    return list(tar_entries(io.BytesIO(content)))
 
 
 def refused(content: bytes) -> str:
@@ -176,7 +176,7 @@ def test_what_gnus_tar_writes_is_found_as_it_was_on_the_disk(
     command = ["tar", f"--format={format}", *options, "-C", str(tmp_path), "-cf", str(tmp_path / "it.tar"), "files"]
     subprocess.run(command, check=True)
     with (tmp_path / "it.tar").open("rb") as file:
-        found = {entry.name: entry for entry in entries(file)}
+        found = {entry.name: entry for entry in tar_entries(file)}
     there = {str(path.relative_to(tmp_path)): path for path in (files, *files.rglob("*")) if not path.is_fifo()}
     assert found.keys() == there.keys()
     content = (tmp_path / "it.tar").read_bytes()
@@ -202,7 +202,7 @@ def test_files_larger_than_octal_digits_can_say_are_found_behind_each_other(tmp_
         file.seek(start + size + -size % 512)
         file.write(header("small.png", size=3) + b"abc" + bytes(509 + 1024))
     with (tmp_path / "large.tar").open("rb") as file:
-        found = list(entries(file))
+        found = list(tar_entries(file))
         file.seek(0)
         assert found == of_tarfile(file)
     behind = start + size + -size % 512 + 512

@@ -23,12 +23,11 @@ from pyarrow import parquet
 from timm.data import create_transform
 
 import fastvit
-from fastvit.data import DataError
+from fastvit.data import DataError, open_source
 from fastvit.embedding import EmbedConfig, Embeddings, knn, neighbour_accuracy, read_embeddings
 from fastvit.embedding.extractor import FeatureExtractor
-from fastvit.embedding.parquet import Files
-from fastvit.embedding.unlabelled import open_images, stored_name
-from fastvit.embedding.worker import Work, embed_files
+from fastvit.embedding.features import FeatureFolder
+from fastvit.embedding.work import Work, embed_files, stored_name
 from fastvit.testing import randomize
 
 NAMES = ["a b.png", "é ü.png", "日本.png", "z.png", "ł.png"]
@@ -238,7 +237,7 @@ def test_an_interrupt_of_one_process_leaves_no_thread(
     def interrupt(*arguments: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("fastvit.embedding.worker.write_file", interrupt)
+    monkeypatch.setattr("fastvit.embedding.features.FeatureFolder.write", interrupt)
     code, _, error = run(model, data, tmp_path / "out")
     assert code == 130 and error == "interrupted: 0 images are kept; start again, and it goes on from there\n"
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("reading")]
@@ -354,9 +353,10 @@ def test_images_that_cannot_be_read_stop_it_unless_they_may_be_left_out(
 def test_a_process_writes_no_file_that_lacks_more_than_it_may(model: Path, data: Path, tmp_path: Path) -> None:
     (data / "cat" / "text.png").write_text("no image")
     config = EmbedConfig(device="cpu")
-    extractor, source = FeatureExtractor(str(model), config), open_images(str(data))
+    extractor, source = FeatureExtractor(str(model), config), open_source(data)
     extractor.prepare()
-    work = Work(str(model), config, source, Files(tmp_path, len(source), 20), [0], {}, allowed=0)
+    folder = FeatureFolder(tmp_path, {"images": len(source), "rows": 20})
+    work = Work(str(model), config, source, folder, [0], left_out=[])
     with pytest.raises(DataError, match=r"text\.png.*max-unreadable 1"):
         embed_files(work, extractor, lambda *_: None)
     assert not files(tmp_path)
@@ -414,14 +414,14 @@ def test_a_shard_that_lacks_labels_is_no_unlabelled_archive(tmp_path: Path) -> N
         for name in ("a.png", "a.cls", "b.png"):
             tar.add(tmp_path / name, name)
     with pytest.raises(DataError, match="no label"):
-        open_images(str(tmp_path / "shard.tar"))
+        open_source(tmp_path / "shard.tar", unlabelled=True)
 
 
 def test_names_that_are_no_text_are_kept_apart(tmp_path: Path) -> None:
     write_images(tmp_path, ["a.png"])
     for name in (b"\xff.png", b"\xfe.png"):
         (tmp_path / os.fsdecode(name)).write_bytes((tmp_path / "a.png").read_bytes())
-    source = open_images(str(tmp_path))
+    source = open_source(tmp_path, unlabelled=True)
     assert sorted(stored_name(source, index) for index in range(3)) == [r"\udcfe.png", r"\udcff.png", "a.png"]
 
 
@@ -577,7 +577,7 @@ def test_data_that_were_moved_are_the_same(model: Path, data: Path, tmp_path: Pa
 def test_names_in_shards_begin_with_the_shard_however_many_there_are(tmp_path: Path, count: int) -> None:
     from helpers.data_sets import samples, sharded
 
-    source = open_images(sharded(str(tmp_path / "s-%03d.tar"), samples(10), count))
+    source = open_source(sharded(str(tmp_path / "s-%03d.tar"), samples(10), count), unlabelled=True)
     assert stored_name(source, 0).startswith("s-000.tar/part ")
     assert {stored_name(source, index).partition("/")[0] for index in range(10)} == {
         f"s-{number:03}.tar" for number in range(10 // count or 1)
@@ -629,11 +629,25 @@ def test_a_model_object_gives_the_features_that_its_file_gives(
 def test_processes_that_have_nothing_to_do_are_mentioned(
     model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    given = list[int]()
-    monkeypatch.setattr("fastvit.embedding.pipeline.embed_in_processes", lambda shares, *_: given.append(len(shares)))
+    given = list[list[int]]()
+
+    class Idle:
+        """A process that has finished without a file."""
+
+        def __init__(self, *arguments: object) -> None: ...
+
+        def send(self, work: Work) -> None:
+            given.append(list(work.pending))
+
+        def receive(self) -> str:
+            return "finished"
+
+    monkeypatch.setattr("fastvit.embedding.work.Child", Idle)
+    monkeypatch.setattr("fastvit.embedding.work.ready", list)
+    monkeypatch.setattr("fastvit.embedding.work.end", lambda children: None)
     with pytest.raises(DataError, match="went missing"):
         fastvit.embed(model, data, tmp_path / "out", rows=5, processes=3)
-    assert given == [2] and [record.getMessage() for record in caplog.records] == [
+    assert given == [[0], [1]] and [record.getMessage() for record in caplog.records] == [
         "only 2 files are left for 3 processes; with fewer rows there are more"
     ]
 

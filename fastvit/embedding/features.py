@@ -1,0 +1,218 @@
+"""A folder of features: embed.json says what made them, part-0000000.parquet, ... hold them; each whole or absent."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy
+from numpy.typing import NDArray
+
+from ..data import DataError
+from ..utils.atomic import check_writable, remove_leftovers, replacing
+from ..utils.extras import require
+from ..utils.text import one_line, some
+from .config import DTYPES
+
+NAME = "embed.json"
+KINDS = {"images": int, "rows": int, "width": int, "dtype": str, "classes": list}
+INFORMATIVE = ("model", "data")  # digests count, not what weights and images are called or where they lie
+MANIFEST, UNREADABLE = b"fastvit", b"fastvit.unreadable"  # in the schema's metadata, both JSON
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """An image that is in no row."""
+
+    name: str
+    reason: str
+
+
+class Embeddings(NamedTuple):
+    """What a folder holds, or a file of it, in the order of the images.
+
+    Attributes:
+        names: N names of image files, below the folder or archive that they were in.
+        labels: (N) indices into `classes`; None of images without classes.
+        features: (N, D), in float32 or float16.
+        classes: the names of the classes.
+        unreadable: the images that were left out, and why.
+    """
+
+    names: list[str]
+    labels: NDArray[numpy.int32] | None
+    features: NDArray[numpy.floating]
+    classes: list[str]
+    unreadable: list[Unreadable]
+
+
+@dataclass(frozen=True)
+class FeatureFolder:
+    """The files of a folder by number, with "rows" images in each, in their order.
+
+    Attributes:
+        path: the folder.
+        manifest: what stands in its embed.json and in each file; of it "images", "rows", "width", "dtype" and "classes"
+            count here.
+    """
+
+    path: Path
+    manifest: Mapping[str, Any]
+
+    @classmethod
+    def opened(cls, path: Path) -> "FeatureFolder":
+        """A folder that has a manifest.
+
+        Raises:
+            DataError: it has none, or none of ours.
+        """
+        try:
+            manifest: dict[str, Any] = json.loads((path / NAME).read_text())
+        except FileNotFoundError:
+            raise DataError(f"{path / NAME}: no such file; expected a folder that fastvit embed made") from None
+        except (ValueError, OSError) as error:
+            raise DataError(f"{path / NAME}: cannot be read ({error}); use another folder") from None
+        known = isinstance(manifest, dict) and all(isinstance(manifest.get(key), kind) for key, kind in KINDS.items())
+        if not known or min(manifest["rows"], manifest["width"]) < 1 or manifest["dtype"] not in DTYPES:
+            raise DataError(f"{path / NAME}: damaged, or not written by fastvit embed; use another folder")
+        return cls(path, manifest)
+
+    def write_or_compare(self, rank: int = 0) -> None:
+        """Make the folder and write the manifest into it, or compare it with the one there.
+
+        Raises:
+            DataError: they differ, or there is none beside files of embeddings.
+            OSError: of the disk.
+            ValueError: the folder may not be written to.
+        """
+        path = self.path / NAME
+        self.path.mkdir(parents=True, exist_ok=True)
+        check_writable(path)
+        if not path.exists():
+            if any(self.path.glob("part-*.parquet")):
+                raise DataError(
+                    f"{self.path}: has part-*.parquet but no {NAME} that says what made them; use another folder"
+                )
+            own = self.path / f".{rank}.{NAME}"  # processes of several machines may have the same number
+            with replacing(own) as temporary:
+                temporary.write_text(json.dumps(self.manifest, indent=1) + "\n")
+            own.replace(path)
+        before, now = FeatureFolder.opened(self.path).manifest, self.manifest
+        if different := [key for key in now if key not in INFORMATIVE and before.get(key) != now[key]]:
+            changes = "; ".join(f"{key} was {_short(before.get(key))} and is {_short(now[key])}" for key in different)
+            raise DataError(f"{path}: made with something else: {changes}; give the options of then, or another folder")
+
+    def __len__(self) -> int:
+        return len(range(0, self.manifest["images"], self.manifest["rows"]))
+
+    def file(self, number: int) -> Path:
+        """Where that file is, once it is written."""
+        return self.path / f"part-{number:07}.parquet"
+
+    def indices(self, number: int) -> range:
+        """The images that are in it."""
+        rows = self.manifest["rows"]
+        return range(number * rows, min((number + 1) * rows, self.manifest["images"]))
+
+    def count(self, numbers: Iterable[int]) -> int:
+        """How many images are in these files."""
+        return sum(len(self.indices(number)) for number in numbers)
+
+    def finished(self) -> dict[int, list[Unreadable]]:
+        """The files that are there, with the images that each leaves out.
+
+        Raises:
+            DataError: one is damaged.
+        """
+        found = {}
+        for number in range(len(self)):
+            if self.file(number).exists():
+                rows, found[number] = _counted(self.file(number))
+                if rows + len(found[number]) != len(self.indices(number)):
+                    expected = f"{rows} rows, expected {len(self.indices(number))}"
+                    raise DataError(f"{self.file(number)}: {expected}; delete it, and fastvit embed makes it again")
+        return found
+
+    def write(self, number: int, rows: Embeddings) -> None:
+        """Write a file.
+
+        Raises:
+            OSError: of the disk; no file is left then.
+        """
+        import pyarrow
+        from pyarrow import parquet
+
+        columns = {"name": pyarrow.array(rows.names, pyarrow.string())}
+        if rows.labels is not None:
+            columns["label"] = pyarrow.array(rows.labels)
+        numbers = pyarrow.array(rows.features.reshape(-1))
+        columns["embedding"] = pyarrow.FixedSizeListArray.from_arrays(numbers, rows.features.shape[1])
+        left_out = json.dumps([asdict(each) for each in rows.unreadable])
+        metadata = {MANIFEST: json.dumps(self.manifest), UNREADABLE: left_out}
+        table = pyarrow.table(columns).replace_schema_metadata(metadata)
+        remove_leftovers(self.file(number))
+        with replacing(self.file(number)) as temporary:
+            parquet.write_table(table, temporary, use_dictionary=["label"])
+
+
+def require_pyarrow() -> None:
+    """Check that there is what reads and writes Parquet.
+
+    Raises:
+        MissingExtraError: how to get it.
+    """
+    require("embed", "pyarrow", what="Parquet, which embeddings are written as,")
+
+
+def read_embeddings(folder: str | Path) -> Embeddings:
+    """All that `fastvit.embed` wrote into a folder: names, labels (N), features (N, D).
+
+    Raises:
+        DataError: it is no such folder, or files are missing or damaged.
+        MissingExtraError: pyarrow is not installed.
+
+    Example:
+        >>> import fastvit
+        >>> fastvit.embedding.read_embeddings("nothere")
+        Traceback (most recent call last):
+        fastvit.data.source.DataError: nothere/embed.json: no such file; expected a folder that fastvit embed made
+    """
+    require_pyarrow()
+    from pyarrow import parquet
+
+    there = FeatureFolder.opened(Path(folder))
+    finished, manifest = there.finished(), there.manifest
+    if missing := [there.file(number).name for number in range(len(there)) if number not in finished]:
+        raise DataError(f"{folder}: {len(missing)} of {len(there)} files are missing: {some(missing)}; embed again")
+    unreadable = [each for number in sorted(finished) for each in finished[number]]
+    images = manifest["images"] - len(unreadable)
+    features = numpy.empty((images, manifest["width"]), dtype=manifest["dtype"])
+    labels = numpy.empty(images, dtype=numpy.int32) if manifest["classes"] else None
+    names: list[str] = []
+    for number in range(len(there)):
+        table = parquet.read_table(there.file(number))
+        rows = slice(len(names), len(names) + len(table))
+        names += table["name"].to_pylist()
+        features[rows] = table["embedding"].combine_chunks().flatten().to_numpy().reshape(-1, manifest["width"])
+        if labels is not None:
+            labels[rows] = table["label"].to_numpy()
+    return Embeddings(names, labels, features, manifest["classes"], unreadable)
+
+
+def _counted(path: Path) -> tuple[int, list[Unreadable]]:
+    """A file's rows, and what is in none of them, by its footer alone."""
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        footer = parquet.read_metadata(path)
+        return footer.num_rows, [Unreadable(**each) for each in json.loads(footer.metadata[UNREADABLE])]
+    except (pyarrow.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
+        reason = one_line(error)[:200]
+        raise DataError(f"{path}: damaged ({reason}); delete it, and fastvit embed makes it again") from None
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:12]}..."
