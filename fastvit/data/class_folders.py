@@ -9,7 +9,7 @@ import numpy
 
 from ..images.io import is_image_name
 from ..utils.text import either, some
-from .source import DataError, Labels
+from .source import DataError
 from .stored import Archive, Folder, Index, StoredImages
 from .tar_headers import Entry
 
@@ -68,7 +68,7 @@ class ClassFolders(StoredImages):
         counts = Counter(name for name, _ in classed)
         if empty := {_inside(top, parts) for parts in folders}.difference(counts, [""]):
             raise DataError(f"{self.where}: no images in {some(sorted(empty))}; add some or remove the folder")
-        self.classes, self.labels = list(counts), _repeated(counts.values())
+        self.classes, self.labels = list(counts), numpy.repeat(numpy.arange(len(counts)), list(counts.values()))
         return [image for _, image in classed]
 
 
@@ -87,7 +87,7 @@ class ClassArchives(StoredImages):
         indices = [Index(sorted(image for _, image in _listed(place.entries())[0])) for place in places]
         if empty := [path for path, index in zip(paths, indices, strict=True) if not len(index)]:
             raise DataError(f"{empty[0]}: no images in it; add some or remove the file")
-        self.labels = _repeated(map(len, indices))
+        self.labels = numpy.repeat(numpy.arange(len(indices)), list(map(len, indices)))
         super().__init__(places, indices)
 
 
@@ -117,9 +117,3 @@ def _inside(top: Folders, parts: Folders) -> str:
     """The folder in `top` that a path goes through; none if it leads elsewhere, or that folder is hidden."""
     name = parts[len(top)] if len(parts) > len(top) and parts[: len(top)] == top else ""
     return "" if name.startswith(".") else name
-
-
-def _repeated(counts: Iterable[int]) -> Labels:
-    """How many images each class has -> their labels, one class after the other."""
-    numbers = list(counts)
-    return numpy.repeat(numpy.arange(len(numbers), dtype=numpy.int64), numbers)

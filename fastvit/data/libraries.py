@@ -6,6 +6,7 @@ from typing import Any
 import numpy
 from PIL import Image
 
+from ..utils.extras import require
 from ..utils.text import one_line
 from .source import Content, DataError, Labels, Source
 
@@ -50,22 +51,27 @@ class HuggingFace(Source):
     """`hfds/NAME`: a data set of the Hugging Face Hub, or `hfds/FOLDER` on disk, by timm's reader.
 
     Raises:
-        DataError: the datasets library is missing, or the data set, or its columns "image" and "label".
+        DataError: the data set is missing, or its columns "image" and "label".
+        MissingExtraError: the datasets library is not installed.
     """
 
     def __init__(self, name: str, split: str) -> None:
         self.where = f"{name}, split {split}"
+        require("train", "datasets", what=name)
+        from timm.data.readers.reader_hfds import ReaderHfds
+
         try:
-            from timm.data.readers.reader_hfds import ReaderHfds
-        except (ImportError, SystemExit):
-            missing = 'needs the datasets library; run: pip install "fastvit[train]"'
-            raise DataError(f"{name}: {missing}") from None
-        theirs = "validation" if split == "val" else split
-        try:
-            self.reader: Any = ReaderHfds(name.partition("/")[2], split=theirs)
+            self.reader: Any = ReaderHfds(name.partition("/")[2], split=split)
         except Exception as error:  # of the library's many kinds: no such name, split or column, no network
             raise DataError(f"{self.where}: {_reason(error)}") from None
-        self.labels = self._labels()
+        table, key = self.reader.dataset, self.reader.label_key
+        if key not in table.column_names:
+            found = ", ".join(table.column_names)
+            raise DataError(f"{self.where}: expected the columns image and label; found: {found}")
+        column = numpy.asarray(table.select_columns([key]).with_format("numpy")[:][key])
+        if column.ndim != 1 or not numpy.issubdtype(column.dtype, numpy.integer):
+            raise DataError(f"{self.where}: expected a number in the column {key}; found: {table.features[key]}")
+        self.labels = column.astype(numpy.int64)
         names = sorted(self.reader.class_to_idx, key=self.reader.class_to_idx.get)
         self.classes = [str(name) for name in names] or _numbered(self.labels)
 
@@ -76,16 +82,6 @@ class HuggingFace(Source):
                 return bytes(stream.read())
         except Exception as error:  # no image in this row, or a file that is gone
             raise OSError(one_line(error)) from None
-
-    def _labels(self) -> Labels:
-        table, key = self.reader.dataset, self.reader.label_key
-        if key not in table.column_names:
-            found = ", ".join(table.column_names)
-            raise DataError(f"{self.where}: expected the columns image and label; found: {found}")
-        column = numpy.asarray(table.select_columns([key]).with_format("numpy")[:][key])
-        if column.ndim != 1 or not numpy.issubdtype(column.dtype, numpy.integer):
-            raise DataError(f"{self.where}: expected a number in the column {key}; found: {table.features[key]}")
-        return column.astype(numpy.int64)
 
 
 def _reason(error: Exception) -> str:

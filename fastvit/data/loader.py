@@ -94,9 +94,8 @@ class LabelledImages(Dataset[tuple[Tensor, int]]):
     ) -> Generator[Batch, None, None]:
         """The images of these numbers, batch by batch, without those that cannot be read; otherwise as `batches`."""
         if workers:
-            options = worker_options(workers, pin)
-            loader = DataLoader(range(len(self)), batch_sampler=batches, collate_fn=self._batch, **options)  # type: ignore
-            with reading(loader) as read:
+            options = loader_options(self._batch, workers, pin)
+            with reading(DataLoader(range(len(self)), batch_sampler=batches, **options)) as read:  # type: ignore
                 yield from read
             return
         tasks = (partial(self._sample, index) for batch in batches for index in batch)
@@ -139,9 +138,9 @@ def _collate(samples: Sequence[tuple[Tensor, int] | ImageError]) -> Batch:
     return Batch(images, torch.tensor([label for _, label in read], dtype=torch.int64), unreadable)
 
 
-def worker_options(workers: int, pin: bool) -> dict[str, Any]:
-    """Options of torch's loaders: so many processes that leave signals to this one."""
-    return {"num_workers": workers, "pin_memory": pin, "worker_init_fn": _ignore_interrupts}
+def loader_options(collate: Callable[[Any], Any], workers: int, pin: bool) -> dict[str, Any]:
+    """Options of torch's loaders: what makes a batch, in so many processes that leave signals to this one."""
+    return {"collate_fn": collate, "num_workers": workers, "pin_memory": pin, "worker_init_fn": _ignore_interrupts}
 
 
 def _ignore_interrupts(worker: int) -> None:

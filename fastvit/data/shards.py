@@ -13,6 +13,7 @@ from typing import BinaryIO
 import numpy
 
 from ..images.io import SUFFIXES
+from ..utils.extras import require
 from ..utils.text import display_name, one_line, some
 from .class_folders import LABEL
 from .source import DataError, Labels, Order
@@ -103,6 +104,7 @@ def expand(pattern: str) -> list[Path]:
 
     Raises:
         DataError: an address, or a pattern that cannot be read.
+        MissingExtraError: webdataset, which reads patterns, is not installed.
     """
     if os.path.isdir(pattern):
         return sorted(path for path in Path(pattern).glob("*.tar") if not path.name.startswith("."))
@@ -110,10 +112,9 @@ def expand(pattern: str) -> list[Path]:
         return [Path(pattern)]
     if "://" in pattern or pattern.startswith("pipe:"):
         raise DataError(f"{pattern}: expected files; mount or download the shards first")
-    try:
-        from webdataset.shardlists import expand_urls
-    except ImportError:
-        raise DataError(f'{pattern}: shards need webdataset; run: pip install "fastvit[train]"') from None
+    require("train", "webdataset", what=f"{pattern}: shards' notation")
+    from webdataset.shardlists import expand_urls
+
     try:
         names = [os.path.expanduser(name) for name in expand_urls(pattern)]
     except (AssertionError, ValueError) as error:  # an unset variable, unbalanced braces

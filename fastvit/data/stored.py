@@ -186,7 +186,6 @@ def _unzipped(file: BinaryIO, size: int) -> bytes:
             raise OSError(f"damaged: {error}") from None
         if not unpacking.eof:
             raise OSError(f"cut short, or more than the {LARGEST} bytes that are the limit")
-    known = not flags & 8  # otherwise it follows the file
-    if known and zlib.crc32(content) != checksum:
+    if not flags & 8 and zlib.crc32(content) != checksum:  # with that flag it follows the file
         raise OSError("damaged: its checksum is another")
     return content

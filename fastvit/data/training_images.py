@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_convert
 
 from ..images.io import ImageError
-from .loader import Batch, Transform, worker_options
+from .loader import Batch, Transform, loader_options
 from .source import DataError, Order, Source
 
 MOST_IN_A_ROW = 1000  # unreadable images, after which something else is wrong
@@ -153,8 +153,8 @@ def training_loader(
         ...         [len(batch.labels) for batch in batches]
         [3, 3, 3, 3]
     """
-    whole = default_convert  # a batch is whole already, and stays as it is
-    return DataLoader(images, batch_sampler=sampler, collate_fn=whole, **worker_options(workers, pin))  # type: ignore
+    options = loader_options(default_convert, workers, pin)  # a batch is whole already, and stays as it is
+    return DataLoader(images, batch_sampler=sampler, **options)  # type: ignore[arg-type]
 
 
 def seed_draws(*numbers: int) -> None:

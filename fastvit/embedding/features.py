@@ -15,6 +15,7 @@ from ..utils.extras import require
 from ..utils.text import one_line, some
 from .config import DTYPES
 
+PARQUET = "Parquet, which embeddings are written as,"
 NAME = "embed.json"
 KINDS = {"images": int, "rows": int, "width": int, "dtype": str, "classes": list}
 INFORMATIVE = ("model", "data")  # digests count, not what weights and images are called or where they lie
@@ -156,15 +157,6 @@ class FeatureFolder:
             parquet.write_table(table, temporary, use_dictionary=["label"])
 
 
-def require_pyarrow() -> None:
-    """Check that there is what reads and writes Parquet.
-
-    Raises:
-        MissingExtraError: how to get it.
-    """
-    require("embed", "pyarrow", what="Parquet, which embeddings are written as,")
-
-
 def read_embeddings(folder: str | Path) -> Embeddings:
     """All that `fastvit.embed` wrote into a folder: names, labels (N), features (N, D).
 
@@ -178,7 +170,7 @@ def read_embeddings(folder: str | Path) -> Embeddings:
         Traceback (most recent call last):
         fastvit.data.source.DataError: nothere/embed.json: no such file; expected a folder that fastvit embed made
     """
-    require_pyarrow()
+    require("embed", "pyarrow", what=PARQUET)
     from pyarrow import parquet
 
     there = FeatureFolder.opened(Path(folder))

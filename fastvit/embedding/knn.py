@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .parquet import Embeddings
+from .features import Embeddings
 
 QUERIES, KEYS = 1024, 16384  # compared at a time: 64 MB of similarities
 

@@ -14,10 +14,11 @@ from .._version import __version__
 from ..data import DataError, Source, open_source
 from ..deploy.running import PLAIN
 from ..models.fastvit import FastViT
+from ..utils.extras import require
 from ..utils.text import some
 from .config import EmbedConfig
 from .extractor import FeatureExtractor
-from .features import FeatureFolder, Unreadable, require_pyarrow
+from .features import PARQUET, FeatureFolder, Unreadable
 from .work import AGAIN, Work, check_unreadable, device_of, embed_files, embed_in_processes, launched, stored_name
 
 DECISIVE = ("normalize", "dtype", "fast_decoding", "engine", "precision", "split", "rows")  # of the options
@@ -120,7 +121,7 @@ class _Run:
         self, model: Model, data: str, out: Path, config: EmbedConfig, processes: int, progress: Progress | None
     ) -> None:
         """Whatever can be wrong is found here."""
-        require_pyarrow()
+        require("embed", "pyarrow", what=PARQUET)
         ranks = launched()
         if processes < 1 or (processes > 1 and ranks.world_size > 1):
             hint = f"; {ranks.world_size} have been started already, so leave it out" if ranks.world_size > 1 else ""

@@ -16,6 +16,7 @@ from torchvision.datasets import MNIST, QMNIST, FashionMNIST, ImageFolder
 
 from fastvit.data import DataError, Source, check_labels, open_source, training_source, validation_source
 from fastvit.images.io import ImageError
+from fastvit.utils.extras import MissingExtraError
 
 datasets = pytest.importorskip("datasets")
 
@@ -146,7 +147,8 @@ def test_what_is_wrong_with_hugging_faces_is_one_line(
     assert "HF_HUB_OFFLINE is set: unset it" in refused("hfds/nobody/nothing")
     monkeypatch.setitem(__import__("sys").modules, "datasets", None)
     monkeypatch.delitem(__import__("sys").modules, "timm.data.readers.reader_hfds", raising=False)
-    assert refused("hfds/x").endswith('needs the datasets library; run: pip install "fastvit[train]"')
+    with pytest.raises(MissingExtraError, match=r'^hfds/x needs datasets; run: pip install "fastvit\[train\]"$'):
+        training_source("hfds/x")
 
 
 def test_a_row_without_an_image_is_an_image_that_cannot_be_read(tmp_path: Path, cache: Path) -> None:
