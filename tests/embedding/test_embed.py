@@ -27,7 +27,7 @@ from fastvit.data import DataError, open_source
 from fastvit.embedding import EmbedConfig, Embeddings, knn, neighbour_accuracy, read_embeddings
 from fastvit.embedding.extractor import FeatureExtractor
 from fastvit.embedding.features import FeatureFolder
-from fastvit.embedding.work import Work, embed_files, stored_name
+from fastvit.embedding.work import Work, embed_files, launched, stored_name
 from fastvit.testing import randomize
 
 NAMES = ["a b.png", "é ü.png", "日本.png", "z.png", "ł.png"]
@@ -302,6 +302,41 @@ def test_something_else_is_refused_in_one_line_that_says_what_differs(model: Pat
     assert len(files(out)) == 3
 
 
+def test_whatever_decides_the_numbers_stands_in_the_manifest_and_is_compared(
+    model: Path, data: Path, tmp_path: Path
+) -> None:
+    assert run(model, data, tmp_path / "out")[0] == 0
+    manifest = json.loads((tmp_path / "out/embed.json").read_text())
+    names = "names", "classes", "images", "rows", "split", "weights", "preprocess", "fast_decoding", "engine"
+    assert manifest.keys() == {*names, "precision", "output", "width", "normalize", "dtype", "fastvit", "model", "data"}
+    FeatureFolder(tmp_path / "out", manifest | {"model": "moved.pt", "data": "moved"}).write_or_compare()
+    for key in manifest.keys() - {"model", "data"}:
+        with pytest.raises(DataError, match=rf'embed\.json: made with something else: {key} was .* and is "other"'):
+            FeatureFolder(tmp_path / "out", manifest | {key: "other"}).write_or_compare()
+    assert json.loads((tmp_path / "out/embed.json").read_text()) == manifest
+
+
+@pytest.mark.parametrize(
+    "ranks", [("2", "2", "0"), ("x", "2", "0"), ("-1", "2", "0"), ("0", "0", "0"), ("0", "", "0"), ("0", "1", "1.5")]
+)
+def test_a_launcher_that_makes_no_sense_is_an_error(
+    ranks: tuple[str, str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in zip(("RANK", "WORLD_SIZE", "LOCAL_RANK"), ranks, strict=True):
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match="RANK={} WORLD_SIZE={} LOCAL_RANK={}: expected numbers".format(*ranks)):
+        launched()
+
+
+def test_a_launcher_says_which_process_this_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert launched() == (0, 1, 0)
+    monkeypatch.setenv("RANK", "5")
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    assert launched() == (5, 8, 5)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert launched() == (5, 8, 1)
+
+
 def test_a_full_disk_is_one_line_and_leaves_no_half_file(
     model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -369,6 +404,8 @@ def test_a_file_of_unreadable_images_alone_has_no_rows(model: Path, tmp_path: Pa
     assert run(model, tmp_path / "data", tmp_path / "out", "--rows=2", "--max-unreadable=2")[0] == 0
     found = read_embeddings(tmp_path / "out")
     assert found.names == ["c.png"] and found.features.shape == (1, 768) and found.labels is None
+    assert [each.name for each in found.unreadable] == ["a.png", "b.png"]
+    assert all(each.reason.startswith(f"{tmp_path}/data/{each.name}: ") for each in found.unreadable)
 
 
 @pytest.mark.parametrize("kind", ["folder", "zip", "split", "labelled zip"])
