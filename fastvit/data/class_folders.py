@@ -61,13 +61,13 @@ class ClassFolders(StoredImages):
 
     def _labelled(self, top: Folders, images: Images, folders: Collection[Folders]) -> list[Entry]:
         """The images in folders inside `top`, class after class."""
+        where, names = "/".join((self.where, *top)), {_inside(top, parts) for parts in folders} - {""}
+        if not names:
+            raise DataError(f"{self.where}: no folders in it; expected {where}/CLASS/*.jpg for each class")
         classed = sorted((name, image) for parts, image in images if (name := _inside(top, parts)))
-        if not classed:
-            what = "images in folders" if any(folders) else "folders"
-            raise DataError(f"{self.where}: no {what} in it; expected {'/'.join((*top[-1:], 'CLASS'))}/*.jpg")
         counts = Counter(name for name, _ in classed)
-        if empty := {_inside(top, parts) for parts in folders}.difference(counts, [""]):
-            raise DataError(f"{self.where}: no images in {some(sorted(empty))}; add some or remove the folder")
+        if empty := names.difference(counts):
+            raise DataError(f"{where}/{some(sorted(empty))}: no images in it; add some or remove the folder")
         self.classes, self.labels = list(counts), numpy.repeat(numpy.arange(len(counts)), list(counts.values()))
         return [image for _, image in classed]
 

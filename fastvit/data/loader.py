@@ -80,6 +80,7 @@ class LabelledImages(Dataset[tuple[Tensor, int]]):
 
         Raises:
             DataError: more images than that, or all of them, cannot be read.
+            ValueError: a batch of less than one image.
         """
         failed = 0
         with closing(self.read(in_batches(range(len(self)), batch_size), workers=workers, pin=pin)) as batches:
@@ -124,10 +125,15 @@ class LabelledImages(Dataset[tuple[Tensor, int]]):
 def in_batches(numbers: range, size: int) -> list[range]:
     """The numbers in their order, so many at a time; the last may be fewer.
 
+    Raises:
+        ValueError: less than one at a time.
+
     Example:
         >>> in_batches(range(10, 15), 2)
         [range(10, 12), range(12, 14), range(14, 15)]
     """
+    if size < 1:
+        raise ValueError(f"batch_size is {size}, expected at least 1")
     return [numbers[start : start + size] for start in range(0, len(numbers), size)]
 
 

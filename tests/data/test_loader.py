@@ -362,6 +362,13 @@ def test_the_workers_of_a_loader_end_with_the_block_whatever_ends_it(source: Sou
     assert not multiprocessing.active_children()
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_batches_of_less_than_one_image_are_refused(source: Source, workers: int) -> None:
+    for size in (0, -4):
+        with pytest.raises(ValueError, match=f"^batch_size is {size}, expected at least 1$"):
+            list(LabelledImages(source, of_torchvision.pil_to_tensor).batches(size, workers=workers))
+
+
 def test_images_are_read_with_their_labels(source: Source) -> None:
     images = LabelledImages(source, of_torchvision.pil_to_tensor)
     for index, (image, label) in enumerate(images[index] for index in range(len(source))):

@@ -104,7 +104,7 @@ def test_an_empty_folder_in_an_archive_is_an_empty_class(tmp_path: Path) -> None
     with zipfile.ZipFile(path, "a") as archive:
         archive.mkdir("train/wolf") if hasattr(archive, "mkdir") else archive.writestr("train/wolf/", "")
         archive.writestr("val/fox/", "")
-    assert f"{path}: no images in wolf; add some or remove the folder" in refused(training_source, path)
+    assert refused(training_source, path) == f"{path}/train/wolf: no images in it; add some or remove the folder"
 
 
 def test_what_is_no_data_is_said_in_one_line(tmp_path: Path) -> None:
@@ -255,7 +255,7 @@ def test_labels_count_where_they_need_not_be_there(tmp_path: Path) -> None:
 def test_images_beside_their_labels_are_not_taken_without(tmp_path: Path) -> None:
     late = {f"{index:02}.png": image_file(index) for index in range(30)} | {"00.cls": b"1"}
     for path in (zipped(tmp_path / "late.zip", late), tarred(tmp_path / "late.tar", late)):
-        assert "no folders in it; expected CLASS/*.jpg" in refused(open_source, path, unlabelled=True)
+        assert f"no folders in it; expected {path}/CLASS/*.jpg" in refused(open_source, path, unlabelled=True)
 
 
 def test_a_name_of_any_length_is_an_error_of_one_line() -> None:
