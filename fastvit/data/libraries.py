@@ -34,9 +34,8 @@ class Torchvision(Source):
         self.labels = numpy.asarray(labels).astype(numpy.int64)
         if self.labels.ndim == 2:  # QMNIST's: the digit, then who wrote it and where
             self.labels = self.labels[:, 0]
-        names = getattr(self.dataset, "classes", None)
-        synonyms = (name if isinstance(name, tuple) else (name,) for name in names or ())  # as some data sets have them
-        self.classes = [str(first) for first, *_ in synonyms] or _numbered(self.labels)
+        names = getattr(self.dataset, "classes", None) or ()  # of synonyms, as some data sets have them, the first
+        self.classes = [str(name[0] if isinstance(name, tuple) else name) for name in names] or _numbered(self.labels)
 
     def content(self, index: int) -> Content:
         """The image, which the library decodes."""

@@ -111,9 +111,7 @@ def embed(
         run.embed()
         return run.summary()
     except KeyboardInterrupt:
-        folder = run.work.folder
-        kept = folder.count(number for number in run.own if folder.file(number).exists())
-        raise KeyboardInterrupt(f"interrupted: {kept} images are kept; {AGAIN}") from None
+        raise KeyboardInterrupt(f"interrupted: {run.kept()} images are kept; {AGAIN}") from None
 
 
 class _Run:
@@ -167,6 +165,11 @@ class _Run:
             self.began = time.perf_counter()
         if self.progress:
             self.progress(self.done, self.total)
+
+    def kept(self) -> int:
+        """How many images are in the files of this rank that are there."""
+        folder = self.work.folder
+        return folder.count(number for number in self.own if folder.file(number).exists())
 
     def summary(self) -> Summary:
         """Counted once more in the files themselves. A DataError, if one is not there."""

@@ -91,13 +91,12 @@ def embed_files(work: Work, extractor: FeatureExtractor, report: Report) -> None
     with closing(images.read([batch for of_file in batches.values() for batch in of_file])) as read:
         for number, of_file in batches.items():
             features = numpy.empty((len(folder.indices(number)), extractor.width), dtype=config.dtype)
-            rows, skipped = list[int](), list[Unreadable]()
+            rows, before = list[int](), len(lost)
             for batch, (pixels, found, reasons) in zip(of_file, read, strict=False):  # read goes on in the next file
                 missing = sorted(set(batch).difference(found.tolist()))
                 names = (stored_name(source, index) for index in missing)
                 unreadable = [Unreadable(*each) for each in zip(names, reasons, strict=True)]
                 lost += unreadable
-                skipped += unreadable
                 check_unreadable([*lost, *work.left_out], config.max_unreadable)
                 if len(found):
                     features[len(rows) : len(rows) + len(found)] = extractor(pixels)
@@ -105,7 +104,7 @@ def embed_files(work: Work, extractor: FeatureExtractor, report: Report) -> None
                 report(len(batch), unreadable)
             stored = [stored_name(source, index) for index in rows]
             labels = source.labels[rows].astype(numpy.int32) if source.classes else None
-            folder.write(number, Embeddings(stored, labels, features[: len(rows)], source.classes, skipped))
+            folder.write(number, Embeddings(stored, labels, features[: len(rows)], source.classes, lost[before:]))
 
 
 def stored_name(source: Source, index: int) -> str:

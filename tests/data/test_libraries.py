@@ -5,6 +5,7 @@ import struct
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy
 import pyarrow
@@ -77,6 +78,14 @@ def test_torchvisions_digits_are_those_in_its_files(tmp_path: Path, kind: type[M
 def write_numbers(path: Path, values: NDArray[numpy.generic], magic: int) -> None:
     """The format of MNIST: a magic number, the sizes, the values."""
     path.write_bytes(struct.pack(f">I{values.ndim}I", magic, *values.shape) + values.tobytes())
+
+
+def test_of_synonyms_the_first_names_a_class(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As torchvision's ImageNet has them."""
+    theirs = SimpleNamespace(targets=[1, 0], classes=[("tench", "Tinca tinca"), ("goldfish",)])
+    monkeypatch.setattr("timm.data.create_dataset", lambda *arguments, **options: theirs)
+    source = training_source("torch/imagenet:nowhere")
+    assert source.classes == ["tench", "goldfish"] and source.labels.tolist() == [1, 0]
 
 
 def test_torchvisions_folder_is_the_folder(tmp_path: Path) -> None:
