@@ -23,7 +23,7 @@ SHOWN = 20  # images that cannot be read
 def embed(
     model: ModelName,
     data: Annotated[
-        str, Parameter(help="A folder, .zip or .tar of images, in class folders or not; or data of train.")
+        str, Parameter(help="A folder, .zip or .tar of images, in class folders or not; or any data that train reads.")
     ],
     out: Annotated[Path, Parameter(help="The folder that receives the files.")],
     /,

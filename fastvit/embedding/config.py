@@ -15,11 +15,11 @@ class EmbedConfig:
 
     Attributes:
         split: Embed this split of data that has some: train, test ...
-        outputs: What is written: features, pooled as the classifier reads them; or head, logits or an embedding.
+        outputs: What to write: features, pooled as the classifier reads them, or head, its logits or its embedding.
             [default: head for MobileCLIP's embeddings, else features]
         normalize: Scale each embedding to unit length, for cosine similarity.
         dtype: Type of the numbers in the files: float32 or float16.
-        rows: Images in a file, which is what a kill can cost.
+        rows: Images in each file; a kill loses the work on one file at most.
         max_unreadable: Images that may be left out, and listed, since they cannot be read.
         batch_size: Images computed at a time.
         device: Where to compute: cpu, cuda, mps ... [default: the fastest one; of a model object, where it is]
