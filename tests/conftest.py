@@ -1,5 +1,6 @@
 """What holds in every test: the same random numbers, one thread, no network, no deadlines on a busy machine."""
 
+import copy
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -8,6 +9,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # of the programs that tests start; one tes
 os.environ["PYTHONPATH"] = os.pathsep.join([os.path.dirname(__file__), os.path.dirname(os.path.dirname(__file__))])
 
 import pytest
+import timm
 import torch
 from helpers.small import SMALL
 from hypothesis import settings
@@ -32,3 +34,11 @@ def small_variants(monkeypatch: pytest.MonkeyPatch) -> None:
     """The names mean the small networks, for `create_model` and for files."""
     for name, config in SMALL.items():
         monkeypatch.setitem(CONFIGS, name, config)
+
+
+@pytest.fixture
+def own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is registered with timm meanwhile goes with the test."""
+    for name, known in vars(timm.models._registry).items():
+        if isinstance(known, dict | set) and not name.startswith("__"):
+            monkeypatch.setattr(timm.models._registry, name, copy.copy(known))

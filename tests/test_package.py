@@ -1,7 +1,6 @@
 """The package as a whole: its public names, its size, its silence, its documents."""
 
 import ast
-import copy
 import doctest
 import importlib
 import inspect
@@ -14,7 +13,6 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-import timm
 from helpers.command import run
 from helpers.paths import ROOT
 
@@ -102,12 +100,13 @@ def test_every_public_name_says_what_it_is_and_how_it_is_used(name: str) -> None
 
 @pytest.mark.parametrize("module", [name for name, path in modules().items() if ">>> " in path.read_text()])
 def test_the_examples_in_docstrings_run(
-    module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    module: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    own_registry: None,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for name, known in vars(timm.models._registry).items():  # what an example registers goes with it
-        if isinstance(known, dict | set) and not name.startswith("__"):
-            monkeypatch.setattr(timm.models._registry, name, copy.copy(known))
     result = doctest.testmod(imported(module), optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
     assert result.failed == 0, capsys.readouterr().out
     assert result.attempted > 0
@@ -144,8 +143,8 @@ def test_a_file_and_a_function_are_read_in_one_sitting(path: Path) -> None:
     text = path.read_text()
     assert text.count("\n") <= 260
     functions = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
-    lengths = {node.name: (node.end_lineno or 0) - node.lineno + 1 for node in functions}
-    assert {name: length for name, length in lengths.items() if length > 45} == {}
+    lengths = [(node.name, (node.end_lineno or 0) - node.lineno + 1) for node in functions]
+    assert [(name, length) for name, length in lengths if length > 45] == []
 
 
 # --- importing ---
