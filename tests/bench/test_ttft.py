@@ -163,6 +163,7 @@ def test_the_photograph_is_a_large_jpeg() -> None:
     assert 5e5 < len(first_token.photograph()) < 2e6  # a camera's would be as large
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("point", sorted({point for size in BESIDE for point in entered(size)}, key=lambda p: p.key))
 def test_every_tower_gives_the_tokens_that_it_says(point: Point) -> None:
     with torch.device("meta"):

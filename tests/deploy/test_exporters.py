@@ -372,7 +372,7 @@ def test_nothing_is_left_in_a_file_that_folding_takes_away(suffix: str, reports:
     check_graph(of_file(reports[suffix].path), suffix, WITH_ATTENTION)
 
 
-@pytest.mark.parametrize("name", ["fastvit_t8", "fastvit_sa12", "fastvithd"])
+@pytest.mark.parametrize("name", ["fastvit_t8", "fastvit_sa12", pytest.param("fastvithd", marks=pytest.mark.slow)])
 def test_nothing_is_left_in_a_graph_that_folding_takes_away(name: str) -> None:
     exported = traced(lower(small(name)), torch.randn(1, 3, 64, 96), ())  # of one size, which is quicker
     check_graph(of_program(exported), ".pt2", SMALL[name])
@@ -381,6 +381,7 @@ def test_nothing_is_left_in_a_graph_that_folding_takes_away(name: str) -> None:
         check_graph(of_openvino(as_openvino(exported, ["logits"])), ".xml", SMALL[name])
 
 
+@pytest.mark.slow
 def test_nothing_is_left_in_coremls_program_of_fastvithd_either(tmp_path: Path) -> None:
     export(small("fastvithd"), tmp_path / "model.mlpackage", input_size=(64, 96))
     check_graph(of_file(tmp_path / "model.mlpackage"), ".mlpackage", SMALL["fastvithd"])

@@ -192,6 +192,7 @@ def begun(model: Path, tmp_path: Path) -> tuple[subprocess.Popen[str], Path]:
     return process, tmp_path / "out"
 
 
+@pytest.mark.slow
 def test_a_child_that_is_killed_ends_the_command_with_one_line(begun: tuple[subprocess.Popen[str], Path]) -> None:
     process, folder = begun
     both = children(process.pid)

@@ -182,6 +182,7 @@ def test_what_was_found_is_counted() -> None:
     assert mask_rcnn.measured([target], [detection()], [detection()])["wrong"] == 0
 
 
+@pytest.mark.slow
 def test_the_whole_of_it_in_miniature(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,6 +22,8 @@ from tiny_run import AUGMENTATION, STAGES, Run, Views
 import fastvit
 from fastvit.data import LabelledImages, Selected, open_source
 
+pytestmark = pytest.mark.slow
+
 # The one with a size of its own, "a small frog", one with "an", and one of two words.
 COLOURS = {"Orange": (220, 130, 20), "frog": (40, 180, 40), "polar_bear": (235, 235, 245)}
 CAPTION = "--test-images=12", "--threads=1", "--workers=0"

@@ -10,7 +10,7 @@ import pytest
 import timm
 import torch
 from helpers.near import assert_near
-from helpers.small import SMALL, small, timms, timms_small
+from helpers.small import EVERY_VARIANT, SMALL, small, timms, timms_small
 from helpers.timm_names import from_timm, timm_name
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -25,7 +25,7 @@ from fastvit.testing import randomize
 UNEVEN = (70, 99)  # neither a square nor a multiple of anything
 
 
-@pytest.fixture(scope="module", params=CONFIGS)
+@pytest.fixture(scope="module", params=EVERY_VARIANT)
 def pair(request: pytest.FixtureRequest) -> tuple[str, FastViT, nn.Module]:
     """A variant's name, our model and timm's: shapes, without the time and the memory that numbers take."""
     with torch.device("meta"):
@@ -428,7 +428,9 @@ def test_a_model_for_features_compiles_as_one_graph() -> None:
         assert_near(map_, expected, 1e-6)
 
 
-@pytest.mark.parametrize("checkpointing", [False, True], ids=["plain", "checkpointing"])
+@pytest.mark.parametrize(
+    "checkpointing", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["plain", "checkpointing"]
+)
 def test_the_whole_training_step_compiles_as_one_graph(checkpointing: bool) -> None:
     model = FastViT(replace(SMALL["fastvithd"], depths=(1, 1, 1, 1)), 7, drop_path_rate=0.0)
     model = randomize(model).double().train()

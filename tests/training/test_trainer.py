@@ -157,6 +157,7 @@ def test_a_second_interrupt_does_not_wait(data: Path, tmp_path: Path, monkeypatc
     assert result.status == 130 and "goes on from the last checkpoint" in result.stderr
 
 
+@pytest.mark.slow
 def test_a_signal_to_all_its_processes_ends_a_run_as_one_to_it_does(data: Path, tmp_path: Path) -> None:
     """As timeout, systemd and cluster schedulers send it; the workers must not die before the state is written."""
     given = [each for each in arguments(data, tmp_path / "run", epochs=4000) if "workers" not in each]
