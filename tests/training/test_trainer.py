@@ -276,6 +276,7 @@ def test_other_options_than_the_checkpoints_are_named(data: Path, tmp_path: Path
 # What a run leaves behind
 
 
+@pytest.mark.usefixtures("curves")
 def test_the_command_learns_two_colours_and_writes_files_that_say_how_to_use_and_repeat_it(
     data: Path, tmp_path: Path
 ) -> None:
