@@ -45,39 +45,44 @@ def load(source: Source, *, variant: str | None = None, num_classes: int | None 
         >>> model.num_classes, model.pretrained_cfg["label_names"][:3]
         (10, ['airplane', 'automobile', 'bird'])
     """
-    weights = read(source, variant)
-    model = from_weights(weights, num_classes)
-    warn_of_new_classifier(model, weights)
-    return model
+    return from_weights(read(source, variant), num_classes=num_classes)
 
 
-def from_weights(weights: Weights, num_classes: int | None = None, form: Form | None = None, **options: Any) -> FastViT:
-    """The model that `weights` are of, in eval mode.
+def from_weights(
+    weights: Weights, form: Form | None = None, num_classes: int | None = None, stacklevel: int = 3, **options: Any
+) -> FastViT:
+    """The model that `weights` are of, in eval mode; a warning says so if its classifier is a new one.
 
     Args:
         weights: of any form.
-        num_classes: as for `load`.
         form: "unfused" or "fused"; None is the weights' own.
+        num_classes: as for `load`.
+        stacklevel: of the warning; 3 is the caller of what calls this.
         options: arguments of FastViT that are not to be the weights' own.
 
     Raises:
         WeightsError: they are fused where that was not asked for, or for another number of channels than 3.
     """
-    if weights.form != "unfused" and form == "unfused":
+    found = weights.detected
+    if found.form != "unfused" and form == "unfused":
         raise WeightsError(
             f"{weights.source}: holds fused weights, which have no branches left: ask for reparameterized=True, or "
             "give them branches: overparameterize(load(...)), or fastvit convert --overparameterize"
         )
-    classes = weights.num_classes if num_classes is None else num_classes
-    own = {"in_chans": weights.detected.in_chans, "global_pool": weights.global_pool or ("avg" if classes else "")}
-    model = outline(CONFIGS[weights.variant], weights.form, num_classes=classes, **own | options)
-    state, same_head = _with_images(weights, model), _same_head(weights, model)
-    body = {name: tensor for name, tensor in state.items() if not name.startswith("head.")}
-    model.load_state_dict(state if same_head else body, strict=same_head, assign=True)
-    if not same_head:
+    classes = found.num_classes if num_classes is None else num_classes
+    own = {"in_chans": found.in_chans, "global_pool": weights.global_pool or ("avg" if classes else "")}
+    model = outline(CONFIGS[weights.variant], found.form, num_classes=classes, **own | options)
+    state, shapes = _with_images(weights, model), {name: tensor.shape for name, tensor in model.state_dict().items()}
+    fits = {name: t for name, t in state.items() if not name.startswith("head.") or shapes.get(name) == t.shape}
+    model.load_state_dict(fits, strict=False, assign=True)
+    if fits.keys() != shapes.keys():
         with torch.device("cpu"):
             model.reset_classifier(classes)
-    model.pretrained_cfg = weights.cfg_for(classes, model.in_chans)
+        started = f"its classifier is of {found.num_classes} classes; started a new one of {classes}"
+        warnings.warn(f"{weights.source}: {started}", stacklevel=stacklevel)
+    size = {"input_size": (model.in_chans, *weights.cfg["input_size"][1:])}
+    labels = {} if classes == found.num_classes else {"label_names": None}
+    model.pretrained_cfg = weights.cfg | size | labels | {"num_classes": classes}
     return reparameterize(model, inplace=True) if form == "fused" else model
 
 
@@ -110,16 +115,17 @@ def save(model: FastViT, path: str | Path, *, names: str = "fastvit", dtype: tor
     """
     check_target(path, names)
     form = _writable_form(model)
-    _check_finite(formats.smaller(model.state_dict(), dtype))  # half precision has infinities of its own
+    numbers = formats.smaller(model.state_dict(), dtype)  # half precision has infinities of its own
+    bad = [name for name, tensor in numbers.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
+    if bad:  # which `load` would refuse
+        raise ValueError(f"{len(bad)} tensors hold NaN or infinity ({some(bad, 3)}): nothing was written")
     if names != "fastvit" and form == "fused":
         model, form = with_norms(model), "partial"
-    state = naming.renamed(model, formats.smaller(model.state_dict(), dtype), names)
+        numbers = formats.smaller(model.state_dict(), dtype)
+    state = naming.renamed(model, numbers, names)
     if names == "apple" and model.config.embeds and "head.bias" in state:
         logging.getLogger("fastvit").warning("%s: its projection has a bias, which Apple's MCi cannot read", path)
-    if Path(path).suffix.lower() in formats.PICKLES:
-        formats.write_pickle(path, state)
-    else:
-        formats.write_safetensors(path, state, header.written(model, form))
+    formats.write(Path(path), state, header.written(model, form))
 
 
 def check_target(path: str | Path, names: str) -> None:
@@ -153,37 +159,19 @@ def _writable_form(model: FastViT) -> Form:
     return form_of(model)
 
 
-def _check_finite(state: dict[str, Tensor]) -> None:
-    """A ValueError for what `load` would refuse."""
-    bad = [name for name, tensor in state.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
-    if bad:
-        raise ValueError(f"{len(bad)} tensors hold NaN or infinity ({some(bad, 3)}): nothing was written")
-
-
-def warn_of_new_classifier(model: FastViT, weights: Weights | None) -> None:
-    """Warn if `from_weights` gave `model` a new classifier: the caller of the public function that calls this."""
-    if weights is not None and model.num_classes and not _same_head(weights, model):
-        count = f"{weights.num_classes} classes; started a new one of {model.num_classes}"
-        warnings.warn(f"{weights.source}: its classifier is of {count}", stacklevel=3)
-
-
 def _with_images(weights: Weights, model: FastViT) -> dict[str, Tensor]:
     """The first convolutions' weights for images of another number of channels, as timm does it."""
-    state, in_chans = weights.state, weights.detected.in_chans
-    if in_chans == model.in_chans:
-        return state
-    if in_chans != 3:
-        raise WeightsError(
-            f"{weights.source}: weights for {in_chans} channels cannot be adapted to {model.in_chans}, "
-            "only those for 3 can"
-        )
+    given, wanted = weights.detected.in_chans, model.in_chans
+    if given == wanted:
+        return weights.state
+    if given != 3:
+        what = f"weights for {given} channels cannot be adapted to {wanted}, only those for 3 can"
+        raise WeightsError(f"{weights.source}: {what}")
     from timm.models import adapt_input_conv
 
-    names = ("stem.0.conv.main.conv.weight", "stem.0.conv.small.conv.weight", "stem.0.conv.weight")
-    return state | {name: adapt_input_conv(model.in_chans, state[name]) for name in names if name in state}
-
-
-def _same_head(weights: Weights, model: FastViT) -> bool:
-    """Whether the weights' classifier is for as many classes and reads as many channels."""
-    doubled = [pool == "catavgmax" for pool in (weights.global_pool, model.global_pool)]
-    return weights.num_classes == model.num_classes and doubled[0] == doubled[1]
+    names = weights.state.keys() & {
+        "stem.0.conv.main.conv.weight",
+        "stem.0.conv.small.conv.weight",
+        "stem.0.conv.weight",
+    }
+    return weights.state | {name: adapt_input_conv(wanted, weights.state[name]) for name in names}

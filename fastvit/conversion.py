@@ -130,7 +130,7 @@ def _report(weights: Weights, given: FastViT, out: Path, names: str) -> Conversi
         twins=tuple(name for name in detected.variants if name != weights.variant),
         names=detected.naming,
         prefix=detected.prefix,
-        form=weights.form,
+        form=detected.form,
         tensors=len(given.state_dict()) - detected.projection,
         other_tensors=detected.others,
         parameters=_count(given),

@@ -1,5 +1,6 @@
 """Models by name, with timm's signature."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -7,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from .checkpoint import from_weights, warn_of_new_classifier
+from .checkpoint import from_weights
 from .models.config import CONFIGS
 from .models.fastvit import FastViT, reset_parameters, stage_indices
 from .models.forms import outline
 from .models.reparam import Fusible
 from .weights import catalog
-from .weights.read import Weights, nearest, read
+from .weights.read import nearest, read
 
 if TYPE_CHECKING:
     from timm.models._features import FeatureGetterNet
@@ -59,35 +60,24 @@ def create_model(
         >>> import fastvit
         >>> model = fastvit.create_model("fastvit_t8", num_classes=10, drop_path_rate=0.1)
     """
-    variant, weights = _found(name, pretrained, checkpoint_path)
-    kept = {"in_chans": in_chans, "drop_rate": drop_rate, "drop_path_rate": drop_path_rate, "global_pool": global_pool}
-    model = _made(variant, weights, num_classes, kept, reparameterized, device)
-    warn_of_new_classifier(model, weights)
+    options: dict[str, Any] = {"num_classes": num_classes, "in_chans": in_chans, "global_pool": global_pool}
+    options |= {"drop_rate": drop_rate, "drop_path_rate": drop_path_rate}
+    model = _made(name, checkpoint_path or (name if pretrained else ""), reparameterized, device, options)
     return _features(model.to(dtype=dtype).train(), features_only, out_indices)
 
 
-def _found(name: str, pretrained: bool, checkpoint_path: str | Path) -> tuple[str, Weights | None]:
-    """The variant's name; and the weights that are asked for, if any are."""
-    variant, _, tag = name.partition(".")
-    if variant not in CONFIGS or (tag and catalog.find(name) is None):
-        raise ValueError(f"unknown model {name!r}; {nearest(name)}")
-    source = checkpoint_path or (name if pretrained else None)
-    return variant, read(source, variant) if source else None
-
-
 def _made(
-    variant: str,
-    weights: Weights | None,
-    num_classes: int | None,
-    kept: dict[str, Any],
-    fused: bool,
-    device: torch.device | str | None,
+    name: str, source: str | Path, fused: bool, device: torch.device | str | None, options: dict[str, Any]
 ) -> FastViT:
-    """A FastViT with those weights, or with initial values; `kept` are arguments of FastViT."""
+    """A FastViT with the weights of `source`, or with initial values if that is ""; `options` are FastViT's."""
+    variant = re.split("[.@]", name)[0]
+    if variant not in CONFIGS or (name != variant and catalog.find(name) is None):
+        raise ValueError(f"unknown model {name!r}; {nearest(name)}")
     device = torch.device(device) if device else torch.get_default_device()
-    if weights is not None:
-        return from_weights(weights, num_classes, "fused" if fused else "unfused", **kept).to(device)
-    model = outline(CONFIGS[variant], num_classes=num_classes, **kept)
+    if source:
+        weights = read(source, variant)
+        return from_weights(weights, "fused" if fused else "unfused", stacklevel=4, **options).to(device)
+    model = outline(CONFIGS[variant], **options)
     model.pretrained_cfg["architecture"] = variant
     _materialize(model, device, fused)
     return model.to(device)

@@ -20,17 +20,14 @@ _get, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
 
 def __getattr__(name: str) -> object:
-    if name in __all__:
-        _check_transformers()
-    return _get(name)
-
-
-def _check_transformers() -> None:
     """A MissingExtraError where transformers is missing or too old."""
-    try:
-        found = version("transformers")
-    except PackageNotFoundError:
-        found = "none"
-    major = found.split(".")[0]
-    if not major.isdecimal() or int(major) < 5:
-        raise MissingExtraError(f'fastvit.fastvlm needs transformers 5, found {found}; run: pip install "fastvit[vlm]"')
+    if name in __all__:
+        try:
+            found = version("transformers")
+        except PackageNotFoundError:
+            found = "none"
+        major = found.split(".")[0]
+        if not major.isdecimal() or int(major) < 5:
+            needed = 'fastvit.fastvlm needs transformers 5, found {}; run: pip install "fastvit[vlm]"'
+            raise MissingExtraError(needed.format(found))
+    return _get(name)

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 
 from ..utils.text import one_line
 from ..weights.read import FLOATS
-from ..weights.tensors import Shape, Tensors, WeightsError, mismatches
+from ..weights.tensors import Tensors, WeightsError, mismatches
 
 # What is taken from a config that came with the weights. Some of what else may stand there makes transformers run code
 # from elsewhere: auto_map, and the names of attention kernels.
@@ -60,9 +60,7 @@ def read_language_model(
         config = _config(about, layers=len(names))
         with torch.device("meta"):
             outline = Qwen2ForCausalLM(config)
-    expected = {name: tuple(tensor.shape) for name, tensor in outline.state_dict().items()}
-    _check(tensors, names, expected, {"lm_head.weight"} if config.tie_word_embeddings else ())
-    state = {name: _floats(tensors, given) for name, given in names.items()}
+    state = _state(tensors, names, outline, {"lm_head.weight"} if config.tie_word_embeddings else ())
     embedding, head = state["model.embed_tokens.weight"], state.get("lm_head.weight")
     if config.tie_word_embeddings and head is not None and torch.equal(embedding, head):
         del state["lm_head.weight"]  # Apple's have both, which not every version of transformers ties
@@ -71,15 +69,14 @@ def read_language_model(
     return cast(PreTrainedModel, model)
 
 
-def fill_layer(layer: torch.nn.Module, tensors: Tensors, prefix: str) -> None:
+def fill_layer(layer: nn.Module, tensors: Tensors, prefix: str) -> None:
     """Put the tensors whose names begin with `prefix` into `layer`.
 
     Raises:
         fastvit.WeightsError: they are not those of such a layer.
     """
     names = {name.removeprefix(prefix): name for name in tensors.names if name.startswith(prefix)}
-    _check(tensors, names, {name: tuple(tensor.shape) for name, tensor in layer.state_dict().items()})
-    layer.load_state_dict({name: _floats(tensors, given) for name, given in names.items()})
+    layer.load_state_dict(_state(tensors, names, layer))
 
 
 def _config(about: dict[str, Any], layers: int) -> Qwen2Config:
@@ -92,17 +89,21 @@ def _config(about: dict[str, Any], layers: int) -> Qwen2Config:
     return Qwen2Config(**{key: value for key, value in text.items() if key in KEYS})
 
 
-def _floats(tensors: Tensors, name: str) -> Tensor:
-    tensor = tensors.read(name)
-    if tensor.dtype not in FLOATS:
-        raise WeightsError(f"{tensors.source}: {name} is of {tensor.dtype}; a quantized language model cannot be read")
-    if not tensor.isfinite().all():
-        raise WeightsError(f"{tensors.source}: {name} holds NaN or infinity")
-    return tensor
-
-
-def _check(tensors: Tensors, names: dict[str, str], expected: dict[str, Shape], optional: Collection[str] = ()) -> None:
-    """Before gigabytes are read; `names` are those of the expected -> those in the file."""
+def _state(
+    tensors: Tensors, names: dict[str, str], module: nn.Module, optional: Collection[str] = ()
+) -> dict[str, Tensor]:
+    """The state of such a module; `names` are its own -> those in the file."""
+    expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
     problems = mismatches(expected, names, lambda name: tensors.shape(names[name]), optional)
-    if problems:
+    if problems:  # before gigabytes are read
         raise WeightsError(f"{tensors.source}: not what config.json says: {problems}")
+    state = {}
+    for name, given in names.items():
+        state[name] = tensor = tensors.read(given)
+        if tensor.dtype not in FLOATS:
+            raise WeightsError(
+                f"{tensors.source}: {given} is of {tensor.dtype}; a quantized language model cannot be read"
+            )
+        if not tensor.isfinite().all():
+            raise WeightsError(f"{tensors.source}: {given} holds NaN or infinity")
+    return state

@@ -9,9 +9,8 @@ from PIL import Image
 from torch import Tensor
 from transformers import AutoTokenizer, BatchFeature, FastVlmForConditionalGeneration, PreTrainedTokenizerBase
 
-from ..utils.text import one_line
-from ..weights.tensors import WeightsError
-from .repository import folder_of
+from .language_model import in_one_line
+from .reading import folder_of
 
 # ChatML, as Qwen2 and the published FastVLMs were trained (ml-fastvlm, llava/conversation.py, "qwen_2").
 CHAT = (
@@ -116,7 +115,5 @@ class Processor:
 
 def _tokenizer(source: str | Path, revision: str) -> PreTrainedTokenizerBase:
     folder = folder_of(source, revision, weights=False)
-    try:
+    with in_one_line(folder, "holds no tokenizer that can be read"):
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except Exception as error:  # any: what may go wrong changes with transformers
-        raise WeightsError(f"{folder}: holds no tokenizer that can be read ({one_line(error)})") from error

@@ -2,23 +2,30 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import torch
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from transformers import FastVlmForConditionalGeneration, GenerationConfig
 
 from ..checkpoint import from_weights
-from ..models.fastvit import FastViT
 from ..models.multiscale import MultiScaleEncoder
 from ..models.reparam import reparameterize
-from ..weights.formats import open_path
+from ..weights import catalog, hub
+from ..weights.formats import open_path, read_json
 from ..weights.read import read
 from ..weights.tensors import WeightsError
 from .language_model import fill_layer, in_one_line, read_language_model
-from .repository import folder_of, read_config
 from .tower import Tower, TowerConfig, check_image_token, join, register
 
+TOKENIZER = (
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+    *("vocab.json", "merges.txt"),
+)
+LONGEST = 1_000_000  # bytes of a config
 IMAGE_TOKEN = 151646  # the first that Qwen2's tokenizer leaves free; the conversions for transformers took it, too
 
 # By model_type: what stands before the names of the tower, the projector's two layers, and the language model's body.
@@ -67,7 +74,7 @@ def load(
     """
     register()
     folder = folder_of(source, revision)
-    about = read_config(folder / "config.json")
+    about = _read_config(folder / "config.json")
     vision = about.get("vision_config")
     if isinstance(vision, dict) and vision.get("model_type") == TowerConfig.model_type:
         model = _saved(folder, about, dtype)
@@ -79,6 +86,48 @@ def load(
     if stages is not None:
         _add_scales(model, stages, pool)
     return model
+
+
+def folder_of(source: str | Path, revision: str = "main", *, weights: bool = True) -> Path:
+    """A folder as it is; a repository, or the one of a name in the catalogue, downloaded where it is not in the cache.
+
+    Args:
+        source: the folder, the repository's name, or a name that `fastvit.list_models(pretrained=True)` gives.
+        revision: of the repository; "main" is what the catalogue says, where it has the repository.
+        weights: without them, only what says how it is built, and the tokenizer.
+
+    Raises:
+        fastvit.WeightsError: there is no such thing, or it cannot be downloaded.
+    """
+    listed = catalog.find(source) if isinstance(source, str) else None
+    if listed is None and str(source) and Path(source).is_dir():
+        return Path(source)
+    repository = listed.repository if listed else str(source)
+    if isinstance(source, Path) or not _names_a_repository(repository):
+        raise WeightsError(f"{str(source)!r}: no such folder, and no repository such as apple/FastVLM-0.5B")
+    by_repository = {row.repository: row for row in catalog.CHECKPOINTS.values()}
+    published = listed or by_repository.get(repository) or catalog.Repository(repository=repository)
+    if revision != "main":
+        published = replace(published, revision=revision)
+    folder = hub.download_files(published, "config.json", ("generation_config.json", *TOKENIZER))
+    if weights:
+        hub.download(replace(published, revision=folder.name), whole=True)  # of the same commit
+        if isinstance(published, catalog.Checkpoint):
+            hub.print_license(published)
+    return folder
+
+
+def _names_a_repository(source: str) -> bool:
+    try:
+        validate_repo_id(source)
+    except HFValidationError:
+        return False
+    return "/" in source  # one without an owner is a folder that is not there
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    """What a config says, which is untrusted."""
+    return read_json(path, LONGEST, "cannot be read as a config")
 
 
 def _published(
@@ -95,11 +144,14 @@ def _published(
     language_model = read_language_model(where, about, tensors, body, (tower, *projector), dtype)
     if image_token_id is None:
         image_token_id = _image_token(where, about, language_model.config.vocab_size)
-    encoder = _encoder(folder, about).to(language_model.dtype)
+    encoder = reparameterize(from_weights(read(folder), num_classes=0), inplace=True).to(language_model.dtype)
+    size = re.search(r"_(\d{2,4})$", str(about.get("mm_vision_tower", "")))  # a LLaVA's name of its tower ends with it
+    if size:
+        encoder.pretrained_cfg["input_size"] = (3, int(size[1]), int(size[1]))
     generation = folder / "generation_config.json"
     if generation.exists():
         with in_one_line(generation, "cannot be read as the config of a generation"):
-            language_model.generation_config = GenerationConfig.from_dict(read_config(generation))
+            language_model.generation_config = GenerationConfig.from_dict(_read_config(generation))
     model = join(encoder, language_model, image_token_id)
     for layer, prefix in zip(("linear_1", "linear_2"), projector, strict=True):
         fill_layer(model.model.multi_modal_projector.get_submodule(layer), tensors, prefix)
@@ -115,15 +167,6 @@ def _image_token(where: Path, about: dict[str, Any], vocabulary: int) -> int:
         f"{where}: says no image_token_id, and its vocabulary of {vocabulary} has no {IMAGE_TOKEN}, Qwen2's first free "
         "token: say image_token_id=..., one that no text has"
     )
-
-
-def _encoder(folder: Path, about: dict[str, Any]) -> FastViT:
-    """Fused; images are prepared at the size that the tower's name in a LLaVA ends with."""
-    encoder = reparameterize(from_weights(read(folder), num_classes=0), inplace=True)
-    size = re.search(r"_(\d{2,4})$", str(about.get("mm_vision_tower", "")))
-    if size:
-        encoder.pretrained_cfg["input_size"] = (3, int(size[1]), int(size[1]))
-    return encoder
 
 
 def _saved(folder: Path, about: dict[str, Any], dtype: torch.dtype | None) -> FastVlmForConditionalGeneration:

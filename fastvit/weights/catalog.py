@@ -11,15 +11,24 @@ from ..images.preprocess import Preprocess
 from ..models.config import CONFIGS
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Checkpoint:
+@dataclass(frozen=True, kw_only=True)
+class Repository:
+    """A repository of the Hugging Face Hub; by itself it is in no catalogue, and holds a whole model."""
+
+    repository: str  # "owner/name"; "" for the weights that ship with the package
+    revision: str = "main"  # a branch, a tag or a commit; none is pinned here, since none could be verified
+    files: tuple[str, ...] = ("model.safetensors", "model.safetensors.index.json")  # the weights: the first that it has
+
+    def __str__(self) -> str:
+        return self.repository
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint(Repository):
     """Weights that somebody published."""
 
     variant: str  # a key of CONFIGS
     tag: str  # what tells the weights of one variant apart; timm's where timm has them
-    repository: str  # on the Hugging Face Hub; "" for the weights that ship with the package
-    files: tuple[str, ...]  # where the weights are: the first of these that the repository has
-    revision: str = "main"  # no commit could be verified when this was written, so none is pinned
     format: str
     fused: bool = False  # only the fused form was published
     num_classes: int  # or channels of the embedding
@@ -36,118 +45,98 @@ class Checkpoint:
         """The name that they are loaded by: variant and tag."""
         return f"{self.variant}.{self.tag}"
 
-
-_RESEARCH = "apple-amlr"
-_ZERO_SHOT = "ImageNet-1k zero-shot top-1, with the text encoder"
-
-
-def _fastvit(variant: str, tag: str, accuracy: float) -> Checkpoint:
-    return Checkpoint(
-        variant=variant,
-        tag=tag,
-        repository=f"timm/{variant}.{tag}",
-        files=("model.safetensors", "pytorch_model.bin"),
-        format="timm, unfused",
-        num_classes=CONFIGS[variant].num_classes,
-        classes="imagenet-1k",
-        preprocess=CONFIGS[variant].preprocess,
-        accuracy=accuracy,
-        metric="ImageNet-1k top-1",
-        source="https://github.com/apple/ml-fastvit/blob/main/README.md",
-        license="fastvit-license",
-        license_url="https://github.com/apple/ml-fastvit/blob/main/LICENSE",
-    )
+    def __str__(self) -> str:
+        return f"{self.name}: {self.repository}"
 
 
-def _mobileclip(variant: str, tag: str, repository: str, accuracy: float, family: str, file: str = "") -> Checkpoint:
-    """`file`: that of an open_clip training checkpoint, where there is no other; the text encoder is in it too."""
-    return Checkpoint(
-        variant=variant,
-        tag=tag,
-        repository=repository,
-        files=(file,) if file else ("model.safetensors", "pytorch_model.bin"),
-        format="open_clip training checkpoint, timm's names, unfused" if file else "timm, unfused",
-        num_classes=CONFIGS[variant].num_classes,
-        classes="embedding",
-        preprocess=CONFIGS[variant].preprocess,
-        accuracy=accuracy,
-        metric=_ZERO_SHOT,
-        source="https://github.com/apple/ml-mobileclip/blob/main/README.md",
-        license=_RESEARCH,
-        license_url=f"https://huggingface.co/apple/{family}/blob/main/LICENSE",
-    )
+# What the checkpoints of a family have in common, as far as their rows do not say something else.
+_FASTVIT = {
+    "repository": "timm/{name}",
+    "files": ("model.safetensors", "pytorch_model.bin"),
+    "format": "timm, unfused",
+    "classes": "imagenet-1k",
+    "metric": "ImageNet-1k top-1",
+    "source": "https://github.com/apple/ml-fastvit/blob/main/README.md",
+    "license": "fastvit-license",
+    "license_url": "https://github.com/apple/ml-fastvit/blob/main/LICENSE",
+}
+_MOBILECLIP = _FASTVIT | {
+    "classes": "embedding",
+    "metric": "ImageNet-1k zero-shot top-1, with the text encoder",
+    "source": "https://github.com/apple/ml-mobileclip/blob/main/README.md",
+    "license": "apple-amlr",
+    "license_url": "https://huggingface.co/{apples}/blob/main/LICENSE",
+}
+_TRAINING = _MOBILECLIP | {  # there is no other file, and the text encoder is in it too
+    "repository": "{apples}",
+    "format": "open_clip training checkpoint, timm's names, unfused",
+}
+_FASTVLM = _MOBILECLIP | {
+    "repository": "{apples}",
+    "files": Repository.files,
+    "format": "Apple, fused, the vision tower of a LLaVA",
+    "fused": True,
+    "metric": "TextVQA, of the whole FastVLM",
+    "source": "https://huggingface.co/{apples}",
+}
+_OURS = {
+    "repository": "",
+    "files": ("fastvit_t8.cifar10.safetensors",),
+    "format": "fastvit, unfused",
+    "num_classes": 10,
+    "classes": "cifar-10",
+    "preprocess": replace(CONFIGS["fastvit_t8"].preprocess, size=(64, 64), crop=1.0),
+    "metric": "CIFAR-10 top-1",
+    "source": "weights/README.md",
+    "license": "apache-2.0",
+    "license_url": "https://www.apache.org/licenses/LICENSE-2.0",
+}
 
 
-def _fastvlm(size: str, accuracy: float) -> Checkpoint:
-    repository = f"apple/FastVLM-{size}"
-    return Checkpoint(
-        variant="fastvithd",
-        tag=f"apple_fastvlm_{size.lower()}",
-        repository=repository,
-        files=("model.safetensors", "model.safetensors.index.json"),
-        format="Apple, fused, the vision tower of a LLaVA",
-        fused=True,
-        num_classes=CONFIGS["fastvithd"].num_classes,
-        classes="embedding",
-        preprocess=CONFIGS["fastvithd"].preprocess,
-        accuracy=accuracy,
-        metric="TextVQA, of the whole FastVLM",
-        source=f"https://huggingface.co/{repository}",
-        license=_RESEARCH,
-        license_url=f"https://huggingface.co/{repository}/blob/main/LICENSE",
-    )
+def _row(name: str, accuracy: float, family: dict[str, Any], apples: str = "", **own: Any) -> Checkpoint:
+    """`apples`: Apple's own repository, where the licence is."""
+    variant, _, tag = name.partition(".")
+    config = CONFIGS[variant]
+    row = {"num_classes": config.num_classes, "preprocess": config.preprocess} | family | own
+    for key in ("repository", "source", "license_url"):
+        row[key] = row[key].format(name=name, apples=apples)
+    return Checkpoint(variant=variant, tag=tag, accuracy=accuracy, **row)
 
-
-_S, _S2 = "MobileCLIP-S", "MobileCLIP2-S"  # the names of Apple's own repositories, where the licences are
 
 # The first of each variant is its default, as in timm.
 _ROWS = (
     # Apple's ml-fastvit; apple_dist were taught by a RegNetY-16GF too.
-    _fastvit("fastvit_t8", "apple_in1k", 76.2),
-    _fastvit("fastvit_t8", "apple_dist_in1k", 77.2),
-    _fastvit("fastvit_t12", "apple_in1k", 79.3),
-    _fastvit("fastvit_t12", "apple_dist_in1k", 80.3),
-    _fastvit("fastvit_s12", "apple_in1k", 79.9),
-    _fastvit("fastvit_s12", "apple_dist_in1k", 81.1),
-    _fastvit("fastvit_sa12", "apple_in1k", 80.9),
-    _fastvit("fastvit_sa12", "apple_dist_in1k", 81.9),
-    _fastvit("fastvit_sa24", "apple_in1k", 82.7),
-    _fastvit("fastvit_sa24", "apple_dist_in1k", 83.4),
-    _fastvit("fastvit_sa36", "apple_in1k", 83.6),
-    _fastvit("fastvit_sa36", "apple_dist_in1k", 84.2),
-    _fastvit("fastvit_ma36", "apple_in1k", 83.9),
-    _fastvit("fastvit_ma36", "apple_dist_in1k", 84.6),
+    _row("fastvit_t8.apple_in1k", 76.2, _FASTVIT),
+    _row("fastvit_t8.apple_dist_in1k", 77.2, _FASTVIT),
+    _row("fastvit_t12.apple_in1k", 79.3, _FASTVIT),
+    _row("fastvit_t12.apple_dist_in1k", 80.3, _FASTVIT),
+    _row("fastvit_s12.apple_in1k", 79.9, _FASTVIT),
+    _row("fastvit_s12.apple_dist_in1k", 81.1, _FASTVIT),
+    _row("fastvit_sa12.apple_in1k", 80.9, _FASTVIT),
+    _row("fastvit_sa12.apple_dist_in1k", 81.9, _FASTVIT),
+    _row("fastvit_sa24.apple_in1k", 82.7, _FASTVIT),
+    _row("fastvit_sa24.apple_dist_in1k", 83.4, _FASTVIT),
+    _row("fastvit_sa36.apple_in1k", 83.6, _FASTVIT),
+    _row("fastvit_sa36.apple_dist_in1k", 84.2, _FASTVIT),
+    _row("fastvit_ma36.apple_in1k", 83.9, _FASTVIT),
+    _row("fastvit_ma36.apple_dist_in1k", 84.6, _FASTVIT),
     # The image encoders of MobileCLIP.
-    _mobileclip("fastvit_mci0", "apple_mclip", "apple/mobileclip_s0_timm", 67.8, f"{_S}0"),
-    _mobileclip("fastvit_mci1", "apple_mclip", "apple/mobileclip_s1_timm", 72.6, f"{_S}1"),
-    _mobileclip("fastvit_mci2", "apple_mclip", "apple/mobileclip_s2_timm", 74.4, f"{_S}2"),
-    _mobileclip("fastvit_mci3", "apple_mclip", "apple/MobileCLIP-S3", 78.3, f"{_S}3", "mobileclip_s3.pt"),
-    _mobileclip("fastvit_mci4", "apple_mclip", "apple/MobileCLIP-S4", 79.4, f"{_S}4", "mobileclip_s4.pt"),
+    _row("fastvit_mci0.apple_mclip", 67.8, _MOBILECLIP, "apple/MobileCLIP-S0", repository="apple/mobileclip_s0_timm"),
+    _row("fastvit_mci1.apple_mclip", 72.6, _MOBILECLIP, "apple/MobileCLIP-S1", repository="apple/mobileclip_s1_timm"),
+    _row("fastvit_mci2.apple_mclip", 74.4, _MOBILECLIP, "apple/MobileCLIP-S2", repository="apple/mobileclip_s2_timm"),
+    _row("fastvit_mci3.apple_mclip", 78.3, _TRAINING, "apple/MobileCLIP-S3", files=("mobileclip_s3.pt",)),
+    _row("fastvit_mci4.apple_mclip", 79.4, _TRAINING, "apple/MobileCLIP-S4", files=("mobileclip_s4.pt",)),
     # And of MobileCLIP2.
-    _mobileclip("fastvit_mci0", "apple_mclip2_dfndr2b", "timm/fastvit_mci0.apple_mclip2_dfndr2b", 71.5, f"{_S2}0"),
-    _mobileclip("fastvit_mci2", "apple_mclip2_dfndr2b", "timm/fastvit_mci2.apple_mclip2_dfndr2b", 77.2, f"{_S2}2"),
-    _mobileclip("fastvit_mci3", "apple_mclip2_dfndr2b", "timm/fastvit_mci3.apple_mclip2_dfndr2b", 80.7, f"{_S2}3"),
-    _mobileclip("fastvit_mci4", "apple_mclip2_dfndr2b", "timm/fastvit_mci4.apple_mclip2_dfndr2b", 81.9, f"{_S2}4"),
+    _row("fastvit_mci0.apple_mclip2_dfndr2b", 71.5, _MOBILECLIP, "apple/MobileCLIP2-S0"),
+    _row("fastvit_mci2.apple_mclip2_dfndr2b", 77.2, _MOBILECLIP, "apple/MobileCLIP2-S2"),
+    _row("fastvit_mci3.apple_mclip2_dfndr2b", 80.7, _MOBILECLIP, "apple/MobileCLIP2-S3"),
+    _row("fastvit_mci4.apple_mclip2_dfndr2b", 81.9, _MOBILECLIP, "apple/MobileCLIP2-S4"),
     # The vision towers of FastVLM.
-    _fastvlm("0.5B", 64.5),
-    _fastvlm("1.5B", 70.4),
-    _fastvlm("7B", 74.9),
+    _row("fastvithd.apple_fastvlm_0.5b", 64.5, _FASTVLM, "apple/FastVLM-0.5B"),
+    _row("fastvithd.apple_fastvlm_1.5b", 70.4, _FASTVLM, "apple/FastVLM-1.5B"),
+    _row("fastvithd.apple_fastvlm_7b", 74.9, _FASTVLM, "apple/FastVLM-7B"),
     # Ours.
-    Checkpoint(
-        variant="fastvit_t8",
-        tag="cifar10",
-        repository="",
-        files=("fastvit_t8.cifar10.safetensors",),
-        format="fastvit, unfused",
-        num_classes=10,
-        classes="cifar-10",
-        preprocess=replace(CONFIGS["fastvit_t8"].preprocess, size=(64, 64), crop=1.0),
-        accuracy=89.34,
-        metric="CIFAR-10 top-1",
-        source="weights/README.md",
-        license="apache-2.0",
-        license_url="https://www.apache.org/licenses/LICENSE-2.0",
-    ),
+    _row("fastvit_t8.cifar10", 89.34, _OURS),
 )
 
 CHECKPOINTS: dict[str, Checkpoint] = {row.name: row for row in _ROWS}
@@ -174,11 +163,13 @@ def list_models(filter: str = "", pretrained: bool = False) -> list[str]:
 def find(name: str) -> Checkpoint | None:
     """The checkpoint of this name, or of a variant's name alone the variant's first one; None if there is none.
 
-    "name@revision" asks for that branch, tag or commit of its repository.
+    "name@revision" asks for that branch, tag or commit of its repository; what ships with the package has none.
     """
     name, _, revision = name.partition("@")
     row = CHECKPOINTS.get(name) or next((row for row in CHECKPOINTS.values() if row.variant == name), None)
-    return replace(row, revision=revision) if row and revision else row
+    if row is None or not revision:
+        return row
+    return replace(row, revision=revision) if row.repository else None
 
 
 def bundled(name: str) -> Path:
@@ -190,15 +181,14 @@ def bundled(name: str) -> Path:
 
 def cfg(checkpoint: Checkpoint) -> dict[str, Any]:
     """What the catalogue knows for the `pretrained_cfg` of a model with these weights, in timm's keys."""
-    names = label_names(checkpoint)
     return {
         **checkpoint.preprocess.to_cfg(),
         "architecture": checkpoint.variant,
         "tag": checkpoint.tag,
         "num_classes": checkpoint.num_classes,
         "license": checkpoint.license,
-        **({"label_names": names} if names else {}),
-        **({"hf_hub_id": checkpoint.repository} if checkpoint.repository else {}),
+        "label_names": label_names(checkpoint),
+        "hf_hub_id": checkpoint.repository,
     }
 
 

@@ -211,18 +211,18 @@ def _in_folder(folder: Path) -> Path:
     raise WeightsError(f"{folder}: a folder without weights: no .safetensors, {', '.join(PICKLES)} or *.index.json")
 
 
-def write_safetensors(path: str | Path, state: Mapping[str, Tensor], header: dict[str, str]) -> None:
-    """Write the tensors and a header into a .safetensors file, all or nothing."""
-    contiguous = {name: tensor.contiguous() for name, tensor in state.items()}
-    with replacing(path) as temporary:
-        safetensors.torch.save_file(contiguous, temporary, {"format": "pt"} | header)
+def write(path: Path, state: Mapping[str, Tensor], header: dict[str, str]) -> None:
+    """Write the tensors, all or nothing: with a header into .safetensors, else as torch.save does, without one.
 
-
-def write_pickle(path: str | Path, state: Mapping[str, Tensor]) -> None:
-    """Write what torch.save writes, all or nothing: a .tar as ml-fastvit and timm do, {"state_dict": state}."""
+    A .tar is as those of ml-fastvit and timm are, {"state_dict": state}.
+    """
     contiguous = {name: tensor.contiguous() for name, tensor in state.items()}
+    suffix = path.suffix.lower()
     with replacing(path) as temporary:
-        torch.save({"state_dict": contiguous} if Path(path).suffix.lower() == ".tar" else contiguous, temporary)
+        if suffix == ".safetensors":
+            safetensors.torch.save_file(contiguous, temporary, {"format": "pt"} | header)
+        else:
+            torch.save({"state_dict": contiguous} if suffix == ".tar" else contiguous, temporary)
 
 
 def smaller(state: Mapping[str, Tensor], dtype: torch.dtype | None) -> dict[str, Tensor]:

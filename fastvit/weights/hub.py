@@ -5,7 +5,7 @@ import os
 import re
 import sys
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from huggingface_hub import constants, errors
 
 from ..utils.digest import file_digest
 from ..utils.text import one_line
-from .catalog import Checkpoint
+from .catalog import Checkpoint, Repository
 from .formats import Shards
 from .tensors import WeightsError
 
@@ -23,24 +23,7 @@ _TOWER = "vision_tower"  # in the names of the tensors that belong to a FastVLM'
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
-@dataclass(frozen=True)
-class Repository:
-    """One that is in no catalogue, and holds a whole model."""
-
-    repository: str  # "owner/name"
-    revision: str = "main"  # a branch, a tag or a commit
-    files: tuple[str, ...] = ("model.safetensors", "model.safetensors.index.json")  # the first of these that it has
-
-    @property
-    def name(self) -> str:
-        """What errors call it."""
-        return self.repository
-
-
-Published = Checkpoint | Repository
-
-
-def download(published: Published, *, whole: bool = False) -> Path:
+def download(published: Repository, *, whole: bool = False) -> Path:
     """Where the weights are on this machine, downloaded first if they are not in the hub's cache yet.
 
     For weights in shards that is their index, with the shards beside it: those that hold the encoder's tensors, or all
@@ -51,37 +34,31 @@ def download(published: Published, *, whole: bool = False) -> Path:
         WeightsError: they cannot be downloaded, or came damaged.
     """
     # Without a connection there is only the cache, so what it has is asked for first.
-    here = [file for file in published.files if isinstance(_cached(published, file, published.revision), str)]
-    for file in dict.fromkeys((*here, *published.files)):
-        path = _fetch(published, file, published.revision)
-        if path is None:
-            continue
-        for shard in _shards(published, path, whole) if file.endswith(_INDEX) else ():
-            # The commit, which the folder is named after, and not the branch, which may have moved on since.
-            if _fetch(published, shard, path.parent.name) is None:
-                raise WeightsError(f"{_origin(published)} has no {shard}, which its index names")
-        return path
+    here = [file for file in published.files if isinstance(_cached(published, file), str)]
     todo = "update fastvit" if isinstance(published, Checkpoint) else "expected one of them"
-    raise WeightsError(f"{_origin(published)} has no {' and no '.join(published.files)}: {todo}")
+    path = _fetch_first(published, dict.fromkeys((*here, *published.files)), f": {todo}")
+    if path.name.endswith(_INDEX):
+        commit = replace(published, revision=path.parent.name)  # and not the branch, which may have moved on since
+        for shard in _shards(published, path, whole):
+            _fetch_first(commit, [shard], ", which its index names")
+    return path
 
 
-def download_files(published: Published, required: str, optional: Collection[str]) -> Path:
+def download_files(published: Repository, required: str, optional: Collection[str]) -> Path:
     """The folder in the cache with the file `required`, and those of the `optional` that the repository has.
 
-    With HF_HUB_OFFLINE, those of the `optional` that the cache has.
+    With HF_HUB_OFFLINE, those of the `optional` that the cache has. The folder is named after the commit.
 
     Raises:
         WeightsError: some file cannot be downloaded, or came damaged.
     """
-    path = _fetch(published, required, published.revision)
-    if path is None:
-        raise WeightsError(f"{_origin(published)} has no {required}, which is required")
-    commit = path.parent.name  # as for shards
+    folder = _fetch_first(published, [required], ", which is required").parent
+    commit = replace(published, revision=folder.name)
     for file in optional:
-        cached = _cached(published, file, commit)
+        cached = _cached(commit, file)
         if isinstance(cached, str) or (cached is None and not constants.HF_HUB_OFFLINE):
-            _fetch(published, file, commit)
-    return path.parent
+            _fetch(commit, file)
+    return folder
 
 
 def discard(path: str | Path) -> None:
@@ -119,11 +96,20 @@ def print_license(checkpoint: Checkpoint) -> None:
     print(f"{checkpoint.name}: weights by Apple under {terms}", file=sys.stderr)
 
 
-def _fetch(published: Published, file: str, revision: str) -> Path | None:
+def _fetch_first(published: Repository, files: Collection[str], otherwise: str) -> Path:
+    """The first of the files that the repository has, in the cache; an error, which ends in `otherwise`, if none."""
+    for file in files:
+        path = _fetch(published, file)
+        if path is not None:
+            return path
+    raise WeightsError(f"{published} has no {' and no '.join(files)}{otherwise}")
+
+
+def _fetch(published: Repository, file: str) -> Path | None:
     """The file in the cache, or None if the repository has none of this name."""
-    before = _cached(published, file, revision)
+    before = _cached(published, file)
     try:
-        path = huggingface_hub.hf_hub_download(published.repository, file, revision=revision)
+        path = huggingface_hub.hf_hub_download(published.repository, file, revision=published.revision)
         if path != before:
             _verify(published, Path(path))
     except WeightsError:
@@ -131,19 +117,19 @@ def _fetch(published: Published, file: str, revision: str) -> Path | None:
     except Exception as error:  # the hub's, those of its HTTP library, which changes with its version, and the system's
         if isinstance(error, errors.EntryNotFoundError) and not isinstance(error, errors.LocalEntryNotFoundError):
             return None
-        raise WeightsError(f"{_origin(published)}{_reason(published, file, revision, error)}") from error
+        raise WeightsError(f"{published}{_reason(published, file, error)}") from error
     return Path(path)
 
 
-def _cached(published: Published, file: str, revision: str) -> Any:
+def _cached(published: Repository, file: str) -> Any:
     """Its path in the cache, a str; or the hub's mark that the repository is known to have no such file; or None."""
     try:
-        return huggingface_hub.try_to_load_from_cache(published.repository, file, revision=revision)
+        return huggingface_hub.try_to_load_from_cache(published.repository, file, revision=published.revision)
     except OSError:  # the download will say the same of this cache
         return None
 
 
-def _verify(published: Published, path: Path) -> None:
+def _verify(published: Repository, path: Path) -> None:
     """Compare with its hash a file that was just downloaded: the hub itself looks only at the size.
 
     The hash of a large file is the name that the hub gives it in the cache. Where the cache has no links, as on some
@@ -156,7 +142,7 @@ def _verify(published: Published, path: Path) -> None:
     if given != expected:
         discard(path)
         what = f"sha256 {given[:12]}... instead of {expected[:12]}..."
-        raise WeightsError(f"{_origin(published)}: {path.name} was damaged on the way ({what}) and removed: try again")
+        raise WeightsError(f"{published}: {path.name} was damaged on the way ({what}) and removed: try again")
 
 
 def _links(path: Path) -> list[Path]:
@@ -170,21 +156,21 @@ def _links(path: Path) -> list[Path]:
     return chain
 
 
-def _shards(published: Published, index: Path, whole: bool) -> list[str]:
+def _shards(published: Repository, index: Path, whole: bool) -> list[str]:
     """The files that hold the encoder's tensors, or all; nothing in `index`, which came from the net, is trusted."""
     try:
         places = Shards(index).shards
     except WeightsError as error:
         discard(index)
         raise WeightsError(
-            f"{_origin(published)}: {index.name} is no index of shards ({error}); it was removed: try again"
+            f"{published}: {index.name} is no index of shards ({error}); it was removed: try again"
         ) from error
     shards = {shard for name, shard in places.items() if whole or _TOWER in name}
     strange = [shard for shard in shards if not shard.endswith(".safetensors")]
     if strange:
-        raise WeightsError(f"{_origin(published)}: {index.name} names {strange[0]!r}, which is no file beside it")
+        raise WeightsError(f"{published}: {index.name} names {strange[0]!r}, which is no file beside it")
     if not shards:
-        raise WeightsError(f"{_origin(published)}: {index.name} has no tensor of a {_TOWER}")
+        raise WeightsError(f"{published}: {index.name} has no tensor of a {_TOWER}")
     return sorted(shards)
 
 
@@ -192,8 +178,8 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 _CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
-def _reason(published: Published, file: str, revision: str, error: Exception) -> str:
-    """What went wrong with `file` and what to do, to follow `_origin`."""
+def _reason(published: Repository, file: str, error: Exception) -> str:
+    """What went wrong with `file` and what to do, to follow the name of what is published."""
     page = f"{constants.ENDPOINT}/{published.repository}"
     login = "log in with `hf auth login` or set HF_TOKEN"
     missing = isinstance(error, errors.LocalEntryNotFoundError)
@@ -206,7 +192,7 @@ def _reason(published: Published, file: str, revision: str, error: Exception) ->
     if isinstance(cause, errors.RepositoryNotFoundError):
         return f" was not found at {page}: if it is private, {login}; else look at HF_ENDPOINT"
     if isinstance(cause, errors.RevisionNotFoundError):
-        return f" has no revision {revision!r}"
+        return f" has no revision {published.revision!r}"
     if status:
         return f" answered {status} to {file}: {login if status in (401, 403) else 'try again later'}"
     if missing:
@@ -218,8 +204,3 @@ def _reason(published: Published, file: str, revision: str, error: Exception) ->
         place = cause.filename or constants.HF_HUB_CACHE
         return f": {place} may not be used ({cause.strerror}): allow it, or set HF_HOME to another place"
     return f": {file} did not come through ({one_line(cause)[:300]}): try again"
-
-
-def _origin(published: Published) -> str:
-    named = published.name != published.repository
-    return f"{published.name}: {published.repository}" if named else published.repository

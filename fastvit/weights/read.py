@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..models.config import CONFIGS
 from ..models.fastvit import FastViT, own_cfg
-from ..models.forms import Form, outline
+from ..models.forms import outline
 from ..utils.text import either, some
 from . import catalog, header
 from .detect import Detected, detect
@@ -23,8 +23,6 @@ from .tensors import DamagedError, InMemory, Shape, Tensors, WeightsError, misma
 
 Source = str | Path | Mapping[str, Any]
 SUFFIXES = (".safetensors", ".json", *PICKLES)  # names that end so are files, and no checkpoint's
-
-NOTHING: Mapping[str, Any] = {}
 
 _log = logging.getLogger("fastvit")
 
@@ -40,22 +38,6 @@ class Weights:
     state: dict[str, Tensor]
     detected: Detected
 
-    @property
-    def form(self) -> Form:
-        """The form that they are in."""
-        return self.detected.form
-
-    @property
-    def num_classes(self) -> int:
-        """Classes, or channels of the embedding, of their head; 0: they have none."""
-        return self.detected.num_classes
-
-    def cfg_for(self, num_classes: int, in_chans: int) -> dict[str, Any]:
-        """The `pretrained_cfg` of a model that has these weights and the classes and channels that were asked for."""
-        size = {"input_size": (in_chans, *self.cfg["input_size"][1:])}
-        labels = {} if num_classes == self.num_classes else {"label_names": None}
-        return self.cfg | size | labels | {"num_classes": num_classes}
-
 
 def read(source: Source, variant: str | None = None) -> Weights:
     """The weights in a file, a folder, a state dict or the catalogue; half precision as float32, on the CPU.
@@ -66,7 +48,7 @@ def read(source: Source, variant: str | None = None) -> Weights:
     if variant is not None and variant not in CONFIGS:
         raise ValueError(f"variant is {variant!r}, expected one of {', '.join(CONFIGS)}")
     if isinstance(source, Mapping):
-        return _read(InMemory("this state dict", source), variant)
+        return _read(InMemory("this state dict", source), variant, {})
     if not isinstance(source, str | Path):
         raise TypeError(f"source is a {type(source).__name__}, expected a path, a checkpoint's name or a state dict")
     checkpoint = catalog.find(source) if isinstance(source, str) else None
@@ -74,14 +56,14 @@ def read(source: Source, variant: str | None = None) -> Weights:
         return _published(checkpoint, variant)
     path = Path(source)
     if os.path.exists(path) or isinstance(source, Path) or path.suffix.lower() in SUFFIXES:
-        return _read(open_path(path), variant)
+        return _read(open_path(path), variant, {})
     raise WeightsError(f"{source}: no such file, and no checkpoint of that name; {nearest(source)}")
 
 
 def _published(checkpoint: catalog.Checkpoint, variant: str | None) -> Weights:
     """What the catalogue lists: it ships with the package, or is downloaded."""
     if not checkpoint.repository:
-        return _read(open_path(catalog.bundled(checkpoint.name)), variant)
+        return _read(open_path(catalog.bundled(checkpoint.name)), variant, {})
     from . import hub  # which takes a tenth of a second to import, and most models are files
 
     path = hub.download(checkpoint)
@@ -102,7 +84,7 @@ def nearest(name: str) -> str:
     return f"did you mean {either(near)}?" if near else "fastvit.list_models() has the names"
 
 
-def _read(tensors: Tensors, variant: str | None, catalogue: Mapping[str, Any] = NOTHING) -> Weights:
+def _read(tensors: Tensors, variant: str | None, catalogue: Mapping[str, Any]) -> Weights:
     """`variant` is what the caller or the catalogue calls it, `catalogue` the pretrained_cfg that it is listed with."""
     found = detect(tensors)
     pool, ours = header.read(tensors, found)
@@ -154,18 +136,16 @@ def _about(variant: str, cfg: Mapping[str, Any]) -> dict[str, Any]:
 
 def _state(tensors: Tensors, found: Detected, model: FastViT) -> dict[str, Tensor]:
     """Our names -> tensors, in float32, or float64 if any is."""
-    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    theirs = names(model, found.naming, found.projection)
-    counts = {name for name in theirs if name.endswith("num_batches_tracked")}  # which some converters drop
-    needed = {new: expected[ours] for ours, new in theirs.items()}
-    _check(tensors, found, needed, {theirs[name] for name in counts})
+    theirs = {ours: found.prefix + new for ours, new in names(model, found.naming, found.projection).items()}
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    _check(tensors, found, {new: shapes[ours] for ours, new in theirs.items()})
     state = {}
-    for name, shape in expected.items():
-        given = found.prefix + theirs.get(name, "")
-        if name in theirs and given in tensors.names:
-            state[name] = _converted(tensors, given, found, count=name in counts)
-        else:
-            state[name] = torch.zeros(shape, dtype=torch.int64 if name in counts else torch.float32, device="cpu")
+    for name, shape in shapes.items():
+        if name in theirs and theirs[name] in tensors.names:
+            state[name] = _converted(tensors, theirs[name], found)
+        else:  # a count, or the bias of a projection that has none
+            dtype = torch.int64 if name.endswith(COUNT) else torch.float32
+            state[name] = torch.zeros(shape, dtype=dtype, device="cpu")
     bad = [name for name, tensor in state.items() if not _sound(name, tensor)]
     if bad:
         raise WeightsError(f"{tensors.source}: NaN, infinity or a negative variance in {some(bad)}")
@@ -174,17 +154,17 @@ def _state(tensors: Tensors, found: Detected, model: FastViT) -> dict[str, Tenso
     return state
 
 
-def _check(tensors: Tensors, found: Detected, expected: dict[str, Shape], optional: set[str]) -> None:
+def _check(tensors: Tensors, found: Detected, expected: dict[str, Shape]) -> None:
     """Refuse what lacks a tensor, has one too many, or one of another shape: in the file's own names."""
-    given = {name.removeprefix(found.prefix) for name in tensors.names if name.startswith(found.prefix)}
-    given = {name for name in given if name in expected or not name.startswith(DROPPED)}
+    dropped = tuple(found.prefix + head for head in DROPPED)
+    given = {name for name in tensors.names if name.startswith(found.prefix) and not name.startswith(dropped)}
 
     def shape(name: str) -> Shape:
         """The shape that it has once it is ours."""
-        theirs = tensors.shape(found.prefix + name)
+        theirs = tensors.shape(name)
         return tuple(theirs[axis] for axis in _axes(name, len(theirs), found))
 
-    problems = mismatches(expected, given, shape, optional)
+    problems = mismatches(expected, given, shape, {name for name in expected if name.endswith(COUNT)})
     if problems:
         like = "detected" if found.fits else "nearest to"
         raise WeightsError(
@@ -193,12 +173,13 @@ def _check(tensors: Tensors, found: Detected, expected: dict[str, Shape], option
         )
 
 
+COUNT = "num_batches_tracked"  # which some converters drop
 DROPPED = ("dist_head.", "head_dist.")  # a second classifier for distillation, which no published file uses
 
 
 def _axes(name: str, dimensions: int, found: Detected) -> tuple[int, ...]:
     """The order in which the axes of the file's tensor are ours."""
-    if found.projection and name == PROJECTION:
+    if found.projection and name == found.prefix + PROJECTION:
         return (1, 0)
     same = tuple(range(dimensions))
     return _TO_FIRST.get(dimensions, same) if NAMINGS[found.naming].channels_last else same
@@ -209,16 +190,16 @@ FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _COUNTS = (*FLOATS, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
-def _converted(tensors: Tensors, name: str, found: Detected, *, count: bool) -> Tensor:
+def _converted(tensors: Tensors, name: str, found: Detected) -> Tensor:
     """One tensor, in our layout and memory of its own."""
     tensor = tensors.read(name)
-    if count and (tensor.dtype not in _COUNTS or not (tensor.is_meta or bool((tensor >= 0) & tensor.isfinite()))):
-        raise WeightsError(f"{tensors.source}: {name} is no number of batches")
-    if count:  # an integer; casts of a whole model to bfloat16 have it as that
+    if name.endswith(COUNT):  # an integer; casts of a whole model to bfloat16 have it as that
+        if tensor.dtype not in _COUNTS or not (tensor.is_meta or bool((tensor >= 0) & tensor.isfinite())):
+            raise WeightsError(f"{tensors.source}: {name} is no number of batches")
         return tensor.to(torch.int64, copy=True)
     if tensor.dtype not in FLOATS:
         raise WeightsError(f"{tensors.source}: {name} is of {tensor.dtype}, expected a float of 16, 32 or 64 bits")
-    tensor = tensor.permute(_axes(name.removeprefix(found.prefix), tensor.ndim, found))
+    tensor = tensor.permute(_axes(name, tensor.ndim, found))
     dtype = torch.float64 if tensor.dtype == torch.float64 else torch.float32
     return tensor.to(dtype, copy=True, memory_format=torch.contiguous_format)
 
