@@ -1,8 +1,7 @@
 """The language model and the projector in a published FastVLM's files; nothing that they say makes code run."""
 
 import re
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, cast
 
@@ -10,9 +9,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 
-from ..utils.text import one_line
 from ..weights.read import FLOATS
-from ..weights.tensors import Tensors, WeightsError, mismatches
+from ..weights.tensors import Tensors, WeightsError, in_one_line, mismatches
 
 # What is taken from a config that came with the weights. Some of what else may stand there makes transformers run code
 # from elsewhere: auto_map, and the names of attention kernels.
@@ -22,17 +20,6 @@ KEYS = {
     *("num_hidden_layers", "num_key_value_heads", "pad_token_id", "rms_norm_eps", "rope_parameters", "rope_scaling"),
     *("rope_theta", "sliding_window", "tie_word_embeddings", "use_cache", "use_sliding_window", "vocab_size"),
 }
-
-
-@contextmanager
-def in_one_line(where: object, what: str) -> Iterator[None]:
-    """A WeightsError for any error: what transformers checks, and how it says so, changes with its version."""
-    try:
-        yield
-    except WeightsError:
-        raise
-    except Exception as error:
-        raise WeightsError(f"{where}: {what} ({one_line(error)})") from error
 
 
 def read_language_model(

@@ -7,9 +7,10 @@ from pathlib import Path
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoTokenizer, BatchFeature, FastVlmForConditionalGeneration, PreTrainedTokenizerBase
 
-from .language_model import in_one_line
+from ..weights.tensors import in_one_line
 from .reading import folder_of
 
 # ChatML, as Qwen2 and the published FastVLMs were trained (ml-fastvlm, llava/conversation.py, "qwen_2").
@@ -79,15 +80,12 @@ class Processor:
                 raise TypeError(f"an image is a {type(image).__name__}, expected a PIL.Image.Image")
         if len(images) != len(questions) or not images:
             raise ValueError(f"{len(images)} images and {len(questions)} questions, expected as many, and at least one")
-        prompts = [self._prompt(question) for question in questions]
-        longest = max(map(len, prompts))
+        prompts = [torch.tensor(self._prompt(question)) for question in questions]
         padding = self.tokenizer.pad_token_id or 0  # which, as it is masked, makes no difference
         return BatchFeature(
             {
-                "input_ids": torch.tensor([[padding] * (longest - len(prompt)) + prompt for prompt in prompts]),
-                "attention_mask": torch.tensor(
-                    [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts]
-                ),
+                "input_ids": pad_sequence(prompts, True, padding, "left"),
+                "attention_mask": pad_sequence([torch.ones_like(prompt) for prompt in prompts], True, 0, "left"),
                 "pixel_values": torch.stack([self.preprocess(image) for image in images]),
             }
         )

@@ -17,8 +17,8 @@ from ..models.reparam import reparameterize
 from ..weights import catalog, hub
 from ..weights.formats import open_path, read_json
 from ..weights.read import read
-from ..weights.tensors import WeightsError
-from .language_model import fill_layer, in_one_line, read_language_model
+from ..weights.tensors import WeightsError, in_one_line
+from .language_model import fill_layer, read_language_model
 from .tower import Tower, TowerConfig, check_image_token, join, register
 
 TOKENIZER = (

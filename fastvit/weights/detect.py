@@ -1,7 +1,7 @@
 """Whose file is this? Names and shapes tell the family whose names they are, the form, and the variant."""
 
 import re
-from collections import defaultdict
+from collections import Counter
 from dataclasses import dataclass
 from itertools import zip_longest
 
@@ -104,15 +104,14 @@ def _encoder(tensors: Tensors) -> tuple[str, Form, str]:
 
 
 def _traits(tensors: Tensors, naming: str, prefix: str, names: set[str], width: int) -> Traits:
-    stages = defaultdict[int, set[int]](set)
-    hidden = 0
+    blocks, hidden = set(), 0
     for name in names:
         match = re.match(NAMINGS[naming].block, name)
         if match:
-            stages[int(match[1])].add(int(match[2]))
+            blocks.add((int(match[1]), int(match[2])))
             if int(match[1]) == 0 and name.endswith("fc1.weight"):
                 hidden = _shape(tensors, prefix + name, 4)[0]
-    depths = tuple(len(stages[stage]) for stage in sorted(stages))
+    depths = tuple(Counter(stage for stage, _ in sorted(blocks)).values())
     return depths, width, hidden // max(1, width), any(".qkv." in name for name in names)
 
 

@@ -13,135 +13,103 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..utils.atomic import replacing
-from ..utils.text import one_line, some
+from ..utils.text import some
 from .safe_pickle import RefusedError, Stored, follow
-from .tensors import DamagedError, Tensors, WeightsError, unwrapped
+from .tensors import DamagedError, Tensors, WeightsError, in_one_line, unwrapped
 
 LONGEST = 5_000_000  # bytes of an index; those of language models have some 100,000
 
 
-class Safetensors(Tensors):
-    """One .safetensors file; its header is read at once, tensors when asked for."""
+def _safetensors(path: Path) -> Tensors:
+    """One .safetensors file; its header is read at once, tensors when asked for, in memory of their own."""
+    with in_one_line(path, "not a readable safetensors file, copy it again", DamagedError):
+        file = cast(Any, safe_open(path, "pt"))
+        names, metadata = frozenset(file.keys()), file.metadata() or {}
 
-    def __init__(self, path: Path) -> None:
-        self.source = str(path)
+    def read(name: str) -> Tensor:
+        with in_one_line(path, f"{name} cannot be read", DamagedError):
+            return cast(Tensor, file.get_tensor(name))
+
+    return Tensors(str(path), names, lambda name: tuple(file.get_slice(name).get_shape()), read, metadata)
+
+
+def _pickled(path: Path) -> Tensors:
+    """One file of torch.save, as it writes them since torch 1.6; tensors are read when asked for."""
+    with in_one_line(path, "not a readable file of torch.save", DamagedError):
         try:
-            self.file = cast(Any, safe_open(path, "pt"))
-            self.metadata = self.file.metadata() or {}
-            self.names = frozenset(self.file.keys())
-        except (SafetensorError, OSError, ValueError) as error:
-            raise DamagedError(f"{path}: not a readable safetensors file ({one_line(error)}); copy it again") from error
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        """The shape of one of them, as the header has it."""
-        return tuple(self.file.get_slice(name).get_shape())
-
-    def read(self, name: str) -> Tensor:
-        """One tensor, in memory of its own.
-
-        Raises:
-            DamagedError: the file does not hold it, or in a dtype that torch lacks.
-        """
-        try:
-            return cast(Tensor, self.file.get_tensor(name))
-        # The last three come with dtypes that torch lacks.
-        except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise DamagedError(f"{self.source}: {name} cannot be read ({one_line(error)})") from error
-
-
-class Pickled(Tensors):
-    """One file of torch.save, as it writes them since torch 1.6."""
-
-    def __init__(self, path: Path) -> None:
-        self.source, self.path = str(path), path
-        try:
-            found = self._open()
+            archive, storages, found = _unpickled(path)
         except RefusedError as error:
             raise WeightsError(f"{path}: refused: it {error}") from error
-        except Exception as error:  # a damaged file raises whatever its bytes happen to lead to
-            raise DamagedError(f"{path}: not a readable file of torch.save ({one_line(error)})") from error
-        self.stored = {name: value for name, value in unwrapped(found).items() if isinstance(value, Stored)}
-        self.names = self.stored.keys()
-        size = path.stat().st_size
-        claimed = sum(max(one.extent, prod(one.shape)) * one.dtype.itemsize for one in self.stored.values())
-        if claimed > 2 * size:  # tensors may share memory, as a text encoder's first and last layer do
-            raise DamagedError(f"{path}: claims {claimed:,} bytes of tensors in a file of {size:,}")
+    stored = {name: value for name, value in unwrapped(found).items() if isinstance(value, Stored)}
+    size = path.stat().st_size
+    claimed = sum(max(one.extent, prod(one.shape)) * one.dtype.itemsize for one in stored.values())
+    if claimed > 2 * size:  # tensors may share memory, as a text encoder's first and last layer do
+        raise DamagedError(f"{path}: claims {claimed:,} bytes of tensors in a file of {size:,}")
 
-    def _open(self) -> dict[str, Any]:
-        """The dictionary; `storages` become the entries that its tensors' bytes are in, by name."""
-        if not zipfile.is_zipfile(self.path):
-            raise RefusedError("is older than torch 1.6: torch.load it with weights_only=True, and torch.save it")
-        self.archive = zipfile.ZipFile(self.path)
-        entries = self.archive.infolist()
-        pickles = [entry for entry in entries if entry.filename.endswith("/data.pkl")]
-        if len(pickles) != 1 or any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-            raise RefusedError("is no archive of torch.save, which is not compressed and holds one data.pkl")
-        [pickle] = pickles
-        folder = pickle.filename.removesuffix("data.pkl")
-        if f"{folder}byteorder" in self.archive.namelist() and self.archive.read(f"{folder}byteorder") != b"little":
-            raise RefusedError("was written on a machine of the other byte order: save it on one like this")
-        self.storages = {entry.filename.removeprefix(f"{folder}data/"): entry for entry in entries}
-        found = follow(self.archive.read(pickle))
-        if not isinstance(found, dict):
-            raise RefusedError("holds no state dict, {name: tensor}")
-        return found
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        """The shape of one of them, as the pickle has it."""
-        return self.stored[name].shape
-
-    def read(self, name: str) -> Tensor:
-        """One tensor, in memory of its own.
-
-        Raises:
-            DamagedError: its bytes are not in the file.
-        """
-        one = self.stored[name]
-        try:
-            entry = self.storages[one.storage]
+    def read(name: str) -> Tensor:
+        one = stored[name]
+        with in_one_line(path, f"{name} cannot be read", DamagedError):
+            entry = storages[one.storage]
             if (one.offset + one.extent) * one.dtype.itemsize > entry.file_size:
                 raise ValueError(f"a tensor of {one.shape} in {entry.file_size:,} bytes")
             if not one.extent:
                 return torch.empty(one.shape, dtype=one.dtype)
-            with self.archive.open(entry) as file:
+            with archive.open(entry) as file:
                 file.seek(one.offset * one.dtype.itemsize)
                 content = bytearray(file.read(one.extent * one.dtype.itemsize))
             return torch.frombuffer(content, dtype=one.dtype, count=one.extent).as_strided(one.shape, one.stride)
-        except (KeyError, ValueError, OSError, EOFError, RuntimeError, OverflowError, zipfile.BadZipFile) as error:
-            raise DamagedError(f"{self.source}: {name} cannot be read ({one_line(error)})") from error
+
+    return Tensors(str(path), stored, lambda name: stored[name].shape, read)
 
 
-class Shards(Tensors):
+def _unpickled(path: Path) -> tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo], dict[str, Any]]:
+    """The archive, its entries that hold tensors' bytes by the names of these, and the dictionary."""
+    if not zipfile.is_zipfile(path):
+        raise RefusedError("is older than torch 1.6: torch.load it with weights_only=True, and torch.save it")
+    archive = zipfile.ZipFile(path)
+    entries = archive.infolist()
+    pickles = [entry for entry in entries if entry.filename.endswith("/data.pkl")]
+    if len(pickles) != 1 or any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+        raise RefusedError("is no archive of torch.save, which is not compressed and holds one data.pkl")
+    folder = pickles[0].filename.removesuffix("data.pkl")
+    if f"{folder}byteorder" in archive.namelist() and archive.read(f"{folder}byteorder") != b"little":
+        raise RefusedError("was written on a machine of the other byte order: save it on one like this")
+    found = follow(archive.read(pickles[0]))
+    if not isinstance(found, dict):
+        raise RefusedError("holds no state dict, {name: tensor}")
+    return archive, {entry.filename.removeprefix(f"{folder}data/"): entry for entry in entries}, found
+
+
+def _shards(path: Path) -> Tensors:
     """Several files and an index, *.index.json, that says which holds what; a file is opened when it is needed."""
+    places = read_index(path)
+    opened: dict[str, Tensors] = {}
 
-    def __init__(self, path: Path) -> None:
-        self.source = str(path)
-        self.folder = path.parent
-        self.opened: dict[str, Tensors] = {}
-        weight_map = read_json(path, LONGEST, "not an index of weights").get("weight_map")
-        if not isinstance(weight_map, dict):
-            raise DamagedError(f"{path}: not an index of weights, with a weight_map")
-        self.shards = {name: str(shard) for name, shard in weight_map.items()}
-        self.names = self.shards.keys()
-        for shard in set(self.shards.values()):
-            if not is_plain(shard) or shard.lower().endswith(".json"):
-                raise WeightsError(f"{path}: names {shard[:100]!r}, which is no file of weights in the index's folder")
+    def holding(name: str) -> Tensors:
+        shard = places[name]
+        if shard not in opened:
+            opened[shard] = open_path(path.parent / shard, folders=False)
+        if name not in opened[shard].names:
+            raise DamagedError(f"{path}: says that {name} is in {shard}, which does not hold it")
+        return opened[shard]
 
-    def _shard(self, name: str) -> Tensors:
-        shard = self.shards[name]
-        if shard not in self.opened:
-            self.opened[shard] = open_path(self.folder / shard, folders=False)
-        if name not in self.opened[shard].names:
-            raise DamagedError(f"{self.source}: says that {name} is in {shard}, which does not hold it")
-        return self.opened[shard]
+    return Tensors(str(path), places, lambda name: holding(name).shape(name), lambda name: holding(name).read(name))
 
-    def shape(self, name: str) -> tuple[int, ...]:
-        """The shape of one of them, as its file has it."""
-        return self._shard(name).shape(name)
 
-    def read(self, name: str) -> Tensor:
-        """One tensor, in memory of its own."""
-        return self._shard(name).read(name)
+def read_index(path: Path) -> dict[str, str]:
+    """The names of the tensors in an index of shards -> the files in its folder that hold them.
+
+    Raises:
+        WeightsError: it is no index, or names something other than a file of weights in its folder.
+    """
+    weight_map = read_json(path, LONGEST, "not an index of weights").get("weight_map")
+    if not isinstance(weight_map, dict):
+        raise DamagedError(f"{path}: not an index of weights, with a weight_map")
+    places = {name: str(shard) for name, shard in weight_map.items()}
+    for shard in set(places.values()):
+        if not is_plain(shard) or shard.lower().endswith(".json"):
+            raise WeightsError(f"{path}: names {shard[:100]!r}, which is no file of weights in the index's folder")
+    return places
 
 
 def read_json(path: Path, longest: int, problem: str) -> dict[str, Any]:
@@ -150,14 +118,12 @@ def read_json(path: Path, longest: int, problem: str) -> dict[str, Any]:
     Raises:
         DamagedError: it is missing, has more than `longest` bytes, or is no object; its message says `problem`.
     """
-    try:
+    with in_one_line(path, problem, DamagedError):
         if path.stat().st_size > longest:
             raise ValueError(f"it has more than {longest:,} bytes")
         value = json.loads(path.read_bytes())
         if not isinstance(value, dict):
             raise ValueError(f"it holds a {type(value).__name__}")
-    except (OSError, ValueError, RecursionError) as error:
-        raise DamagedError(f"{path}: {problem} ({one_line(error)})") from error
     return value
 
 
@@ -173,22 +139,20 @@ def open_path(path: Path, folders: bool = True) -> Tensors:
     Raises:
         WeightsError: there is nothing there, or nothing of the kind.
     """
-    try:
+    with in_one_line(path, "cannot be read"):
         if folders and path.is_dir():
             path = _in_folder(path)
         if not path.is_file():  # a pipe would wait for ever
             raise WeightsError(f"{path}: no such weights file")
         if path.name.endswith(".index.json"):
-            return Shards(path)
+            return _shards(path)
         with path.open("rb") as file:
             start = file.read(9)
-    except OSError as error:
-        raise WeightsError(f"{path}: cannot be read ({one_line(error)})") from error
     # By what the file begins with, as names tell little.
     if path.suffix.lower() == ".safetensors" or start[8:] == b"{":
-        return Safetensors(path)
+        return _safetensors(path)
     if start[:4] == b"PK\3\4" or start[:1] == b"\x80":
-        return Pickled(path)
+        return _pickled(path)
     raise DamagedError(f"{path}: neither a safetensors file nor one of torch.save")
 
 

@@ -9,9 +9,8 @@ from ..models.config import CONFIGS
 from ..models.fastvit import FastViT
 from ..models.forms import Form
 from ..models.head import POOLS
-from ..utils.text import one_line
 from .detect import Detected
-from .tensors import Tensors, WeightsError
+from .tensors import Tensors, WeightsError, in_one_line
 
 LARGEST = 16384  # pixels, high or wide
 LONGEST = 5_000_000  # characters; 20,000 names of classes have a million
@@ -38,16 +37,12 @@ def read(tensors: Tensors, found: Detected) -> tuple[str | None, dict[str, Any]]
     given = tensors.metadata
     if "variant" not in given or "pretrained_cfg" not in given:
         return None, {}
-    try:
+    with in_one_line(tensors.source, "its header is not one that fastvit.save writes"):
         if len(given["pretrained_cfg"]) > LONGEST:
             raise ValueError(f"pretrained_cfg has more than {LONGEST:,} characters")
         cfg = json.loads(given["pretrained_cfg"])
         cfg = {key: tuple(value) if key in _TUPLES else value for key, value in cfg.items()}
         _check(cfg, given["form"], given["global_pool"], found)
-    except (KeyError, ValueError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
-        raise WeightsError(
-            f"{tensors.source}: its header is not one that fastvit.save writes ({one_line(error)[:300]})"
-        ) from error
     if given["variant"] not in CONFIGS:
         raise WeightsError(f"{tensors.source}: holds a {given['variant'][:100]!r}, which this version does not know")
     cfg["architecture"] = given["variant"]

@@ -15,8 +15,8 @@ from huggingface_hub import constants, errors
 from ..utils.digest import file_digest
 from ..utils.text import one_line
 from .catalog import Checkpoint, Repository
-from .formats import Shards
-from .tensors import WeightsError
+from .formats import read_index
+from .tensors import WeightsError, in_one_line
 
 _INDEX = ".index.json"
 _TOWER = "vision_tower"  # in the names of the tensors that belong to a FastVLM's encoder
@@ -55,8 +55,7 @@ def download_files(published: Repository, required: str, optional: Collection[st
     folder = _fetch_first(published, [required], ", which is required").parent
     commit = replace(published, revision=folder.name)
     for file in optional:
-        cached = _cached(commit, file)
-        if isinstance(cached, str) or (cached is None and not constants.HF_HUB_OFFLINE):
+        if _cached(commit, file) is None and not constants.HF_HUB_OFFLINE:
             _fetch(commit, file)
     return folder
 
@@ -77,10 +76,8 @@ def discard(path: str | Path) -> None:
     links = [link for file in damaged if file.exists() for link in _links(file)]  # so that no links go round in circles
     for link in links:
         if (link.parent.resolve() / link.name).is_relative_to(cache):
-            try:
+            with in_one_line(link, "damaged, and cannot be removed by this process: remove it"):
                 link.unlink(missing_ok=True)
-            except OSError as error:
-                raise WeightsError(f"{link}: damaged, and cannot be removed ({one_line(error)}): remove it") from error
 
 
 _printed: set[str] = set()
@@ -159,7 +156,7 @@ def _links(path: Path) -> list[Path]:
 def _shards(published: Repository, index: Path, whole: bool) -> list[str]:
     """The files that hold the encoder's tensors, or all; nothing in `index`, which came from the net, is trusted."""
     try:
-        places = Shards(index).shards
+        places = read_index(index)
     except WeightsError as error:
         discard(index)
         raise WeightsError(

@@ -19,7 +19,7 @@ from . import catalog, header
 from .detect import Detected, detect
 from .formats import PICKLES, open_path
 from .naming import NAMINGS, PROJECTION, names
-from .tensors import DamagedError, InMemory, Shape, Tensors, WeightsError, mismatches
+from .tensors import DamagedError, Shape, Tensors, WeightsError, in_memory, mismatches
 
 Source = str | Path | Mapping[str, Any]
 SUFFIXES = (".safetensors", ".json", *PICKLES)  # names that end so are files, and no checkpoint's
@@ -48,7 +48,7 @@ def read(source: Source, variant: str | None = None) -> Weights:
     if variant is not None and variant not in CONFIGS:
         raise ValueError(f"variant is {variant!r}, expected one of {', '.join(CONFIGS)}")
     if isinstance(source, Mapping):
-        return _read(InMemory("this state dict", source), variant, {})
+        return _read(in_memory("this state dict", source), variant, {})
     if not isinstance(source, str | Path):
         raise TypeError(f"source is a {type(source).__name__}, expected a path, a checkpoint's name or a state dict")
     checkpoint = catalog.find(source) if isinstance(source, str) else None

@@ -1,7 +1,8 @@
 """Tensors by name, wherever they are, and the error of those that cannot be used."""
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -26,45 +27,44 @@ class DamagedError(WeightsError):
     """A file that is not what its name says, or not whole."""
 
 
-class Tensors(ABC):
+@contextmanager
+def in_one_line(where: object, what: str, kind: type[WeightsError] = WeightsError) -> Iterator[None]:
+    """A `kind` of WeightsError, "where: what (why)", for any error: damaged files raise what their bytes lead to."""
+    try:
+        yield
+    except WeightsError:
+        raise
+    except Exception as error:
+        kind = WeightsError if isinstance(error, MemoryError) else kind  # a large file is not a damaged one
+        raise kind(f"{where}: {what} ({one_line(error)})") from error
+
+
+@dataclass(frozen=True)
+class Tensors:
     """Tensors that are read one by one."""
 
     source: str  # what errors call it
     names: Collection[str]  # of all tensors
-    metadata: Mapping[str, str] = {}
-
-    @abstractmethod
-    def shape(self, name: str) -> Shape:
-        """The shape of one of them."""
-
-    @abstractmethod
-    def read(self, name: str) -> Tensor:
-        """The tensor, which may share memory with the source."""
+    shape: Callable[[str], Shape]  # of one of them
+    read: Callable[[str], Tensor]  # one of them, which may share memory with the source
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
 
-class InMemory(Tensors):
-    """A state dict; it may be wrapped as checkpoints of a training run are, and what is no tensor is left out."""
+def in_memory(source: str, state: Mapping[Any, Any]) -> Tensors:
+    """A state dict; it may be wrapped as checkpoints of a training run are, and what is no tensor is left out.
 
-    def __init__(self, source: str, state: Mapping[Any, Any]) -> None:
-        self.source = source
-        items = unwrapped(state).items()
-        self.state = {name: tensor for name, tensor in items if isinstance(name, str) and isinstance(tensor, Tensor)}
-        self.names = self.state.keys()
+    A shape is a WeightsError where it is no plain tensor; what is read has no history.
+    """
+    items = unwrapped(state).items()
+    tensors = {name: tensor for name, tensor in items if isinstance(name, str) and isinstance(tensor, Tensor)}
 
-    def shape(self, name: str) -> Shape:
-        """The shape of one of them.
-
-        Raises:
-            WeightsError: it is no plain tensor.
-        """
-        tensor = self.state[name]
+    def shape(name: str) -> Shape:
+        tensor = tensors[name]
         if tensor.layout != torch.strided or tensor.is_nested or tensor.is_quantized or is_lazy(tensor):
-            raise WeightsError(f"{self.source}: {name} is sparse, nested, quantized or empty, expected a plain tensor")
+            raise WeightsError(f"{source}: {name} is sparse, nested, quantized or empty, expected a plain tensor")
         return tuple(tensor.shape)
 
-    def read(self, name: str) -> Tensor:
-        """The tensor itself, without its history."""
-        return self.state[name].detach()
+    return Tensors(source, tensors, shape, lambda name: tensors[name].detach())
 
 
 # EMA weights first: they are the better ones.

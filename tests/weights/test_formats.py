@@ -17,7 +17,7 @@ from fastvit import FastViT, WeightsError, create_model, load, save
 from fastvit.testing import randomize
 from fastvit.weights import tensors
 from fastvit.weights.formats import is_plain, open_path
-from fastvit.weights.tensors import InMemory
+from fastvit.weights.tensors import in_memory
 
 pytestmark = pytest.mark.usefixtures("small_variants")
 
@@ -220,5 +220,5 @@ def test_a_name_of_any_length_and_of_any_characters_leaves_the_error_one_line() 
 
 
 def test_what_is_no_tensor_is_left_out() -> None:
-    given = InMemory("it", {"a": torch.ones(1), "b": 3, 4: torch.ones(1)})
+    given = in_memory("it", {"a": torch.ones(1), "b": 3, 4: torch.ones(1)})
     assert list(given.names) == ["a"]

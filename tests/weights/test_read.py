@@ -41,7 +41,7 @@ from fastvit.models.forms import Form, outline
 from fastvit.testing import randomize
 from fastvit.weights.detect import detect
 from fastvit.weights.naming import NAMINGS, names
-from fastvit.weights.tensors import InMemory
+from fastvit.weights.tensors import in_memory
 
 State = dict[str, Tensor]
 
@@ -225,7 +225,7 @@ ALIKE = ["MobileCLIP in timm", "MobileCLIP2, flat", "MobileCLIP2 in OpenCLIP", "
 def test_every_variant_is_detected_in_every_family(family: str, variant: str) -> None:
     rules = FAMILIES[family]
     form, classes = rules.get("form", "unfused"), rules.get("arguments", {}).get("num_classes")
-    found = detect(InMemory("it", published(outlined(variant, form, classes), family)))
+    found = detect(in_memory("it", published(outlined(variant, form, classes), family)))
     assert (found.naming, found.form, found.prefix) == (rules["naming"], form, rules.get("prefix", ""))
     assert found.fits and variant in found.variants
     assert set(found.variants) == (TWINS if variant in TWINS else {variant})
@@ -617,7 +617,7 @@ def test_a_name_that_only_ends_like_an_encoders_is_none() -> None:
 @pytest.mark.parametrize("variant", CONFIGS)
 def test_with_a_block_too_few_the_nearest_variant_is_still_the_one(variant: str) -> None:
     state = published(outlined(variant, "unfused", None), "timm hub")
-    found = detect(InMemory("it", {n: t for n, t in state.items() if not n.startswith("stages.2.blocks.1.")}))
+    found = detect(in_memory("it", {n: t for n, t in state.items() if not n.startswith("stages.2.blocks.1.")}))
     assert not found.fits and set(found.variants) == (TWINS if variant in TWINS else {variant})
 
 
