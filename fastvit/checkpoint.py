@@ -14,7 +14,8 @@ from .models.forms import Form, form_of, outline
 from .models.overparam import with_norms
 from .models.reparam import reparameterize
 from .utils.text import some
-from .weights import formats, header, naming
+from .weights import formats, naming
+from .weights.detect import header
 from .weights.read import Source, Weights, read
 from .weights.tensors import WeightsError
 
@@ -70,7 +71,7 @@ def from_weights(
             "give them branches: overparameterize(load(...)), or fastvit convert --overparameterize"
         )
     classes = found.num_classes if num_classes is None else num_classes
-    own = {"in_chans": found.in_chans, "global_pool": weights.global_pool or ("avg" if classes else "")}
+    own = {"in_chans": found.in_chans, "global_pool": found.global_pool or ("avg" if classes else "")}
     model = outline(CONFIGS[weights.variant], found.form, num_classes=classes, **own | options)
     state, shapes = _with_images(weights, model), {name: tensor.shape for name, tensor in model.state_dict().items()}
     fits = {name: t for name, t in state.items() if not name.startswith("head.") or shapes.get(name) == t.shape}
@@ -125,7 +126,7 @@ def save(model: FastViT, path: str | Path, *, names: str = "fastvit", dtype: tor
     state = naming.renamed(model, numbers, names)
     if names == "apple" and model.config.embeds and "head.bias" in state:
         logging.getLogger("fastvit").warning("%s: its projection has a bias, which Apple's MCi cannot read", path)
-    formats.write(Path(path), state, header.written(model, form))
+    formats.write(Path(path), state, header(model, form))
 
 
 def check_target(path: str | Path, names: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
 from ..utils.atomic import replacing

@@ -15,7 +15,7 @@ from ..models.config import CONFIGS
 from ..models.fastvit import FastViT, own_cfg
 from ..models.forms import outline
 from ..utils.text import either, some
-from . import catalog, header
+from . import catalog
 from .detect import Detected, detect
 from .formats import PICKLES, open_path
 from .naming import NAMINGS, PROJECTION, names
@@ -33,7 +33,6 @@ class Weights:
 
     source: str  # what errors call it
     variant: str  # a key of CONFIGS
-    global_pool: str
     cfg: dict[str, Any]  # timm's pretrained_cfg: classes and their names, preprocessing, licence
     state: dict[str, Tensor]
     detected: Detected
@@ -87,27 +86,19 @@ def nearest(name: str) -> str:
 def _read(tensors: Tensors, variant: str | None, catalogue: Mapping[str, Any]) -> Weights:
     """`variant` is what the caller or the catalogue calls it, `catalogue` the pretrained_cfg that it is listed with."""
     found = detect(tensors)
-    pool, ours = header.read(tensors, found)
-    variant = _variant(tensors, found, ours.get("architecture"), variant)
-    if pool is None:
-        pool = "catavgmax" if found.pooled_channels == 2 * CONFIGS[variant].num_features else "avg"
-    model = outline(
-        CONFIGS[variant], found.form, num_classes=found.num_classes, in_chans=found.in_chans, global_pool=pool
-    )
-    return Weights(
-        source=tensors.source,
-        variant=variant,
-        global_pool=pool,
-        cfg=_cfg(variant, found, ours, catalogue),
-        state=_state(tensors, found, model),
-        detected=found,
-    )
+    variant = _variant(tensors, found, variant)
+    arguments: dict[str, Any] = {"num_classes": found.num_classes, "in_chans": found.in_chans}
+    model = outline(CONFIGS[variant], found.form, **arguments, global_pool=found.global_pool)
+    state = _state(tensors, found, model)
+    cfg = _cfg(variant, found, catalogue)
+    return Weights(source=tensors.source, variant=variant, cfg=cfg, state=state, detected=found)
 
 
-def _variant(tensors: Tensors, found: Detected, ours: str | None, variant: str | None) -> str:
+def _variant(tensors: Tensors, found: Detected, variant: str | None) -> str:
     """The variant that the weights are taken for: of twins the one asked for, else the header's, else the likelier."""
     if not found.fits:
         return found.variants[0]  # the nearest, to say what is missing
+    ours = found.cfg.get("architecture")
     taken = variant or ours or found.variants[0]
     if taken not in found.variants:
         raise WeightsError(f"{tensors.source}: holds a {found.variants[0]}, not a {taken}: create that one")
@@ -117,7 +108,7 @@ def _variant(tensors: Tensors, found: Detected, ours: str | None, variant: str |
     return taken
 
 
-def _cfg(variant: str, found: Detected, header: Mapping[str, Any], catalogue: Mapping[str, Any]) -> dict[str, Any]:
+def _cfg(variant: str, found: Detected, catalogue: Mapping[str, Any]) -> dict[str, Any]:
     """The weights' pretrained_cfg, by rising precedence: row, conversion, header, catalogue, tensors.
 
     That is: the variant's own; how a conversion for transformers crops, where Apple's code pads; what the file's header
@@ -126,7 +117,7 @@ def _cfg(variant: str, found: Detected, header: Mapping[str, Any], catalogue: Ma
     conversion = {"crop_mode": "center"} if found.naming == "timm" and "vision_tower" in found.prefix else {}
     row = own_cfg(CONFIGS[variant], found.num_classes, found.in_chans)
     tensors = {"architecture": variant, "num_classes": found.num_classes}
-    return row | conversion | _about(variant, header) | _about(variant, catalogue) | tensors
+    return row | conversion | _about(variant, found.cfg) | _about(variant, catalogue) | tensors
 
 
 def _about(variant: str, cfg: Mapping[str, Any]) -> dict[str, Any]:
