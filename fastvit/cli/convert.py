@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -15,21 +15,30 @@ if TYPE_CHECKING:
     from ..conversion import ConversionReport
 
 
-Reparameterize = Annotated[bool, Parameter(negative="", help="Write the fused form, as far as those names have it.")]
-Overparameterize = Annotated[
-    bool, Parameter(negative="", help="Write the unfused form: a fused model gets its training branches back.")
-]
-Images = Annotated[
-    tuple[str, ...],
-    Parameter(
-        help="Images, folders or patterns to measure batch norm's statistics on, with --overparameterize; may be "
-        "repeated. [default: noise]"
-    ),
-]
-Dtype = Annotated[
-    Literal["float32", "float16", "bfloat16"],
-    Parameter(help="Dtype of the weights of convolutions and linear layers."),
-]
+@Parameter(name="*", negative="")
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """What is written, as `fastvit.convert` takes it.
+
+    Attributes:
+        names: Whose names the file has.
+        reparameterize: Write the fused form, as far as those names have it.
+        overparameterize: Write the unfused form: a fused model gets its training branches back.
+        images: Images, folders or patterns to measure batch norm's statistics on, with --overparameterize; may be
+            repeated. [default: noise]
+        variant: Which it is of two variants that have the same shapes.
+        dtype: Dtype of the weights of convolutions and linear layers.
+    """
+
+    names: Literal["fastvit", "timm", "apple"] = "fastvit"
+    reparameterize: bool = False
+    overparameterize: bool = False
+    images: tuple[str, ...] | None = None
+    variant: str | None = None
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+
+
+TARGET = Target()
 
 
 def convert(
@@ -37,12 +46,7 @@ def convert(
     out: Annotated[Path, Parameter(help="The file to write: .safetensors; in others' names .pt or .pth.tar too.")],
     /,
     *,
-    names: Annotated[Literal["fastvit", "timm", "apple"], Parameter(help="Whose names the file has.")] = "fastvit",
-    reparameterize: Reparameterize = False,
-    overparameterize: Overparameterize = False,
-    images: Images = (),
-    variant: Annotated[str, Parameter(help="Which it is of two variants that have the same shapes.")] = "",
-    dtype: Dtype = "float32",
+    target: Target = TARGET,
     json: Json = False,
 ) -> None:
     """Read a checkpoint, say what it is, and write it in other names or in another form.
@@ -59,18 +63,9 @@ def convert(
 
     from ..conversion import convert as run
 
-    smaller = None if dtype == "float32" else getattr(torch, dtype)
+    dtype = None if target.dtype == "float32" else getattr(torch, target.dtype)
     with working(f"converting {source}"):
-        report = run(
-            source,
-            out,
-            names=names,
-            reparameterize=reparameterize,
-            overparameterize=overparameterize,
-            images=images or None,
-            variant=variant or None,
-            dtype=smaller,
-        )
+        report = run(source, out, **asdict(target) | {"dtype": dtype})
     if json:
         say_json(asdict(report))
     else:

@@ -44,7 +44,12 @@ def read_language_model(
         if not name.startswith(tuple(others))
     }
     with in_one_line(where, "not the config of a Qwen2"):
-        config = _config(about, layers=len(names))
+        text = about.get("text_config") or about  # LLaVA's config is the language model's own, with more in it
+        if text is not about and text.get("model_type") != "qwen2":
+            raise ValueError(f"its text_config is of a {text.get('model_type')!r}")
+        if int(text.get("num_hidden_layers", 0)) > len(names):  # before they are built, who have a tensor each
+            raise ValueError(f"{text['num_hidden_layers']} layers, and {len(names)} tensors")
+        config = Qwen2Config(**{key: value for key, value in text.items() if key in KEYS})
         with torch.device("meta"):
             outline = Qwen2ForCausalLM(config)
     state = _state(tensors, names, outline, {"lm_head.weight"} if config.tie_word_embeddings else ())
@@ -64,16 +69,6 @@ def fill_layer(layer: nn.Module, tensors: Tensors, prefix: str) -> None:
     """
     names = {name.removeprefix(prefix): name for name in tensors.names if name.startswith(prefix)}
     layer.load_state_dict(_state(tensors, names, layer))
-
-
-def _config(about: dict[str, Any], layers: int) -> Qwen2Config:
-    """LLaVA's config is the language model's own, with more in it; a model of `layers` has a tensor for each."""
-    text = about.get("text_config") or about
-    if text is not about and text.get("model_type") != "qwen2":
-        raise ValueError(f"its text_config is of a {text.get('model_type')!r}")
-    if int(text.get("num_hidden_layers", 0)) > layers:  # before they are built
-        raise ValueError(f"{text['num_hidden_layers']} layers, and {layers} tensors")
-    return Qwen2Config(**{key: value for key, value in text.items() if key in KEYS})
 
 
 def _state(

@@ -56,7 +56,11 @@ class Processor:
         self.preprocess = encoder.preprocess
         if size is not None:
             self.preprocess = replace(self.preprocess, size=(size, size) if isinstance(size, int) else tuple(size))
-        self.tokenizer = _tokenizer(tokenizer, revision) if isinstance(tokenizer, str | Path) else tokenizer
+        if isinstance(tokenizer, str | Path):
+            folder = folder_of(tokenizer, revision, weights=False)
+            with in_one_line(folder, "holds no tokenizer that can be read"):
+                tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        self.tokenizer = tokenizer
         self.template = template
         self.image_tokens = [model.config.image_token_id] * encoder.num_tokens(*self.preprocess.size)
         added = self.tokenizer.added_tokens_decoder
@@ -109,9 +113,3 @@ class Processor:
 
     def _specials(self, tokens: list[int]) -> int:
         return sum(token in self.special for token in tokens)
-
-
-def _tokenizer(source: str | Path, revision: str) -> PreTrainedTokenizerBase:
-    folder = folder_of(source, revision, weights=False)
-    with in_one_line(folder, "holds no tokenizer that can be read"):
-        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)

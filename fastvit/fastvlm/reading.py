@@ -172,8 +172,8 @@ def _image_token(where: Path, about: dict[str, Any], vocabulary: int) -> int:
 def _saved(folder: Path, about: dict[str, Any], dtype: torch.dtype | None) -> FastVlmForConditionalGeneration:
     """One that `save_pretrained` wrote; transformers would put random numbers where there are none, and warn."""
     where, tensors = folder / "config.json", open_path(folder)
-    _check_harmless(where, about)
     with in_one_line(where, "not the config of a FastVLM"):
+        _check_harmless(where, about)
         row, text = about["vision_config"]["row"], about["text_config"]
         blocks = sum(row["depths"]) + int(text.get("num_hidden_layers", 0))
         if blocks > len(tensors.names):  # before they are built

@@ -202,11 +202,10 @@ def label_names(checkpoint: Checkpoint) -> list[str] | None:
     from timm.data import ImageNetInfo
 
     info = ImageNetInfo()
-    details = [info.index_to_description(index, detailed=True) for index in range(info.num_classes())]
-    synonyms, meanings = zip(*(text.split(": ", 1) for text in details), strict=True)
-    short = [text.split(",")[0] for text in synonyms]
-    count = Counter(short)
+    details = [info.index_to_description(index, detailed=True).split(": ", 1) for index in range(info.num_classes())]
+    named = [(synonyms.split(",")[0], meaning) for synonyms, meaning in details]
+    count = Counter(name for name, _ in named)
     return [
         name if count[name] == 1 else f"{name} ({textwrap.shorten(meaning, 32, placeholder='...')})"
-        for name, meaning in zip(short, meanings, strict=True)
+        for name, meaning in named
     ]

@@ -24,8 +24,6 @@ from .tensors import DamagedError, Shape, Tensors, WeightsError, in_memory, mism
 Source = str | Path | Mapping[str, Any]
 SUFFIXES = (".safetensors", ".json", *PICKLES)  # names that end so are files, and no checkpoint's
 
-_log = logging.getLogger("fastvit")
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Weights:
@@ -104,7 +102,9 @@ def _variant(tensors: Tensors, found: Detected, variant: str | None) -> str:
         raise WeightsError(f"{tensors.source}: holds a {found.variants[0]}, not a {taken}: create that one")
     if len(found.variants) > 1 and not variant and not ours:
         both = " and ".join(sorted(found.variants))
-        _log.warning("%s: fits %s, taken as %s; variant= overrules", tensors.source, both, taken)
+        logging.getLogger("fastvit").warning(
+            "%s: fits %s, taken as %s; variant= overrules", tensors.source, both, taken
+        )
     return taken
 
 
