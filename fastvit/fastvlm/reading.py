@@ -25,7 +25,6 @@ TOKENIZER = (
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
     *("vocab.json", "merges.txt"),
 )
-LONGEST = 1_000_000  # bytes of a config
 IMAGE_TOKEN = 151646  # the first that Qwen2's tokenizer leaves free; the conversions for transformers took it, too
 
 # By model_type: what stands before the names of the tower, the projector's two layers, and the language model's body.
@@ -74,7 +73,7 @@ def load(
     """
     register()
     folder = folder_of(source, revision)
-    about = _read_config(folder / "config.json")
+    about = read_json(folder / "config.json", "cannot be read as a config")
     vision = about.get("vision_config")
     if isinstance(vision, dict) and vision.get("model_type") == TowerConfig.model_type:
         model = _saved(folder, about, dtype)
@@ -125,11 +124,6 @@ def _names_a_repository(source: str) -> bool:
     return "/" in source  # one without an owner is a folder that is not there
 
 
-def _read_config(path: Path) -> dict[str, Any]:
-    """What a config says, which is untrusted."""
-    return read_json(path, LONGEST, "cannot be read as a config")
-
-
 def _published(
     folder: Path, about: dict[str, Any], dtype: torch.dtype | None, image_token_id: int | None
 ) -> FastVlmForConditionalGeneration:
@@ -150,8 +144,9 @@ def _published(
         encoder.pretrained_cfg["input_size"] = (3, int(size[1]), int(size[1]))
     generation = folder / "generation_config.json"
     if generation.exists():
-        with in_one_line(generation, "cannot be read as the config of a generation"):
-            language_model.generation_config = GenerationConfig.from_dict(_read_config(generation))
+        problem = "cannot be read as the config of a generation"
+        with in_one_line(generation, problem):
+            language_model.generation_config = GenerationConfig.from_dict(read_json(generation, problem))
     model = join(encoder, language_model, image_token_id)
     for layer, prefix in zip(("linear_1", "linear_2"), projector, strict=True):
         fill_layer(model.model.multi_modal_projector.get_submodule(layer), tensors, prefix)

@@ -27,6 +27,7 @@ class Repository:
 class Checkpoint(Repository):
     """Weights that somebody published."""
 
+    name: str  # that they are loaded by: variant and tag
     variant: str  # a key of CONFIGS
     tag: str  # what tells the weights of one variant apart; timm's where timm has them
     format: str
@@ -39,11 +40,6 @@ class Checkpoint(Repository):
     source: str  # where that figure is published
     license: str
     license_url: str
-
-    @property
-    def name(self) -> str:
-        """The name that they are loaded by: variant and tag."""
-        return f"{self.variant}.{self.tag}"
 
     def __str__(self) -> str:
         return f"{self.name}: {self.repository}"
@@ -100,7 +96,7 @@ def _row(name: str, accuracy: float, family: dict[str, Any], apples: str = "", *
     row = {"num_classes": config.num_classes, "preprocess": config.preprocess} | family | own
     for key in ("repository", "source", "license_url"):
         row[key] = row[key].format(name=name, apples=apples)
-    return Checkpoint(variant=variant, tag=tag, accuracy=accuracy, **row)
+    return Checkpoint(name=name, variant=variant, tag=tag, accuracy=accuracy, **row)
 
 
 # The first of each variant is its default, as in timm.

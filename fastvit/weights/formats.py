@@ -17,7 +17,7 @@ from ..utils.text import some
 from .safe_pickle import RefusedError, Stored, follow
 from .tensors import DamagedError, Tensors, WeightsError, in_one_line, unwrapped
 
-LONGEST = 5_000_000  # bytes of an index; those of language models have some 100,000
+LONGEST = 5_000_000  # bytes of an index or a config; indices of language models have some 100,000
 
 
 def _safetensors(path: Path) -> Tensors:
@@ -102,7 +102,7 @@ def read_index(path: Path) -> dict[str, str]:
     Raises:
         WeightsError: it is no index, or names something other than a file of weights in its folder.
     """
-    weight_map = read_json(path, LONGEST, "not an index of weights").get("weight_map")
+    weight_map = read_json(path, "not an index of weights").get("weight_map")
     if not isinstance(weight_map, dict):
         raise DamagedError(f"{path}: not an index of weights, with a weight_map")
     places = {name: str(shard) for name, shard in weight_map.items()}
@@ -112,15 +112,15 @@ def read_index(path: Path) -> dict[str, str]:
     return places
 
 
-def read_json(path: Path, longest: int, problem: str) -> dict[str, Any]:
+def read_json(path: Path, problem: str) -> dict[str, Any]:
     """The object in a JSON file, which is untrusted.
 
     Raises:
-        DamagedError: it is missing, has more than `longest` bytes, or is no object; its message says `problem`.
+        DamagedError: it is missing, has more than `LONGEST` bytes, or is no object; its message says `problem`.
     """
     with in_one_line(path, problem, DamagedError):
-        if path.stat().st_size > longest:
-            raise ValueError(f"it has more than {longest:,} bytes")
+        if path.stat().st_size > LONGEST:
+            raise ValueError(f"it has more than {LONGEST:,} bytes")
         value = json.loads(path.read_bytes())
         if not isinstance(value, dict):
             raise ValueError(f"it holds a {type(value).__name__}")

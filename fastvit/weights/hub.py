@@ -20,7 +20,6 @@ from .tensors import WeightsError, in_one_line
 
 _INDEX = ".index.json"
 _TOWER = "vision_tower"  # in the names of the tensors that belong to a FastVLM's encoder
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def download(published: Repository, *, whole: bool = False) -> Path:
@@ -133,7 +132,7 @@ def _verify(published: Repository, path: Path) -> None:
     Windows machines, that name is lost, and small files have another kind of hash: these are left to their readers.
     """
     stored = _links(path)[1:]
-    if not stored or not _SHA256.fullmatch(stored[0].name):
+    if not stored or not re.fullmatch(r"[0-9a-f]{64}", stored[0].name):
         return
     expected, given = stored[0].name, file_digest(path)
     if given != expected:
@@ -171,10 +170,6 @@ def _shards(published: Repository, index: Path, whole: bool) -> list[str]:
     return sorted(shards)
 
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
-_CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS)
-
-
 def _reason(published: Repository, file: str, error: Exception) -> str:
     """What went wrong with `file` and what to do, to follow the name of what is published."""
     page = f"{constants.ENDPOINT}/{published.repository}"
@@ -195,9 +190,9 @@ def _reason(published: Repository, file: str, error: Exception) -> str:
     if missing:
         why = one_line(cause)[:300]
         return f": {file} is not in the cache, and {constants.ENDPOINT} did not give it ({why}): try again"
-    if isinstance(cause, OSError) and cause.errno in _FULL:
+    if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
         return f": no room for {file} in {constants.HF_HUB_CACHE}: make some, or set HF_HOME to another place"
-    if isinstance(cause, OSError) and cause.errno in _CLOSED:
+    if isinstance(cause, OSError) and cause.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         place = cause.filename or constants.HF_HUB_CACHE
         return f": {place} may not be used ({cause.strerror}): allow it, or set HF_HOME to another place"
     return f": {file} did not come through ({one_line(cause)[:300]}): try again"

@@ -102,9 +102,8 @@ def _variant(tensors: Tensors, found: Detected, variant: str | None) -> str:
         raise WeightsError(f"{tensors.source}: holds a {found.variants[0]}, not a {taken}: create that one")
     if len(found.variants) > 1 and not variant and not ours:
         both = " and ".join(sorted(found.variants))
-        logging.getLogger("fastvit").warning(
-            "%s: fits %s, taken as %s; variant= overrules", tensors.source, both, taken
-        )
+        message = f"{tensors.source}: fits {both}, taken as {taken}; variant= overrules"
+        logging.getLogger("fastvit").warning("%s", message)
     return taken
 
 

@@ -1,6 +1,7 @@
 """FastVLM with our encoder, against transformers' own with timm's tower on the same weights."""
 
 import copy
+import functools
 import json
 import re
 import shutil
@@ -933,6 +934,10 @@ def test_a_saved_one_with_a_hole_is_refused_and_not_filled_with_random_numbers(c
         fastvlm.load(tmp_path / "saved")
     spoiled(tmp_path / "saved", lambda about: about["vision_config"]["row"].update(depths="many"))
     with pytest.raises(WeightsError, match="not the config of a FastVLM"):
+        fastvlm.load(tmp_path / "saved")
+    deep = functools.reduce(lambda inner, _: {"a": inner}, range(900), "")
+    spoiled(tmp_path / "saved", lambda about: about.update(deep=deep))
+    with pytest.raises(WeightsError, match=r"config.json: (not the config of a FastVLM|cannot be read as a config)"):
         fastvlm.load(tmp_path / "saved")
 
 

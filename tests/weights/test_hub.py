@@ -447,6 +447,7 @@ def test_a_name_may_ask_for_a_revision(hub: Hub) -> None:
     row = find(f"{ONE.name}@second")
     assert row is not None and row.name == ONE.name and download(row).parent.name == "2" * 40
     assert find("fastvit_t8@second") == row and find("fastvit_t9@second") is None
+    assert find("fastvit_t8.cifar10@second") is None  # it ships with the package, which has one revision
 
 
 def test_the_licence_is_said_once(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -119,6 +119,34 @@ def test_weights_that_cannot_be_read_are_removed_and_the_next_try_works(
     assert isinstance(create_model(NAME, pretrained=True), FastViT)
 
 
+def test_a_revision_is_asked_for_with_and_without_a_tag(published: nn.Module, hub: Hub) -> None:
+    hub.repositories[CHECKPOINTS[NAME].repository].revisions["second"] = "1" * 40
+    for name in (f"{NAME}@second", "fastvit_sa12@second"):
+        assert equal(create_model(name, pretrained=True).eval(), load(name))
+        with pytest.raises(WeightsError, match="has no revision 'third'"):
+            create_model(name.replace("second", "third"), pretrained=True)
+    for name in ("fastvit_t8.cifar10@second", "fastvit_sa12.apple@second", "fastvit_sa12."):
+        with pytest.raises(ValueError, match=f"unknown model '{name}'"):
+            create_model(name)
+    with pytest.raises(WeightsError, match=r"no such file, and no checkpoint of that name.*fastvit_t8.cifar10"):
+        load("fastvit_t8.cifar10@second")
+
+
+def test_weights_that_the_memory_does_not_hold_stay_in_the_cache(
+    published: nn.Module, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: object) -> None:
+        raise MemoryError
+
+    load(NAME)
+    with monkeypatch.context() as patch:
+        patch.setattr("fastvit.weights.formats.safe_open", full)
+        with pytest.raises(WeightsError, match=r"model.safetensors: .* \(MemoryError\)$"):
+            load(NAME)
+    load(NAME)
+    assert len(hub.asked("GET")) == 1
+
+
 def test_weights_that_do_not_fit_stay_in_the_cache(published: nn.Module, hub: Hub) -> None:
     state = {"layer1.weight": torch.ones(3)}
     repository = hub.repositories[CHECKPOINTS[NAME].repository]
