@@ -47,7 +47,7 @@ def read_language_model(
         text = about.get("text_config") or about  # LLaVA's config is the language model's own, with more in it
         if text is not about and text.get("model_type") != "qwen2":
             raise ValueError(f"its text_config is of a {text.get('model_type')!r}")
-        if int(text.get("num_hidden_layers", 0)) > len(names):  # before they are built, who have a tensor each
+        if int(text.get("num_hidden_layers", 0)) > len(names):  # checked before they are built: each has a tensor
             raise ValueError(f"{text['num_hidden_layers']} layers, and {len(names)} tensors")
         config = Qwen2Config(**{key: value for key, value in text.items() if key in KEYS})
         with torch.device("meta"):

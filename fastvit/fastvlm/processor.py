@@ -39,6 +39,11 @@ class Processor:
     Raises:
         fastvit.WeightsError: there is no tokenizer.
         ValueError: a size or a template that cannot be used.
+
+    Example:
+        >>> import fastvit
+        >>> model = fastvit.fastvlm.load("apple/FastVLM-0.5B")  # doctest: +SKIP
+        >>> processor = fastvit.fastvlm.Processor(model, "apple/FastVLM-0.5B", size=512)  # doctest: +SKIP
     """
 
     def __init__(

@@ -98,6 +98,12 @@ class Tower(PreTrainedModel):  # type: ignore[misc]
     """pixel_values (B, 3, H, W) -> last_hidden_state (B, hidden_size, h, w), h and w rounded up: FastVLM's contract.
 
     Of one form, any resolution, and in the dtype and on the device of its parameters, whatever the pixels have.
+
+    Example:
+        >>> import fastvit, torch
+        >>> tower = fastvit.fastvlm.Tower(fastvit.fastvlm.TowerConfig(architecture="fastvit_t8")).eval()
+        >>> tower(torch.zeros(1, 3, 64, 96)).last_hidden_state.shape
+        torch.Size([1, 768, 2, 3])
     """
 
     config_class = TowerConfig
@@ -156,6 +162,13 @@ def register() -> None:
     """Teach transformers' AutoConfig and AutoModel the tower, so that `from_pretrained` reads what was saved with it.
 
     As often as one likes.
+
+    Example:
+        >>> import fastvit
+        >>> from transformers import AutoConfig
+        >>> fastvit.fastvlm.register()
+        >>> AutoConfig.for_model("fastvit_tower", architecture="fastvit_t8").hidden_size
+        768
     """
     AutoConfig.register(TowerConfig.model_type, TowerConfig, exist_ok=True)
     AutoModel.register(TowerConfig, Tower, exist_ok=True)

@@ -93,7 +93,7 @@ def _row(name: str, accuracy: float, family: dict[str, Any], apples: str = "", *
     """`apples`: Apple's own repository, where the licence is."""
     variant, _, tag = name.partition(".")
     config = CONFIGS[variant]
-    row = {"num_classes": config.num_classes, "preprocess": config.preprocess} | family | own
+    row: dict[str, Any] = {"num_classes": config.num_classes, "preprocess": config.preprocess} | family | own
     for key in ("repository", "source", "license_url"):
         row[key] = row[key].format(name=name, apples=apples)
     return Checkpoint(name=name, variant=variant, tag=tag, accuracy=accuracy, **row)

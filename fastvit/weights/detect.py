@@ -47,17 +47,6 @@ class Detected:
         return f"{self.variants[0]}, {self.form}, in the names of {self.naming}{under}"
 
 
-# What tells variants apart: depths, width, MLP ratio, and whether any stage attends; mci3 and fastvithd are twins.
-Traits = tuple[tuple[int, ...], int, int, bool]
-
-
-def _distance(config: Config, traits: Traits) -> tuple[int, int]:
-    """Traits that differ, then blocks that differ."""
-    own = (config.depths, config.width, config.mlp_ratio, config.attention_stages > 0)
-    differ = sum(mine != other for mine, other in zip(own, traits, strict=True))
-    return differ, sum(abs(mine - other) for mine, other in zip_longest(own[0], traits[0], fillvalue=0))
-
-
 def detect(tensors: Tensors) -> Detected:
     """Whose file this is, by the names in it, the shapes of three tensors, and its header if that is one of ours.
 
@@ -74,10 +63,7 @@ def detect(tensors: Tensors) -> Detected:
     first = _shape(tensors, prefix + NAMINGS[naming].first[form], 4)
     if naming == "fastvit" and form == "partial" and not any(name.endswith(".running_mean") for name in names):
         form = "fused"
-    traits = _traits(tensors, naming, prefix, names, width=first[0])
-    distances = {name: _distance(config, traits) for name, config in CONFIGS.items()}
-    nearest = min(distances.values())
-    variants = [name for name, distance in distances.items() if distance == nearest]
+    variants, fits = _variants(tensors, naming, prefix, names, width=first[0])
     if naming in ("apple", "mlx") or "vision_tower" in prefix:  # of twins these have FastVLM's, others MobileCLIP's
         variants.reverse()
     head = next((name for name in (PROJECTION, "head.fc.weight", "head.weight") if name in names), None)
@@ -89,7 +75,7 @@ def detect(tensors: Tensors) -> Detected:
         prefix=prefix,
         form=form,
         variants=tuple(variants),
-        fits=nearest == (0, 0),
+        fits=fits,
         in_chans=first[3] if NAMINGS[naming].channels_last else first[1],
         num_classes=classes,
         global_pool="catavgmax" if channels == 2 * CONFIGS[variants[0]].num_features else "avg",
@@ -123,7 +109,11 @@ def _encoder(tensors: Tensors) -> tuple[str, Form, str]:
     return naming, form, prefix
 
 
-def _traits(tensors: Tensors, naming: str, prefix: str, names: set[str], width: int) -> Traits:
+def _variants(tensors: Tensors, naming: str, prefix: str, names: set[str], width: int) -> tuple[list[str], bool]:
+    """The variants nearest to what the file has, and whether they fit.
+
+    Depths, width, MLP ratio and whether any stage attends tell variants apart, but for the twins mci3 and fastvithd.
+    """
     blocks, hidden = set(), 0
     for name in names:
         match = re.match(NAMINGS[naming].block, name)
@@ -132,7 +122,17 @@ def _traits(tensors: Tensors, naming: str, prefix: str, names: set[str], width: 
             if int(match[1]) == 0 and name.endswith("fc1.weight"):
                 hidden = _shape(tensors, prefix + name, 4)[0]
     depths = tuple(Counter(stage for stage, _ in sorted(blocks)).values())
-    return depths, width, hidden // max(1, width), any(".qkv." in name for name in names)
+    traits = (depths, width, hidden // max(1, width), any(".qkv." in name for name in names))
+
+    def distance(config: Config) -> tuple[int, int]:
+        """Traits that differ, then blocks that differ."""
+        own = (config.depths, config.width, config.mlp_ratio, config.attention_stages > 0)
+        differ = sum(mine != other for mine, other in zip(own, traits, strict=True))
+        return differ, sum(abs(mine - other) for mine, other in zip_longest(config.depths, depths, fillvalue=0))
+
+    distances = {name: distance(config) for name, config in CONFIGS.items()}
+    nearest = min(distances.values())
+    return [name for name in CONFIGS if distances[name] == nearest], nearest == (0, 0)
 
 
 def _shape(tensors: Tensors, name: str, dimensions: int) -> tuple[int, ...]:

@@ -338,6 +338,29 @@ def test_what_the_config_says_of_positions_is_kept(llava: Path) -> None:
     assert (logits(scaled, images) - logits(plain, images)).abs().max() > 1e-3
 
 
+def test_all_that_the_config_says_of_the_language_model_is_kept(llava: Path) -> None:
+    from fastvit import fastvlm
+
+    said = {
+        "attention_dropout": 0.25,
+        "hidden_act": "gelu",
+        "initializer_range": 0.05,
+        "rms_norm_eps": 0.125,
+        "max_position_embeddings": 1024,
+        "max_window_layers": 1,
+        "sliding_window": 16,
+        "use_sliding_window": True,
+        "bos_token_id": 3,
+        "eos_token_id": 4,
+        "pad_token_id": 5,
+        "use_cache": False,
+    }
+    spoiled(llava, lambda about: about.update(said))
+    text = fastvlm.load(llava, image_token_id=IMAGE).config.text_config
+    assert {name: getattr(text, name) for name in said} == said
+    assert list(text.layer_types) == ["full_attention", "sliding_attention"]
+
+
 def test_an_image_token_that_is_asked_for_is_the_models(converted: Path, tmp_path: Path) -> None:
     from fastvit import fastvlm
 
@@ -777,6 +800,19 @@ def test_a_batch_is_padded_on_the_left_and_answers_are_what_is_new(converted: Pa
         assert processor.decode(generated, alone) == [answer]
         new = tokenizer.decode(generated[0, alone["input_ids"].shape[1] :], skip_special_tokens=True)
         assert answer == new.strip() and answer
+
+
+def test_a_tokenizer_without_a_token_for_padding_pads_too(converted: Path, tokenizer: Any) -> None:
+    from fastvit import fastvlm
+
+    model, images = chatting(converted), [Image.new("RGB", (64, 64), "red")] * 2
+    given = fastvlm.Processor(model, tokenizer, size=64)(images, ["What?", "And what is this?"])
+    tokenizer.pad_token = None
+    inputs = fastvlm.Processor(model, tokenizer, size=64)(images, ["What?", "And what is this?"])
+    assert torch.equal(inputs["attention_mask"], given["attention_mask"])
+    assert not torch.equal(inputs["input_ids"], given["input_ids"])
+    seen = inputs["attention_mask"].bool()
+    assert torch.equal(inputs["input_ids"][seen], given["input_ids"][seen])
 
 
 def test_the_readmes_conversation_runs(

@@ -104,6 +104,23 @@ def test_a_row_says_how_good_its_weights_are_and_where_that_and_the_licence_is_w
     assert row.files and row.repository.count("/") == (row.name != OURS)
 
 
+def test_apples_repositories_are_those_of_the_encoders_family_and_size() -> None:
+    for row in ROWS:
+        size = row.variant[-1]
+        if row.tag in ("apple_mclip", "apple_mclip2_dfndr2b"):
+            family = f"MobileCLIP{'2' if row.tag == 'apple_mclip2_dfndr2b' else ''}-S{size}"
+            assert row.license_url == f"https://huggingface.co/apple/{family}/blob/main/LICENSE"
+        if row.tag == "apple_mclip":
+            there = ("mobileclip_s{}.pt",) if size in "34" else ("model.safetensors", "pytorch_model.bin")
+            assert row.files == tuple(file.format(size) for file in there)
+            assert row.repository == f"apple/{f'MobileCLIP-S{size}' if size in '34' else f'mobileclip_s{size}_timm'}"
+        elif row.variant != "fastvithd" and row.name != OURS:
+            assert (row.repository, row.files) == (f"timm/{row.name}", ("model.safetensors", "pytorch_model.bin"))
+        if row.variant == "fastvithd":
+            assert row.repository.lower() == f"apple/fastvlm-{row.tag.rpartition('_')[2]}"
+            assert row.license_url == f"{row.source}/blob/main/LICENSE" and row.source.endswith(row.repository)
+
+
 def test_teachers_second_editions_and_size_help() -> None:
     accuracy = {name: row.accuracy for name, row in CHECKPOINTS.items()}
     for row in ROWS:

@@ -577,7 +577,10 @@ def _change(**changes: Any) -> Callable[[State], State]:
         (lambda s: {"layer1.0.conv1.weight": torch.ones(3)}, ["no FastViT", "layer1.0.conv1.weight", "expected names"]),
         (_change(**{"stem.0.conv_kxk.0.conv.weight": torch.ones(8)}), ["shape (8,), expected 4 dimensions"]),
         (_change(**{"head.fc.weight": torch.ones(3, 3, 3)}), ["shape (3, 3, 3), expected 2 dimensions"]),
-        (_change(**{"stages.0.blocks.0.mlp.fc1.scales": torch.ones(3)}), ["quantized"]),
+        *(
+            (_change(**{f"stages.0.blocks.0.mlp.fc1.{name}": torch.ones(3)}), ["quantized"])
+            for name in ("scales", "qweight", "weight_scale")
+        ),
         (_change(**{"head.fc.bias": torch.full((1000,), float("nan"))}), ["NaN", "head.fc.bias"]),
         (_change(**{"head.fc.bias": torch.full((1000,), float("inf"))}), ["infinity", "head.fc.bias"]),
         (_change(**{"stem.0.identity": torch.ones(1)}), ["left over (stem.0.identity)"]),
