@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoTokenizer, BatchFeature, FastVlmForConditionalGeneration, PreTrainedTokenizerBase
 
+from ..weights.hub import folder_of
 from ..weights.tensors import in_one_line
-from .reading import folder_of
+from .reading import FILES
 
 # ChatML, as Qwen2 and the published FastVLMs were trained (ml-fastvlm, llava/conversation.py, "qwen_2").
 CHAT = (
@@ -62,7 +63,7 @@ class Processor:
         if size is not None:
             self.preprocess = replace(self.preprocess, size=(size, size) if isinstance(size, int) else tuple(size))
         if isinstance(tokenizer, str | Path):
-            folder = folder_of(tokenizer, revision, weights=False)
+            folder = folder_of(tokenizer, revision, FILES, weights=False)
             with in_one_line(folder, "holds no tokenizer that can be read"):
                 tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         self.tokenizer = tokenizer

@@ -1,29 +1,32 @@
 """Published FastVLMs: Apple's LLaVA-style folders and the conversions for transformers, into one model, fused."""
 
 import re
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
-from transformers import FastVlmForConditionalGeneration, GenerationConfig
+from torch import Tensor, nn
+from transformers import (
+    FastVlmForConditionalGeneration,
+    GenerationConfig,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
 
 from ..checkpoint import from_weights
 from ..models.multiscale import MultiScaleEncoder
 from ..models.reparam import reparameterize
-from ..weights import catalog, hub
 from ..weights.formats import open_path, read_json
-from ..weights.read import read
-from ..weights.tensors import WeightsError, in_one_line
-from .language_model import fill_layer, read_language_model
+from ..weights.hub import folder_of
+from ..weights.read import FLOATS, read
+from ..weights.tensors import Tensors, WeightsError, in_one_line, mismatches
 from .tower import Tower, TowerConfig, check_image_token, join, register
 
-TOKENIZER = (
-    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
-    *("vocab.json", "merges.txt"),
+FILES = (  # beside config.json and the weights
+    *("generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"),
+    *("added_tokens.json", "vocab.json", "merges.txt"),
 )
 IMAGE_TOKEN = 151646  # the first that Qwen2's tokenizer leaves free; the conversions for transformers took it, too
 
@@ -37,6 +40,15 @@ PREFIXES = {
         "model.multi_modal_projector.linear_2.",
         "model.language_model.",
     ),
+}
+
+# What is taken from a config that came with the weights. Some of what else may stand there makes transformers run code
+# from elsewhere: auto_map, and the names of attention kernels.
+KEYS = {
+    *("attention_dropout", "bos_token_id", "eos_token_id", "hidden_act", "hidden_size", "initializer_range"),
+    *("intermediate_size", "layer_types", "max_position_embeddings", "max_window_layers", "num_attention_heads"),
+    *("num_hidden_layers", "num_key_value_heads", "pad_token_id", "rms_norm_eps", "rope_parameters", "rope_scaling"),
+    *("rope_theta", "sliding_window", "tie_word_embeddings", "use_cache", "use_sliding_window", "vocab_size"),
 }
 
 
@@ -72,7 +84,7 @@ def load(
         >>> model = fastvit.fastvlm.load("apple/FastVLM-0.5B")  # doctest: +SKIP
     """
     register()
-    folder = folder_of(source, revision)
+    folder = folder_of(source, revision, FILES)
     about = read_json(folder / "config.json", "cannot be read as a config")
     vision = about.get("vision_config")
     if isinstance(vision, dict) and vision.get("model_type") == TowerConfig.model_type:
@@ -87,43 +99,6 @@ def load(
     return model
 
 
-def folder_of(source: str | Path, revision: str = "main", *, weights: bool = True) -> Path:
-    """A folder as it is; a repository, or the one of a name in the catalogue, downloaded where it is not in the cache.
-
-    Args:
-        source: the folder, the repository's name, or a name that `fastvit.list_models(pretrained=True)` gives.
-        revision: of the repository; "main" is what the catalogue says, where it has the repository.
-        weights: without them, only what says how it is built, and the tokenizer.
-
-    Raises:
-        fastvit.WeightsError: there is no such thing, or it cannot be downloaded.
-    """
-    listed = catalog.find(source) if isinstance(source, str) else None
-    if listed is None and str(source) and Path(source).is_dir():
-        return Path(source)
-    repository = listed.repository if listed else str(source)
-    if isinstance(source, Path) or not _names_a_repository(repository):
-        raise WeightsError(f"{str(source)!r}: no such folder, and no repository such as apple/FastVLM-0.5B")
-    by_repository = {row.repository: row for row in catalog.CHECKPOINTS.values()}
-    published = listed or by_repository.get(repository) or catalog.Repository(repository=repository)
-    if revision != "main":
-        published = replace(published, revision=revision)
-    folder = hub.download_files(published, "config.json", ("generation_config.json", *TOKENIZER))
-    if weights:
-        hub.download(replace(published, revision=folder.name), whole=True)  # of the same commit
-        if isinstance(published, catalog.Checkpoint):
-            hub.print_license(published)
-    return folder
-
-
-def _names_a_repository(source: str) -> bool:
-    try:
-        validate_repo_id(source)
-    except HFValidationError:
-        return False
-    return "/" in source  # one without an owner is a folder that is not there
-
-
 def _published(
     folder: Path, about: dict[str, Any], dtype: torch.dtype | None, image_token_id: int | None
 ) -> FastVlmForConditionalGeneration:
@@ -135,7 +110,7 @@ def _published(
         raise WeightsError(f"{where}: its projector is a {activation!r}, expected two layers with a GELU in between")
     tensors = open_path(folder)
     tower, *projector, body = PREFIXES[kind]
-    language_model = read_language_model(where, about, tensors, body, (tower, *projector), dtype)
+    language_model = _language_model(where, about, tensors, body, (tower, *projector), dtype)
     if image_token_id is None:
         image_token_id = _image_token(where, about, language_model.config.vocab_size)
     encoder = reparameterize(from_weights(read(folder), num_classes=0), inplace=True).to(language_model.dtype)
@@ -149,8 +124,77 @@ def _published(
             language_model.generation_config = GenerationConfig.from_dict(read_json(generation, problem))
     model = join(encoder, language_model, image_token_id)
     for layer, prefix in zip(("linear_1", "linear_2"), projector, strict=True):
-        fill_layer(model.model.multi_modal_projector.get_submodule(layer), tensors, prefix)
+        _fill_layer(model.model.multi_modal_projector.get_submodule(layer), tensors, prefix)
     return model.eval()
+
+
+def _language_model(
+    where: Path, about: dict[str, Any], tensors: Tensors, body: str, others: Collection[str], dtype: torch.dtype | None
+) -> PreTrainedModel:
+    """The Qwen2 in `tensors`.
+
+    Args:
+        where: the config, for errors.
+        about: what it says.
+        tensors: those of the whole FastVLM.
+        body: the prefix of the language model's names.
+        others: the prefixes of the other parts' names.
+        dtype: of its parameters; None is the one that they are stored in.
+
+    Raises:
+        fastvit.WeightsError: something is missing, damaged, of another shape, or no Qwen2.
+    """
+    names = {
+        re.sub(f"^{re.escape(body)}", "model.", name): name
+        for name in tensors.names
+        if not name.startswith(tuple(others))
+    }
+    with in_one_line(where, "not the config of a Qwen2"):
+        text = about.get("text_config") or about  # LLaVA's config is the language model's own, with more in it
+        if text is not about and text.get("model_type") != "qwen2":
+            raise ValueError(f"its text_config is of a {text.get('model_type')!r}")
+        if int(text.get("num_hidden_layers", 0)) > len(names):  # checked before they are built: each has a tensor
+            raise ValueError(f"{text['num_hidden_layers']} layers, and {len(names)} tensors")
+        config = Qwen2Config(**{key: value for key, value in text.items() if key in KEYS})
+        with torch.device("meta"):
+            outline = Qwen2ForCausalLM(config)
+    state = _state(tensors, names, outline, {"lm_head.weight"} if config.tie_word_embeddings else ())
+    embedding, head = state["model.embed_tokens.weight"], state.get("lm_head.weight")
+    if config.tie_word_embeddings and head is not None and torch.equal(embedding, head):
+        del state["lm_head.weight"]  # Apple's have both, which not every version of transformers ties
+    with in_one_line(where, "no Qwen2 can be made of it"):
+        model = Qwen2ForCausalLM.from_pretrained(None, config=config, state_dict=state, dtype=dtype or embedding.dtype)
+    return cast(PreTrainedModel, model)
+
+
+def _fill_layer(layer: nn.Module, tensors: Tensors, prefix: str) -> None:
+    """Put the tensors whose names begin with `prefix` into `layer`.
+
+    Raises:
+        fastvit.WeightsError: they are not those of such a layer.
+    """
+    names = {name.removeprefix(prefix): name for name in tensors.names if name.startswith(prefix)}
+    layer.load_state_dict(_state(tensors, names, layer))
+
+
+def _state(
+    tensors: Tensors, names: dict[str, str], module: nn.Module, optional: Collection[str] = ()
+) -> dict[str, Tensor]:
+    """The state of such a module; `names` are its own -> those in the file."""
+    expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    problems = mismatches(expected, names, lambda name: tensors.shape(names[name]), optional)
+    if problems:  # before gigabytes are read
+        raise WeightsError(f"{tensors.source}: not what config.json says: {problems}")
+    state = {}
+    for name, given in names.items():
+        state[name] = tensor = tensors.read(given)
+        if tensor.dtype not in FLOATS:
+            raise WeightsError(
+                f"{tensors.source}: {given} is of {tensor.dtype}; a quantized language model cannot be read"
+            )
+        if not tensor.isfinite().all():
+            raise WeightsError(f"{tensors.source}: {given} holds NaN or infinity")
+    return state
 
 
 def _image_token(where: Path, about: dict[str, Any], vocabulary: int) -> int:

@@ -11,10 +11,11 @@ from typing import Any
 
 import huggingface_hub
 from huggingface_hub import constants, errors
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from ..utils.digest import file_digest
 from ..utils.text import one_line
-from .catalog import Checkpoint, Repository
+from .catalog import CHECKPOINTS, Checkpoint, Repository, find
 from .formats import read_index
 from .tensors import WeightsError, in_one_line
 
@@ -43,20 +44,46 @@ def download(published: Repository, *, whole: bool = False) -> Path:
     return path
 
 
-def download_files(published: Repository, required: str, optional: Collection[str]) -> Path:
-    """The folder in the cache with the file `required`, and those of the `optional` that the repository has.
+def folder_of(source: str | Path, revision: str, optional: Collection[str], *, weights: bool = True) -> Path:
+    """A folder as it is; that of a model's repository, or of a name in the catalogue, downloaded unless it is cached.
 
-    With HF_HUB_OFFLINE, those of the `optional` that the cache has. The folder is named after the commit.
+    Args:
+        source: the folder, the repository's name, or a name that `fastvit.list_models(pretrained=True)` gives.
+        revision: of the repository; "main" is what the catalogue says, where it has the repository.
+        optional: what is wanted beside config.json, where the repository, or without a network the cache, has it.
+        weights: whether those of the whole model are wanted, which are of the same commit.
 
     Raises:
-        WeightsError: some file cannot be downloaded, or came damaged.
+        WeightsError: there is no such thing, it cannot be downloaded, or came damaged.
     """
-    folder = _fetch_first(published, [required], ", which is required").parent
+    listed = find(source) if isinstance(source, str) else None
+    if listed is None and str(source) and Path(source).is_dir():
+        return Path(source)
+    repository = listed.repository if listed else str(source)
+    if isinstance(source, Path) or not _names_a_repository(repository):
+        raise WeightsError(f"{str(source)!r}: no such folder, and no repository such as apple/FastVLM-0.5B")
+    by_repository = {row.repository: row for row in CHECKPOINTS.values()}
+    published = listed or by_repository.get(repository) or Repository(repository=repository)
+    if revision != "main":
+        published = replace(published, revision=revision)
+    folder = _fetch_first(published, ["config.json"], ", which is required").parent
     commit = replace(published, revision=folder.name)
     for file in optional:
         if _cached(commit, file) is None and not constants.HF_HUB_OFFLINE:
             _fetch(commit, file)
+    if weights:
+        download(commit, whole=True)
+        if isinstance(published, Checkpoint):
+            print_license(published)
     return folder
+
+
+def _names_a_repository(source: str) -> bool:
+    try:
+        validate_repo_id(source)
+    except errors.HFValidationError:
+        return False
+    return "/" in source  # one without an owner is a folder that is not there
 
 
 def discard(path: str | Path) -> None:
