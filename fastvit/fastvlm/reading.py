@@ -7,13 +7,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import (
-    FastVlmForConditionalGeneration,
-    GenerationConfig,
-    PreTrainedModel,
-    Qwen2Config,
-    Qwen2ForCausalLM,
-)
+from transformers import FastVlmForConditionalGeneration, GenerationConfig, Qwen2Config, Qwen2ForCausalLM
 
 from ..checkpoint import from_weights
 from ..models.multiscale import MultiScaleEncoder
@@ -124,25 +118,18 @@ def _published(
             language_model.generation_config = GenerationConfig.from_dict(read_json(generation, problem))
     model = join(encoder, language_model, image_token_id)
     for layer, prefix in zip(("linear_1", "linear_2"), projector, strict=True):
-        _fill_layer(model.model.multi_modal_projector.get_submodule(layer), tensors, prefix)
+        linear = model.model.multi_modal_projector.get_submodule(layer)
+        names = {name.removeprefix(prefix): name for name in tensors.names if name.startswith(prefix)}
+        linear.load_state_dict(_state(tensors, names, linear))
     return model.eval()
 
 
 def _language_model(
     where: Path, about: dict[str, Any], tensors: Tensors, body: str, others: Collection[str], dtype: torch.dtype | None
-) -> PreTrainedModel:
-    """The Qwen2 in `tensors`.
+) -> Qwen2ForCausalLM:
+    """The Qwen2 in the `tensors` of a FastVLM, whose config, at `where`, says `about`.
 
-    Args:
-        where: the config, for errors.
-        about: what it says.
-        tensors: those of the whole FastVLM.
-        body: the prefix of the language model's names.
-        others: the prefixes of the other parts' names.
-        dtype: of its parameters; None is the one that they are stored in.
-
-    Raises:
-        fastvit.WeightsError: something is missing, damaged, of another shape, or no Qwen2.
+    `body` stands before its names, `others` before those of the other parts.
     """
     names = {
         re.sub(f"^{re.escape(body)}", "model.", name): name
@@ -162,19 +149,9 @@ def _language_model(
     embedding, head = state["model.embed_tokens.weight"], state.get("lm_head.weight")
     if config.tie_word_embeddings and head is not None and torch.equal(embedding, head):
         del state["lm_head.weight"]  # Apple's have both, which not every version of transformers ties
+    dtype = dtype or embedding.dtype
     with in_one_line(where, "no Qwen2 can be made of it"):
-        model = Qwen2ForCausalLM.from_pretrained(None, config=config, state_dict=state, dtype=dtype or embedding.dtype)
-    return cast(PreTrainedModel, model)
-
-
-def _fill_layer(layer: nn.Module, tensors: Tensors, prefix: str) -> None:
-    """Put the tensors whose names begin with `prefix` into `layer`.
-
-    Raises:
-        fastvit.WeightsError: they are not those of such a layer.
-    """
-    names = {name.removeprefix(prefix): name for name in tensors.names if name.startswith(prefix)}
-    layer.load_state_dict(_state(tensors, names, layer))
+        return cast(Any, Qwen2ForCausalLM.from_pretrained(None, config=config, state_dict=state, dtype=dtype))
 
 
 def _state(

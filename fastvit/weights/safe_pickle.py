@@ -29,11 +29,8 @@ DTYPES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Global:
-    """A function or a class, by its module and name; it is never looked up."""
-
-    name: str
+class Global(str):
+    """A function or a class, by "module name"; it is never looked up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +131,7 @@ def _apply(name: str, taken: list[Any], stack: list[Any]) -> None:
         kind, type_, key, _, _ = taken[0]
         if kind != "storage" or type(key) is not str or not isinstance(type_, Global):
             raise ValueError("it refers to something other than a storage")
-        stack.append((DTYPES[type_.name], key))
+        stack.append((DTYPES[type_], key))
     elif name in ("REDUCE", "NEWOBJ"):
         stack.append(_called(*taken))
 
@@ -177,13 +174,13 @@ def _called(function: Any, arguments: Any) -> Any:
     """What a call comes to, for the few that state dicts are made by."""
     if not isinstance(function, Global) or type(arguments) is not tuple:
         raise ValueError("it calls what is no function")
-    if function.name == _DICTIONARY:
+    if function == _DICTIONARY:
         return {}
-    if function.name in _PARAMETER:
+    if function in _PARAMETER:
         return arguments[0]
-    if function.name in _SUBCLASS:
+    if function in _SUBCLASS:
         return _called(arguments[0], arguments[2])
-    if function.name not in _TENSOR:
+    if function not in _TENSOR:
         return None
     if len(arguments) > 7 or any(arguments[6:]):
         raise ValueError("it rebuilds a tensor from something else, or conjugates it")
