@@ -28,7 +28,7 @@ from readme import write_section
 import fastvit
 from fastvit import FastViT, overparameterize
 from fastvit.data import Source
-from fastvit.training import Callback, Recipe, Trainer, open_sources
+from fastvit.training import Callback, Recipe, RunOptions, Trainer, open_sources
 from fastvit.training.initial_weights import augmented_images, initial_model
 from fastvit.utils.atomic import replacing
 from fastvit.utils.digest import file_digest
@@ -172,9 +172,8 @@ def compare(options: argparse.Namespace) -> None:
                 continue
             folder = options.output.with_suffix(".runs") / f"{arm}-{seed}"
             model = starting_model(arm, recipes[seed], source)
-            trainer = Trainer(
-                recipes[seed], source, validation, folder, device=options.device, workers=options.workers, model=model
-            )
+            run = RunOptions(device=options.device, workers=options.workers)
+            trainer = Trainer(recipes[seed], source, validation, folder, run, model)
             trainer.train(Progress(name, options.batch_size))
             results.add(name, trainer.history)
     text = table(results, options.seeds)

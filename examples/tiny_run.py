@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from fastvit.data import LabelledImages, Selected, check_same_classes, training_source, validation_source
+from fastvit.training.build import augmentation
 from fastvit.training.recipe import Recipe
 from fastvit.utils.atomic import replacing
 
@@ -71,7 +72,7 @@ class Run:
         self.options, self.last = options, options.out / "last.pt"
         train, test = training_source(options.data), validation_source(options.data)
         check_same_classes(train, test)
-        self.images = LabelledImages(Selected.evenly(train, options.images), AUGMENTATION.transform(0))
+        self.images = LabelledImages(Selected.evenly(train, options.images), augmentation(AUGMENTATION, epoch=0))
         test = Selected.evenly(test, options.test_images)
         self.validation = LabelledImages(test, lambda image: self.encoder.preprocess(image))
         classes = train.classes

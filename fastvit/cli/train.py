@@ -4,58 +4,47 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import time
 from collections import deque
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Annotated, Any, TypedDict, get_type_hints
 
 from cyclopts import Group, Parameter
-from cyclopts.validators import Number
 
-from ..training.callback import Callback
 from ..training.presets import RECIPES
-from ..training.recipe import SECTIONS, Recipe
+from ..training.recipe import DEFAULTS, SECTIONS, Recipe, RunOptions
 from .options import Json, LabelledData
 from .output import Progress, note, plain_warnings, say, say_json, working
 
 if TYPE_CHECKING:
-    from ..training.metrics import Line
-    from ..training.trainer import Trainer
+    from ..training import Trainer
+    from ..training.log import Line
 
 RECENT = 50  # steps whose mean loss is shown
-GROUPS = {name: Group(name, sort_key=50 + place) for place, name in enumerate(SECTIONS)}
-RUN = GROUPS[SECTIONS[-1]]
+GROUPS = {first: Group(name, sort_key=50 + place) for place, (first, name) in enumerate(SECTIONS.items())}
 PRESETS = ", ".join(f"{name} ({preset.about})" for name, preset in RECIPES.items())
 
 
-def _option(name: str, kind: object) -> object:
-    """How the command line takes a field of `Recipe`: its type, with what the field says of itself."""
-    about = Recipe.__dataclass_fields__[name].metadata
-    shown = f" [default: {about['shown']}]" if about["shown"] else ""
-    group: dict[str, Any] = {"group": GROUPS[about["group"]]} if about["group"] else {}
-    return Annotated[kind, Parameter(help=about["help"] + shown, negative_bool="no-", **group)]
+def _recipe_options() -> dict[str, Any]:
+    """The fields of `Recipe`, each with what its docstring says of it, its default and its section."""
+    said = dict(re.findall(r"^ +(\w+): (.+)$", Recipe.__doc__ or "", re.MULTILINE))
+    options: dict[str, Any] = {}
+    group: Group | str = "Options"  # that of the others
+    for name, kind in get_type_hints(Recipe).items():
+        default, help, group = getattr(Recipe, name), said.get(name, ""), GROUPS.get(name, group)
+        if default and not help.endswith("]"):
+            help += f" [default: {default:g}]" if isinstance(default, float) else f" [default: {default}]"
+        options[name] = Annotated[kind, Parameter(help=help, negative_bool="no-", group=group)]
+    return options
 
 
 if TYPE_CHECKING:
     Given = dict[str, Any]
 else:  # of a recipe's options those that were given: the rest is left to the preset and the file
-    hints = {name: _option(name, kind) for name, kind in get_type_hints(Recipe).items()}
-    Given = TypedDict("Given", hints, total=False)
-
-
-@Parameter(name="*", group=RUN)
-@dataclass(frozen=True, kw_only=True)
-class RunOptions:
-    """What does not change the weights, as `fastvit.train` takes it."""
-
-    device: Annotated[str, Parameter(help="Where to compute: cpu, cuda, mps ... [default: the fastest one]")] = ""
-    workers: Annotated[int, Parameter(validator=Number(gte=0), help="Processes that read, for each that trains.")] = 2
-    save_every: Annotated[float, Parameter(help="Minutes between checkpoints; each epoch has one too.")] = 15
-    keep: Annotated[int, Parameter(validator=Number(gte=1), help="Number of checkpoints that stay.")] = 2
-    tracker: Annotated[str, Parameter(help="Write the metrics to tensorboard or wandb too.")] = ""
+    Given = TypedDict("Given", _recipe_options(), total=False)
 
 
 def train(
@@ -68,7 +57,7 @@ def train(
     given: Annotated[Given, Parameter(name="*")] = {},  # noqa: B006
     validation: Annotated[str, Parameter(help="Validation images. [default: val, validation or test of DATA]")] = "",
     json: Json = False,
-    options: RunOptions = RunOptions(),
+    options: Annotated[RunOptions, Parameter(name="*", group=GROUPS["seed"])] = DEFAULTS,
 ) -> int:
     """Train a model on labelled images; stopped or killed at any time, the same command goes on.
 
@@ -91,7 +80,7 @@ def train(
     chosen, data, validation = choose_recipe(recipe, config, given, data, validation)
     try:
         with plain_warnings(quiet), Shown(data, quiet) as shown:
-            trained = run(chosen, data, output, validation=validation, callback=shown, **asdict(options))
+            trained = run(chosen, data, output, options, validation=validation, callback=shown)
     except Stopped as stopped:
         if not quiet:
             note(f"{stopped}; the same command goes on from there")
@@ -105,21 +94,15 @@ def train(
     return 0
 
 
-class Shown(Callback):
-    """What a person sees of a run: what is trained, a bar with the loss, and a line for each epoch."""
+class Shown(ExitStack):
+    """What a person sees of a run, a `Callback`: what is trained, a bar with the loss, and a line for each epoch."""
 
     def __init__(self, data: str, quiet: bool) -> None:
-        self.quiet, self.progress = quiet, Progress(quiet=quiet)
+        super().__init__()
+        self.quiet, self.progress = quiet, self.enter_context(Progress(quiet=quiet))
         self.losses: deque[float] = deque(maxlen=RECENT)
-        self.opening = ExitStack()
+        self.opening = self.enter_context(ExitStack())
         self.opening.enter_context(working(f"opening {data}", quiet))
-
-    def __enter__(self) -> Shown:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.opening.close()
-        self.progress.pause()
 
     def started(self, trainer: Trainer) -> None:
         """Say what is trained, and from where it goes on."""

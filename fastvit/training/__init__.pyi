@@ -1,8 +1,9 @@
-from .callback import Callback as Callback
+from .log import TrainedRun as TrainedRun
 from .presets import RECIPES as RECIPES
 from .recipe import Recipe as Recipe
 from .recipe import RecipeError as RecipeError
+from .recipe import RunOptions as RunOptions
+from .run import open_sources as open_sources
 from .signals import Stopped as Stopped
-from .sources import open_sources as open_sources
-from .trained_run import TrainedRun as TrainedRun
+from .trainer import Callback as Callback
 from .trainer import Trainer as Trainer

@@ -1,28 +1,60 @@
-"""The state of a run: what a recipe makes of a model, and what a checkpoint keeps of it."""
-
-from __future__ import annotations
+"""What a recipe makes of a model, the state of a run, which a checkpoint keeps; and of images, what the run reads."""
 
 import copy
-import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any, cast
 
+import timm.data
 import timm.optim
 import torch
 from timm.scheduler import CosineLRScheduler
 from torch import Tensor, nn
+from torch.distributed.checkpoint import state_dict as distributed_state
 from torch.utils.data import DataLoader
 
 from ..data import Batch, DataError, Source, StepSampler, TrainingImages, training_loader
 from ..images.preprocess import Preprocess
 from ..models.fastvit import FastViT
-from ..utils.atomic import check_writable
 from .distributed import Processes
-from .ema import EMA
 from .recipe import Recipe, RecipeError
+
+POWER = 2 / 3  # of the EMA's warm-up, as in timm.utils.ModelEmaV3
+
+
+class EMA:
+    """The averages of a model's parameters and statistics by name, each as it is: whole, or a shard of it.
+
+    timm's ModelEmaV3 keeps a whole model on the device, which is more than a process of FSDP has.
+
+    Args:
+        model: as it is trained.
+        decay: of the average; 0 keeps the newest weights.
+        template: the same model, unfused, on the CPU and in eval mode; it is used up.
+
+    Attributes:
+        tensors: the averages, by the names of the model's state dict.
+    """
+
+    def __init__(self, model: FastViT, decay: float, template: FastViT) -> None:
+        self.decay, self._template = decay, template
+        self.tensors = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+
+    def model_of(self, tensors: dict[str, Tensor]) -> FastViT:
+        """The model with these weights and statistics: unfused, on the CPU and in eval mode."""
+        self._template.load_state_dict(tensors)
+        return self._template
+
+    @torch.no_grad()
+    def update(self, model: FastViT, steps: int) -> None:
+        """Move the average by (1 - decay) * (model - average), after so many steps; early decays are smaller."""
+        decay = max(0.0, min(self.decay, 1 - steps**-POWER))
+        for name, tensor in model.state_dict().items():
+            if tensor.is_floating_point():
+                self.tensors[name].lerp_(tensor, 1 - decay)
+            else:
+                self.tensors[name].copy_(tensor)
 
 
 @dataclass
@@ -67,18 +99,36 @@ class TrainState:
 
     def state_dict(self) -> dict[str, Any]:
         """All of it, of all processes, whole and on the CPU."""
+        processes, optimizer = self.processes, self.optimizer.optimizer
+        scaler = processes.accelerator.scaler
+        if processes.sharded:
+            options = distributed_state.StateDictOptions(full_state_dict=True, cpu_offload=True)
+            of_model, of_optimizer = distributed_state.get_state_dict(self.model, optimizer, options=options)
+        else:
+            of_model, of_optimizer = self.model.state_dict(), optimizer.state_dict()
         return {
-            "ema": self.processes.whole(self.ema.tensors),
+            "model": of_model,
+            "optimizer": of_optimizer,
+            "scaler": scaler.state_dict() if scaler else {},
+            "ema": processes.whole(self.ema.tensors),
             "step": self.step,
-            "loss_sums": self.processes.mean(self.loss_sums).cpu(),
-            "unreadable": list(dict.fromkeys(self.processes.gather(list(self.unreadable)))),
-            **self.processes.state_dict(self.model, self.optimizer),
+            "loss_sums": processes.mean(self.loss_sums).cpu(),
+            "unreadable": list(dict.fromkeys(processes.gather(list(self.unreadable)))),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """The inverse of `state_dict`, in place, in any number of processes."""
-        self.processes.load_state_dict(self.model, self.optimizer, state)
-        self.processes.load(self.ema.tensors, state["ema"])
+        processes, optimizer = self.processes, self.optimizer.optimizer
+        if scaler := processes.accelerator.scaler:
+            scaler.load_state_dict(state["scaler"])
+        if processes.sharded:
+            options = distributed_state.StateDictOptions(full_state_dict=True)
+            distributed_state.set_model_state_dict(self.model, state["model"], options=options)
+            distributed_state.set_optimizer_state_dict(self.model, optimizer, state["optimizer"], options=options)
+        else:
+            self.model.load_state_dict(state["model"])
+            optimizer.load_state_dict(state["optimizer"])
+        processes.load(self.ema.tensors, state["ema"])
         self.step = state["step"]
         self.loss_sums.copy_(state["loss_sums"])
         self.unreadable = dict.fromkeys(state["unreadable"])
@@ -87,12 +137,16 @@ class TrainState:
 def build_state(recipe: Recipe, model: FastViT, processes: Processes, steps_per_epoch: int) -> TrainState:
     """The state before the first step; the model is used up.
 
+    The learning rate rises linearly, falls as half a cosine, and then stays the lowest, from step to step.
+
     Raises:
         ValueError: no such optimizer.
         RecipeError: synchronized batch norms on a CPU.
     """
     template = copy.deepcopy(model).eval()
-    model = model.to(processes.device, memory_format=memory_format(recipe, processes))  # type: ignore[call-overload]
+    innermost = recipe.channels_last and not processes.sharded  # FSDP2 wants its parameters contiguous
+    layout = torch.channels_last if innermost else torch.contiguous_format
+    model = model.to(processes.device, memory_format=layout)  # type: ignore[call-overload]
     if recipe.precision == "float64":
         model = model.double()
     if recipe.grad_checkpointing:
@@ -106,12 +160,42 @@ def build_state(recipe: Recipe, model: FastViT, processes: Processes, steps_per_
         weight_decay=recipe.weight_decay,
         layer_decay=recipe.layer_decay or None,
     )
-    schedule = recipe.schedule(optimizer, steps_per_epoch)
+    schedule = CosineLRScheduler(
+        optimizer,
+        t_initial=round((recipe.epochs - recipe.cooldown_epochs) * steps_per_epoch),
+        lr_min=min(recipe.min_learning_rate, recipe.learning_rate),
+        warmup_t=round(recipe.warmup_epochs * steps_per_epoch),
+        warmup_lr_init=min(recipe.warmup_learning_rate, recipe.learning_rate),
+        t_in_epochs=False,
+    )
     if recipe.compile:
         model.compile()
-    wrapped, prepared = processes.prepare(model.train(), optimizer)
-    ema = EMA(model, recipe.ema_decay, template)
-    return TrainState(processes, model, wrapped, prepared, schedule, ema)
+    wrapped, prepared = processes.accelerator.prepare(model.train(), optimizer)
+    return TrainState(processes, model, wrapped, prepared, schedule, EMA(model, recipe.ema_decay, template))
+
+
+def augmentation(recipe: Recipe, epoch: int, preprocess: Preprocess | None = None) -> Any:
+    """The random crops, flips and colours of training, by timm; `preprocess` says the mean and deviation.
+
+    Raises:
+        RecipeError: augmentation in a notation that timm does not know.
+    """
+    preprocess = preprocess or Preprocess(size=(recipe.size, recipe.size))
+    try:
+        return timm.data.create_transform(
+            recipe.size_at(epoch),
+            is_training=True,
+            scale=(recipe.smallest_area, 1.0),
+            interpolation="bicubic",
+            color_jitter=recipe.color_jitter or None,
+            auto_augment=recipe.auto_augment or None,
+            re_prob=recipe.random_erasing,
+            re_mode="pixel",
+            mean=preprocess.mean,
+            std=preprocess.std,
+        )
+    except (AssertionError, ValueError, KeyError) as error:
+        raise RecipeError(f"auto_augment is {recipe.auto_augment!r}, expected timm's notation ({error})") from None
 
 
 def build_loader(
@@ -128,14 +212,8 @@ def build_loader(
         world_size=processes.world_size,
         micro_batches=recipe.gradient_accumulation,
     )
-    images = TrainingImages(source, partial(recipe.transform, preprocess=preprocess), recipe.seed)
+    images = TrainingImages(source, partial(augmentation, recipe, preprocess=preprocess), recipe.seed)
     return training_loader(images, sampler, workers=workers, pin=processes.device.type == "cuda")
-
-
-def memory_format(recipe: Recipe, processes: Processes) -> torch.memory_format:
-    """How the weights lie in memory."""
-    innermost = recipe.channels_last and not processes.sharded  # FSDP2 wants its parameters contiguous
-    return torch.channels_last if innermost else torch.contiguous_format
 
 
 def synchronize(model: nn.Module, device: torch.device) -> nn.Module:
@@ -143,32 +221,3 @@ def synchronize(model: nn.Module, device: torch.device) -> nn.Module:
     if device.type != "cuda":
         raise RecipeError(f"sync_batch_norm needs GPUs, and the device is {device.type}: leave it out")
     return cast(nn.Module, nn.SyncBatchNorm.convert_sync_batchnorm(model))  # type: ignore[no-untyped-call]
-
-
-def describe(model: FastViT, recipe: Recipe, classes: list[str]) -> Preprocess:
-    """Write into the model's `pretrained_cfg` how it is validated and what its classes are -> its preprocessing."""
-    size = (recipe.last_size, recipe.last_size)
-    preprocess = replace(model.preprocess, size=size, crop=recipe.crop, crop_mode="center")
-    model.pretrained_cfg |= preprocess.to_cfg()
-    model.pretrained_cfg |= {"num_classes": len(classes), "label_names": list(classes), "license": None}
-    return preprocess
-
-
-def check_batch_size(recipe: Recipe, world_size: int) -> None:
-    """A RecipeError if a batch cannot be divided among processes and micro-batches, in pairs where images are mixed."""
-    parts = {
-        "processes": world_size,
-        "micro-batches in each process": recipe.gradient_accumulation,
-        "images that mixup and cutmix pair": 2 if recipe.mixup or recipe.cutmix else 1,
-    }
-    if recipe.batch_size % (multiple := math.prod(parts.values())):
-        divided = " and ".join(f"{count} {what}" for what, count in parts.items() if count > 1)
-        raise RecipeError(f"batch_size is {recipe.batch_size}, expected a multiple of {multiple} for {divided}")
-
-
-def check_output(folder: Path) -> None:
-    """A ValueError, before any work is done, if it cannot hold a run."""
-    if folder.exists() and not folder.is_dir():
-        raise RecipeError(f"{folder}: is a file, expected a folder; choose another --output")
-    there = next(each for each in (folder, *folder.absolute().parents) if each.is_dir())
-    check_writable(there / "model.safetensors")

@@ -1,7 +1,5 @@
 """The last few states of a run on disk, of which the newest is complete whatever happens."""
 
-from __future__ import annotations
-
 import logging
 from dataclasses import asdict
 from pathlib import Path
@@ -10,12 +8,20 @@ from typing import Any
 
 import torch
 
-from ..utils.atomic import replacing
+from ..utils.atomic import check_writable, replacing
 from ..utils.text import one_line
 from .recipe import Recipe, RecipeError
 
 LOG = logging.getLogger("fastvit")
 SUFFIX = ".pt"
+
+
+def check_output(folder: Path) -> None:
+    """A ValueError, before any work is done, if it cannot hold a run."""
+    if folder.exists() and not folder.is_dir():
+        raise RecipeError(f"{folder}: is a file, expected a folder; choose another --output")
+    there = next(each for each in (folder, *folder.absolute().parents) if each.is_dir())
+    check_writable(there / "model.safetensors")
 
 
 class Checkpoints:
@@ -50,11 +56,14 @@ class Checkpoints:
             old.unlink(missing_ok=True)
         return path
 
-    def newest(self) -> tuple[Path, dict[str, Any]] | None:
-        """The newest state that can be read, on the CPU; damaged ones are told of and passed over.
+    def of_run(self, about: dict[str, Any]) -> dict[str, Any] | None:
+        """The newest state that can be read, on the CPU, if there is one; damaged ones are told of and passed over.
+
+        Args:
+            about: the recipe, classes and number of images that it has to be of.
 
         Raises:
-            RecipeError: there are states, and none can be read.
+            RecipeError: there are states, and none can be read; or it is of another run, and all that differs is named.
         """
         damaged = []
         for path in self.paths():
@@ -67,26 +76,19 @@ class Checkpoints:
                 continue
             for each in damaged:
                 LOG.warning("%s is damaged; going on from %s", each, path)
-            return path, state
+            _check_same(path, state, about)
+            return state
         if damaged:
             raise RecipeError(f"{damaged[0]}: is damaged, or of something else; remove {self.folder} to start anew")
         return None
 
-    def of_run(self, about: dict[str, Any]) -> dict[str, Any] | None:
-        """The newest state, if there is one, which has to be of the same recipe, classes and number of images.
 
-        Raises:
-            RecipeError: it is of another run; all that differs is named.
-        """
-        path, state = self.newest() or (None, None)
-        if path is None or state is None:
-            return None
-        try:
-            then = {name: state[name] for name in about} | asdict(Recipe(**state["recipe"]))
-        except (KeyError, TypeError):
-            raise RecipeError(f"{path}: is of another version; remove {path.parent} to start anew") from None
-        then, now = (values | {"recipe": None} for values in (then, about | about["recipe"]))
-        if differing := [name for name in now if now[name] != then.get(name)]:
-            changes = ", ".join(f"{name} was {then.get(name)!r}, is {now[name]!r}" for name in differing)
-            raise RecipeError(f"{path}: is of another run: {changes}; give the same options or another --output")
-        return state
+def _check_same(path: Path, state: dict[str, Any], about: dict[str, Any]) -> None:
+    try:
+        then = {name: state[name] for name in about} | asdict(Recipe(**state["recipe"]))
+    except (KeyError, TypeError):
+        raise RecipeError(f"{path}: is of another version; remove {path.parent} to start anew") from None
+    then, now = (values | {"recipe": None} for values in (then, about | about["recipe"]))
+    if differing := [name for name in now if now[name] != then.get(name)]:
+        changes = ", ".join(f"{name} was {then.get(name)!r}, is {now[name]!r}" for name in differing)
+        raise RecipeError(f"{path}: is of another run: {changes}; give the same options or another --output")

@@ -1,21 +1,22 @@
 """The model that a run starts from."""
 
-from __future__ import annotations
-
-import warnings
+from dataclasses import replace
+from functools import partial
 from typing import cast
 
 import torch
 from torch import Tensor
 
-from ..checkpoint import load
+from ..checkpoint import from_weights, warn_of_new_classifier
 from ..create import create_model
 from ..data import Draw, Source, TrainingImages
+from ..images.preprocess import Preprocess
 from ..models.config import CONFIGS
 from ..models.fastvit import FastViT
-from ..models.forms import form_of
 from ..models.overparam import overparameterize
 from ..utils.sampling import evenly
+from ..weights.read import read
+from .build import augmentation
 from .recipe import Recipe
 
 CALIBRATION = 64  # training images from which the norms of fused weights take their statistics
@@ -36,36 +37,29 @@ def initial_model(recipe: Recipe, source: Source, *, resumed: bool = False) -> F
     classes = len(source.classes)
     torch.manual_seed(recipe.seed)
     name, _, tag = recipe.model.partition(".")
-    weights = recipe.weights or (recipe.model if tag else "")
-    if not weights or (resumed and name):
-        return _create(name or "fastvit_t8", classes, recipe)
-    loaded = load(weights)
-    architecture = str(loaded.pretrained_cfg["architecture"])
-    if name and name != architecture:
-        if name not in CONFIGS:
-            return _create(recipe.model, classes, recipe)  # it knows what to say
-        raise ValueError(f"{weights}: is a {architecture}, expected a {name}: leave out --model, or give other weights")
-    if form_of(loaded) != "unfused":
-        loaded = overparameterize(loaded, augmented_images(recipe, source))
-    model = _create(architecture, loaded.num_classes, recipe)
-    model.load_state_dict(loaded.state_dict())
-    model.pretrained_cfg = dict(loaded.pretrained_cfg)
-    if loaded.num_classes != classes:
-        torch.manual_seed(recipe.seed)
-        model.reset_classifier(classes)
-        if loaded.num_classes and not resumed:
-            warnings.warn(
-                f"{weights}: its classifier is of {loaded.num_classes} classes; started a new one of {classes}",
-                stacklevel=2,
-            )
-    return model
+    file = recipe.weights or (recipe.model if tag else "")
+    if not file or (resumed and name) or (name and name not in CONFIGS):  # of which create_model knows what to say
+        name = name or "fastvit_t8"
+        return cast(FastViT, create_model(name, num_classes=classes, drop_path_rate=recipe.drop_path))
+    weights = read(file)
+    if name and name != weights.variant:
+        raise ValueError(f"{file}: is a {weights.variant}, expected a {name}: leave out --model, or give other weights")
+    model = from_weights(weights, classes, in_chans=3, drop_path_rate=recipe.drop_path)
+    if weights.num_classes and not resumed:
+        warn_of_new_classifier(model, weights)
+    return model if weights.form == "unfused" else overparameterize(model, augmented_images(recipe, source))
 
 
 def augmented_images(recipe: Recipe, source: Source, count: int = CALIBRATION) -> Tensor:
     """(B, 3, H, W): augmented training images, spread over the classes, the same every time; B is at most `count`."""
-    images = TrainingImages(source, recipe.transform, recipe.seed)
+    images = TrainingImages(source, partial(augmentation, recipe), recipe.seed)
     return torch.stack([images[Draw(0, index)][0] for index in evenly(count, len(source))])
 
 
-def _create(name: str, classes: int, recipe: Recipe) -> FastViT:
-    return cast(FastViT, create_model(name, num_classes=classes, drop_path_rate=recipe.drop_path))
+def describe(model: FastViT, recipe: Recipe, classes: list[str]) -> Preprocess:
+    """Write into the model's `pretrained_cfg` how it is validated and what its classes are -> its preprocessing."""
+    size = (recipe.last_size, recipe.last_size)
+    preprocess = replace(model.preprocess, size=size, crop=recipe.crop, crop_mode="center")
+    model.pretrained_cfg |= preprocess.to_cfg()
+    model.pretrained_cfg |= {"num_classes": len(classes), "label_names": list(classes), "license": None}
+    return preprocess

@@ -1,13 +1,9 @@
 """`--recipe`: a row for each, with what differs from `Recipe`'s defaults and where it is from."""
 
-from __future__ import annotations
-
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 
-@dataclass(frozen=True)
-class Preset:
+class Preset(NamedTuple):
     """What a recipe is for, where its numbers are from, and what differs from `Recipe`'s defaults."""
 
     about: str

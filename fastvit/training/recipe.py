@@ -1,40 +1,32 @@
-"""All that decides the weights of a run, as one record, and what timm makes of it: augmentation, schedule, loss."""
-
-from __future__ import annotations
+"""The options of `fastvit train`: all that decides the weights of a run, as one record, and what does not."""
 
 import math
-from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_type_hints
+from dataclasses import dataclass, fields
+from typing import Literal, get_args, get_type_hints
 
+from ..utils.extras import missing
 from ..utils.text import either
 
-if TYPE_CHECKING:  # the command line lists the fields, and is to be quick
-    import timm.data
-    import timm.scheduler
-    import torch
-    from torch import nn
-
-    from ..images.preprocess import Preprocess
-
 GROWTH = 0.7  # the part of the run over which the images grow from start_size to size
+TRACKERS = ("tensorboard", "wandb")  # called like the packages they need
 
-# Sections of the options in `fastvit train --help`; those without one come first.
-IMAGES = "Images and augmentation"
-OPTIMIZER = "Optimizer and schedule"
-DISTILLATION = "Distillation"
-SPEED = "Speed and memory"
-RUN = "Run"
-SECTIONS = (IMAGES, OPTIMIZER, DISTILLATION, SPEED, RUN)
+# Sections of the options in `fastvit train --help`, by the first of each; those before them have none.
+SECTIONS = {
+    "start_size": "Images and augmentation",
+    "optimizer": "Optimizer and schedule",
+    "teacher": "Distillation",
+    "precision": "Speed and memory",
+    "seed": "Run",
+}
 
 RANGES = {
     **dict.fromkeys(("label_smoothing", "random_erasing", "ema_decay", "distillation_alpha", "drop_path"), (0, 1)),
     **dict.fromkeys(("learning_rate", "min_learning_rate", "warmup_learning_rate", "weight_decay"), (0, 1e3)),
     **dict.fromkeys(("warmup_epochs", "cooldown_epochs", "clip_gradient", "color_jitter"), (0, 1e6)),
-    **dict.fromkeys(("mixup", "cutmix"), (0, 1e3)),
-    **dict.fromkeys(("batch_size", "gradient_accumulation", "epochs"), (1, 1e9)),
-    **dict.fromkeys(("max_images", "max_unreadable", "num_classes"), (0, 1e9)),
-    "smallest_area": (1e-6, 1),
-    "crop": (1e-6, 1),
+    **dict.fromkeys(("mixup", "cutmix", "workers"), (0, 1e3)),
+    **dict.fromkeys(("batch_size", "gradient_accumulation", "epochs", "keep"), (1, 1e9)),
+    **dict.fromkeys(("max_images", "max_unreadable", "num_classes", "save_every"), (0, 1e9)),
+    **dict.fromkeys(("smallest_area", "crop"), (1e-6, 1)),
     "layer_decay": (0, 1),
     "temperature": (1e-6, 1e6),
     "seed": (0, 2**63 - 1),
@@ -45,18 +37,102 @@ class RecipeError(ValueError):
     """An option that cannot work; the message names it."""
 
 
-def option(default: Any, help: str, group: str = "", shown: str = "") -> Any:
-    """A field with what `fastvit train --help` says of it, in which section, and how it shows the default."""
-    if not shown and default:
-        shown = f"{default:g}" if isinstance(default, float) else str(default)
-    return field(default=default, metadata={"help": help, "group": group, "shown": shown})
+def _check(options: object) -> None:
+    for name, kind in get_type_hints(type(options)).items():
+        value, (low, high) = getattr(options, name), RANGES.get(name, (0, 0))
+        if name in RANGES and not (isinstance(value, int | float) and low <= value <= high):  # also refuses nan
+            raise RecipeError(f"{name} is {value}, expected {low:g} to {high:g}")
+        if (choices := get_args(kind)) and value not in choices:
+            raise RecipeError(f"{name} is {value!r}, expected {either(choices)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """What does not change the weights: options of `fastvit train` and of `Trainer`.
+
+    Attributes:
+        device: Where to compute: cpu, cuda, mps ... [default: the fastest one]
+        workers: Processes that read, for each that trains; 0 for none.
+        save_every: Minutes between checkpoints; each epoch has one too.
+        keep: Number of checkpoints that stay.
+        tracker: Write the metrics to tensorboard or wandb too.
+
+    Raises:
+        RecipeError: an option out of its range, or a tracker that there is not.
+
+    Example:
+        >>> from fastvit.training import RunOptions
+        >>> RunOptions(device="cpu", keep=0)
+        Traceback (most recent call last):
+        fastvit.training.recipe.RecipeError: keep is 0, expected 1 to 1e+09
+    """
+
+    device: str = ""
+    workers: int = 2
+    save_every: float = 15.0
+    keep: int = 2
+    tracker: str = ""
+
+    def __post_init__(self) -> None:
+        _check(self)
+        if self.tracker and self.tracker not in TRACKERS:
+            raise RecipeError(f"tracker is {self.tracker!r}, expected {either(TRACKERS)}")
+        if self.tracker and missing(self.tracker):
+            raise RecipeError(f"The tracker {self.tracker} is not installed; run: pip install {self.tracker}")
+
+
+DEFAULTS = RunOptions()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """What decides the weights that come out: a run can only be resumed with the same recipe.
 
-    Its fields are the options of `fastvit train`, which explains each, and the lines of recipe.yaml.
+    Its fields are the options of `fastvit train`, whose help is what stands here, and the lines of recipe.yaml.
+
+    Attributes:
+        model: Name of the model, perhaps with weights, as fastvit_t8.cifar10. [default: fastvit_t8]
+        weights: Weights to start from, a file or a name, fused or not. [default: random]
+        epochs: Passes over the training images.
+        batch_size: Images per step, in all processes together.
+        learning_rate: Highest learning rate, for this batch size; it follows a cosine.
+        size: Height and width of the images.
+        start_size: Grow the images from this size during the first 70 % of the epochs.
+        final_size: Height and width in the last --final-epochs, and afterwards. [default: --size]
+        final_epochs: Epochs at --final-size, counted among --epochs.
+        crop: Part of the edge that validation keeps.
+        smallest_area: Smallest part of an image that a random crop shows.
+        color_jitter: Strength of colour changes; not with --auto-augment.
+        auto_augment: RandAugment and others, as timm has them; '' for none.
+        random_erasing: Probability of erasing a rectangle.
+        mixup: Alpha of mixup; 0 for none.
+        cutmix: Alpha of cutmix; 0 for none.
+        max_images: Train on this many images, evenly over the classes. [default: all]
+        num_classes: Classes of shards without classes.txt. [default: the largest label]
+        max_unreadable: Images that may be skipped since they cannot be read.
+        optimizer: Any of timm's optimizers.
+        min_learning_rate: Final learning rate.
+        warmup_learning_rate: First learning rate.
+        warmup_epochs: Epochs in which the learning rate rises.
+        cooldown_epochs: Last of the --epochs, with the final learning rate.
+        weight_decay: Decay of weights, but not of biases, norms and scales.
+        layer_decay: Factor of the learning rate from layer to layer; 0 for none.
+        clip_gradient: Largest norm of the gradient; 0 for any.
+        label_smoothing: Probability given to all classes together.
+        drop_path: Stochastic depth of the last block.
+        ema_decay: Decay of the weights' moving average, which is kept; 0 for none.
+        teacher: Model of timm's or ours to distil from: a name, or a file of ours.
+        teacher_weights: File with the weights of a timm teacher. [default: timm's own]
+        distillation: Learn its best class (hard) or its probabilities (soft).
+        distillation_alpha: Part of the loss that the teacher decides.
+        temperature: Temperature of soft distillation.
+        precision: Precision of the arithmetic; bfloat16 and float16 by autocast.
+        gradient_accumulation: Micro-batches of a batch in each process, to save memory.
+        grad_checkpointing: Compute blocks twice, to save memory.
+        channels_last: Keep channels innermost in memory, which is faster nearly everywhere.
+        compile: Compile the model with torch.compile.
+        sync_batch_norm: Take batch norms' statistics over all processes, on GPUs.
+        seed: Seed of every random draw.
 
     Raises:
         RecipeError: an option out of its range, or options that do not go together.
@@ -68,69 +144,59 @@ class Recipe:
         (30, 5e-05, 256)
     """
 
-    model: str = option("", "Name of the model, perhaps with weights, as fastvit_t8.cifar10.", shown="fastvit_t8")
-    weights: str = option("", "Weights to start from, a file or a name, fused or not.", shown="random")
-    epochs: int = option(300, "Passes over the training images.")
-    batch_size: int = option(128, "Images per step, in all processes together.")
-    learning_rate: float = option(1e-3, "Highest learning rate, for this batch size; it follows a cosine.")
-    size: int = option(256, "Height and width of the images.")
-
-    start_size: int = option(0, "Grow the images from this size during the first 70 % of the epochs.", IMAGES)
-    final_size: int = option(0, "Height and width in the last --final-epochs, and afterwards.", IMAGES, shown="--size")
-    final_epochs: int = option(0, "Epochs at --final-size, counted among --epochs.", IMAGES)
-    crop: float = option(0.9, "Part of the edge that validation keeps.", IMAGES)
-    smallest_area: float = option(0.08, "Smallest part of an image that a random crop shows.", IMAGES)
-    color_jitter: float = option(0.0, "Strength of colour changes; not with --auto-augment.", IMAGES)
-    auto_augment: str = option(
-        "rand-m9-mstd0.5-mmax9-inc1", "RandAugment and others, as timm has them; '' for none.", IMAGES
-    )
-    random_erasing: float = option(0.25, "Probability of erasing a rectangle.", IMAGES)
-    mixup: float = option(0.8, "Alpha of mixup; 0 for none.", IMAGES)
-    cutmix: float = option(1.0, "Alpha of cutmix; 0 for none.", IMAGES)
-    max_images: int = option(0, "Train on this many images, evenly over the classes.", IMAGES, shown="all")
-    num_classes: int = option(0, "Classes of shards without classes.txt.", IMAGES, shown="the largest label")
-    max_unreadable: int = option(100, "Images that may be skipped since they cannot be read.", IMAGES)
-
-    optimizer: str = option("adamw", "Any of timm's optimizers.", OPTIMIZER)
-    min_learning_rate: float = option(1e-6, "Final learning rate.", OPTIMIZER)
-    warmup_learning_rate: float = option(1e-6, "First learning rate.", OPTIMIZER)
-    warmup_epochs: float = option(5.0, "Epochs in which the learning rate rises.", OPTIMIZER)
-    cooldown_epochs: float = option(0.0, "Last of the --epochs, with the final learning rate.", OPTIMIZER)
-    weight_decay: float = option(0.05, "Decay of weights, but not of biases, norms and scales.", OPTIMIZER)
-    layer_decay: float = option(0.0, "Factor of the learning rate from layer to layer; 0 for none.", OPTIMIZER)
-    clip_gradient: float = option(0.0, "Largest norm of the gradient; 0 for any.", OPTIMIZER)
-    label_smoothing: float = option(0.1, "Probability given to all classes together.", OPTIMIZER)
-    drop_path: float = option(0.0, "Stochastic depth of the last block.", OPTIMIZER)
-    ema_decay: float = option(0.9995, "Decay of the weights' moving average, which is kept; 0 for none.", OPTIMIZER)
-
-    teacher: str = option("", "Model of timm's or ours to distil from: a name, or a file of ours.", DISTILLATION)
-    teacher_weights: str = option("", "File with the weights of a timm teacher.", DISTILLATION, shown="timm's own")
-    distillation: Literal["hard", "soft"] = option(
-        "hard", "Learn its best class (hard) or its probabilities (soft).", DISTILLATION
-    )
-    distillation_alpha: float = option(0.5, "Part of the loss that the teacher decides.", DISTILLATION)
-    temperature: float = option(1.0, "Temperature of soft distillation.", DISTILLATION)
-
-    precision: Literal["float32", "bfloat16", "float16", "float64"] = option(
-        "float32", "Precision of the arithmetic; bfloat16 and float16 by autocast.", SPEED
-    )
-    gradient_accumulation: int = option(1, "Micro-batches of a batch in each process, to save memory.", SPEED)
-    grad_checkpointing: bool = option(False, "Compute blocks twice, to save memory.", SPEED)
-    channels_last: bool = option(True, "Keep channels innermost in memory, which is faster nearly everywhere.", SPEED)
-    compile: bool = option(False, "Compile the model with torch.compile.", SPEED)
-    sync_batch_norm: bool = option(False, "Take batch norms' statistics over all processes, on GPUs.", SPEED)
-
-    seed: int = option(0, "Seed of every random draw.", RUN)
+    model: str = ""
+    weights: str = ""
+    epochs: int = 300
+    batch_size: int = 128
+    learning_rate: float = 1e-3
+    size: int = 256
+    start_size: int = 0
+    final_size: int = 0
+    final_epochs: int = 0
+    crop: float = 0.9
+    smallest_area: float = 0.08
+    color_jitter: float = 0.0
+    auto_augment: str = "rand-m9-mstd0.5-mmax9-inc1"
+    random_erasing: float = 0.25
+    mixup: float = 0.8
+    cutmix: float = 1.0
+    max_images: int = 0
+    num_classes: int = 0
+    max_unreadable: int = 100
+    optimizer: str = "adamw"
+    min_learning_rate: float = 1e-6
+    warmup_learning_rate: float = 1e-6
+    warmup_epochs: float = 5.0
+    cooldown_epochs: float = 0.0
+    weight_decay: float = 0.05
+    layer_decay: float = 0.0
+    clip_gradient: float = 0.0
+    label_smoothing: float = 0.1
+    drop_path: float = 0.0
+    ema_decay: float = 0.9995
+    teacher: str = ""
+    teacher_weights: str = ""
+    distillation: Literal["hard", "soft"] = "hard"
+    distillation_alpha: float = 0.5
+    temperature: float = 1.0
+    precision: Literal["float32", "bfloat16", "float16", "float64"] = "float32"
+    gradient_accumulation: int = 1
+    grad_checkpointing: bool = False
+    channels_last: bool = True
+    compile: bool = False
+    sync_batch_norm: bool = False
+    seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, (low, high) in RANGES.items():
-            if not low <= getattr(self, name) <= high:  # also refuses nan
-                raise RecipeError(f"{name} is {getattr(self, name)}, expected {low:g} to {high:g}")
-        for name, kind in get_type_hints(Recipe).items():
-            if (choices := get_args(kind)) and getattr(self, name) not in choices:
-                raise RecipeError(f"{name} is {getattr(self, name)!r}, expected {either(choices)}")
+        _check(self)
         self._check_sizes()
-        self._check_together()
+        if self.teacher_weights and not self.teacher:
+            raise RecipeError("teacher_weights are given without a teacher: give its name with --teacher")
+        if self.warmup_epochs + self.cooldown_epochs >= self.epochs:
+            raise RecipeError(
+                f"epochs is {self.epochs}, expected more than warmup_epochs={self.warmup_epochs:g} and "
+                f"cooldown_epochs={self.cooldown_epochs:g} together"
+            )
 
     def _check_sizes(self) -> None:
         for name in ("size", "start_size", "final_size"):
@@ -142,15 +208,6 @@ class Recipe:
             raise RecipeError(
                 f"final_size is {self.final_size} and final_epochs is {self.final_epochs}: expected both, or neither, "
                 f"and no more epochs than {self.epochs}"
-            )
-
-    def _check_together(self) -> None:
-        if self.teacher_weights and not self.teacher:
-            raise RecipeError("teacher_weights are given without a teacher: give its name with --teacher")
-        if self.warmup_epochs + self.cooldown_epochs >= self.epochs:
-            raise RecipeError(
-                f"epochs is {self.epochs}, expected more than warmup_epochs={self.warmup_epochs:g} and "
-                f"cooldown_epochs={self.cooldown_epochs:g} together"
             )
 
     @property
@@ -166,64 +223,6 @@ class Recipe:
             return self.size
         grown = min(1.0, epoch / max(1.0, GROWTH * (self.epochs - self.final_epochs)))
         return 8 * math.floor((self.start_size + (self.size - self.start_size) * grown) / 8)
-
-    def transform(self, epoch: int, preprocess: Preprocess | None = None) -> Any:
-        """The random crops, flips and colours of training, by timm; `preprocess` says the mean and deviation.
-
-        Raises:
-            RecipeError: augmentation in a notation that timm does not know.
-        """
-        import timm.data
-
-        from ..images.preprocess import Preprocess
-
-        preprocess = preprocess or Preprocess(size=(self.size, self.size))
-        try:
-            return timm.data.create_transform(
-                self.size_at(epoch),
-                is_training=True,
-                scale=(self.smallest_area, 1.0),
-                interpolation="bicubic",
-                color_jitter=self.color_jitter or None,
-                auto_augment=self.auto_augment or None,
-                re_prob=self.random_erasing,
-                re_mode="pixel",
-                mean=preprocess.mean,
-                std=preprocess.std,
-            )
-        except (AssertionError, ValueError, KeyError) as error:
-            raise RecipeError(f"auto_augment is {self.auto_augment!r}, expected timm's notation ({error})") from None
-
-    def schedule(self, optimizer: torch.optim.Optimizer, steps_per_epoch: int) -> timm.scheduler.CosineLRScheduler:
-        """A linear rise, half a cosine down, and then the lowest, from step to step."""
-        import timm.scheduler
-
-        return timm.scheduler.CosineLRScheduler(
-            optimizer,
-            t_initial=round((self.epochs - self.cooldown_epochs) * steps_per_epoch),
-            lr_min=min(self.min_learning_rate, self.learning_rate),
-            warmup_t=round(self.warmup_epochs * steps_per_epoch),
-            warmup_lr_init=min(self.warmup_learning_rate, self.learning_rate),
-            t_in_epochs=False,
-        )
-
-    def mixer(self, num_classes: int) -> timm.data.Mixup | None:
-        """What mixes images and labels of a batch, if anything does."""
-        if not (self.mixup or self.cutmix):
-            return None
-        import timm.data
-
-        return timm.data.Mixup(self.mixup, self.cutmix, label_smoothing=self.label_smoothing, num_classes=num_classes)
-
-    def loss(self) -> nn.Module:
-        """Logits (B, classes) and labels, mixed ones if there is a mixer -> a scalar."""
-        import timm.loss
-        from torch import nn
-
-        if self.mixup or self.cutmix:
-            soft: nn.Module = timm.loss.SoftTargetCrossEntropy()
-            return soft
-        return nn.CrossEntropyLoss(label_smoothing=self.label_smoothing)
 
 
 NAMES = tuple(each.name for each in fields(Recipe))

@@ -1,7 +1,5 @@
 """recipe.yaml: all options of a run, so that one command repeats it."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from contextlib import suppress
@@ -43,15 +41,14 @@ def choose_recipe(
     """
     if preset and preset not in RECIPES:
         raise RecipeError(f"recipe is {preset!r}, expected {either(RECIPES)}")
-    options = dict(RECIPES[preset].options) if preset else {}
-    options |= read_recipe(config) if config else {}
-    data, validation = data or options.get("data", ""), validation or options.get("validation", "")
+    options = {**(RECIPES[preset].options if preset else {}), **(read_recipe(config) if config else {}), **given}
+    of_file = [options.pop(name, "") for name in DATA]
+    data, validation = data or of_file[0], validation or of_file[1]
     if not data:
         raise RecipeError(
             "DATA is missing: give a folder with train/CLASS/* and val/CLASS/*, or a --config that names it"
         )
-    fields = {name: value for name, value in {**options, **given}.items() if name not in DATA}
-    return Recipe(**fields), data, validation
+    return Recipe(**options), data, validation
 
 
 def write_recipe(path: Path, recipe: Recipe, data: str, validation: str) -> None:

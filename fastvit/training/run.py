@@ -5,27 +5,25 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..data.checks import check_labels, check_range, check_same_classes
+from ..data.resolve import training_source, validation_source
+from ..data.source import DataError, Selected, Source
 from ..utils.extras import require
-from .callback import Callback
-from .recipe import Recipe
-from .sources import open_sources
+from .recipe import DEFAULTS, Recipe, RecipeError, RunOptions
+from .recipe_file import write_recipe
 
 if TYPE_CHECKING:  # all that takes long to import waits until the data are known to be there
-    from ..data import Source
-    from .trained_run import TrainedRun
+    from .log import TrainedRun
+    from .trainer import Callback
 
 
 def train(
     recipe: Recipe,
     data: str | Path | Source,
     output: str | Path,
+    options: RunOptions = DEFAULTS,
     *,
     validation: str | Path | Source = "",
-    device: str = "",
-    workers: int = 2,
-    tracker: str = "",
-    save_every: float = 15.0,
-    keep: int = 2,
     callback: Callback | None = None,
 ) -> TrainedRun:
     """Train a model on labelled images; stopped or killed at any time, the same call goes on from the last checkpoint.
@@ -34,12 +32,8 @@ def train(
         recipe: all that decides the weights.
         data: training images, as `fastvit.data.NOTATION` lists them, or a Source; perhaps with those of validation.
         output: the folder that receives model.safetensors, recipe.yaml, metrics.jsonl, curves.png and checkpoints.
+        options: what does not decide the weights: the device, the processes that read images, the checkpoints.
         validation: where the validation images are, if `data` has no val, validation or test.
-        device: "cpu", "cuda", ...; "" for the fastest device.
-        workers: processes that read images, for each process that trains; 0 for none.
-        tracker: "tensorboard" or "wandb", besides metrics.jsonl.
-        save_every: minutes between checkpoints within an epoch; after each epoch there is one anyway.
-        keep: how many checkpoints stay.
         callback: is told of each step and each epoch.
 
     Raises:
@@ -48,15 +42,54 @@ def train(
     Example:
         >>> import fastvit, tempfile
         >>> recipe = fastvit.training.Recipe(size=32, epochs=1, warmup_epochs=0, batch_size=4)
+        >>> options = fastvit.training.RunOptions(device="cpu", workers=0)
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     data = fastvit.testing.write_images(f"{folder}/data", train=4, val=2)
-        ...     print(fastvit.train(recipe, data, f"{folder}/run", device="cpu", workers=0).metrics.images)
+        ...     print(fastvit.train(recipe, data, f"{folder}/run", options).metrics.images)
         4
     """
     require("train", "accelerate", "yaml", what="Training")
     source, held = open_sources(recipe, data, validation)
     from .trainer import Trainer
 
-    trainer = Trainer(recipe, source, held, Path(output), device, workers, tracker, save_every, keep)
-    trainer.write_recipe(str(data), str(validation))
+    trainer = Trainer(recipe, source, held, output, options)
+    if trainer.processes.is_main_process:
+        where = [str(each.where if isinstance(each, Source) else each) for each in (data, validation)]
+        write_recipe(trainer.output / "recipe.yaml", recipe, *where)
     return trainer.train(callback)
+
+
+def open_sources(
+    recipe: Recipe, data: str | Path | Source, validation: str | Path | Source = ""
+) -> tuple[Source, Source]:
+    """The training images, as many as the recipe wants, and those of validation; nothing of torch is imported.
+
+    Args:
+        recipe: its num_classes, max_images and batch_size count.
+        data: what `fastvit.data.NOTATION` lists, or a Source of the training images.
+        validation: where the validation images are, if they are not in `data`.
+
+    Raises:
+        fastvit.data.DataError: no such data, classes that differ, labels out of range, or too few images.
+        RecipeError: a Source as `data`, without `validation`.
+    """
+    source = data if isinstance(data, Source) else training_source(data, num_classes=recipe.num_classes or None)
+    num_classes = recipe.num_classes or len(source.classes)
+    if isinstance(validation, Source):
+        held = validation
+    elif validation:
+        held = validation_source(validation, or_whole=True, num_classes=num_classes)
+    elif isinstance(data, Source):
+        raise RecipeError("The training images are a Source: give validation=, a Source or where those images are.")
+    else:
+        held = validation_source(data, num_classes=num_classes)
+    check_labels(source)
+    check_range(held)
+    check_same_classes(source, held)
+    if recipe.max_images:
+        source = Selected.evenly(source, recipe.max_images)
+    if len(source) < recipe.batch_size:
+        raise DataError(
+            f"{source.where}: {len(source)} images are less than one batch of {recipe.batch_size}; lower --batch-size"
+        )
+    return source, held

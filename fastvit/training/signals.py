@@ -1,13 +1,9 @@
 """A signal to stop, kept until the run can stop."""
 
-from __future__ import annotations
-
 import signal
 import threading
-from types import FrameType, TracebackType
-from typing import Any
-
-STOP = (signal.SIGTERM, signal.SIGINT)
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class Stopped(Exception):  # noqa: N818
@@ -18,25 +14,20 @@ class Stopped(Exception):  # noqa: N818
         self.signal, self.step = signal, step
 
 
-class StopSignals:
-    """While inside, `received` is the first signal to stop; a second Ctrl-C is a KeyboardInterrupt, as ever."""
+@contextmanager
+def stop_signals() -> Iterator[list[int]]:
+    """The signals to stop that came since, where the first does no more than that; a second Ctrl-C interrupts."""
+    received: list[int] = []
 
-    def __init__(self) -> None:
-        self.received: signal.Signals | None = None
-        self._before: dict[signal.Signals, Any] = {}
-
-    def __enter__(self) -> StopSignals:
-        if threading.current_thread() is threading.main_thread():  # no other may
-            self._before = {each: signal.signal(each, self._receive) for each in STOP}
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        for each, handler in self._before.items():
-            signal.signal(each, handler)
-
-    def _receive(self, number: int, frame: FrameType | None) -> None:
-        if self.received and number == signal.SIGINT:
+    def receive(number: int, frame: object) -> None:
+        if received and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.received = signal.Signals(number)
+        received.append(number)
+
+    in_main_thread = threading.current_thread() is threading.main_thread()  # no other may
+    before = {each: signal.signal(each, receive) for each in (signal.SIGTERM, signal.SIGINT) if in_main_thread}
+    try:
+        yield received
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)

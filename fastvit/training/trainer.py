@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -25,20 +25,36 @@ from ..evaluation.validation import evaluate
 from ..models.fastvit import FastViT
 from ..models.reparam import reparameterize
 from ..utils.atomic import remove_leftovers
-from .build import build_loader, build_state, check_batch_size, check_output, describe
-from .callback import Callback
-from .checkpoints import Checkpoints
-from .distributed import Processes
-from .initial_weights import initial_model
-from .meter import LINE_EVERY, Meter
-from .metrics import Line, MetricsLog
-from .objective import Objective
-from .recipe import Recipe, RecipeError
-from .recipe_file import write_recipe
-from .signals import Stopped, StopSignals
-from .trained_run import TrainedRun
+from .build import augmentation, build_loader, build_state
+from .checkpoints import Checkpoints, check_output
+from .distributed import Processes, check_batch_size
+from .initial_weights import describe, initial_model
+from .log import LINE_EVERY, Line, Meter, MetricsLog, TrainedRun
+from .objective import Objective, make_teacher
+from .recipe import DEFAULTS, Recipe, RecipeError, RunOptions
+from .signals import Stopped, stop_signals
 
 WRITTEN = ("model.safetensors", "metrics.jsonl", "curves.png", "recipe.yaml")
+
+
+class Callback(Protocol):
+    """What is called while a run trains; inherit from it, and override what is wanted."""
+
+    def started(self, trainer: Trainer) -> None:
+        """All is ready, and the trainer's state is new or the newest checkpoint's."""
+        return
+
+    def step_done(self, trainer: Trainer, loss: float) -> None:
+        """After each step; on a GPU the loss is that of the last line of the log, and NaN before the first."""
+        return
+
+    def epoch_done(self, trainer: Trainer, line: Line) -> None:
+        """After each epoch, with its line of the log."""
+        return
+
+
+class Silent(Callback):
+    """Tells nobody."""
 
 
 class Trainer:
@@ -49,7 +65,7 @@ class Trainer:
         source: the training images, as `open_sources` gives them.
         validation: the validation images, of the same classes.
         output: the folder that receives everything; a run goes on from the newest checkpoint in it.
-        device: as in `fastvit.train`, and `workers`, `tracker`, `save_every` and `keep`.
+        options: what does not decide the weights.
         model: what to start from, a model for the classes of the source; by default what the recipe says.
 
     Attributes:
@@ -64,25 +80,21 @@ class Trainer:
         recipe: Recipe,
         source: Source,
         validation: Source,
-        output: Path,
-        device: str = "",
-        workers: int = 2,
-        tracker: str = "",
-        save_every: float = 15.0,
-        keep: int = 2,
+        output: str | Path,
+        options: RunOptions = DEFAULTS,
         model: FastViT | None = None,
     ) -> None:
-        self.recipe, self.source, self.validation, self.output = recipe, source, validation, output
-        self.workers, self.save_every = workers, save_every
+        self.recipe, self.source, self.validation, self.options = recipe, source, validation, options
+        self.output = Path(output)
         self.steps_per_epoch = len(source) // recipe.batch_size
         self.total_steps = recipe.epochs * self.steps_per_epoch
         self.metrics: Metrics | None = None
-        recipe.transform(epoch=0)  # may raise
-        check_output(output)
-        self.processes = Processes(device, recipe.precision, tracker, output)
+        augmentation(recipe, epoch=0)  # may raise
+        check_output(self.output)
+        self.processes = Processes(options.device, recipe.precision, options.tracker, self.output)
         check_batch_size(recipe, self.processes.world_size)
-        output.mkdir(parents=True, exist_ok=True)
-        self.checkpoints = Checkpoints(output / "checkpoints", keep)
+        self.output.mkdir(parents=True, exist_ok=True)
+        self.checkpoints = Checkpoints(self.output / "checkpoints", options.keep)
         self._build(model)
 
     def _build(self, model: FastViT | None) -> None:
@@ -96,8 +108,8 @@ class Trainer:
             model = initial_model(recipe, self.source, resumed=bool(checkpoint))
         self.preprocess = describe(model, recipe, classes)
         self.state = build_state(recipe, model, self.processes, self.steps_per_epoch)
-        finished = step >= self.total_steps
-        self.objective = Objective(recipe, len(classes), self.preprocess, self.processes, finished=finished)
+        teacher = make_teacher(recipe, self.preprocess, len(classes)) if step < self.total_steps else None
+        self.objective = Objective(recipe, len(classes), self.processes, teacher)
         if checkpoint:
             self.state.load_state_dict(checkpoint)
         self.meter = Meter(self.state, recipe.batch_size, self.steps_per_epoch)
@@ -122,11 +134,6 @@ class Trainer:
         """The number of complete epochs."""
         return self.state.step // self.steps_per_epoch
 
-    def write_recipe(self, data: str, validation: str) -> None:
-        """Write recipe.yaml, by which `fastvit train --config` repeats the run on these data."""
-        if self.processes.is_main_process:
-            write_recipe(self.output / "recipe.yaml", self.recipe, data, validation)
-
     def train(self, callback: Callback | None = None) -> TrainedRun:
         """All steps that are not done yet; then the processes take leave of each other.
 
@@ -136,32 +143,32 @@ class Trainer:
             DataError: more images than `max_unreadable` cannot be read.
             OSError: the disk is full.
         """
-        callback = callback or Callback()
+        callback = callback or Silent()
         callback.started(self)
         self.meter.restart()
         self._saved = time.perf_counter()
-        self.processes.start_tracking(asdict(self.recipe))
+        self.processes.accelerator.init_trackers("fastvit", config=asdict(self.recipe))
         try:
-            with StopSignals() as signals, reading(self.loader()) as batches:
+            with stop_signals() as signals, reading(self.loader()) as batches:
                 while self.state.step < self.total_steps:
-                    self._note(self.train_step(batches))
+                    if line := self.meter.add(self.train_step(batches)):
+                        self.log.add(line)
                     callback.step_done(self, self.meter.last_loss)
                     if self.state.step % self.steps_per_epoch == 0:
                         callback.epoch_done(self, self._end_epoch())
                     elif self.state.step % LINE_EVERY == 0 and self._due():
-                        with self.meter.paused():
-                            self.save()
+                        self.save()
                     self._stop_if_told(signals)
         finally:
-            self.processes.end_tracking()
+            for tracker in self.processes.accelerator.trackers:
+                tracker.finish()
         self.processes.close()
         return TrainedRun(self.output, self.history, list(self.state.unreadable), self.metrics)
 
     def loader(self) -> DataLoader[Batch]:
         """This process's share of the micro-batches, from the next step on to the last."""
-        return build_loader(
-            self.recipe, self.source, self.preprocess, self.processes, start=self.state.step, workers=self.workers
-        )
+        start, workers = self.state.step, self.options.workers
+        return build_loader(self.recipe, self.source, self.preprocess, self.processes, start=start, workers=workers)
 
     def train_step(self, batches: Iterator[Batch]) -> Tensor:
         """Change the weights once, by a batch -> its loss, a scalar."""
@@ -194,7 +201,7 @@ class Trainer:
             Selected(self.validation, range(processes.rank, len(self.validation), processes.world_size)),
             scoring="all",
             batch_size=max(1, self.recipe.batch_size // processes.world_size),
-            workers=self.workers,
+            workers=self.options.workers,
             max_unreadable=None,
         )
         self.state.count_unreadable(metrics.unreadable, self.recipe.max_unreadable)
@@ -210,48 +217,42 @@ class Trainer:
             self.log.flush()
             save(self.state.ema.model_of(state["ema"]), self.output / "model.safetensors")
             self.checkpoints.save(self.state.step, state)
-        self.processes.wait()
+        self.processes.accelerator.wait_for_everyone()
         self._saved = time.perf_counter()
-
-    def _note(self, loss: Tensor) -> None:
-        """Count the loss of a step, and write the line of the last few if it is time."""
-        if line := self.meter.add(loss):
-            self.log.add(line)
-            if loss.device.type != "cpu":
-                self.meter.check(line["loss"])
+        self.meter.restart()
 
     def _end_epoch(self) -> Line:
         loss = self.meter.epoch_loss()
-        with self.meter.paused():
-            metrics = self.validate()
-            everywhere = self.processes.gather(list(self.state.unreadable))
-            self.state.count_unreadable(everywhere, self.recipe.max_unreadable)
-            line = {
-                "epoch": self.epoch,
-                "step": self.state.step,
-                "size": self.recipe.size_at(self.epoch - 1),
-                "learning_rate": self.state.learning_rate,
-                "train_loss": loss,
-                "validation_loss": metrics.nll,
-                "top1": metrics.top1,
-                "top5": metrics.top5,
-                "unreadable": len(self.state.unreadable),
-            }
-            self.state.loss_sums[1] = 0
-            self.log.add(line)
-            if self.processes.is_main_process:
-                self.log.draw(self.output / "curves.png")
-            self.save()
+        metrics = self.validate()
+        everywhere = self.processes.gather(list(self.state.unreadable))
+        self.state.count_unreadable(everywhere, self.recipe.max_unreadable)
+        line = {
+            "epoch": self.epoch,
+            "step": self.state.step,
+            "size": self.recipe.size_at(self.epoch - 1),
+            "learning_rate": self.state.learning_rate,
+            "train_loss": loss,
+            "validation_loss": metrics.nll,
+            "top1": metrics.top1,
+            "top5": metrics.top5,
+            "unreadable": len(self.state.unreadable),
+        }
+        self.state.loss_sums[1] = 0
+        self.log.add(line)
+        if self.processes.is_main_process:
+            self.log.draw(self.output / "curves.png")
+        self.save()
         return line
 
     def _due(self) -> bool:
-        return self.processes.any(time.perf_counter() - self._saved > 60 * self.save_every)
+        return self.processes.any(time.perf_counter() - self._saved > 60 * self.options.save_every)
 
-    def _stop_if_told(self, signals: StopSignals) -> None:
+    def _stop_if_told(self, signals: list[int]) -> None:
         """All processes stop after the same step: they ask each other, those on a GPU not every time."""
         if self.processes.world_size > 1 and self.state.step % LINE_EVERY and self.processes.device.type != "cpu":
             return
-        if (told := self.processes.max(int(signals.received or 0))) and self.state.step < self.total_steps:
+        if self.processes.any(bool(signals)) and self.state.step < self.total_steps:
+            told = self.processes.gather(signals)[0]
             if self.state.step % self.steps_per_epoch:
                 self.meter.epoch_loss()  # is looked at
                 self.save()

@@ -6,13 +6,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from helpers.command import run
 from helpers.small_run import TINY, small_trainer
 
 import fastvit
 from fastvit.data import open_source
 from fastvit.testing import write_images
-from fastvit.training import Recipe, RecipeError
+from fastvit.training import Recipe, RecipeError, RunOptions
 from fastvit.training.recipe import NAMES, SECTIONS
 
 FIRST = (
@@ -25,7 +26,7 @@ def test_ten_options_stand_on_the_first_screen_of_the_help_and_all_others_in_sec
     shown = run("train", "--help").stdout
     lines = shown.splitlines()
     titles = re.findall(r"╭─ (.*?) ─", shown)
-    assert titles == ["Arguments", "Options", *SECTIONS]
+    assert titles == ["Arguments", "Options", *SECTIONS.values()]
     first_screen = lines[: 50 if len(lines) > 50 else None]
     found = [word for line in first_screen for word in re.findall(r"^│ (--[a-z-]+)", line)]
     assert [name for name in found if name in FIRST] == list(FIRST)
@@ -72,19 +73,25 @@ def test_without_data_it_says_what_to_give() -> None:
 @pytest.mark.usefixtures("small_variants")
 def test_one_call_does_what_the_command_does_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
     """Also of sources, where the training images are one and the validation images another."""
-    data, recipe = write_images(tmp_path / "data", train=4, val=2), Recipe(**TINY)
-    trained = fastvit.train(recipe, data, tmp_path / "run", device="cpu", workers=0)
+    data, recipe, options = (
+        write_images(tmp_path / "data", train=4, val=2),
+        Recipe(**TINY),
+        RunOptions(workers=0, device="cpu"),
+    )
+    trained = fastvit.train(recipe, data, tmp_path / "run", options)
     assert [line["epoch"] for line in trained.history] == [1, 2] and trained.unreadable == []
     assert trained.metrics and trained.metrics.top1 == trained.history[-1]["top1"]
     assert str(trained) == f"{tmp_path}/run/model.safetensors: top-1 {trained.metrics.top1:.2f} %"
     again = fastvit.evaluate(trained.load(), data)
     assert (again.top1, again.images) == (trained.metrics.top1, 4)
     assert again.nll == pytest.approx(trained.metrics.nll, rel=1e-4)
-    finished = fastvit.train(recipe, data, tmp_path / "run", device="cpu", workers=0)
+    finished = fastvit.train(recipe, data, tmp_path / "run", options)
     assert finished.history == trained.history and finished.metrics is None
     sources = open_source(data, "train"), open_source(data, "val")
-    other = fastvit.train(recipe, sources[0], tmp_path / "other", validation=sources[1], device="cpu", workers=0)
+    other = fastvit.train(recipe, sources[0], tmp_path / "other", options, validation=sources[1])
     assert [line["train_loss"] for line in other.history] == [line["train_loss"] for line in trained.history]
+    said = yaml.safe_load((tmp_path / "other/recipe.yaml").read_text())
+    assert (said["data"], said["validation"]) == (f"{data}/train", f"{data}/val")
     with pytest.raises(RecipeError, match="The training images are a Source: give validation="):
         fastvit.train(recipe, sources[0], tmp_path / "third")
 

@@ -21,6 +21,7 @@ from tiny_run import AUGMENTATION, STAGES, Run, Views
 
 import fastvit
 from fastvit.data import LabelledImages, Selected, open_source
+from fastvit.training.build import augmentation
 
 pytestmark = pytest.mark.slow
 
@@ -238,7 +239,7 @@ def test_the_encoders_own_classifier_is_asked_about_its_own_classes(tmp_path: Pa
 
 
 def test_a_view_follows_from_the_seed_and_its_position_alone(data: Path) -> None:
-    images = LabelledImages(open_source(data, "train"), AUGMENTATION.transform(0))
+    images = LabelledImages(open_source(data, "train"), augmentation(AUGMENTATION, epoch=0))
     views = Views(images, (0, 1), 60)
     first = [views[position] for position in (5, 30, 7)]
     torch.manual_seed(99)

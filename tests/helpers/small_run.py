@@ -4,8 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from fastvit.training import Callback, Recipe, Trainer, open_sources
-from fastvit.training.metrics import Line
+from fastvit import FastViT
+from fastvit.training import Callback, Recipe, RunOptions, Trainer, open_sources
+from fastvit.training.log import Line
 
 TINY: dict[str, Any] = {
     "size": 32, "epochs": 2, "batch_size": 4, "warmup_epochs": 1.0, "crop": 1.0, "auto_augment": "rand-m5-n2-mstd0.5",
@@ -14,12 +15,18 @@ TINY: dict[str, Any] = {
 
 
 def small_trainer(
-    data: Path | str, output: Path, changes: dict[str, Any] | None = None, *, validation: str = "", **options: Any
+    data: Path | str,
+    output: Path,
+    changes: dict[str, Any] | None = None,
+    *,
+    validation: str = "",
+    model: FastViT | None = None,
+    **options: Any,
 ) -> Trainer:
     """A Trainer of TINY with these changes, on the CPU."""
     recipe = Recipe(**{**TINY, **(changes or {})})
     sources = open_sources(recipe, data, validation)
-    return Trainer(recipe, *sources, output, device="cpu", **{"workers": 0, **options})
+    return Trainer(recipe, *sources, output, RunOptions(device="cpu", **{"workers": 0, **options}), model)
 
 
 def arguments(data: Path | str, output: Path, **changes: Any) -> list[str]:

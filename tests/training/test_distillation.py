@@ -12,7 +12,7 @@ from torch.nn import functional as F
 import fastvit
 from fastvit.images.preprocess import Preprocess
 from fastvit.testing import randomize, write_images
-from fastvit.training.distillation import Teacher, distillation_loss, make_teacher
+from fastvit.training.objective import Teacher, distillation_loss, make_teacher
 from fastvit.training.recipe import Recipe, RecipeError
 
 ZERO_TO_ONE = Preprocess(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))

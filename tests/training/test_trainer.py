@@ -25,7 +25,8 @@ from fastvit.data import DataError, open_source
 from fastvit.models.reparam import fusible_blocks
 from fastvit.testing import randomize, write_images
 from fastvit.training import RECIPES, Stopped, Trainer
-from fastvit.training.metrics import Line, MetricsLog
+from fastvit.training.build import augmentation
+from fastvit.training.log import Line, MetricsLog
 from fastvit.training.recipe import NAMES, Recipe, RecipeError
 from fastvit.training.recipe_file import absolute
 
@@ -509,7 +510,7 @@ def test_a_name_with_a_tag_is_fine_tuned_with_its_own_mean_and_deviation(
     assert trainer.preprocess.mean == (0.0, 0.0, 0.0) and trainer.preprocess.std == (1.0, 1.0, 1.0)
     batch = next(iter(trainer.loader()))
     assert batch.images.shape == (4, 3, 32, 32)
-    transform = trainer.recipe.transform(0, trainer.preprocess)
+    transform = augmentation(trainer.recipe, 0, trainer.preprocess)
     normalize = next(each for each in transform.transforms if type(each).__name__ == "Normalize")
     assert normalize.mean.tolist() == [0, 0, 0] and normalize.std.tolist() == [1, 1, 1]
 
@@ -574,7 +575,7 @@ def test_no_weights_are_kept_of_an_epoch_whose_loss_was_not_finite(data: Path, t
         if step == trainer.steps_per_epoch:
             trainer._end_epoch()
         else:
-            trainer._stop_if_told(SimpleNamespace(received=signal.SIGTERM))  # type: ignore[arg-type]
+            trainer._stop_if_told([signal.SIGTERM])
     assert not trainer.checkpoints.paths() and not (tmp_path / "run/model.safetensors").exists()
 
 
@@ -594,7 +595,7 @@ def test_the_speed_counts_the_steps_since_a_resume_and_no_time_of_saving(
 
         return slowly
 
-    monkeypatch.setattr("fastvit.training.meter.time", SimpleNamespace(perf_counter=lambda: clock))
+    monkeypatch.setattr("fastvit.training.log.time", SimpleNamespace(perf_counter=lambda: clock))
     monkeypatch.setattr(trainer, "train_step", taking(1, trainer.train_step))
     monkeypatch.setattr(trainer, "save", taking(100, trainer.save))
     monkeypatch.setattr(trainer, "_due", lambda: True)
@@ -653,7 +654,7 @@ def test_validation_labels_out_of_range_are_told_before_training(
 ) -> None:
     secret = open_source(data, "val")
     secret.labels[2] = -1  # as those of a test set whose labels are secret
-    monkeypatch.setattr("fastvit.training.sources.validation_source", lambda *_, **__: secret)
+    monkeypatch.setattr("fastvit.training.run.validation_source", lambda *_, **__: secret)
     with pytest.raises(DataError, match="label -1, expected 0 to 1; 1 of 4 labels are like that"):
         small_trainer(data, tmp_path / "run")
 
