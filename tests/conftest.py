@@ -2,6 +2,7 @@
 
 import copy
 import os
+from collections.abc import Generator
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["OMP_NUM_THREADS"] = "1"  # of the programs that tests start; one test runs on each core
@@ -15,6 +16,7 @@ from helpers.small import SMALL
 from hypothesis import settings
 
 from fastvit import CONFIGS
+from fastvit.training import Stopped
 
 torch.set_num_threads(1)
 
@@ -22,6 +24,16 @@ pytest_plugins = ["helpers.hub_server"]
 
 settings.register_profile("fastvit", deadline=None, derandomize=True)
 settings.load_profile("fastvit")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    """A signal to end the tests, as `timeout` sends it, ends them also where a trainer takes it for one to itself."""
+    try:
+        return (yield)
+    except Stopped as stopped:
+        item.session.shouldstop = f"signal {stopped.signal} in {item.nodeid}"
+        raise
 
 
 @pytest.fixture(autouse=True)
