@@ -39,8 +39,7 @@ def initial_model(recipe: Recipe, source: Source, *, resumed: bool = False) -> F
     name, _, tag = recipe.model.partition(".")
     file = recipe.weights or (recipe.model if tag else "")
     if not file or (resumed and name) or (name and name not in CONFIGS):  # of which create_model knows what to say
-        name = name or "fastvit_t8"
-        return cast(FastViT, create_model(name, num_classes=classes, drop_path_rate=recipe.drop_path))
+        return cast(FastViT, create_model(name or "fastvit_t8", num_classes=classes, drop_path_rate=recipe.drop_path))
     weights = read(file)
     if name and name != weights.variant:
         raise ValueError(f"{file}: is a {weights.variant}, expected a {name}: leave out --model, or give other weights")

@@ -8,9 +8,10 @@ import pytest
 import torch
 from helpers.small_run import small_trainer
 
+from fastvit.images.preprocess import Preprocess
 from fastvit.testing import write_images
-from fastvit.training import Trainer
-from fastvit.training.recipe import Recipe
+from fastvit.training import Recipe, RecipeError, RunOptions, Trainer
+from fastvit.training.build import augmentation
 
 pytestmark = pytest.mark.usefixtures("small_variants")
 
@@ -142,6 +143,26 @@ def test_without_an_average_the_weights_themselves_are_kept(data: Path, tmp_path
         torch.equal(trainer.state.ema.tensors[name], tensor)
         for name, tensor in trainer.state.model.state_dict().items()
     )
+
+
+def test_images_are_augmented_as_the_recipe_says() -> None:
+    told = {"smallest_area": 0.3, "random_erasing": 0.4, "auto_augment": "", "color_jitter": 0.2}
+    recipe = Recipe(size=64, start_size=32, epochs=10, **told)
+    crop, *_, erase = augmentation(recipe, epoch=0, preprocess=Preprocess(mean=(0.1, 0.2, 0.3))).transforms
+    assert (crop.size, crop.scale, erase.probability) == ((32, 32), (0.3, 1.0), 0.4)
+    named = {type(each).__name__: each for each in augmentation(recipe, 9, Preprocess(mean=(0.1, 0.2, 0.3))).transforms}
+    assert named["Normalize"].mean.tolist() == pytest.approx([0.1, 0.2, 0.3])
+    assert named["ColorJitter"].brightness == pytest.approx((0.8, 1.2)) and "RandAugment" not in named
+    assert named["RandomResizedCropAndInterpolation"].size == (64, 64)
+
+
+def test_an_option_of_another_kind_is_named() -> None:
+    for given in ({"epochs": "many"}, {"learning_rate": None}, {"precision": 16}):
+        (name,) = given
+        with pytest.raises(RecipeError, match=f"{name} is .*, expected"):
+            Recipe(**given)
+    with pytest.raises(RecipeError, match="keep is 0, expected 1 to"):
+        RunOptions(keep=0)
 
 
 def test_it_trains_on_so_many_images_evenly_over_the_classes(data: Path, tmp_path: Path) -> None:

@@ -440,6 +440,8 @@ def test_every_preset_is_a_recipe_with_a_source(tmp_path: Path) -> None:
             "expected a multiple of 4 for 2 micro-batches in each process and 2",
         ),
         ({"batch_size": 0}, "batch_size is 0, expected 1 to"),
+        ({"keep": 0}, "keep is 0, expected 1 to"),
+        ({"workers": -1}, "workers is -1, expected 0 to"),
         ({"auto_augment": "much"}, "auto_augment is 'much', expected timm's notation"),
         ({"batch_size": 100}, "8 images are less than one batch"),
         ({"model": "fastvit_t9"}, "fastvit_t9"),
@@ -487,6 +489,24 @@ def test_it_starts_from_a_files_weights_fused_or_not(data: Path, tmp_path: Path,
         changes["model"] = ""
     with pytest.raises(fastvit.WeightsError):
         small_trainer(data, tmp_path / "elsewhere", changes)
+
+
+def test_weights_for_other_channels_than_the_images_have_are_one_line(data: Path, tmp_path: Path) -> None:
+    fastvit.save(fastvit.create_model("fastvit_t8", num_classes=2, in_chans=1), tmp_path / "grey.safetensors")
+    given = arguments(data, tmp_path / "run", weights=tmp_path / "grey.safetensors")
+    assert "weights for 1 channels cannot be adapted to 3" in refused(command(*given))
+
+
+@pytest.mark.parametrize("form", ["none", "unfused", "fused"])
+def test_branches_are_dropped_as_told_whatever_the_model_starts_from(data: Path, tmp_path: Path, form: str) -> None:
+    changes: dict[str, Any] = {"drop_path": 0.3}
+    if form != "none":
+        start = randomize(fastvit.create_model("fastvit_t8", num_classes=2).eval())
+        fastvit.save(fastvit.reparameterize(start) if form == "fused" else start, tmp_path / "start.safetensors")
+        changes["weights"] = str(tmp_path / "start.safetensors")
+    model = small_trainer(data, tmp_path / "run", changes).state.model
+    rates = [block.drop_path.rate for stage in model.stages for block in stage.blocks]
+    assert rates == pytest.approx([0.3 * index / (len(rates) - 1) for index in range(len(rates))])
 
 
 def test_it_goes_on_without_the_weights_it_started_from_if_the_model_is_named(data: Path, tmp_path: Path) -> None:
