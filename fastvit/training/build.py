@@ -107,6 +107,8 @@ class TrainState:
         else:
             of_model, of_optimizer = self.model.state_dict(), optimizer.state_dict()
         return {
+            "cfg": self.model.pretrained_cfg,
+            "global_pool": self.model.global_pool,
             "model": of_model,
             "optimizer": of_optimizer,
             "scaler": scaler.state_dict() if scaler else {},
@@ -144,8 +146,8 @@ def build_state(recipe: Recipe, model: FastViT, processes: Processes, steps_per_
         RecipeError: synchronized batch norms on a CPU.
     """
     template = copy.deepcopy(model).eval()
-    innermost = recipe.channels_last and not processes.sharded  # FSDP2 wants its parameters contiguous
-    layout = torch.channels_last if innermost else torch.contiguous_format
+    # FSDP2 wants its parameters contiguous
+    layout = torch.channels_last if recipe.channels_last and not processes.sharded else torch.contiguous_format
     model = model.to(processes.device, memory_format=layout)  # type: ignore[call-overload]
     if recipe.precision == "float64":
         model = model.double()

@@ -32,8 +32,7 @@ class Checkpoints:
 
     def paths(self) -> list[Path]:
         """The newest first."""
-        found = self.folder.glob(f"[0-9]*{SUFFIX}") if self.folder.is_dir() else ()
-        return sorted(found, key=lambda path: path.name, reverse=True)
+        return sorted(self.folder.glob(f"[0-9]*{SUFFIX}"), reverse=True)
 
     def save(self, step: int, state: dict[str, Any]) -> Path:
         """Write the state after so many steps, and remove the oldest ones.

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -22,30 +22,33 @@ from .recipe import Recipe
 CALIBRATION = 64  # training images from which the norms of fused weights take their statistics
 
 
-def initial_model(recipe: Recipe, source: Source, *, resumed: bool = False) -> FastViT:
+def initial_model(recipe: Recipe, source: Source, checkpoint: dict[str, Any] | None = None) -> FastViT:
     """An unfused model for the classes of the data, with the recipe's weights or random ones.
 
     Args:
         recipe: names the model and its weights.
         source: the training images, from which fused weights' norms take their statistics.
-        resumed: its weights come from a checkpoint, so there is no need for others.
+        checkpoint: whose weights it will get, and what model they are of; so there is no need for the recipe's.
 
     Raises:
         ValueError: no such model.
         fastvit.WeightsError: weights that are missing, damaged or of another model.
     """
-    classes = len(source.classes)
     torch.manual_seed(recipe.seed)
+    create = partial(create_model, num_classes=len(source.classes), drop_path_rate=recipe.drop_path)
+    if checkpoint:
+        model = cast(FastViT, create(checkpoint["cfg"]["architecture"], global_pool=checkpoint["global_pool"]))
+        model.pretrained_cfg |= checkpoint["cfg"]
+        return model
     name, _, tag = recipe.model.partition(".")
     file = recipe.weights or (recipe.model if tag else "")
-    if not file or (resumed and name) or (name and name not in CONFIGS):  # of which create_model knows what to say
-        return cast(FastViT, create_model(name or "fastvit_t8", num_classes=classes, drop_path_rate=recipe.drop_path))
+    if not file or (name and name not in CONFIGS):  # of which create_model knows what to say
+        return cast(FastViT, create(name or "fastvit_t8"))
     weights = read(file)
     if name and name != weights.variant:
         raise ValueError(f"{file}: is a {weights.variant}, expected a {name}: leave out --model, or give other weights")
-    model = from_weights(weights, classes, in_chans=3, drop_path_rate=recipe.drop_path)
-    if weights.num_classes and not resumed:
-        warn_of_new_classifier(model, weights)
+    model = from_weights(weights, len(source.classes), in_chans=3, drop_path_rate=recipe.drop_path)
+    warn_of_new_classifier(model, weights)
     return model if weights.form == "unfused" else overparameterize(model, augmented_images(recipe, source))
 
 
@@ -57,8 +60,7 @@ def augmented_images(recipe: Recipe, source: Source, count: int = CALIBRATION) -
 
 def describe(model: FastViT, recipe: Recipe, classes: list[str]) -> Preprocess:
     """Write into the model's `pretrained_cfg` how it is validated and what its classes are -> its preprocessing."""
-    size = (recipe.last_size, recipe.last_size)
-    preprocess = replace(model.preprocess, size=size, crop=recipe.crop, crop_mode="center")
+    preprocess = replace(model.preprocess, size=(recipe.last_size,) * 2, crop=recipe.crop, crop_mode="center")
     model.pretrained_cfg |= preprocess.to_cfg()
     model.pretrained_cfg |= {"num_classes": len(classes), "label_names": list(classes), "license": None}
     return preprocess

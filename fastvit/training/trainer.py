@@ -34,8 +34,6 @@ from .objective import Objective, make_teacher
 from .recipe import DEFAULTS, Recipe, RecipeError, RunOptions
 from .signals import Stopped, stop_signals
 
-WRITTEN = ("model.safetensors", "metrics.jsonl", "curves.png", "recipe.yaml")
-
 
 class Callback(Protocol):
     """What is called while a run trains; inherit from it, and override what is wanted."""
@@ -105,7 +103,7 @@ class Trainer:
         if self.processes.any(step != self.processes.broadcast(step)):
             raise RecipeError(f"{self.output}: is not the same for all processes; expected a folder that all share")
         if model is None:
-            model = initial_model(recipe, self.source, resumed=bool(checkpoint))
+            model = initial_model(recipe, self.source, checkpoint)
         self.preprocess = describe(model, recipe, classes)
         self.state = build_state(recipe, model, self.processes, self.steps_per_epoch)
         teacher = make_teacher(recipe, self.preprocess, len(classes)) if step < self.total_steps else None
@@ -115,7 +113,7 @@ class Trainer:
         self.meter = Meter(self.state, recipe.batch_size, self.steps_per_epoch)
         self.log = MetricsLog(self.output / "metrics.jsonl", self.processes.is_main_process, self.processes.track)
         if self.processes.is_main_process:
-            for name in WRITTEN:
+            for name in ("model.safetensors", "metrics.jsonl", "curves.png", "recipe.yaml"):
                 remove_leftovers(self.output / name)
             self.log.rewind(step)
         self.log.lines = self.processes.broadcast(self.log.lines)
@@ -224,8 +222,7 @@ class Trainer:
     def _end_epoch(self) -> Line:
         loss = self.meter.epoch_loss()
         metrics = self.validate()
-        everywhere = self.processes.gather(list(self.state.unreadable))
-        self.state.count_unreadable(everywhere, self.recipe.max_unreadable)
+        self.state.count_unreadable(self.processes.gather(list(self.state.unreadable)), self.recipe.max_unreadable)
         line = {
             "epoch": self.epoch,
             "step": self.state.step,

@@ -497,6 +497,15 @@ def test_weights_for_other_channels_than_the_images_have_are_one_line(data: Path
     assert "weights for 1 channels cannot be adapted to 3" in refused(command(*given))
 
 
+def test_a_classifier_that_reads_maximum_and_mean_trains_on(data: Path, tmp_path: Path) -> None:
+    start = fastvit.create_model("fastvit_t8", num_classes=2, global_pool="catavgmax")
+    fastvit.save(start, tmp_path / "start.safetensors")
+    trainer = small_trainer(data, tmp_path / "run", {"weights": str(tmp_path / "start.safetensors")})
+    assert torch.equal(trainer.state.model.head.fc.weight, start.head.fc.weight)
+    stop_after(trainer, 1)
+    assert fastvit.load(tmp_path / "run/model.safetensors").global_pool == "catavgmax"
+
+
 @pytest.mark.parametrize("form", ["none", "unfused", "fused"])
 def test_branches_are_dropped_as_told_whatever_the_model_starts_from(data: Path, tmp_path: Path, form: str) -> None:
     changes: dict[str, Any] = {"drop_path": 0.3}
@@ -509,15 +518,29 @@ def test_branches_are_dropped_as_told_whatever_the_model_starts_from(data: Path,
     assert rates == pytest.approx([0.3 * index / (len(rates) - 1) for index in range(len(rates))])
 
 
-def test_it_goes_on_without_the_weights_it_started_from_if_the_model_is_named(data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["", "fastvit_t8"])
+def test_it_goes_on_without_the_weights_it_started_from(data: Path, tmp_path: Path, name: str) -> None:
     fastvit.save(fastvit.create_model("fastvit_t8", num_classes=2), tmp_path / "start.safetensors")
-    changes = {"weights": str(tmp_path / "start.safetensors"), "model": "fastvit_t8"}
+    changes = {"weights": str(tmp_path / "start.safetensors"), "model": name}
     trainer = small_trainer(data, tmp_path / "run", changes)
     stop_after(trainer, 2)
     (tmp_path / "start.safetensors").unlink()
     resumed = small_trainer(data, tmp_path / "run", changes)
     assert resumed.state.step == 2
     assert torch.equal(resumed.state.model.head.fc.weight, trainer.state.model.head.fc.weight)
+
+
+def test_it_goes_on_with_the_preprocessing_and_the_pooling_that_those_weights_had(data: Path, tmp_path: Path) -> None:
+    start = fastvit.create_model("fastvit_t8", num_classes=2, global_pool="max")
+    start.pretrained_cfg |= {"mean": (0.1, 0.2, 0.3), "std": (0.4, 0.5, 0.6)}
+    fastvit.save(start, tmp_path / "start.safetensors")
+    changes = {"weights": str(tmp_path / "start.safetensors"), "model": "fastvit_t8"}
+    trainer = small_trainer(data, tmp_path / "run", changes)
+    assert (trainer.preprocess.mean, trainer.state.model.global_pool) == ((0.1, 0.2, 0.3), "max")
+    stop_after(trainer, 1)
+    resumed = small_trainer(data, tmp_path / "run", changes)
+    assert resumed.preprocess == trainer.preprocess and resumed.state.model.global_pool == "max"
+    assert resumed.state.model.pretrained_cfg == trainer.state.model.pretrained_cfg
 
 
 def test_a_name_with_a_tag_is_fine_tuned_with_its_own_mean_and_deviation(
