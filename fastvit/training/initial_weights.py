@@ -7,7 +7,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from ..checkpoint import from_weights, warn_of_new_classifier
+from ..checkpoint import from_weights
 from ..create import create_model
 from ..data import Draw, Source, TrainingImages
 from ..images.preprocess import Preprocess
@@ -47,9 +47,8 @@ def initial_model(recipe: Recipe, source: Source, checkpoint: dict[str, Any] | N
     weights = read(file)
     if name and name != weights.variant:
         raise ValueError(f"{file}: is a {weights.variant}, expected a {name}: leave out --model, or give other weights")
-    model = from_weights(weights, len(source.classes), in_chans=3, drop_path_rate=recipe.drop_path)
-    warn_of_new_classifier(model, weights)
-    return model if weights.form == "unfused" else overparameterize(model, augmented_images(recipe, source))
+    model = from_weights(weights, num_classes=len(source.classes), in_chans=3, drop_path_rate=recipe.drop_path)
+    return model if weights.detected.form == "unfused" else overparameterize(model, augmented_images(recipe, source))
 
 
 def augmented_images(recipe: Recipe, source: Source, count: int = CALIBRATION) -> Tensor:

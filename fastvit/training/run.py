@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..data.checks import check_labels, check_range, check_same_classes
 from ..data.resolve import training_source, validation_source
-from ..data.source import DataError, Selected, Source
+from ..data.source import DataError, Selected, Source, check_labels, check_range, check_same_classes
 from ..utils.extras import require
 from .recipe import DEFAULTS, Recipe, RecipeError, RunOptions
 from .recipe_file import write_recipe

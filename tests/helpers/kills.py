@@ -17,7 +17,7 @@ from helpers.small import SMALL
 from helpers.small_run import small_trainer
 
 from fastvit import CONFIGS
-from fastvit.training.metrics import MetricsLog
+from fastvit.training.log import MetricsLog
 
 
 def attempt(data: Path, output: Path, epochs: int) -> int:

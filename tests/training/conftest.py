@@ -2,7 +2,7 @@
 
 import pytest
 
-from fastvit.training.metrics import MetricsLog
+from fastvit.training.log import MetricsLog
 
 
 @pytest.fixture
