@@ -769,7 +769,7 @@ def test_the_speed_and_the_time_left_are_those_without_the_first_step(
             speeds.append(shown.progress.speed)
     assert speeds[1:] == pytest.approx([images, images / 1.5, images * 3 / 40])
     seconds = 96 * 40 // 3  # of the 100 steps 96 are left
-    left = f"{seconds // 60} min {seconds % 60:02d} s left"
+    left = f"0:{seconds // 60}:{seconds % 60:02d} left"
     assert capsys.readouterr().err.splitlines() == [
         "4/400  epoch 1/50  loss 1.000",
         f"16/400  {images * 3 / 40:.0f} images/s  epoch 2/50  loss 1.000  {left}",
