@@ -18,9 +18,10 @@ from torch import Tensor
 
 import fastvit
 from fastvit.data import LabelledImages, open_source
-from fastvit.deploy.graph import onnx_model, openvino_model
+from fastvit.deploy.graph import as_onnx, as_openvino, program
+from fastvit.deploy.lowering import lower
 from fastvit.deploy.openvino_runtime import core
-from fastvit.deploy.quantize import quantize_onnx, quantize_openvino, quietly_nncf
+from fastvit.deploy.quantize import int8_layers, quantize, quietly_nncf
 from fastvit.deploy.sensitivity import decibels, layer_errors
 from fastvit.utils.sampling import evenly
 
@@ -81,15 +82,15 @@ def chosen(images: LabelledImages, number: int) -> tuple[Tensor, Tensor]:
 
 def variants(model: fastvit.FastViT, calibration: Tensor) -> Iterator[tuple[str, str, Callable[[Tensor], Tensor]]]:
     """(row, runtime, images -> logits): float32 first. All rows begin with the same graph, as nncf changes a copy."""
-    for runtime, graph, quantize, run in (
-        ("OpenVINO", openvino_model(model), quantize_openvino, openvino_run),
-        ("ONNX Runtime", onnx_model(model), quantize_onnx, onnxruntime_run),
-    ):
+    exported, outputs = program(model)
+    layers = int8_layers(lower(model))
+    for runtime, convert, run in (("OpenVINO", as_openvino, openvino_run), ("ONNX Runtime", as_onnx, onnxruntime_run)):
+        graph = convert(exported, outputs)
         yield "float32", runtime, run(graph)
         options = {"precision": "int8"} if runtime == "OpenVINO" else {}
         for row in ROWS:
             yield row, runtime, run(naively(graph, calibration, row), **options)
-        yield OURS, runtime, run(quantize(graph, calibration), **options)
+        yield OURS, runtime, run(quantize(graph, calibration, layers), **options)
 
 
 def signal_to_noise(expected: Tensor, given: Tensor) -> float:

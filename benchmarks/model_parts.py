@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from fastvit.bench import backends
-from fastvit.deploy.graph import example, openvino_model
+from fastvit.deploy.graph import as_openvino, example, program
 from fastvit.deploy.lowering import lower
 from fastvit.deploy.openvino_runtime import core
 from fastvit.models.fastvit import FastViT
@@ -79,7 +79,7 @@ def _by_part(counts: dict[str, Any], whole: str) -> dict[str, int]:
 
 def profile(model: FastViT, subject: backends.Subject, layers: Sequence[str]) -> dict[str, float]:
     """Each part's share of the time that OpenVINO takes in bfloat16."""
-    graph = openvino_model(model)
+    graph = as_openvino(*program(model))
     graph.reshape([1, model.in_chans, *subject.size])
     config = {
         "PERFORMANCE_HINT": "LATENCY",

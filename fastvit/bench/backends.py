@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..deploy.engines.select import available, precisions
+from ..deploy.engines.builders import ENGINES
+from ..deploy.engines.select import available
 from ..deploy.engines.select import engine as make_engine
 from ..models.reparam import reparameterize
 from ..testing import load_or_random
@@ -100,5 +101,5 @@ def engines(names: Collection[str] = ()) -> tuple[list[tuple[str, str]], dict[st
         raise ValueError(f"engine {unknown[0]!r}, expected one of {', '.join(reasons)}")
     chosen = [name for name in reasons if not names or name in names]
     usable = [name for name in chosen if not reasons[name]]
-    pairs = [(name, precision) for name in usable for precision in precisions(name) if precision in BY_DEFAULT]
+    pairs = [(name, precision) for name in usable for precision in ENGINES[name].precisions if precision in BY_DEFAULT]
     return pairs, {name: reasons[name] for name in chosen if reasons[name]}

@@ -12,7 +12,7 @@ import warnings
 from ast import literal_eval
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +32,7 @@ _ALONE = threading.RLock()
 AXES = {0: "batch", 2: "height", 3: "width"}  # of the images, those that may have any size
 LOUD = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir", "nncf", "coremltools", "executorch", "torch.utils")
 LAYERS = ("torch.nn.modules.conv.Conv2d", "torch.nn.modules.linear.Linear")  # as torch's graph calls their classes
+SCOPES = ("pkg.torch.onnx.class_hierarchy", "pkg.torch.onnx.name_scopes")  # of each node that torch exports
 TRACED = (2, 320, 256)  # batch, height, width: no two the same, and none of them 1 even at a 64th
 
 
@@ -50,35 +51,18 @@ def example(model: nn.Module, batch: int, height: int, width: int) -> Tensor:
     return images.to(weight.device, weight.dtype)
 
 
-def program(model: nn.Module) -> torch.export.ExportedProgram:
-    """Torch's own: `lower(model)` as a graph that takes images (B, in_chans, H, W) of any size.
+def program(model: nn.Module) -> tuple[torch.export.ExportedProgram, list[str]]:
+    """Torch's own: `lower(model)` as a graph that takes images (B, in_chans, H, W) of any size; its outputs' names.
+
+    `as_onnx` and `as_openvino` take both.
 
     Raises:
         ValueError: the model is in train mode.
     """
     with torch.inference_mode(False):  # where it is on, copies could not be traced
         lowered = lower(model)
-        return traced(lowered, example(lowered, *TRACED))
-
-
-def onnx_model(model: nn.Module) -> onnx.ModelProto:
-    """ONNX, opset 20, made by torch's exporter: input "images", outputs as `output_names` calls them.
-
-    Raises:
-        ValueError: the model is in train mode.
-    """
-    exported = program(model)
-    return as_onnx(exported, output_names(model, len(exported.graph_signature.user_outputs)))
-
-
-def openvino_model(model: nn.Module) -> openvino.Model:
-    """OpenVINO's, in float32: input "images", outputs as `output_names` calls them.
-
-    Raises:
-        ValueError: the model is in train mode.
-    """
-    exported = program(model)
-    return as_openvino(exported, output_names(model, len(exported.graph_signature.user_outputs)))
+        exported = traced(lowered, example(lowered, *TRACED))
+    return exported, output_names(model, len(exported.graph_signature.user_outputs))
 
 
 def traced(lowered: nn.Module, images: Tensor, free: Collection[int] = tuple(AXES)) -> torch.export.ExportedProgram:
@@ -105,11 +89,9 @@ def listed(outputs: Tensor | Sequence[Tensor]) -> list[Tensor]:
 
 def output_names(model: nn.Module, count: int) -> list[str]:
     """What comes out: ["logits"] of classes, an ["embedding"], ["features"], or ["map0", "map1", ...]."""
-    if isinstance(model, MultiScaleEncoder):
-        return ["features"]
-    if not isinstance(model, FastViT):
+    if not isinstance(model, FastViT | MultiScaleEncoder):
         return [f"map{index}" for index in range(count)]
-    if not model.num_classes:
+    if isinstance(model, MultiScaleEncoder) or not model.num_classes:
         return ["features"]
     return ["embedding" if model.returns_embedding else "logits"]
 
@@ -119,7 +101,7 @@ def as_onnx(exported: torch.export.ExportedProgram, outputs: Sequence[str]) -> o
     (images,) = [node for node in exported.graph.nodes if node.name in exported.graph_signature.user_inputs]
     free = {axis: AXES[axis] for axis, size in enumerate(images.meta["val"].shape) if not isinstance(size, int)}
     with quietly():
-        made = torch.onnx.export(
+        made: Any = torch.onnx.export(
             exported,
             dynamo=True,
             opset_version=20,
@@ -128,26 +110,18 @@ def as_onnx(exported: torch.export.ExportedProgram, outputs: Sequence[str]) -> o
             output_names=list(outputs),
             dynamic_shapes={"images": free} if free else None,
         )
-    assert made is not None
     proto: onnx.ModelProto = made.model_proto
-    for node in proto.graph.node:
-        _name_after_its_module(node)
+    for node in proto.graph.node:  # what torch's exporter notes of where it comes from names the module, and goes
+        notes = {entry.key: literal_eval(entry.value) for entry in node.metadata_props if entry.key in SCOPES}
+        del node.metadata_props[:]
+        classes, names = (notes.get(key, [])[-2:] for key in SCOPES)  # the module's, and then the operation's own
+        if node.op_type in ("Conv", "Gemm", "MatMul") and classes and classes[0] in LAYERS:
+            node.name = names[0]
     return proto
 
 
-def _name_after_its_module(node: onnx.NodeProto) -> None:
-    """If it is a layer's; what torch's exporter notes of where it comes from, which names the module, goes."""
-    notes = {entry.key: entry.value for entry in node.metadata_props}
-    del node.metadata_props[:]
-    classes, names = (
-        literal_eval(notes.get(f"pkg.torch.onnx.{key}", "[]"))[-2:] for key in ("class_hierarchy", "name_scopes")
-    )  # the last are the operation's own, those before them its module's
-    if node.op_type in ("Conv", "Gemm", "MatMul") and classes and classes[0] in LAYERS:
-        node.name = names[0]
-
-
 def as_openvino(exported: torch.export.ExportedProgram, outputs: Sequence[str]) -> openvino.Model:
-    """OpenVINO's, in float32: input "images"."""
+    """OpenVINO's, in float32: input "images", any size of the free axes."""
     silence()
     import openvino
     from openvino.frontend.pytorch.fx_decoder import TorchFXPythonDecoder
@@ -161,23 +135,17 @@ def as_openvino(exported: torch.export.ExportedProgram, outputs: Sequence[str]) 
             if "KeyboardInterrupt" in str(error):  # in what it calls back, which it passes on as an error of its own
                 raise KeyboardInterrupt from None
             raise
-    for output, name in zip(made.outputs, outputs, strict=True):
-        output.get_tensor().set_names({name})
-    _name_after_their_modules(made, decoder.pt_module)
-    return made
-
-
-def _name_after_their_modules(made: openvino.Model, program: torch.fx.GraphModule) -> None:
-    """What a layer became: "convolution_3/aten.convolution.default/Convolution" -> "stem.0.conv/aten. ..."."""
+    for port, name in zip((*made.inputs, *made.outputs), ("images", *outputs), strict=True):
+        port.get_tensor().set_names({name})
     modules = {}
-    for node in program.graph.nodes:
-        stack = list(node.meta.get("nn_module_stack", {}).values())
-        is_tensor = isinstance(node.meta.get("val"), Tensor)  # rather than a size for a layer
-        if stack and is_tensor and stack[-1][1] in LAYERS:
-            modules[node.name] = stack[-1][0]
-    for operation in made.get_ops():
+    for node in decoder.pt_module.graph.nodes:
+        module, kind = next(reversed(node.meta.get("nn_module_stack", {}).values()), ("", ""))  # the innermost
+        if kind in LAYERS and isinstance(node.meta.get("val"), Tensor):  # rather than a size for a layer
+            modules[node.name] = module
+    for operation in made.get_ops():  # "convolution_3/aten.convolution.default/Convolution" -> "stem.0.conv/aten. ..."
         name, slash, rest = operation.get_friendly_name().partition("/")
         operation.set_friendly_name(modules.get(name, name) + slash + rest)
+    return made
 
 
 @contextmanager

@@ -24,9 +24,8 @@ class InterleavedConv(nn.Module):
         for first in range(multiple):
             depthwise = copy.deepcopy(conv)
             depthwise.out_channels = groups
-            depthwise.weight = nn.Parameter(conv.weight[first::multiple].contiguous(), requires_grad=False)
-            if conv.bias is not None:
-                depthwise.bias = nn.Parameter(conv.bias[first::multiple].contiguous(), requires_grad=False)
+            for name, parameter in conv.named_parameters():  # weight, and bias if there is one
+                setattr(depthwise, name, nn.Parameter(parameter[first::multiple].contiguous(), requires_grad=False))
             self.convs.append(depthwise)
         self.train(conv.training)
 
@@ -46,13 +45,7 @@ def lower(model: nn.Module) -> nn.Module:
     """
     require_eval_mode(model, "deploy a model")
     lowered = reparameterize(model).requires_grad_(False)
-    _interleave(lowered)
+    for name, module in list(lowered.named_modules()):
+        if isinstance(module, nn.Conv2d) and 1 < module.in_channels == module.groups < module.out_channels:
+            lowered.set_submodule(name, InterleavedConv(module))
     return lowered
-
-
-def _interleave(module: nn.Module) -> None:
-    for name, child in list(module.named_children()):
-        if isinstance(child, nn.Conv2d) and 1 < child.in_channels == child.groups < child.out_channels:
-            module.add_module(name, InterleavedConv(child))
-        else:
-            _interleave(child)

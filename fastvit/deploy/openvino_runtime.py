@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -40,6 +41,9 @@ def core() -> openvino.Core:
     return _made[0]
 
 
-def source_type(operation: openvino.Node, index: int) -> str:
-    """The type of what input `index` of an operation reads: "Parameter" for images, "Constant" for weights."""
-    return str(operation.input_value(index).get_node().get_type_name())
+def save(graph: openvino.Model, path: Path, *, float16: bool = False) -> None:
+    """Write the graph to `path`, which ends in .xml, and its weights to a .bin beside it, in float16 if so asked."""
+    silence()
+    import openvino
+
+    openvino.save_model(graph, path, compress_to_fp16=float16)

@@ -1,7 +1,5 @@
 """What runs a model: the model itself, fused or as it is, or an engine."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Collection
 from os import PathLike
@@ -9,7 +7,7 @@ from os import PathLike
 import torch
 from torch import Tensor
 
-from ..images.io import find_images, read_image
+from ..images.io import find_images
 from ..images.preprocess import Preprocess
 from ..models.fastvit import FastViT
 from ..models.reparam import fusible_blocks
@@ -17,7 +15,7 @@ from ..models.reparam import reparameterize as fuse
 from ..utils.devices import choose_device
 from ..utils.sampling import evenly
 from .engines.engine import Engine
-from .engines.select import RUNTIMES
+from .engines.select import RUNTIMES, check_options
 from .engines.select import engine as make_engine
 from .quantize import FEWEST
 
@@ -99,6 +97,7 @@ def _check(
     model: FastViT, engine: str, precision: str, reparameterize: bool | None, calibration: object, keep: Collection[str]
 ) -> None:
     """A ValueError for what cannot be asked for together."""
+    check_options(engine, precision, calibration, keep)
     unfused = reparameterize is False
     if unfused and (engine, precision) != PLAIN:
         raise ValueError(
@@ -106,11 +105,6 @@ def _check(
         )
     if unfused and not fusible_blocks(model):
         raise ValueError("the model is fused already: running it unfused needs the weights that it was made of")
-    if precision == "int8" and calibration is None:
-        raise ValueError("precision int8 needs images to calibrate with: a folder of them as calibration")
-    if precision != "int8" and (calibration is not None or keep):
-        given = "calibration" if calibration is not None else "keep"
-        raise ValueError(f"{given} is for precision int8, and it is {precision}: leave it out")
 
 
 def calibration_images(folder: str | PathLike[str], preprocess: Preprocess) -> Tensor:
@@ -122,7 +116,4 @@ def calibration_images(folder: str | PathLike[str], preprocess: Preprocess) -> T
     found = find_images([str(folder)])
     height, width = preprocess.size
     number = min(len(found), CALIBRATION, max(FEWEST, MOST_NUMBERS // (3 * height * width)))
-    images = torch.empty(number, 3, height, width)
-    for index, image in enumerate(evenly(number, len(found))):
-        images[index] = preprocess(read_image(found[image]))
-    return images
+    return preprocess.read(found[index] for index in evenly(number, len(found)))

@@ -1,27 +1,20 @@
 """Which layers int8 hurts: each one's rounding, imitated in torch on the fused model, under its own name."""
 
-from __future__ import annotations
-
-from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
-from functools import reduce
 from math import inf, log10
-from operator import add
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..models.checks import require_eval_mode
-from ..models.layers import SqueezeExcite
 from ..models.moments import Moments
 from ..models.reparam import reparameterize
 from .graph import first_convolution, listed
-from .quantize import batches, check_calibration
+from .quantize import Layer, batches, check_calibration, int8_layers
 
 ENOUGH = 20.0  # dB at the output: a tenth of its magnitude is noise
-Layer = nn.Conv2d | nn.Linear
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,17 +57,14 @@ class LayerErrors:
         return asdict(self) | {"sensitive": self.sensitive()}
 
     def __str__(self) -> str:
-        width = max((len(layer.name) for layer in self.layers), default=0)
-        row = f"{{:<{width}}}  {{:<13}}" + "{:>9}" * 5
-        lines = [
-            row.format("layer", "kind", "share,", "alone,", "weight,", "input,", "so far,"),
-            row.format("", "", "%", "dB", "dB", "dB", "dB"),
-        ]
+        rows = [("layer", "kind", "share,", "alone,", "weight,", "input,", "so far,"), ("", "", "%", *["dB"] * 4)]
         total = sum(layer.alone for layer in self.layers) or inf
         for layer in self.layers:
             ratios = map(decibels, (layer.alone, layer.weight, layer.input, layer.so_far))
-            numbers = (f"{number:.1f}" for number in (100 * layer.alone / total, *ratios))
-            lines.append(row.format(layer.name, layer.kind, *numbers))
+            numbers = [f"{number:.1f}" for number in (100 * layer.alone / total, *ratios)]
+            rows.append((layer.name, layer.kind, *numbers))
+        width = max(len(name) for name, *_ in rows)
+        lines = [f"{name:<{width}}  {kind:<13}" + "".join(map("{:>9}".format, rest)) for name, kind, *rest in rows]
         lines += ["", f"all in int8: {decibels(self.whole):.1f} dB of signal to noise, images {self.images}"]
         kept = ", ".join(self.sensitive())
         return "\n".join([*lines, f"better left out: {kept}" if kept else "no layer needs to be left out"])
@@ -109,66 +99,18 @@ def layer_errors(model: nn.Module, images: Tensor) -> LayerErrors:
     require_eval_mode(model, "quantize a model")
     copied = reparameterize(model).float().cpu()
     check_calibration(images, first_convolution(copied).in_channels)
-    noise = _Noise(copied)
+    layers = {name: _RoundingLayer(layer) for name, layer in int8_layers(copied).items()}
+    for name, layer in layers.items():
+        copied.set_submodule(name, layer)
     for part in batches(images):
-        noise.run(part, widen=True)
-    for part in batches(images):
-        noise.measure(part)
-    return noise.report(tuple(images.shape))
-
-
-class _Noise:
-    """What rounding adds to the outputs of a model and of its layers, as sums of squares over images.
-
-    The layers are replaced in the model, by such as can round.
-    """
-
-    def __init__(self, model: nn.Module) -> None:
-        left = {module for gate in model.modules() if isinstance(gate, SqueezeExcite) for module in gate.modules()}
-        left.add(first_convolution(model))
-        self.model = model
-        self.layers = {
-            name: _RoundingLayer(module)
-            for name, module in model.named_modules()
-            if isinstance(module, nn.Conv2d | nn.Linear) and module not in left
-        }
-        for name, layer in self.layers.items():
-            model.set_submodule(name, layer)
-        self.whole = 0.0
-        self.signals = defaultdict[int, list[Moments]](list)  # by output
-
-    def measure(self, images: Tensor) -> None:
-        """Add what comes of these images."""
-        names = tuple(self.layers)
-        expected = self.run(images)
-        plain = [layer.output for layer in self.layers.values()]
-        self.whole += _squares(self.run(images, weights=names, inputs=names), expected)
-        for layer, output in zip(self.layers.values(), plain, strict=True):
-            layer.so_far += _squares([layer.output], [output])
-            layer.signal.append(Moments.of(output))
-        for index, output in enumerate(expected):
-            self.signals[index].append(Moments.of(output))
-        for name, layer in self.layers.items():
-            layer.by_weight += _squares(self.run(images, weights=[name]), expected)
-            layer.by_input += _squares(self.run(images, inputs=[name]), expected)
-
-    def run(
-        self, images: Tensor, *, weights: Collection[str] = (), inputs: Collection[str] = (), widen: bool = False
-    ) -> list[Tensor]:
-        """The model's outputs with the weights and inputs of those layers rounded; or the ranges grow to hold these."""
-        for name, layer in self.layers.items():
-            layer.rounds_weight, layer.rounds_input, layer.widens = name in weights, name in inputs, widen
-        return listed(self.model(images))
-
-    def report(self, images: tuple[int, ...]) -> LayerErrors:
-        """All of it as shares of the signals' power."""
-        power = sum(map(_power, self.signals.values()))
-        layers = tuple(layer.error(name, power) for name, layer in self.layers.items())
-        return LayerErrors(images=images, layers=layers, whole=self.whole / power)
+        _outputs(copied, part, layers.values(), "range")
+    whole, power = _measure(copied, layers.values(), batches(images))
+    rows = tuple(layer.error(name, power) for name, layer in layers.items())
+    return LayerErrors(images=tuple(images.shape), layers=rows, whole=whole / power)
 
 
 class _RoundingLayer(nn.Module):
-    """A layer that rounds its weight, its input, both or nothing, and keeps its last output.
+    """A layer that does what it is told to: round its weight or input, or widen its range. It keeps its last output.
 
     The range of its input is that of each channel where the layer keeps them apart; 0 is always in it.
     """
@@ -177,29 +119,61 @@ class _RoundingLayer(nn.Module):
 
     def __init__(self, layer: Layer) -> None:
         super().__init__()
-        self.layer = layer
-        self.weights = {False: layer.weight.detach(), True: round_weight(layer.weight.detach())}
+        self.layer, self.weight = layer, layer.weight.detach()
+        self.rounded = round_weight(self.weight)
         self.axes = (0, 2, 3) if isinstance(layer, nn.Conv2d) and layer.groups > 1 else ()  # (): all
         self.low = self.high = torch.zeros(())
-        self.rounds_weight = self.rounds_input = self.widens = False
+        self.told: Collection[str] = ()  # of "weight", "input" and "range"
         self.by_weight = self.by_input = self.so_far = 0.0  # noise
         self.signal = list[Moments]()
 
     def forward(self, x: Tensor) -> Tensor:
         """What the layer gives for x."""
-        if self.widens:
+        if "range" in self.told:
             self.low = torch.minimum(x.amin(self.axes, keepdim=True), self.low)
             self.high = torch.maximum(x.amax(self.axes, keepdim=True), self.high)
-        if self.rounds_input:
+        if "input" in self.told:
             x = round_input(x, self.low, self.high)
-        self.layer.weight.data = self.weights[self.rounds_weight]
+        self.layer.weight.data = self.rounded if "weight" in self.told else self.weight
         self.output = self.layer(x)
         return self.output
 
     def error(self, name: str, power: float) -> LayerError:
         """What is reported of it, where the model's outputs have that power."""
-        so_far = self.so_far / _power(self.signal)
-        return LayerError(name, _kind(self.layer), self.by_weight / power, self.by_input / power, so_far)
+        kind = "linear"
+        if isinstance(self.layer, nn.Conv2d):
+            kind = "x".join(map(str, self.layer.kernel_size)) + (" depthwise" if self.layer.groups > 1 else "")
+        return LayerError(name, kind, self.by_weight / power, self.by_input / power, self.so_far / _power(self.signal))
+
+
+def _outputs(model: nn.Module, images: Tensor, layers: Collection[_RoundingLayer] = (), *told: str) -> list[Tensor]:
+    """The model's, while these of its layers are told something."""
+    for layer in layers:
+        layer.told = told
+    outputs = listed(model(images))
+    for layer in layers:
+        layer.told = ()
+    return outputs
+
+
+def _measure(model: nn.Module, layers: Collection[_RoundingLayer], parts: Sequence[Tensor]) -> tuple[float, float]:
+    """Noise with all of the layers in int8, and the power of the signal, at the model's outputs; each layer's is kept.
+
+    All are sums over the images and positions.
+    """
+    whole, signals = 0.0, list[list[Moments]]()
+    for images in parts:
+        expected = _outputs(model, images)
+        plain = [layer.output for layer in layers]
+        whole += _squares(_outputs(model, images, layers, "weight", "input"), expected)
+        for layer, output in zip(layers, plain, strict=True):
+            layer.so_far += _squares([layer.output], [output])
+            layer.signal.append(Moments.of(output))
+        signals.append([Moments.of(output) for output in expected])
+        for layer in layers:
+            layer.by_weight += _squares(_outputs(model, images, [layer], "weight"), expected)
+            layer.by_input += _squares(_outputs(model, images, [layer], "input"), expected)
+    return whole, sum(map(_power, zip(*signals, strict=True)))
 
 
 def round_weight(weight: Tensor) -> Tensor:
@@ -215,16 +189,9 @@ def round_input(x: Tensor, low: Tensor, high: Tensor) -> Tensor:
     return ((x / step).round() + zero).clamp(0, 255).sub(zero) * step
 
 
-def _kind(layer: Layer) -> str:
-    if isinstance(layer, nn.Linear):
-        return "linear"
-    size = f"{layer.kernel_size[0]}x{layer.kernel_size[1]}"
-    return f"{size} depthwise" if layer.groups > 1 else size
-
-
-def _power(parts: list[Moments]) -> float:
+def _power(parts: Sequence[Moments]) -> float:
     """The sum of squares about each channel's mean; never 0."""
-    moments = reduce(add, parts)
+    moments = sum(parts[1:], parts[0])
     return max(moments.count * float(moments.variance.sum()), torch.finfo(torch.float64).tiny)
 
 

@@ -1,6 +1,5 @@
 """Engines: the same outputs as eager torch by each of them, at any size, from any thread; or an error that says so."""
 
-import importlib
 import logging
 import math
 import os
@@ -8,7 +7,9 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,9 @@ from helpers.small import shallow, small
 from torch import Tensor, nn
 
 from fastvit import create_model, engine, reparameterize
-from fastvit.deploy.engines import Engine, EngineError, available, cache, pytorch, select
+from fastvit.deploy.engines import Engine, EngineError, available, builders, cache, select
 from fastvit.deploy.engines.engine import Request, Run
-from fastvit.deploy.graph import openvino_model
+from fastvit.deploy.graph import as_openvino, program
 from fastvit.deploy.lowering import InterleavedConv
 from fastvit.utils import extras
 from fastvit.utils.numerics import compared
@@ -219,7 +220,7 @@ def test_a_wrong_conversion_is_refused_at_the_first_call_and_ever_after(
 
     lower = graph.lower
     monkeypatch.setattr(graph, "lower", wrong)
-    monkeypatch.setattr(pytorch, "lower", wrong)
+    monkeypatch.setattr(builders, "lower", wrong)
     run = engine(shallow(), runtime, threads=1)
     for _ in range(2):
         with pytest.raises(EngineError, match=rf"{runtime} in float32 differs from eager torch by .* at most 1e-04"):
@@ -236,9 +237,9 @@ def test_interleaved_channels_in_the_wrong_order_are_seen(monkeypatch: pytest.Mo
         engine(small("fastvit_t8"), "torch")(torch.randn(1, 3, 32, 32))
 
 
-def replaced(monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
-    """The torch engine gives what `run` does."""
-    monkeypatch.setattr(pytorch, "build", lambda model, request: run)
+def replaced(monkeypatch: pytest.MonkeyPatch, build: Callable[[nn.Module, Request], Run], name: str = "torch") -> None:
+    """The engine of that name is what `build` makes."""
+    monkeypatch.setitem(select.ENGINES, name, replace(select.ENGINES[name], build=build))
 
 
 @pytest.mark.parametrize(
@@ -251,7 +252,7 @@ def replaced(monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
     ],
 )
 def test_what_is_no_output_at_all_is_refused(outputs: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    replaced(monkeypatch, outputs)
+    replaced(monkeypatch, lambda model, request: outputs)
     with pytest.raises(EngineError, match=r"torch in float32 differs from eager torch by (nan|inf)"):
         engine(shallow(), "torch")(torch.randn(2, 3, 32, 32))
 
@@ -274,7 +275,7 @@ def test_what_is_compiled_apart_is_compared_apart(wrong: bool, monkeypatch: pyte
         with torch.no_grad():
             return [fused(images) + ((images.shape == ahead.shape) == wrong)]
 
-    replaced(monkeypatch, run)
+    replaced(monkeypatch, lambda model, request: run)
     made = engine(model, "torch", input_size=(32, 48))
     bad, good = (ahead, other) if wrong else (other, ahead)
     assert_near(called(made, good), eager(model, good), RELATIVE["float32"])
@@ -338,7 +339,7 @@ def test_what_a_library_raises_is_one_line(when: str, monkeypatch: pytest.Monkey
     def fails(*_: Any) -> Any:
         raise RuntimeError("several\n  lines")
 
-    monkeypatch.setattr(pytorch, "build", fails if when == "build" else lambda model, request: fails)
+    replaced(monkeypatch, fails if when == "build" else lambda model, request: fails)
     with pytest.raises(EngineError, match=r"^torch failed: RuntimeError: several lines$"):
         engine(shallow(), "torch")(torch.randn(1, 3, 32, 32))
 
@@ -353,7 +354,7 @@ def test_an_interrupted_conversion_is_no_error(monkeypatch: pytest.MonkeyPatch) 
     root = logging.getLogger()
     before = (root.level, root.filters[:], root.handlers[:])
     with pytest.raises(KeyboardInterrupt):
-        openvino_model(shallow())
+        as_openvino(*program(shallow()))
     assert (root.level, root.filters, root.handlers) == before  # the converter's own, had it been left
 
 
@@ -363,12 +364,11 @@ def test_int8_without_nncf_says_what_to_install(monkeypatch: pytest.MonkeyPatch,
         engine(shallow(), "openvino", precision="int8", calibration=torch.randn(8, 3, 32, 32))
 
 
-@pytest.mark.parametrize(("runtime", "converter"), [("onnxruntime", "onnx_model"), ("openvino", "openvino_model")])
+@pytest.mark.parametrize(("runtime", "converter"), [("onnxruntime", "as_onnx"), ("openvino", "as_openvino")])
 def test_what_int8_is_to_keep_is_kept(runtime: str, converter: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model, images = small("fastvit_t8"), torch.randn(8, 3, 64, 48)
-    module = importlib.import_module(f"fastvit.deploy.engines.{runtime}")
-    graph = getattr(module, converter)(model)
-    monkeypatch.setattr(module, converter, lambda _: graph)  # converted once, for it is quantized in copies
+    graph = getattr(builders, converter)(*program(model))
+    monkeypatch.setattr(builders, converter, lambda *_: graph)  # converted once, for it is quantized in copies
     everything = ("stem", "stages", "final_conv", "head")
     errors = []
     for keep in ((), everything):
@@ -451,9 +451,9 @@ def test_other_images_are_refused(images: Tensor, message: str) -> None:
         ({"threads": 0}, ValueError, "threads is 0, expected 1 or more"),
         ({"input_size": (16, 64)}, ValueError, r"input_size=\(16, 64\): expected \(height, width\)"),
         ({"input_size": 64}, ValueError, "input_size=64: expected"),
-        ({"precision": "int8"}, ValueError, "int8 needs calibration=images"),
-        ({"calibration": torch.zeros(1, 3, 32, 32)}, ValueError, "no other precision does"),
-        ({"keep": ["stem"]}, ValueError, "keep names what is not quantized, and the precision is float32"),
+        ({"precision": "int8"}, ValueError, "precision int8 needs images to calibrate with, as calibration"),
+        ({"calibration": torch.zeros(1, 3, 32, 32)}, ValueError, "calibration is for precision int8, and it is float"),
+        ({"keep": ["stem"]}, ValueError, "keep is for precision int8, and it is float32: leave it out"),
         ({"name": "onnxruntime", "precision": "bfloat16"}, EngineError, "onnxruntime has no bfloat16, expected one of"),
     ],
 )
@@ -518,11 +518,9 @@ def test_auto_keeps_only_what_agrees(empty_cache: Path, monkeypatch: pytest.Monk
     def broken(model: nn.Module, request: Request) -> Run:
         return lambda images: [torch.zeros(len(images), 5)]
 
-    from fastvit.deploy.engines import onnxruntime, openvino
-
     monkeypatch.setattr(select, "SECONDS", 0.0)
-    monkeypatch.setattr(openvino, "build", broken)
-    monkeypatch.setattr(onnxruntime, "build", broken)
+    replaced(monkeypatch, broken, "openvino")
+    replaced(monkeypatch, broken, "onnxruntime")
     run = engine(shallow(), input_size=(32, 32), threads=1)
     assert run.name == "torch" and "openvino in float32 differs from eager torch" in run.chosen
     monkeypatch.setattr(select, "CANDIDATES", ("openvino",))
@@ -534,8 +532,6 @@ def test_auto_keeps_only_what_agrees(empty_cache: Path, monkeypatch: pytest.Monk
 def test_auto_measures_anew_where_what_it_remembers_no_longer_agrees_or_runs(
     broken: Any, empty_cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from fastvit.deploy.engines import openvino
-
     monkeypatch.setattr(select, "SECONDS", 0.0)
     monkeypatch.setattr(select, "CANDIDATES", ("torch", "openvino"))
     monkeypatch.setattr(select, "_seconds", lambda run, images: {"torch": 2.0, "openvino": 1.0}[run.name])
@@ -545,7 +541,7 @@ def test_auto_measures_anew_where_what_it_remembers_no_longer_agrees_or_runs(
     def out_of_order(model: nn.Module, request: Request) -> Run:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(openvino, "build", broken or out_of_order)
+    replaced(monkeypatch, broken or out_of_order, "openvino")
     monkeypatch.setattr(select, "_seconds", lambda run, images: run(images) is None or 1.0)
     assert engine(model, input_size=(32, 32)).name == "torch"
     assert "measuring anew" in caplog.text
@@ -569,18 +565,20 @@ def converted(runtime: str, cache_folder: Path) -> list[Path]:
 def test_a_conversion_is_kept_and_a_damaged_one_made_anew(
     runtime: str, empty_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    module = importlib.import_module(f"fastvit.deploy.engines.{runtime}")
-    made, convert = [], module._convert
+    made, artefact = [], cache.artefact
 
-    def once(model: nn.Module, request: Request, path: Path) -> None:
-        if not made:
-            convert(model, request, path)
-            shutil.copytree(path.parent, tmp_path / "first")
-        else:  # the same again, sooner
-            shutil.copytree(tmp_path / "first", path.parent, dirs_exist_ok=True)
-        made.append(path)
+    def quickly(key: str, file: str, make: Callable[[Path], None]) -> Path:
+        def once(path: Path) -> None:
+            if not made:
+                make(path)
+                shutil.copytree(path.parent, tmp_path / "first")
+            else:  # the same again, sooner
+                shutil.copytree(tmp_path / "first", path.parent, dirs_exist_ok=True)
+            made.append(path)
 
-    monkeypatch.setattr(module, "_convert", once)
+        return artefact(key, file, once)
+
+    monkeypatch.setattr(cache, "artefact", quickly)
     model, images = shallow(), torch.randn(1, 3, 32, 32)
     expected = called(engine(model, runtime, threads=1), images)
     assert torch.equal(called(engine(model, runtime, threads=1), images), expected) and len(made) == 1

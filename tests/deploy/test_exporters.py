@@ -630,7 +630,7 @@ def test_models_that_cannot_be_exported(tmp_path: Path) -> None:
         (tiny(in_chans=1), {"with_preprocessing": True}, r"expected \(3, height, width\)"),
     ):
         with pytest.raises(ValueError, match=error):
-            export(model, tmp_path / "model.pt2", **arguments)  # type: ignore[arg-type]
+            export(model, tmp_path / "model.pt2", **arguments)
 
 
 @pytest.mark.parametrize(

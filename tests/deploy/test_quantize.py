@@ -5,7 +5,7 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -20,11 +20,11 @@ from helpers.paths import TESTS
 from helpers.small import SMALL, small
 from torch import Tensor, nn
 
-from fastvit import FastViT, create_model, reparameterize
-from fastvit.deploy.graph import as_onnx, as_openvino, openvino_model, program
+from fastvit import FastViT, create_model, engine, reparameterize
+from fastvit.deploy.graph import as_onnx, as_openvino, program
 from fastvit.deploy.lowering import lower
 from fastvit.deploy.openvino_runtime import core, silence
-from fastvit.deploy.quantize import quantize_onnx, quantize_openvino, quietly_nncf
+from fastvit.deploy.quantize import int8_layers, quantize, quietly_nncf
 from fastvit.deploy.sensitivity import LayerError, LayerErrors, decibels, layer_errors, round_input, round_weight
 from fastvit.models.layers import SqueezeExcite
 from fastvit.testing import randomize
@@ -63,19 +63,24 @@ def lively(name: str) -> FastViT:
 
 
 @cache
-def traced(name: str) -> torch.export.ExportedProgram:
+def traced(name: str) -> tuple[torch.export.ExportedProgram, list[str]]:
     return program(lively(name))
 
 
 @cache
 def converted(runtime: str, name: str) -> Any:
     """The graph of `lively(name)`, to be left as it is."""
-    return RUNTIMES[runtime][0](traced(name), ["logits"])
+    return RUNTIMES[runtime][0](*traced(name))
 
 
 @cache
 def quantized(runtime: str, name: str) -> Any:
-    return RUNTIMES[runtime][1](converted(runtime, name), IMAGES)
+    return quantize(converted(runtime, name), IMAGES, layers(name))
+
+
+def layers(name: str, keep: Sequence[str] = ()) -> Collection[str]:
+    """Those of `lively(name)` that are to be quantized."""
+    return int8_layers(lower(lively(name)), keep)
 
 
 @cache
@@ -146,8 +151,8 @@ def onnx_outputs(graph: Any, images: Tensor) -> Tensor:
 
 
 RUNTIMES: dict[str, tuple[Callable[..., Any], ...]] = {
-    "openvino": (as_openvino, quantize_openvino, openvino_scales, openvino_outputs),
-    "onnx": (as_onnx, quantize_onnx, onnx_scales, onnx_outputs),
+    "openvino": (as_openvino, openvino_scales, openvino_outputs),
+    "onnx": (as_onnx, onnx_scales, onnx_outputs),
 }
 both = pytest.mark.parametrize("runtime", RUNTIMES)
 
@@ -174,7 +179,7 @@ def test_all_layers_but_the_first_and_those_of_gates_are_in_int8_with_a_scale_fo
     name: str, runtime: str
 ) -> None:
     graph, model = quantized(runtime, name), lively(name)
-    _, _, scales_of, outputs = RUNTIMES[runtime]
+    _, scales_of, outputs = RUNTIMES[runtime]
     given = scales_of(graph)
     assert sorted((scales.size, weight.size) for weight, scales in given) == sorted(
         (shape[0], math.prod(shape)) for layer in fused_layers(model).values() for shape in graph_shapes(layer)
@@ -243,10 +248,10 @@ def test_nothing_but_layers_reads_int8(runtime: str) -> None:
 @both
 @pytest.mark.parametrize("keep", [["stem"], ["stages.3.blocks.1", "head.fc", "stages.1.downsample.0.conv"]])
 def test_what_is_kept_keeps_its_weights(keep: list[str], runtime: str) -> None:
-    _, quantize, scales_of, _ = RUNTIMES[runtime]
+    _, scales_of, _ = RUNTIMES[runtime]
     model = lively("fastvit_mci0")
     sizes = [weight.size for weight, _ in scales_of(quantized(runtime, "fastvit_mci0"))]
-    for weight, _ in scales_of(quantize(converted(runtime, "fastvit_mci0"), IMAGES, keep=keep)):
+    for weight, _ in scales_of(quantize(converted(runtime, "fastvit_mci0"), IMAGES, layers("fastvit_mci0", keep))):
         sizes.remove(weight.size)
     blocks = tuple(f"{name}." for name in keep)
     kept = [layer for name, layer in fused_layers(model).items() if f"{name}.".startswith(blocks)]
@@ -256,9 +261,9 @@ def test_what_is_kept_keeps_its_weights(keep: list[str], runtime: str) -> None:
 @both
 @torch.no_grad()
 def test_the_same_images_give_the_same_graph_and_the_argument_is_untouched(runtime: str) -> None:
-    _, quantize, scales_of, outputs = RUNTIMES[runtime]
+    _, scales_of, outputs = RUNTIMES[runtime]
     graph = converted(runtime, "fastvit_t8")
-    first, second = quantized(runtime, "fastvit_t8"), quantize(graph, IMAGES)
+    first, second = quantized(runtime, "fastvit_t8"), quantize(graph, IMAGES, layers("fastvit_t8"))
     for a, b in zip(scales_of(first), scales_of(second), strict=True):
         assert all(np.array_equal(*pair) for pair in zip(a, b, strict=True))
     assert torch.equal(outputs(first, IMAGES), outputs(second, IMAGES))
@@ -271,7 +276,7 @@ def test_a_range_holds_the_values_of_all_the_images_and_no_others(monkeypatch: p
     monkeypatch.setattr("fastvit.deploy.quantize.PIXELS", 5 * 48 * 40)
     images = IMAGES.clone()
     images[-1, 0, 5, 5] = 40.0  # of which any average or quantile would know nothing
-    graph = quantize_openvino(converted("openvino", "fastvit_t8"), images)
+    graph = quantize(converted("openvino", "fastvit_t8"), images, layers("fastvit_t8"))
     first = next(op for op in graph.get_ordered_ops() if op.get_type_name() == "FakeQuantize")
     low, high = (first.input_value(index).get_node().data.ravel() for index in (1, 2))
     stem = lively("fastvit_t8").stem
@@ -281,7 +286,7 @@ def test_a_range_holds_the_values_of_all_the_images_and_no_others(monkeypatch: p
     assert (expected * 0.999 <= high).all() and (high <= expected * 1.2).all() and (np.abs(low + 0.18) < 0.02).all()
 
 
-@both
+@pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])
 @pytest.mark.parametrize(
     ("images", "reason"),
     [
@@ -293,25 +298,27 @@ def test_a_range_holds_the_values_of_all_the_images_and_no_others(monkeypatch: p
         (noise(8, 3, 64, 64).log(), "NaN or infinity"),
     ],
 )
-def test_images_that_cannot_calibrate_are_refused(images: Tensor, reason: str, runtime: str) -> None:
+def test_images_that_cannot_calibrate_are_refused(
+    images: Tensor, reason: str, runtime: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FASTVIT_CACHE", str(tmp_path))
     with pytest.raises(ValueError, match=reason):
-        RUNTIMES[runtime][1](converted(runtime, "fastvit_t8"), images)
+        engine(small("fastvit_t8"), runtime, precision="int8", calibration=images)
     with pytest.raises(ValueError, match=reason):
         layer_errors(small("fastvit_t8"), images)
 
 
-@both
-def test_a_name_that_is_no_layers_is_refused(runtime: str) -> None:
-    quantize, graph = RUNTIMES[runtime][1], converted(runtime, "fastvit_t8")
+@pytest.mark.parametrize("form", [reparameterize, lower])
+def test_a_name_that_is_no_layers_is_refused(form: Callable[[nn.Module], nn.Module]) -> None:
     with pytest.raises(ValueError, match=r"stages.9, ste: no layer or block of the model; stem.0.conv is one"):
-        quantize(graph, IMAGES, keep=["stem", "stages.9", "ste"])
+        int8_layers(form(lively("fastvit_t8")), ["stem", "stages.9", "ste"])
 
 
 def test_without_nncf_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     graph = converted("openvino", "fastvit_t8")
     monkeypatch.setitem(sys.modules, "nncf", None)
     with pytest.raises(ImportError, match=r'^int8 needs nncf; run: pip install "fastvit\[int8\]"$'):
-        quantize_openvino(graph, IMAGES)
+        quantize(graph, IMAGES, layers("fastvit_t8"))
 
 
 PROGRAM = """
@@ -395,9 +402,9 @@ def test_the_layer_that_hurts_most_is_found_and_keeping_it_helps() -> None:
     worst = max(found.layers, key=lambda layer: layer.alone)
     assert worst.name == "stages.1.downsample.1.conv" and worst.kind == "1x1" and worst.input > worst.weight
     assert found.sensitive(decibels(worst.alone) + 1)[0] == worst.name
-    graph, exact = openvino_model(model), model(IMAGES)
-    everything = ratio(openvino_outputs(quantize_openvino(graph, IMAGES), IMAGES), exact)
-    kept = quantize_openvino(graph, IMAGES, keep=[worst.name])
+    graph, exact = as_openvino(*program(model)), model(IMAGES)
+    everything = ratio(openvino_outputs(quantize(graph, IMAGES, int8_layers(lower(model))), IMAGES), exact)
+    kept = quantize(graph, IMAGES, int8_layers(lower(model), [worst.name]))
     assert 5 * ratio(openvino_outputs(kept, IMAGES), exact) < everything
 
 

@@ -4,8 +4,6 @@ The folder is what the variable FASTVIT_CACHE names, or else fastvit in the user
 may be deleted at any time. Where it cannot be written to, nothing is kept.
 """
 
-from __future__ import annotations
-
 import ast
 import atexit
 import hashlib
@@ -15,6 +13,7 @@ import os
 import shutil
 import tempfile
 import time
+import uuid
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import cache
@@ -59,9 +58,9 @@ def artefact(key: str, file: str, make: Callable[[Path], None]) -> Path:
     if there:
         LOG.warning("%s: damaged; making it anew", home)
         shutil.rmtree(home, ignore_errors=True)
+    path = folder() / f"{UNFINISHED}{uuid.uuid4().hex}"
     try:
-        folder().mkdir(parents=True, exist_ok=True)
-        path = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=folder()))
+        path.mkdir(parents=True)  # with the mode that the umask allows: others may use the cache too
     except OSError as error:
         LOG.warning("%s: cannot keep converted models there (%s)", folder(), error)
         path = Path(tempfile.mkdtemp(prefix="fastvit."))
@@ -102,10 +101,9 @@ def key_of(*parts: object) -> str:
 
 def converted(engine: str, model: nn.Module, request: Request, file: str, make: Callable[[Path], None]) -> Path:
     """`artefact` of `model` for an engine; what is asked of that matters only if the model is to be quantized."""
-    images = request.calibration
-    calibration = None if images is None else tensors_digest({"images": images})
-    parts = (structure_of(model), tensors_digest(model.state_dict()), calibration, request.keep)
-    return artefact(f"{engine}-{key_of(*parts)}", file, make)
+    given = {} if request.calibration is None else {"images to calibrate with": request.calibration}
+    key = key_of(structure_of(model), tensors_digest({**model.state_dict(), **given}), sorted(request.keep))
+    return artefact(f"{engine}-{key}", file, make)
 
 
 def structure_of(model: nn.Module) -> str:

@@ -1,9 +1,7 @@
 """An engine: images in, what the model gives out; the first outputs are compared with eager torch's."""
 
-from __future__ import annotations
-
 import threading
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -11,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...images.preprocess import Preprocess, check_images
+from ...images.preprocess import Preprocess, check_images, check_size
+from ...models.checks import check_numbers
 from ...utils.numerics import Error, compared, largest, without_cudnn
 from ...utils.text import one_line
 from ..graph import first_convolution, listed
 
-Outputs = Tensor | list[Tensor]
 Run = Callable[[Tensor], list[Tensor]]
 """Images (B, in_chans, H, W) in float32 -> the model's outputs."""
 
@@ -37,7 +35,13 @@ class Request:
     threads: int | None = None
     input_size: tuple[int, int] | None = None  # height, width
     calibration: Tensor | None = None
-    keep: tuple[str, ...] = ()  # layers and blocks that are not quantized
+    keep: Collection[str] = ()  # layers and blocks that are not quantized
+
+    def __post_init__(self) -> None:
+        if self.threads is not None:
+            check_numbers(threads=(self.threads, 1, None))
+        if self.input_size is not None:
+            check_size(self.input_size, "input_size")
 
 
 class Engine:
@@ -83,7 +87,7 @@ class Engine:
             raise ValueError("this engine's model is no FastViT and does not say how images are prepared")
         return Preprocess.from_cfg(self.pretrained_cfg)
 
-    def __call__(self, images: Tensor) -> Outputs:
+    def __call__(self, images: Tensor) -> Tensor | list[Tensor]:
         """The model's outputs for preprocessed images (B, in_chans, H, W), of a floating-point dtype, on any device.
 
         Raises:
@@ -91,18 +95,15 @@ class Engine:
             EngineError: the first outputs differ from eager torch's by more than `TOLERANCE`, or there are none.
         """
         check_images(images, self._in_chans, finite=False)
-        kind = self._kind(images)
+        plain, shape = images.detach().float(), tuple(images.shape)
+        kind: Hashable = shape if self.name == "compile" else shape == self._ahead  # of what is compiled apart
         if kind not in self._compared:
             with self._lock:
                 if kind not in self._compared:
-                    self._compare(images)
+                    self._compare(plain)
                     self._compared.add(kind)
-        outputs = [output.to(images.device) for output in self._run(_plain(images))]
+        outputs = [output.to(images.device) for output in self._run(plain)]
         return outputs if self._many else outputs[0]
-
-    def _kind(self, images: Tensor) -> Hashable:
-        """Of what is compiled apart, which one runs these."""
-        return tuple(images.shape) if self.name == "compile" else tuple(images.shape) == self._ahead
 
     @torch.no_grad()
     def _compare(self, images: Tensor) -> None:
@@ -110,11 +111,10 @@ class Engine:
         if self._refused:
             raise EngineError(self._refused)
         assert self._reference is not None
-        weight = first_convolution(self._reference).weight
         with without_cudnn():
-            outputs = self._reference(images[:1].to(weight.device, weight.dtype))
+            outputs = self._reference(images[:1].to(self.device))
             with raising(EngineError, self.name):
-                given = [output[:1] for output in self._run(_plain(images))]
+                given = [output[:1] for output in self._run(images)]
         expected = listed(outputs)
         if not all(output.isfinite().all() for output in expected):
             raise EngineError("eager torch gives NaN or infinity for these images: there is nothing to compare with")
@@ -145,8 +145,5 @@ def raising(kind: type[Exception], name: str, *others: type[Exception]) -> Itera
     except passing:
         raise
     except Exception as error:
-        raise kind(f"{name} failed: {type(error).__name__}: {one_line(error)[:300]}") from error
-
-
-def _plain(images: Tensor) -> Tensor:
-    return images.detach().to(torch.float32)
+        failed = "" if isinstance(error, ImportError) else f" failed: {type(error).__name__}"
+        raise kind(f"{name}{failed}: {one_line(error)[:300]}") from error

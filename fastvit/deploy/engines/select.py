@@ -1,20 +1,16 @@
 """Which engine: by name, or the one that is measured to be the fastest here."""
 
-from __future__ import annotations
-
 import copy
 import logging
 import shutil
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from math import inf
 from os import environ
-from types import ModuleType
 
 import torch
 from torch import Tensor, nn
 
-from ...images.preprocess import check_size
 from ...models.checks import require_eval_mode
 from ...models.fastvit import FastViT
 from ...utils.devices import describe_machine
@@ -22,21 +18,13 @@ from ...utils.extras import missing
 from ...utils.text import one_line
 from ...utils.timing import timer
 from ..graph import example, first_convolution
-from . import cache, onnxruntime, openvino, pytorch
-from .engine import TOLERANCE, Engine, EngineError, Request, Run, raising
+from . import cache
+from .builders import ENGINES
+from .engine import TOLERANCE, Engine, EngineError, Request, raising
 
 LOG = logging.getLogger("fastvit")
 SECONDS = 2.0  # that "auto" measures each candidate for, once it is ready
-BUILD: dict[str, tuple[ModuleType, str]] = {  # engine: the module that builds it, and its function
-    "torch": (pytorch, "build"),
-    "compile": (pytorch, "build_compiled"),
-    "onnxruntime": (onnxruntime, "build"),
-    "openvino": (openvino, "build"),
-}
-RUNTIMES = {  # of the CPU alone; the packages that they need, in extras so called
-    "onnxruntime": ("onnxruntime", "onnx", "onnxscript"),
-    "openvino": ("openvino",),
-}
+RUNTIMES = {name: kind.packages for name, kind in ENGINES.items() if kind.packages}  # of the CPU alone
 CANDIDATES = ("torch", "onnxruntime", "openvino")  # torch.compile takes a minute to be ready: by name only
 
 
@@ -78,10 +66,9 @@ def engine(
         >>> run(torch.zeros(1, 3, 64, 64)).shape
         torch.Size([1, 10])
     """
-    request = Request(
-        precision=precision, threads=threads, input_size=input_size, calibration=calibration, keep=tuple(sorted(keep))
-    )
-    _check(model, name, request)
+    check_options(name, precision, calibration, keep)
+    request = Request(precision=precision, threads=threads, input_size=input_size, calibration=calibration, keep=keep)
+    require_eval_mode(model, "run a model")
     with torch.inference_mode(False), torch.no_grad():  # where it is on, copies could not be traced
         model = copy.deepcopy(model).float()
         return _fastest(model, request) if name == "auto" else _built(model, name, request)
@@ -100,45 +87,32 @@ def available() -> dict[str, str]:
     for name, packages in RUNTIMES.items():
         absent = ", ".join(missing(*packages))
         reasons[name] = f'needs {absent}; run: pip install "fastvit[{name}]"' if absent else ""
-    return {name: reasons.get(name, "") for name in BUILD}
+    return {name: reasons.get(name, "") for name in ENGINES}
 
 
-def precisions(name: str) -> tuple[str, ...]:
-    """Those that the engine of this name computes in."""
-    return tuple(BUILD[name][0].PRECISIONS)
-
-
-def _check(model: nn.Module, name: str, request: Request) -> None:
-    if name not in ("auto", *BUILD):
-        raise ValueError(f"engine {name!r}, expected one of auto, {', '.join(BUILD)}")
-    if request.precision not in TOLERANCE:
-        raise ValueError(f"precision {request.precision!r}, expected one of {', '.join(TOLERANCE)}")
-    if request.threads is not None and request.threads < 1:
-        raise ValueError(f"threads is {request.threads}, expected 1 or more, or None")
-    if request.input_size is not None:
-        check_size(request.input_size, "input_size")
-    if (request.precision == "int8") != (request.calibration is not None):
-        raise ValueError("int8 needs calibration=images (N, 3, H, W), and no other precision does")
-    if request.keep and request.precision != "int8":
-        raise ValueError(f"keep names what is not quantized, and the precision is {request.precision}: leave it out")
-    require_eval_mode(model, "run a model")
+def check_options(name: str, precision: str, calibration: object, keep: Collection[str]) -> None:
+    """Refuse what cannot be asked of an engine, whatever the model: for arguments and errors see `engine`."""
+    if name not in ("auto", *ENGINES):
+        raise ValueError(f"engine {name!r}, expected one of auto, {', '.join(ENGINES)}")
+    if precision not in TOLERANCE:
+        raise ValueError(f"precision {precision!r}, expected one of {', '.join(TOLERANCE)}")
+    if precision == "int8" and calibration is None:
+        raise ValueError("precision int8 needs images to calibrate with, as calibration")
+    if precision != "int8" and (calibration is not None or keep):
+        given = "calibration" if calibration is not None else "keep"
+        raise ValueError(f"{given} is for precision int8, and it is {precision}: leave it out")
+    if name != "auto" and precision not in ENGINES[name].precisions:
+        raise EngineError(f"{name} has no {precision}, expected one of {', '.join(ENGINES[name].precisions)}")
 
 
 def _built(model: nn.Module, name: str, request: Request) -> Engine:
     if reason := available()[name]:
         raise EngineError(f"{name} {reason}")
-    if request.precision not in precisions(name):
-        raise EngineError(f"{name} has no {request.precision}, expected one of {', '.join(precisions(name))}")
     device = first_convolution(model).weight.device
     if name in RUNTIMES and device.type != "cpu":
         raise EngineError(f"{name} runs on the CPU and the model is on {device}: give it model.cpu()")
-    module, function = BUILD[name]
-    build: Callable[[nn.Module, Request], Run] = getattr(module, function)
-    try:
-        with raising(EngineError, name, ValueError, OSError, ImportError):
-            run = build(model, request)
-    except ImportError as error:
-        raise EngineError(f"{name}: {one_line(error)}") from error
+    with raising(EngineError, name, ValueError, OSError):
+        run = ENGINES[name].build(model, request)
     return Engine(name, request, run, model)
 
 
@@ -148,7 +122,7 @@ def _fastest(model: nn.Module, request: Request) -> Engine:
     request = replace(request, input_size=size)
     on_cpu = first_convolution(model).weight.device.type == "cpu"
     reasons, candidates = available(), CANDIDATES if on_cpu else ("torch",)
-    names = [name for name in candidates if not reasons[name] and request.precision in precisions(name)]
+    names = [name for name in candidates if not reasons[name] and request.precision in ENGINES[name].precisions]
     asked = (names, size, request.precision, request.threads)
     key = cache.key_of("auto", describe_machine(), cache.structure_of(model), *asked)
     images = example(model, 1, *size).float()

@@ -1,5 +1,5 @@
-from .deployed import ExportError as ExportError
 from .exporter import Check as Check
+from .exporter import ExportError as ExportError
 from .exporter import ExportReport as ExportReport
 from .exporter import check_target as check_target
 from .exporter import export as export

@@ -1,27 +1,28 @@
 """A model as a file for another runtime, which is opened again and compared before it takes its place."""
 
-from __future__ import annotations
-
 import os
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from timm.models._features import FeatureGetterNet
+from torch import nn
 
-from ...models.fastvit import FastViT
-from ...models.multiscale import MultiScaleEncoder
 from ...utils.atomic import check_writable
 from ...utils.extras import require
 from ...utils.numerics import Error, compared, largest
 from ...utils.staging import staged
 from ..engines.engine import difference, raising
-from .deployed import Deployed, ExportError, Format, Opened
-from .formats import FORMATS
+from .deployed import Deployed
+from .formats import FORMATS, Format
 
 COMPARED = ((1, 32, 32), (2, 65, 97), (1, 96, 160))  # batch, height, width; at the first the last map has one position
+
+
+class ExportError(RuntimeError):
+    """A file that could not be made, or that computes something else than the model: why, in one line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,7 @@ class ExportReport:
 
 
 def export(
-    model: FastViT | FeatureGetterNet | MultiScaleEncoder,
+    model: nn.Module,
     path: str | Path,
     *,
     with_preprocessing: bool = False,
@@ -81,7 +82,7 @@ def export(
     on Apple's machines alone, is followed by torch. Preprocessing, class names and licence are the file's metadata.
 
     Args:
-        model: in eval mode, fused or not; left untouched.
+        model: a FastViT, or what has one in it, in eval mode, fused or not; left untouched.
         path: replaced if it exists.
         with_preprocessing: take RGB pixels from 0 to 255 (.mlpackage: an image), and give "probabilities" for logits.
         input_size: (height, width) in pixels, if they are to be fixed.
@@ -103,7 +104,7 @@ def export(
     """
     format = check_target(path)
     with torch.inference_mode(False), staged(Path(path)) as temporary:  # where it is on, copies could not be traced
-        deployed = Deployed(model, with_preprocessing, input_size, dtype or format.dtype, format.fixed_size)
+        deployed = Deployed(model, with_preprocessing, input_size, dtype or format.dtype, format.free)
         return _written(deployed, format, temporary, Path(path))
 
 
@@ -127,13 +128,19 @@ def check_target(path: str | Path) -> Format:
     return format
 
 
+@torch.no_grad()
 def _written(deployed: Deployed, format: Format, temporary: Path, path: Path) -> ExportReport:
     """Write what is to be `path`, open it again and compare."""
-    name = f"{path.name}: {format.name}"
+    shapes: Iterable[tuple[int, ...]] = [(batch, *deployed.size) for batch in (1, 2)] if deployed.size else COMPARED
+    if 0 not in format.free:
+        shapes = dict.fromkeys((1, *size) for _, *size in shapes)
+    name, checks = f"{path.name}: {format.name}", []
     with raising(ExportError, name, OSError):
         format.write(deployed, temporary)
         opened = format.open(temporary)
-        checks = tuple(_check(deployed, opened, shape) for shape in _shapes(deployed, format))
+        for shape in shapes:
+            images = deployed.images(*shape)
+            checks.append(Check(tuple(images.shape), compared(deployed.expected(images), opened.run(images))))
     if differs := difference(largest([check.error for check in checks]), deployed.dtype):
         raise ExportError(f"{name} {differs}: nothing was written")
     return ExportReport(
@@ -143,18 +150,6 @@ def _written(deployed: Deployed, format: Format, temporary: Path, path: Path) ->
         dtype=deployed.dtype,
         outputs=tuple(deployed.outputs),
         operations=opened.operations,
-        checks=checks,
+        checks=tuple(checks),
         metadata=deployed.metadata,
     )
-
-
-def _shapes(deployed: Deployed, format: Format) -> list[tuple[int, int, int]]:
-    """Batch, height and width of what is compared."""
-    shapes = [(batch, *deployed.size) for batch in (1, 2)] if deployed.size else list(COMPARED)
-    return list(dict.fromkeys((1, height, width) for _, height, width in shapes)) if format.one_image else shapes
-
-
-@torch.no_grad()
-def _check(deployed: Deployed, opened: Opened, shape: tuple[int, int, int]) -> Check:
-    images = deployed.images(*shape)
-    return Check(tuple(images.shape), compared(deployed.expected(images), opened.run(images)))

@@ -1,28 +1,58 @@
-"""The table of formats, and how each but CoreML's is written and opened again."""
+"""The table of formats, and how each is written and opened again."""
 
 import json
 from collections import Counter
+from collections.abc import Callable, Collection
+from contextlib import redirect_stderr
+from dataclasses import dataclass
+from functools import partial
+from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..engines.onnxruntime import session
-from ..engines.openvino import runner
+from ...images.preprocess import SMALLEST
+from ..engines.builders import run_onnx, run_openvino
+from ..engines.engine import Run
 from ..engines.select import RUNTIMES
-from ..graph import as_onnx, as_openvino, listed, quietly
-from ..openvino_runtime import core, silence
-from . import coreml
-from .deployed import Deployed, Format, Opened
+from ..graph import AXES, as_onnx, as_openvino, listed, quietly
+from ..openvino_runtime import core, save
+from . import mil_interpreter as mil
+from .deployed import Deployed
 
 TORCH_METADATA = "fastvit.json"  # the name under which extra_files has it
 EXECUTORCH_METADATA = "fastvit_metadata"  # a method beside "forward", which takes nothing and gives JSON
+LARGEST = 2048  # pixels high and wide; CoreML wants to be told
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A file as its own runtime, or the nearest that there is here, reads it."""
+
+    run: Run
+    operations: Counter[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """A kind of file."""
+
+    name: str
+    extra: str  # of fastvit's, which brings the packages
+    packages: tuple[str, ...]  # that are needed to write and to check one
+    write: Callable[[Deployed, Path], None]
+    open: Callable[[Path], Opened]
+    dtype: str = "float32"  # unless another is asked for
+    free: Collection[int] = tuple(AXES)  # axes of the images that may have any size
+    companion: str = ""  # suffix of a second file beside it
 
 
 def _write_onnx(deployed: Deployed, path: Path) -> None:
     import onnx
 
-    made = as_onnx(deployed.traced(dtype=deployed.dtype), deployed.outputs)
+    made = as_onnx(deployed.traced(deployed.dtype), deployed.outputs)
     onnx.helper.set_model_props(made, deployed.metadata)
     onnx.save(made, path)
 
@@ -30,12 +60,12 @@ def _write_onnx(deployed: Deployed, path: Path) -> None:
 def _open_onnx(path: Path) -> Opened:
     import onnx
 
-    return Opened(session(path), Counter(node.op_type for node in onnx.load(path).graph.node))
+    return Opened(run_onnx(path), Counter(node.op_type for node in onnx.load(path).graph.node))
 
 
 def _write_torch(deployed: Deployed, path: Path) -> None:
     """torch.export's own file: for torch.export.load, and for AOTInductor."""
-    exported = deployed.traced(dtype=deployed.dtype)
+    exported = deployed.traced(deployed.dtype)
     with quietly():
         torch.export.save(exported, path, extra_files={TORCH_METADATA: json.dumps(deployed.metadata)})
 
@@ -57,20 +87,66 @@ def _write_openvino(deployed: Deployed, path: Path) -> None:
 
     In float16 the weights alone are: the processor that runs it says what it computes in.
     """
-    silence()
-    import openvino
-
-    made = as_openvino(deployed.traced(dtype="float32"), deployed.outputs)
+    made = as_openvino(deployed.traced("float32"), deployed.outputs)
     for key, value in deployed.metadata.items():
         made.set_rt_info(value, ["fastvit", key])
-    openvino.save_model(made, path, compress_to_fp16=deployed.dtype == "float16")
+    save(made, path, float16=deployed.dtype == "float16")
 
 
 def _open_openvino(path: Path) -> Opened:
     """On the CPU and in float32, since its own choice, bfloat16 where there is such a processor, proves little."""
     model = core().read_model(path)
     compiled = core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    return Opened(runner(compiled), Counter(operation.get_type_name() for operation in model.get_ops()))
+    return Opened(run_openvino(compiled), Counter(operation.get_type_name() for operation in model.get_ops()))
+
+
+def _write_coreml(deployed: Deployed, path: Path) -> None:
+    """Takes one image (an ImageType of Apple's where the preprocessing is inside) of any size, unless it is fixed.
+
+    In float16, which is what Apple's neural engines compute in, images and outputs still are float32.
+    """
+    with quietly(), redirect_stderr(StringIO()):  # a bar of progress
+        import coremltools
+        import numpy
+
+        def edge(usual: int) -> Any:
+            return coremltools.RangeDim(SMALLEST, LARGEST, default=min(usual, LARGEST))
+
+        shape = (1, deployed.in_chans, *(deployed.size or map(edge, deployed.usual_size)))
+        images = coremltools.TensorType(name="images", shape=shape, dtype=numpy.float32)
+        if deployed.preprocess:
+            images = coremltools.ImageType(name="images", shape=shape, color_layout=coremltools.colorlayout.RGB)
+        passes = coremltools.PassPipeline.DEFAULT
+        passes.remove_passes({"common::fuse_elementwise_to_batchnorm"})  # would call the preprocessing one
+        made = coremltools.convert(
+            deployed.traced("float32").run_decompositions({}),
+            inputs=[images],
+            outputs=[coremltools.TensorType(name=name, dtype=numpy.float32) for name in deployed.outputs],
+            convert_to="mlprogram",
+            pass_pipeline=passes,
+            compute_precision=getattr(coremltools.precision, deployed.dtype.upper()),
+            minimum_deployment_target=coremltools.target.iOS16,
+            skip_model_load=True,
+        )
+        made.user_defined_metadata.update(deployed.metadata)
+        made.license = deployed.metadata["license"]
+        made.version = deployed.metadata["library"]
+        made.short_description = f"{deployed.metadata['variant']}: images to {', '.join(deployed.outputs)}"
+        made.save(str(path))
+        (path / "executorch_debug_handle_mapping.json").unlink(missing_ok=True)  # of no use and not in its manifest
+
+
+def _open_coreml(path: Path) -> Opened:
+    """CoreML runs on Apple's machines alone: the file's program, with its weights, is followed by torch instead."""
+    with quietly():
+        import coremltools
+        from coremltools.converters.mil.frontend.milproto.load import load
+
+        model = coremltools.models.MLModel(str(path), skip_model_load=True)
+        specification = model.get_spec()
+        program = load(specification, specification.specificationVersion, file_weights_dir=model.weights_dir)
+    main = program.functions["main"]
+    return Opened(partial(mil.run, main), Counter(operation.op_type for operation in mil.operations(main)))
 
 
 def _write_executorch(deployed: Deployed, path: Path) -> None:
@@ -80,7 +156,7 @@ def _write_executorch(deployed: Deployed, path: Path) -> None:
         from executorch.exir import to_edge_transform_and_lower
 
         edge = to_edge_transform_and_lower(
-            deployed.traced(dtype=deployed.dtype, one_image=True),
+            deployed.traced(deployed.dtype),
             partitioner=[XnnpackPartitioner()],
             constant_methods={EXECUTORCH_METADATA: json.dumps(deployed.metadata)},
         )
@@ -113,16 +189,6 @@ FORMATS = {  # by suffix
     ".onnx": Format("ONNX", "onnxruntime", RUNTIMES["onnxruntime"], _write_onnx, _open_onnx),
     ".pt2": Format("torch.export", "", (), _write_torch, _open_torch),
     ".xml": Format("OpenVINO", "openvino", RUNTIMES["openvino"], _write_openvino, _open_openvino, companion=".bin"),
-    ".mlpackage": Format(
-        "CoreML", "coreml", ("coremltools",), coreml.write, coreml.open_again, dtype="float16", one_image=True
-    ),
-    ".pte": Format(
-        "ExecuTorch",
-        "executorch",
-        ("executorch",),
-        _write_executorch,
-        _open_executorch,
-        one_image=True,
-        fixed_size=True,
-    ),
+    ".mlpackage": Format("CoreML", "coreml", ("coremltools",), _write_coreml, _open_coreml, "float16", free=(2, 3)),
+    ".pte": Format("ExecuTorch", "executorch", ("executorch",), _write_executorch, _open_executorch, free=()),
 }

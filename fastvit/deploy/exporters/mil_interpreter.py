@@ -63,21 +63,12 @@ def _concat(values: list[Tensor], axis: Tensor, interleave: bool) -> Tensor:
     return torch.cat(values, int(axis))
 
 
-def _conv(
-    x: Tensor,
-    weight: Tensor,
-    strides: Tensor,
-    pad_type: str,
-    pad: Tensor,
-    dilations: Tensor,
-    groups: Tensor,
-    bias: Any = None,
-) -> Tensor:
+def _padded(x: Tensor, pad_type: str, pad: Tensor) -> Tensor:
+    """What a convolution reads."""
     if pad_type not in ("custom", "valid"):
         raise NotImplementedError(f"pad_type is {pad_type!r}, expected 'custom' or 'valid'")
-    top, bottom, left, right = pad.tolist() if pad_type == "custom" else (0, 0, 0, 0)
-    padded = F.pad(x, (left, right, top, bottom))
-    return F.conv2d(padded, weight, bias, strides.tolist(), 0, dilations.tolist(), int(groups))
+    top, bottom, left, right = pad.tolist()
+    return F.pad(x, (left, right, top, bottom)) if pad_type == "custom" else x
 
 
 def _gather(x: Tensor, indices: Tensor, axis: Tensor, **_: Any) -> Tensor:
@@ -118,7 +109,9 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "avg_pool": _avg_pool,
     "cast": lambda x, dtype: x.float() if dtype.startswith("fp") else x.long(),
     "concat": _concat,
-    "conv": _conv,
+    "conv": lambda x, weight, strides, pad_type, pad, dilations, groups, bias=None: F.conv2d(
+        _padded(x, pad_type, pad), weight, bias, strides.tolist(), 0, dilations.tolist(), int(groups)
+    ),
     "fill_like": lambda ref_tensor, value: torch.full_like(ref_tensor, float(value)),
     "floor_div": lambda x, y: x // y,
     "gather": _gather,
