@@ -317,8 +317,9 @@ def test_errors_are_one_line(model: Path, data: Path, tmp_path: Path) -> None:
     assert "precision int8 needs images to calibrate with" in refused(model, data, "--precision=int8")
     assert "calibration is for precision int8" in refused(model, data, f"--calibration={data}/nowhere")
     assert f"{tmp_path}/nowhere: there is no such file" in refused(
-        model, data, "--precision=int8", f"--calibration={tmp_path}/nowhere"
+        model, data, "--engine=openvino", "--precision=int8", f"--calibration={tmp_path}/nowhere"
     )
+    assert "torch has no int8" in refused(model, data, "--precision=int8", f"--calibration={tmp_path}/nowhere")
     assert "runs in torch and float32 alone" in refused(model, data, "--no-reparameterize", "--engine=openvino")
     assert 'Choose from: "auto", "all", "data", "real"' in refused(model, data, "--scoring=best")
     assert "abacus" in command("evaluate", model, data, "--device=abacus").stderr

@@ -297,6 +297,15 @@ def test_images_may_lie_in_memory_as_they_like(runtime: str) -> None:
         assert_near(called(run, given), eager(model, images), RELATIVE["float32"])
 
 
+@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_images_may_be_of_any_floating_point_dtype(runtime: str, dtype: torch.dtype) -> None:
+    model, images = shallow(), torch.randn(2, 3, 48, 32).to(dtype)
+    given = called(engine(model, runtime, threads=1), images)
+    assert given.dtype == torch.float32
+    assert_near(given, eager(model, images), RELATIVE["float32"])
+
+
 def test_one_map_is_a_list_of_one() -> None:
     last = create_model("fastvit_t8", features_only=True, out_indices=(3,)).eval()
     given = engine(last, "torch")(torch.randn(1, 3, 32, 32))
@@ -377,6 +386,15 @@ def test_what_int8_is_to_keep_is_kept(runtime: str, converter: str, monkeypatch:
         assert run.error is not None
         errors.append(run.error.relative)
     assert errors[1] < errors[0] / 2  # the rest is in float32, or in bfloat16 where the processor computes in it
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_what_int8_cannot_keep_is_said_before_the_conversion(
+    runtime: str, monkeypatch: pytest.MonkeyPatch, empty_cache: Path
+) -> None:
+    monkeypatch.setattr(builders, "program", pytest.fail)
+    with pytest.raises(ValueError, match=r"stages\.9: no layer or block of the model; stem\.0\.conv is one"):
+        engine(shallow(), runtime, precision="int8", calibration=torch.randn(8, 3, 32, 32), keep=["stem", "stages.9"])
 
 
 @pytest.mark.slow
@@ -514,6 +532,13 @@ def test_auto_measures_what_is_there_and_remembers(empty_cache: Path, monkeypatc
         assert asked, "another precision must be measured anew"
 
 
+def test_auto_asks_only_engines_that_have_the_precision(empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(select, "_seconds", lambda run, images: asked.append((run.name, run.precision)) or 1.0)
+    engine(shallow(), precision="bfloat16", input_size=(32, 32), threads=1)
+    assert asked == [("torch", "bfloat16"), ("openvino", "bfloat16")]
+
+
 def test_auto_keeps_only_what_agrees(empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(model: nn.Module, request: Request) -> Run:
         return lambda images: [torch.zeros(len(images), 5)]
@@ -621,7 +646,7 @@ def test_a_conversion_is_taken_for_the_very_same_alone(monkeypatch: pytest.Monke
     convert(model)
     convert(model, calibration=images[0])
     convert(model, calibration=images[1])
-    convert(model, calibration=images[0], keep=("stem",))
+    convert(model, calibration=images[0], keep=("stem", "head"))
     convert(small("fastvit_t8", num_classes=0, global_pool="max"))  # of the same weights
     damage(model)
     convert(model)
@@ -629,6 +654,9 @@ def test_a_conversion_is_taken_for_the_very_same_alone(monkeypatch: pytest.Monke
     convert(model)
     assert len(set(kept)) == len(kept) == 7
     convert(model)
+    assert kept[-1] == kept[-2]
+    for keep in (("stem", "head"), ["head", "stem"]):  # which mean the same
+        convert(model, calibration=images[0], keep=keep)
     assert kept[-1] == kept[-2]
 
 
@@ -697,6 +725,16 @@ def test_what_is_kept_in_a_folder_that_is_not_ours_is_taken(empty_cache: Path, m
     made = cache.artefact("a", "file", lambda path: path.write_bytes(b"whole") and None)
     monkeypatch.setattr(os, "utime", refused)
     assert cache.artefact("a", "file", lambda path: pytest.fail("it is there")) == made
+
+
+def test_others_may_read_what_is_kept_as_far_as_the_umask_allows(empty_cache: Path) -> None:
+    for umask, mode in ((0o022, 0o755), (0o077, 0o700)):
+        before = os.umask(umask)
+        try:
+            path = cache.artefact(f"{umask}", "file", lambda path: path.write_bytes(b"whole") and None)
+        finally:
+            os.umask(before)
+        assert path.parent.parent == empty_cache and path.parent.stat().st_mode & 0o777 == mode
 
 
 def test_the_cache_is_bounded_and_loses_the_least_used(empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

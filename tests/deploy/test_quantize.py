@@ -213,6 +213,13 @@ def test_a_graphs_layers_bear_the_names_of_their_modules(name: str, runtime: str
         assert np.array_equal(found[key], module.weight.detach().flatten().sort().values.numpy()), key
 
 
+@pytest.mark.usefixtures("small_variants")
+def test_a_graphs_input_is_called_images_whatever_the_model_calls_it() -> None:
+    graph = as_openvino(*program(create_model("fastvit_t8", features_only=True, out_indices=(0, 1)).eval()))
+    names = [[port.any_name for port in ports] for ports in (graph.inputs, graph.outputs)]
+    assert names == [["images"], ["map0", "map1"]]
+
+
 @torch.no_grad()
 def test_int8_is_nearer_to_float32_than_with_nncfs_defaults() -> None:
     graph, exact = converted("openvino", "fastvit_t8"), lively("fastvit_t8")(IMAGES)

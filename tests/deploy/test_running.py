@@ -74,6 +74,10 @@ def test_a_model_that_needs_no_change_is_not_copied() -> None:
         ({"precision": "int8"}, "int8 needs images to calibrate with"),
         ({"calibration": "folder"}, "calibration is for precision int8, and it is float32: leave it out"),
         ({"keep": ["stem"], "precision": "bfloat16"}, "keep is for precision int8, and it is bfloat16"),
+        (
+            {"precision": "int8", "calibration": "nowhere"},
+            "torch has no int8, expected one of float32, bfl",
+        ),
         ({"engine": "auto", "reparameterize": False}, "unfused, a model runs in torch and float32 alone"),
         ({"precision": "bfloat16", "reparameterize": False}, "unfused, a model runs in torch and float32 alone"),
         ({"device": "abacus"}, "abacus"),
