@@ -427,6 +427,22 @@ def test_a_layers_noise_is_what_its_rounding_does_to_the_output() -> None:
     assert row.kind == "linear" and row.input > 0 and row.alone == row.weight + row.input
 
 
+@torch.no_grad()
+def test_the_input_of_a_depthwise_layer_is_rounded_in_each_channels_own_range() -> None:
+    row = report("fastvit_t8").layers[0]
+    fused = reparameterize(lively("fastvit_t8"))
+    exact = fused(IMAGES).double()
+
+    def rounded(layer: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
+        channels = [x[None] for x in inputs[0].unbind(1)]
+        return (
+            torch.cat([round_input(x, x.min().clamp(max=0), x.max().clamp(min=0)) for x in channels]).swapaxes(0, 1),
+        )
+
+    fused.get_submodule(row.name).register_forward_pre_hook(rounded)
+    assert row.kind == "3x3 depthwise" and row.input == pytest.approx(ratio(fused(IMAGES).double(), exact), rel=0.01)
+
+
 def test_many_images_are_looked_at_part_by_part_with_the_same_result(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = report("fastvit_t8")
     monkeypatch.setattr("fastvit.deploy.quantize.PIXELS", 5 * 48 * 40)
