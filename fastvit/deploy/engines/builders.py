@@ -107,9 +107,8 @@ def build_openvino(model: nn.Module, request: Request) -> Run:
     config = _config(request)
 
     def compiled(shape: tuple[int, ...] | None) -> Run:
-        made_for = graph
+        made_for = graph.clone()
         if shape:
-            made_for = graph.clone()
             made_for.reshape(list(shape))
         return run_openvino(core().compile_model(made_for, "CPU", config))
 
@@ -165,9 +164,8 @@ def run_openvino(compiled: Any) -> Run:
     def run(images: Tensor) -> list[Tensor]:
         if not hasattr(own, "inference"):
             own.inference = compiled.create_infer_request()
-        inference = own.inference
-        inference.infer({0: openvino.Tensor(images.cpu().contiguous().numpy(), shared_memory=True)})
-        return [torch.from_numpy(inference.get_output_tensor(i).data.copy()) for i in range(len(compiled.outputs))]
+        own.inference.infer({0: openvino.Tensor(images.cpu().contiguous().numpy(), shared_memory=True)})
+        return [torch.from_numpy(output.data.copy()) for output in own.inference.output_tensors]
 
     return run
 

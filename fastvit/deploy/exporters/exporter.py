@@ -2,7 +2,6 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -131,9 +130,9 @@ def check_target(path: str | Path) -> Format:
 @torch.no_grad()
 def _written(deployed: Deployed, format: Format, temporary: Path, path: Path) -> ExportReport:
     """Write what is to be `path`, open it again and compare."""
-    shapes: Iterable[tuple[int, ...]] = [(batch, *deployed.size) for batch in (1, 2)] if deployed.size else COMPARED
+    shapes = [(batch, *deployed.size) for batch in (1, 2)] if deployed.size else list(COMPARED)
     if 0 not in format.free:
-        shapes = dict.fromkeys((1, *size) for _, *size in shapes)
+        shapes = list(dict.fromkeys((1, height, width) for _, height, width in shapes))
     name, checks = f"{path.name}: {format.name}", []
     with raising(ExportError, name, OSError):
         format.write(deployed, temporary)
