@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ..utils.atomic import check_writable, replacing
+from ..utils.atomic import check_writable, remove_leftovers, replacing
 from ..utils.text import one_line
 from .recipe import Recipe, RecipeError
 
@@ -41,8 +41,7 @@ class Checkpoints:
             OSError: the disk is full; the states before are still there then.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        for leftover in self.folder.glob(f".[0-9]*{SUFFIX}"):  # of a run that was killed while it wrote
-            leftover.unlink(missing_ok=True)
+        remove_leftovers(self.folder / f"[0-9]*{SUFFIX}")
         path = self.folder / f"{step:09d}{SUFFIX}"
         with replacing(path) as temporary:
             try:

@@ -1,9 +1,13 @@
-"""Files that are there whole or not at all."""
+"""Files and folders that are there whole or not at all."""
 
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+WRITING = ".writing"  # ends the names of the folders in which things are written
 
 
 def check_writable(path: Path) -> None:
@@ -15,26 +19,73 @@ def check_writable(path: Path) -> None:
 
 
 def remove_leftovers(path: Path) -> None:
-    """Remove what processes that were killed while they wrote `path` have left."""
-    for leftover in path.parent.glob(f".{path.stem}.[0-9]*{path.suffix}"):
-        leftover.unlink(missing_ok=True)
+    """Remove what processes that were killed while they wrote `path`, which may be a pattern, have left."""
+    for leftover in path.parent.glob(f".{path.name}.*{WRITING}"):
+        shutil.rmtree(leftover, ignore_errors=True)
 
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Write to the path given; once that is complete and on the disk, it takes the place of `path`.
+    """Write to the path given, and beside it; once that is complete and on the disk, it takes the place of `path`.
 
-    Whatever goes wrong in between leaves `path` as it was and nothing else behind.
+    A file, a folder, or several beside each other, which take the places of what bears their names. A hidden folder
+    beside `path` holds them until then. Whatever goes wrong leaves everything as it was; a process that is killed may
+    leave that folder. Of several the one called as `path` goes first and comes last, so that where it is, all that
+    belongs to it is.
+
+    Raises:
+        OSError: of the disk; or `path` is a folder, and what was written is a file.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with replacing(f"{folder}/a.txt") as path:
+        ...         _ = path.write_text("whole")
+        ...     [(each.name, each.read_text()) for each in Path(folder).iterdir()]
+        [('a.txt', 'whole')]
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")  # the suffix tells writers the format
+    folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=WRITING, dir=path.parent))
     try:
-        temporary.touch()
-        mode = temporary.stat().st_mode  # what the umask allows; some writers make a private file of their own
-        yield temporary
-        temporary.chmod(mode)
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        made = folder / "made"
+        made.mkdir()
+        yield made / path.name
+        _settle(made)
+        _exchange(made, path, folder / "replaced")
+        shutil.rmtree(folder / "replaced", ignore_errors=True)
     finally:
-        temporary.unlink(missing_ok=True)
+        shutil.rmtree(folder / "made", ignore_errors=True)
+        with suppress(OSError):  # what could not be put back stays there, rather than be lost
+            folder.rmdir()
+
+
+def _settle(folder: Path) -> None:
+    """All on the disk, with the modes that the umask allows: some writers make private files."""
+    mode = folder.stat().st_mode & 0o777
+    for entry in folder.rglob("*"):
+        entry.chmod(mode if entry.is_dir() else mode & 0o666)
+        if entry.is_file():
+            with entry.open("rb+") as file:
+                os.fsync(file.fileno())
+
+
+def _exchange(made: Path, path: Path, replaced: Path) -> None:
+    names = sorted((entry.name for entry in made.iterdir()), key=lambda name: (name == path.name, name))
+    if names == [path.name] and not (made / path.name).is_dir():
+        (made / path.name).replace(path)
+        return
+    replaced.mkdir()
+    try:
+        for name in reversed(names):
+            if os.path.lexists(path.with_name(name)):
+                path.with_name(name).rename(replaced / name)
+        for name in names:
+            (made / name).rename(path.with_name(name))
+    except BaseException:
+        for name in names:
+            if not os.path.lexists(made / name):  # it has been put in place
+                path.with_name(name).rename(made / name)
+            if os.path.lexists(replaced / name):
+                (replaced / name).rename(path.with_name(name))
+        replaced.rmdir()
+        raise

@@ -1,7 +1,5 @@
 """What this machine computes with."""
 
-from __future__ import annotations
-
 import os
 import platform
 from typing import TYPE_CHECKING
@@ -31,7 +29,7 @@ def describe_machine() -> str:
     return f"{cpu_name()}, {cores()} cores, {torch.backends.cpu.get_cpu_capability()}"
 
 
-def choose_device(name: str = "") -> torch.device:
+def choose_device(name: str = "") -> "torch.device":
     """The device of that name, or the fastest one if there is no name.
 
     Raises:

@@ -1,7 +1,5 @@
 """SHA-256 of tensors and of files."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path

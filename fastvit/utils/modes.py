@@ -1,13 +1,9 @@
 """The mode, training or evaluation, that a model is in."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from torch import nn
+from torch import nn
 
 
 @contextmanager

@@ -1,7 +1,5 @@
 """How far two tensors, or two lists of them, are apart."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,7 +17,7 @@ class Error:
     relative: float
 
     @classmethod
-    def between(cls, expected: Tensor, given: Tensor) -> Error:
+    def between(cls, expected: Tensor, given: Tensor) -> "Error":
         """Two tensors of one shape, on any devices and of any dtypes; compared in float64."""
         expected, given = expected.cpu().double(), given.cpu().double()
         absolute = (expected - given).abs().max().item()

@@ -1,7 +1,5 @@
 """Processes that this one starts, hears from through a pipe, and ends; none of them outlives it."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import pickle

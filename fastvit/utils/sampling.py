@@ -1,7 +1,5 @@
 """Some of many, evenly spread."""
 
-from __future__ import annotations
-
 
 def evenly(count: int, total: int) -> list[int]:
     """At most `count` of the numbers from 0 to `total` - 1, in order, evenly spread: the first is 0.

@@ -1,7 +1,5 @@
 """How long a call takes, and how many times longer than another."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -13,7 +11,7 @@ if TYPE_CHECKING:
     from torch.utils.benchmark import Timer
 
 
-def timer(run: Callable[[], object], threads: int | None = None) -> Timer:
+def timer(run: Callable[[], object], threads: int | None = None) -> "Timer":
     """The timer of torch for `run()`, which waits for a GPU; its `blocked_autorange` and `adaptive_autorange` measure.
 
     Args:

@@ -17,6 +17,7 @@ import pytest
 import torch
 from helpers import command as commands
 from helpers.children import ignores_interrupts, runs
+from helpers.files import leave_half_written
 from helpers.small import SMALL
 from PIL import Image
 from pyarrow import parquet
@@ -141,7 +142,7 @@ def test_every_image_is_there_exactly_once_after_kills_at_random_moments(
             parquet.read_table(path)  # whole
     assert kills >= most - 1
     first = next(number for number in range(50) if not (folder / f"part-{number:07}.parquet").exists())
-    (folder / f".part-{first:07}.99999.parquet").write_text("cut short")  # as a kill while it writes leaves it
+    leave_half_written(folder / f"part-{first:07}.parquet")
     done = subprocess.run(command(*arguments), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert not hidden(folder)

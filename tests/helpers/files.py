@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from fastvit.utils.atomic import WRITING
+
 
 def pair(path: Path, text: str) -> None:
     path.write_text(text)
@@ -20,3 +22,10 @@ def file(path: Path, text: str) -> None:
 
 def contents(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()}
+
+
+def leave_half_written(path: Path) -> None:
+    """What a process leaves that was killed while it wrote `path`."""
+    made = path.with_name(f".{path.name}.left{WRITING}") / "made"
+    made.mkdir(parents=True)
+    (made / path.name).write_text("cut short")

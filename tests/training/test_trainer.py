@@ -17,6 +17,7 @@ import pytest
 import torch
 import yaml
 from helpers.command import Result, run
+from helpers.files import leave_half_written
 from helpers.small_run import AfterStep, Losses, arguments, small_trainer
 from PIL import Image
 
@@ -262,10 +263,9 @@ def test_what_is_saved_after_a_damaged_checkpoint_takes_its_place(data: Path, tm
 
 
 def test_what_a_kill_leaves_half_written_is_removed_by_the_next_run(data: Path, tmp_path: Path) -> None:
-    (tmp_path / "run/checkpoints").mkdir(parents=True)
-    left = [".model.17.safetensors", ".metrics.17.jsonl", ".curves.17.png", ".recipe.17.yaml"]
-    for name in (*left, "checkpoints/.000000002.17.pt", ".mine"):
-        (tmp_path / "run" / name).touch()
+    for name in ("model.safetensors", "metrics.jsonl", "curves.png", "recipe.yaml", "checkpoints/000000002.pt"):
+        leave_half_written(tmp_path / "run" / name)
+    (tmp_path / "run/.mine").touch()
     small_trainer(data, tmp_path / "run").save()
     assert [path.name for path in (tmp_path / "run").rglob(".*")] == [".mine"]
 

@@ -9,10 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from ...utils.atomic import check_writable
+from ...utils.atomic import check_writable, replacing
 from ...utils.extras import require
 from ...utils.numerics import Error, compared, largest
-from ...utils.staging import staged
 from ..engines.engine import difference, raising
 from .deployed import Deployed
 from .formats import FORMATS, Format
@@ -102,7 +101,7 @@ def export(
         (('logits',), (1, 3, 64, 64))
     """
     format = check_target(path)
-    with torch.inference_mode(False), staged(Path(path)) as temporary:  # where it is on, copies could not be traced
+    with torch.inference_mode(False), replacing(path) as temporary:  # where it is on, copies could not be traced
         deployed = Deployed(model, with_preprocessing, input_size, dtype or format.dtype, format.free)
         return _written(deployed, format, temporary, Path(path))
 
