@@ -21,9 +21,9 @@ from .checkpoint import load
 from .deploy.engines.engine import Engine
 from .deploy.running import device_of, runnable
 from .images.cards import fitted
-from .images.inputs import ImageLike, as_image_input, several
-from .images.io import ImageError, named
-from .images.prefetch import ahead, decoded
+from .images.inputs import ImageLike, several
+from .images.io import ImageError
+from .images.prefetch import ahead, read_or_error
 from .models.fastvit import FastViT
 from .utils.devices import cores
 from .utils.numerics import probabilities
@@ -177,14 +177,14 @@ class _Classifier:
     def _read(self, path: str | None, image: ImageLike, name: str) -> _Read:
         """Only a thumbnail and the pixels that the model sees are kept of an image; `name` is of one without a path."""
         name = name if path is None else path
-        try:
-            with named(name):
-                source = as_image_input(image)
-            with decoded(source, name, self.preprocess if self.fast else None) as found, named(name):
-                thumbnail = fitted(found) if self.thumbnails else None
-                return Prediction(path=path, thumbnail=thumbnail), self.preprocess.pixels(found)
-        except ImageError as error:
-            return Prediction(path=path, error=str(error)), None
+        seen = read_or_error(image, self._seen, name, self.preprocess if self.fast else None)
+        if isinstance(seen, ImageError):
+            return Prediction(path=path, error=str(seen)), None
+        thumbnail, pixels = seen
+        return Prediction(path=path, thumbnail=thumbnail), pixels
+
+    def _seen(self, image: Image.Image) -> tuple[Image.Image | None, Tensor]:
+        return fitted(image) if self.thumbnails else None, self.preprocess.pixels(image)
 
     def _classified(self, batch: list[_Read]) -> Iterator[Prediction]:
         seen = [pixels for _, pixels in batch if pixels is not None]

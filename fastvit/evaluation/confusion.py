@@ -1,7 +1,5 @@
 """Metrics -> a plot of the confusion matrix."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from ..utils.atomic import check_writable, replacing

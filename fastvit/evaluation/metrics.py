@@ -1,7 +1,5 @@
 """A model's predictions for labelled images, counted, and what the counts say of it."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -11,9 +9,20 @@ import torch
 from torch import Tensor, nn
 
 from ..utils.text import display_name, rendered
-from .calibration import Bin, Calibration
 
 ROWS = 50  # of the table; of more classes the worst are shown
+SUMMED = ("counts", "correct", "in_top5", "nll_sum", "binned")  # what adds up over parts of the data
+
+
+@dataclass(frozen=True)
+class Bin:
+    """The images whose best class has a probability above `lower` and at most `upper`; shares are from 0 to 1."""
+
+    lower: float
+    upper: float
+    images: int
+    confidence: float | None  # the mean probability of their best classes, None without images
+    accuracy: float | None  # the share of them that is correct
 
 
 @dataclass(frozen=True)
@@ -36,27 +45,32 @@ class Metrics:
         indices: for each class of the data the model's class that it is.
         num_classes: of the model.
         among_data: whether only these classes are possible predictions, as if the model had no others.
+        bins: of equal width, into which confidences are sorted for the calibration error (arXiv:1706.04599 has 15).
 
     Attributes:
         counts: (classes of the data, candidate classes) images by their class and the one predicted.
         columns: (classes of the data) which column of `counts` each class of the data is.
         correct: (classes of the data) images of which the best class is right.
         in_top5: () images of which one of the best five classes is right.
-        calibration: what the probabilities are worth.
+        nll_sum: () the sum over images of -log p, where p is the probability of all right classes together.
+        binned: (3, bins) by the probability of the best class: images, those of which it is right, its sum.
         seconds: that reading and computing took.
         unreadable: a line for each image that could not be read, none of which is counted.
         without_real_labels: images left out since they have no real labels; None where the data's own labels count.
     """
 
     def __init__(
-        self, names: Sequence[str], indices: Sequence[int], num_classes: int, among_data: bool = False
+        self, names: Sequence[str], indices: Sequence[int], num_classes: int, among_data: bool = False, bins: int = 15
     ) -> None:
         self.names, self.num_classes = names, num_classes
         self.candidates = torch.tensor(indices) if among_data else torch.arange(num_classes)
         self.columns = torch.arange(len(indices)) if among_data else torch.tensor(indices)
         self.counts = torch.zeros(len(indices), len(self.candidates), dtype=torch.int64)
         self.correct = torch.zeros(len(indices), dtype=torch.int64)
-        self.in_top5, self.calibration = torch.zeros((), dtype=torch.int64), Calibration()
+        self.in_top5 = torch.zeros((), dtype=torch.int64)
+        self.nll_sum = torch.zeros((), dtype=torch.float64)
+        self.edges = torch.arange(bins + 1, dtype=torch.float64) / bins
+        self.binned = torch.zeros(3, bins, dtype=torch.float64)
         self.seconds, self.unreadable = 0.0, list[str]()
         self.without_real_labels: int | None = None
 
@@ -64,29 +78,36 @@ class Metrics:
         """Count predictions: logits (B, num_classes), labels (B) as classes of the data.
 
         With `truth` (B, num_classes) it says which classes are right, rather than the label.
+
+        Raises:
+            ValueError: a candidate's logit is infinite or not a number.
         """
         logits = logits[:, self.candidates]
+        if not logits.isfinite().all():
+            raise ValueError(
+                "The model returned NaN or infinity; its weights may be corrupted, or the precision too low (float32 "
+                "is the safest)."
+            )
         if truth is None:
             truth = nn.functional.one_hot(self.columns[labels], len(self.candidates)).bool()
         else:
             truth = truth[:, self.candidates]
         ranked = logits.topk(min(5, logits.shape[1])).indices
         hits = truth.gather(1, ranked)
-        self.calibration.add(logits, truth, hits[:, 0])
         self.in_top5 += hits.any(1).sum()
         self.correct.index_add_(0, labels, hits[:, 0].long())
         self.counts.index_put_((labels, ranked[:, 0]), torch.ones_like(labels), accumulate=True)
+        logarithms = logits.double().log_softmax(1)  # a confident mistake's is lost in float32's steps
+        self.nll_sum -= logarithms.masked_fill(~truth, -torch.inf).logsumexp(1).sum()
+        confidence = logarithms.amax(1).exp()
+        bins = torch.bucketize(confidence, self.edges[1:-1])  # right edges belong to a bin, left ones do not
+        self.binned.index_add_(1, bins, torch.stack([torch.ones_like(confidence), hits[:, 0].double(), confidence]))
 
-    def reduced(self, total: Callable[[Tensor], Tensor]) -> Metrics:
+    def reduced(self, total: Callable[[Tensor], Tensor]) -> "Metrics":
         """The metrics of all processes, each of which evaluated a share; `total` sums a tensor over them."""
         metrics = copy.copy(self)
-        metrics.calibration = copy.copy(self.calibration)
-        for part, names in (
-            (metrics, ("counts", "correct", "in_top5")),
-            (metrics.calibration, ("images", "correct", "probability", "nll_sum")),
-        ):
-            for name in names:
-                setattr(part, name, total(getattr(part, name)))
+        for name in SUMMED:
+            setattr(metrics, name, total(getattr(self, name)))
         return metrics
 
     @property
@@ -107,17 +128,25 @@ class Metrics:
     @property
     def nll(self) -> float:
         """The mean negative log likelihood of the right class, in nats: the cross entropy."""
-        return self.calibration.nll
+        return float(self.nll_sum / self.images)
 
     @property
     def ece(self) -> float:
-        """The expected calibration error over 15 bins, from 0 to 1 (arXiv:1706.04599)."""
-        return self.calibration.ece
+        """The expected calibration error, from 0 to 1: the mean over images of |accuracy - confidence| in their bin.
+
+        Source: Guo et al., arXiv:1706.04599, where bins are (lower, upper] and 15 of them are used.
+        """
+        _, correct, confidence = self.binned
+        return float((correct - confidence).abs().sum() / self.images)
 
     @property
     def bins(self) -> list[Bin]:
-        """Accuracy and confidence of the images of about one confidence."""
-        return self.calibration.bins
+        """Accuracy and confidence of the images of about one confidence, for each of the equal parts of 0 to 1."""
+        edges, found = self.edges.tolist(), []
+        for number, (images, correct, confidence) in enumerate(self.binned.T.tolist()):
+            means = (confidence / images, correct / images) if images else (None, None)
+            found.append(Bin(edges[number], edges[number + 1], int(images), *means))
+        return found
 
     @property
     def images_per_second(self) -> float:

@@ -1,7 +1,5 @@
 """A model and labelled images -> how often, and how confidently, it is right."""
 
-from __future__ import annotations
-
 import copy
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -18,8 +16,7 @@ from ..images.preprocess import Preprocess
 from ..utils.devices import choose_device
 from ..utils.modes import eval_mode
 from ..utils.text import either
-from .classes import match_classes
-from .imagenet import CLASSES, Real
+from .imagenet import CLASSES, Real, match_classes
 from .metrics import Metrics
 
 Model = Callable[[Tensor], Any]

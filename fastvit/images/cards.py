@@ -1,18 +1,14 @@
 """Images with their most likely classes drawn below as bars: one card, or a sheet of many."""
 
-from __future__ import annotations
-
 import math
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont
 
 from ..utils.atomic import check_writable, replacing
-
-Color = tuple[int, int, int]
 
 WIDTH, HEIGHT = 480, 360  # the box in which an image is shown
 GAP = 24  # around images, and between cards
@@ -23,8 +19,7 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 INK, PALE, FIRST, OTHERS, TRACK = (15, 23, 42), (100, 116, 139), (13, 148, 136), (148, 163, 184), (236, 240, 244)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Card:
+class Card(NamedTuple):
     """What is drawn of one image."""
 
     name: str
@@ -98,7 +93,7 @@ def _draw(canvas: Image.Image, card: Card, left: int, top: int, height: int, cap
         _bar(canvas, (left, middle + 14), round(WIDTH * probability), color)
 
 
-def _bar(canvas: Image.Image, corner: tuple[int, int], width: int, color: Color) -> None:
+def _bar(canvas: Image.Image, corner: tuple[int, int], width: int, color: tuple[int, int, int]) -> None:
     if width > 0:
         size = (max(width, 8), 8)  # less than its own height would not look round
         canvas.paste(color, corner, _rounded(size, 4))

@@ -1,31 +1,24 @@
-"""One image or many, as people have them: files, bytes, PIL images, arrays and tensors."""
-
-from __future__ import annotations
+"""One image told from many, and images made of arrays and tensors."""
 
 import os
-import threading
 from collections.abc import Iterable
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Union
+from typing import Any
 
 import numpy
-from PIL import Image, ImageOps
+from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
-from ..utils.text import STANDARD_INPUT, one_line
-from .io import ImageError, ImageInput, find_images, to_rgb
+from ..utils.text import STANDARD_INPUT
+from .io import ImageError, ImageInput, find_images
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-ImageLike = Union[ImageInput, "NDArray[Any]", Tensor]
+ImageLike = ImageInput | NDArray[Any] | Tensor
 """A path ("-" is standard input), a file's bytes, a binary stream, a PIL image, or one of these:
 
     array (H, W, 3), (H, W, 4), (H, W, 1) or (H, W): bytes, or floats from 0 to 1
     tensor (3, H, W), (4, H, W), (1, H, W) or (H, W): the same
 """
 CHANNELS = (1, 3, 4)  # grey, RGB, RGBA
-LOADING = threading.Lock()  # one PIL image may stand in a list twice, and two threads must not load it at once
 
 
 def several(images: ImageLike | Iterable[ImageLike]) -> Iterable[ImageLike] | None:
@@ -63,66 +56,42 @@ def several(images: ImageLike | Iterable[ImageLike]) -> Iterable[ImageLike] | No
     )
 
 
-def as_image_input(image: ImageLike) -> ImageInput:
-    """What `images.io.read_image` reads: arrays, tensors and PIL images become RGB images, the right way up.
+def from_numbers(numbers: object) -> Image.Image:
+    """An array or a tensor -> grey, RGB or RGBA; ambiguous shapes are refused, not guessed.
 
     Raises:
         ImageError: it has a shape, a dtype or values that no image has.
-        TypeError: it is no image.
+        TypeError: it is neither.
 
     Example:
         >>> import torch
-        >>> from fastvit.images.inputs import as_image_input
-        >>> image = as_image_input(torch.rand(3, 48, 64))
+        >>> from fastvit.images.inputs import from_numbers
+        >>> image = from_numbers(torch.rand(3, 48, 64))
         >>> image.size, image.mode
         ((64, 48), 'RGB')
     """
-    if isinstance(image, Image.Image):
-        return _from_pil(image)
-    if isinstance(image, numpy.ndarray | Tensor):
-        return _from_numbers(image)
-    if isinstance(image, str | os.PathLike | bytes) or hasattr(image, "read"):
-        return image
-    raise TypeError(f"an image is a {type(image).__name__}, expected a path, bytes, a PIL image, an array or a tensor")
-
-
-def _from_pil(image: Image.Image) -> Image.Image:
-    try:
-        with LOADING:
-            image.load()
-    except Exception as error:  # decoders fail as they please
-        raise ImageError(f"cut short or damaged ({one_line(error)}); copy or download it again") from error
-    with suppress(Exception):  # broken metadata says nothing about the image
-        image = ImageOps.exif_transpose(image)
-    return to_rgb(image)
-
-
-def _from_numbers(image: NDArray[Any] | Tensor) -> Image.Image:
-    """Grey, RGB or RGBA; ambiguous shapes are refused, not guessed."""
-    array = isinstance(image, numpy.ndarray)
-    channels = 1 if image.ndim == 2 else image.shape[-1 if array else 0] if image.ndim == 3 else 0
-    if channels not in CHANNELS or 0 in image.shape:
-        raise ImageError(_shape_error(image))
-    if isinstance(image, Tensor):
-        image = image.detach().cpu()
-        image = image.float() if image.is_floating_point() else image  # numpy has no bfloat16
-        image = (image.movedim(0, -1) if image.ndim == 3 else image).numpy()
-    if numpy.issubdtype(image.dtype, numpy.floating):
-        image = _bytes(image)
-    if image.dtype != numpy.uint8:
-        raise ImageError(f"its values are {image.dtype}; expected bytes from 0 to 255, or floats from 0 to 1")
-    return to_rgb(Image.fromarray(image[..., 0] if image.ndim == 3 and channels == 1 else image))
-
-
-def _bytes(values: NDArray[Any]) -> NDArray[numpy.uint8]:
-    low, high = values.min(), values.max()
-    if not (low >= 0 and high <= 1):  # also refuses nan
-        raise ImageError(
-            f"its values go from {low:.3g} to {high:.3g}; expected floats from 0 to 1: divide by 255, or give bytes; "
-            "what is normalized already goes to model(images) itself"
-        )
-    rounded: NDArray[numpy.uint8] = numpy.rint(values * 255).astype(numpy.uint8)
-    return rounded
+    if not isinstance(numbers, numpy.ndarray | Tensor):
+        kind = type(numbers).__name__
+        raise TypeError(f"an image is a {kind}, expected a path, bytes, a PIL image, an array or a tensor")
+    last = -1 if isinstance(numbers, numpy.ndarray) else 0
+    channels = 1 if numbers.ndim == 2 else numbers.shape[last] if numbers.ndim == 3 else 0
+    if channels not in CHANNELS or 0 in numbers.shape:
+        raise ImageError(_shape_error(numbers))
+    if isinstance(numbers, Tensor):
+        numbers = numbers.detach().cpu()
+        numbers = numbers.float() if numbers.is_floating_point() else numbers  # numpy has no bfloat16
+        numbers = (numbers.movedim(0, -1) if numbers.ndim == 3 else numbers).numpy()
+    if numpy.issubdtype(numbers.dtype, numpy.floating):
+        low, high = numbers.min(), numbers.max()
+        if not (low >= 0 and high <= 1):  # also refuses nan
+            raise ImageError(
+                f"its values go from {low:.3g} to {high:.3g}; expected floats from 0 to 1: divide by 255, or give "
+                "bytes; what is normalized already goes to model(images) itself"
+            )
+        numbers = numpy.rint(numbers * 255).astype(numpy.uint8)
+    if numbers.dtype != numpy.uint8:
+        raise ImageError(f"its values are {numbers.dtype}; expected bytes from 0 to 255, or floats from 0 to 1")
+    return Image.fromarray(numbers[..., 0] if numbers.ndim == 3 and channels == 1 else numbers)
 
 
 def _shape_error(image: NDArray[Any] | Tensor) -> str:

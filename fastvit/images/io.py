@@ -1,7 +1,5 @@
 """Image files of every kind, found and read; whatever is wrong with one is an ImageError of one clear line."""
 
-from __future__ import annotations
-
 import glob
 import io
 import os
@@ -9,11 +7,14 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..utils.text import STANDARD_INPUT, display_name, one_line
+
+if TYPE_CHECKING:
+    from .inputs import ImageLike
 
 # Only what Pillow decodes in this process: its EPS reader starts Ghostscript, which runs the program in the file.
 FORMATS = ("AVIF", "BMP", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "QOI", "TIFF", "WEBP")
@@ -21,6 +22,7 @@ SUFFIXES = frozenset((
     ".avif", ".avifs", ".bmp", ".gif", ".ico", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".jp2", ".j2k", ".jpc", ".jpf",
     ".jpx", ".png", ".apng", ".ppm", ".pgm", ".pbm", ".pnm", ".pfm", ".qoi", ".tif", ".tiff", ".webp",
 ))  # fmt: skip
+LOADING = threading.Lock()  # one PIL image may stand in a list twice, and two threads must not load it at once
 MAX_PIXELS = 2**27  # 134 million, above the largest cameras; as RGB half a gigabyte
 
 ImageInput = str | os.PathLike[str] | bytes | BinaryIO | Image.Image
@@ -32,20 +34,21 @@ class ImageError(ValueError):
 
 
 def read_image(
-    source: ImageInput, name: str | None = None, before_decoding: Callable[[Image.Image], object] | None = None
+    source: "ImageLike", name: str | None = None, before_decoding: Callable[[Image.Image], object] | None = None
 ) -> Image.Image:
-    """A file's path, its bytes, or a binary stream -> the image in RGB, the right way up.
+    """A file's path, its bytes, a binary stream, a PIL image, an array or a tensor -> the image in RGB, upright.
 
     Of an animation it is the first frame; what is transparent is shown on white; 16-bit greys keep their high byte.
-    An image that Pillow has opened already is only converted to RGB.
 
     Args:
-        source: what to read.
+        source: what to read; `fastvit.images.inputs.ImageLike` says more. A PIL image is left as it is.
         name: what errors call it, by default the path.
-        before_decoding: gets the image when its header has been read and its size is accepted, but nothing more.
+        before_decoding: gets the image when its header has been read and its size is accepted, but nothing more; that
+            of a file, its bytes or a stream.
 
     Raises:
         ImageError: whatever is wrong, in one line that starts with the name.
+        TypeError: it is no image.
 
     Example:
         >>> from PIL import Image
@@ -56,11 +59,16 @@ def read_image(
         fastvit.images.io.ImageError: notes.txt: not an image, or of none of the kinds AVIF, BMP, ...
     """
     with named(source if name is None else name):
+        if not (isinstance(source, Image.Image | str | os.PathLike | bytes) or hasattr(source, "read")):
+            from .inputs import from_numbers  # which takes torch
+
+            return to_rgb(from_numbers(source))
         try:
-            if isinstance(source, Image.Image):
-                return to_rgb(source)
-            with _opened(source) as stream, without_warnings:
-                return _decoded(stream, before_decoding)
+            with without_warnings:
+                if isinstance(source, Image.Image):
+                    return _loaded(source)
+                with _opened(source) as stream:
+                    return _decoded(stream, before_decoding)
         except ImageError:
             raise
         except Image.DecompressionBombError:
@@ -70,7 +78,7 @@ def read_image(
 
 
 @contextmanager
-def named(source: ImageInput) -> Iterator[None]:
+def named(source: object) -> Iterator[None]:
     """Put the name of the image, or what it is read from, before what is wrong with it.
 
     Raises:
@@ -159,6 +167,15 @@ def is_image_name(name: str) -> bool:
         [True, False, False]
     """
     return os.path.splitext(name)[1].lower() in SUFFIXES and not name.startswith(".")
+
+
+def _loaded(image: Image.Image) -> Image.Image:
+    """What Pillow has opened already, which is left as it is."""
+    with LOADING:
+        image.load()
+    with suppress(Exception):  # broken metadata says nothing about the image
+        image = ImageOps.exif_transpose(image)
+    return to_rgb(image)
 
 
 def _opened(source: str | os.PathLike[str] | bytes | BinaryIO) -> BinaryIO:

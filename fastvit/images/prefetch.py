@@ -3,29 +3,27 @@
 Pillow lets go of Python's lock while it decodes and resizes, and torch while it computes.
 """
 
-from __future__ import annotations
-
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
+from PIL import Image
+
 from ..utils.devices import cores
-from .io import MAX_PIXELS, ImageError, ImageInput, named, read_image, without_warnings
+from .io import MAX_PIXELS, ImageError, named, read_image, without_warnings
+from .preprocess import Preprocess
 
 if TYPE_CHECKING:
-    from PIL import Image
-
-    from .preprocess import Preprocess
+    from .inputs import ImageLike
 
 Result = TypeVar("Result")
 
 
 def read_or_error(
-    source: ImageInput,
+    source: "ImageLike",
     transform: Callable[[Image.Image], Result],
     name: str | None = None,
     fast_for: Preprocess | None = None,
@@ -39,7 +37,8 @@ def read_or_error(
         source: what `read_image` reads.
         transform: gets the image in RGB; keep only its result, since the image's room is given back.
         name: what an error calls the image, by default its path.
-        fast_for: decode a JPEG that is much larger than this preprocessing needs at a part of its size (`decoded`).
+        fast_for: decode a JPEG that is much larger than this preprocessing needs at 1/2, 1/4 or 1/8 of its size, with
+            at least twice the pixels that it is resized to: several times faster, with slightly other pixels.
 
     Example:
         >>> from PIL import Image
@@ -47,23 +46,6 @@ def read_or_error(
         (4, 2)
         >>> read_or_error(b"", lambda image: image.size, "cat.jpg")
         ImageError('cat.jpg: the file is empty; copy or download it again')
-    """
-    try:
-        with decoded(source, name, fast_for) as image, named(source if name is None else name):
-            return transform(image)
-    except ImageError as error:
-        return ImageError(str(error))  # the one that was raised keeps the image alive in its traceback
-
-
-@contextmanager
-def decoded(source: ImageInput, name: str | None = None, fast_for: Preprocess | None = None) -> Iterator[Image.Image]:
-    """`read_image`, which waits for room before it decodes, and keeps the room until the block ends.
-
-    With `fast_for`, a JPEG that is much larger than that preprocessing needs is decoded at 1/2, 1/4 or 1/8 of its size,
-    with at least twice the pixels that it is resized to. That is several times faster, and changes the pixels slightly.
-
-    Raises:
-        ImageError: as `read_image` does.
     """
     taken = 0
 
@@ -75,7 +57,11 @@ def decoded(source: ImageInput, name: str | None = None, fast_for: Preprocess | 
         taken = image.width * image.height
 
     try:
-        yield read_image(source, name, prepare)
+        image = read_image(source, name, prepare)
+        with named(source if name is None else name):
+            return transform(image)
+    except ImageError as error:
+        return ImageError(str(error))  # the one that was raised keeps the image alive in its traceback
     finally:
         ROOM.give(taken)
 

@@ -19,6 +19,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 SMALLEST = 32  # five halvings bring 32 pixels down to one
 MOST_RESIZED = 2 * MAX_PIXELS  # as RGB a gigabyte; the black square around any image twice as long as wide is smaller
 CROP_MODES = ("center", "border")  # timm's words; its "squash" is used by no FastViT
+FILTERS = {resampling.name.lower(): resampling for resampling in Image.Resampling}
 KEYS = {"crop": "crop_pct"} | {name: name for name in ("crop_mode", "interpolation", "mean", "std")}  # timm's for ours
 
 
@@ -73,8 +74,8 @@ class Preprocess:
             raise ValueError(f"crop={self.crop!r}: expected 1.0 with crop_mode='border', which keeps the whole image")
         if self.crop_mode == "border" and self.size[0] != self.size[1]:
             raise ValueError(f"size={self.size!r}: expected a square with crop_mode='border', which makes one")
-        if self.interpolation not in _filters():
-            raise ValueError(f"interpolation={self.interpolation!r}: expected one of {', '.join(sorted(_filters()))}")
+        if self.interpolation not in FILTERS:
+            raise ValueError(f"interpolation={self.interpolation!r}: expected one of {', '.join(sorted(FILTERS))}")
         if len(self.mean) != 3 or not all(map(math.isfinite, self.mean)):
             raise ValueError(f"mean={self.mean!r}: expected three numbers, for red, green and blue")
         if len(self.std) != 3 or not all(math.isfinite(value) and value > 0 for value in self.std):
@@ -149,7 +150,7 @@ class Preprocess:
         height, width = self._resized_size(image)
         _check_room(image, width, height)
         top, left = (round((edge - kept) / 2) for edge, kept in zip((height, width), self.size, strict=True))
-        resized = image.resize((width, height), _filters()[self.interpolation])
+        resized = image.resize((width, height), FILTERS[self.interpolation])
         return resized.crop((left, top, left + self.size[1], top + self.size[0]))
 
     def _bordered(self, image: Image.Image) -> Image.Image:
@@ -158,7 +159,7 @@ class Preprocess:
         _check_room(image, long, long)
         square = Image.new("RGB", (long, long))
         square.paste(image, ((long - image.width) // 2, (long - image.height) // 2))
-        return square.resize((edge, edge), _filters()[self.interpolation])
+        return square.resize((edge, edge), FILTERS[self.interpolation])
 
     def _resized_size(self, image: Image.Image) -> tuple[int, int]:
         """The (height, width) that covers size / crop; rounded as timm does: down for squares, else to the nearest."""
@@ -178,10 +179,6 @@ def _check_room(image: Image.Image, width: int, height: int) -> None:
             f"{image.width} x {image.height} pixels are too elongated: it would take {width} x {height} to prepare, "
             f"while {MOST_RESIZED / 1e6:.0f} million are the limit; crop it, or make it smaller"
         )
-
-
-def _filters() -> dict[str, Image.Resampling]:
-    return {resampling.name.lower(): resampling for resampling in Image.Resampling}
 
 
 def check_size(size: object, name: str = "size") -> None:

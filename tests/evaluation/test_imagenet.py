@@ -16,8 +16,7 @@ from timm.data import ImageNetInfo, RealLabelsImagenet
 
 import fastvit
 from fastvit.data import DataError, open_source
-from fastvit.evaluation.classes import match_classes
-from fastvit.evaluation.imagenet import Real, real_labels
+from fastvit.evaluation.imagenet import Real, match_classes, real_labels
 
 pytestmark = [
     pytest.mark.usefixtures("small_variants"),

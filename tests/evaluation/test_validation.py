@@ -16,7 +16,7 @@ from timm.data import create_transform
 import fastvit
 from fastvit.data import DataError, LabelledImages, Selected, open_source
 from fastvit.evaluation import validation
-from fastvit.evaluation.classes import match_classes
+from fastvit.evaluation.imagenet import match_classes
 from fastvit.evaluation.metrics import Metrics
 from fastvit.evaluation.validation import open_validation
 from fastvit.utils.modes import eval_mode

@@ -10,7 +10,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, nullcontext
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from PIL import Image
 from fastvit import Preprocess
 from fastvit.images import prefetch as reading
 from fastvit.images.io import MAX_PIXELS, ImageError, read_image
-from fastvit.images.prefetch import ROOM, Room, ahead, decoded, read_or_error
+from fastvit.images.prefetch import ROOM, Room, ahead, read_or_error
 
 SOON = 20  # seconds, that only a failing test waits
 
@@ -236,25 +236,27 @@ def test_there_is_never_more_in_a_room_than_fits_unless_it_is_alone() -> None:
     assert max(map(len, seen)) > 1  # else they only queued
 
 
-def test_a_damaged_image_and_an_error_in_the_block_give_their_room_back(
+def test_a_damaged_image_and_an_error_of_the_transform_give_their_room_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    room, done = Room(100), list[str]()
+    room, done = Room(100), list[object]()
     monkeypatch.setattr(reading, "ROOM", room)
     Image.effect_noise((9, 9), 50).save(tmp_path / "a.png")
     (tmp_path / "cut.png").write_bytes((tmp_path / "a.png").read_bytes()[:-40])
 
+    def refuse(image: Image.Image) -> None:
+        raise KeyError
+
     def use() -> None:
-        for error, name in ((ImageError, "cut.png"), (KeyError, "a.png"), (None, "a.png")):
-            with pytest.raises(error) if error else nullcontext(), decoded(tmp_path / name):
-                if error:  # what is damaged does not come here
-                    raise KeyError
-                done.append(name)
+        done.append(type(read_or_error(tmp_path / "cut.png", refuse)))  # what is damaged does not come so far
+        with pytest.raises(KeyError):
+            read_or_error(tmp_path / "a.png", refuse)
+        done.append(read_or_error(tmp_path / "a.png", lambda image: image.size))
         room.take(100)
         done.append("all")
 
     finishes(use)
-    assert done == ["a.png", "all"]
+    assert done == [ImageError, (9, 9), "all"]
 
 
 def test_images_that_do_not_fit_are_decoded_one_after_the_other(
@@ -264,20 +266,20 @@ def test_images_that_do_not_fit_are_decoded_one_after_the_other(
     Image.new("RGB", (9, 9)).save(tmp_path / "a.png")  # 81 pixels
     lock, inside, most = threading.Lock(), 0, 0
 
-    def read() -> None:
+    def use(image: Image.Image) -> None:
         nonlocal inside, most
-        with decoded(tmp_path / "a.png"):
-            with lock:
-                inside += 1
-                most = max(most, inside)
-            time.sleep(0.005)
-            with lock:
-                inside -= 1
+        with lock:
+            inside += 1
+            most = max(most, inside)
+        time.sleep(0.005)
+        with lock:
+            inside -= 1
 
-    list(ahead((read for _ in range(12)), 12))
+    read = partial(read_or_error, tmp_path / "a.png", use)
+    assert list(ahead((read for _ in range(12)), 12)) == [None] * 12
     assert most == 1
     monkeypatch.setattr(reading, "ROOM", Room(400))
-    list(ahead((read for _ in range(12)), 12))
+    assert list(ahead((read for _ in range(12)), 12)) == [None] * 12
     assert most > 1
 
 
@@ -296,8 +298,9 @@ def jpeg(size: tuple[int, int], orientation: int = 1) -> bytes:
 
 
 def opened(data: bytes, fast_for: Preprocess | None) -> Image.Image:
-    with decoded(io.BytesIO(data), "a", fast_for) as image:
-        return image
+    image = read_or_error(io.BytesIO(data), lambda image: image, "a", fast_for)
+    assert isinstance(image, Image.Image)
+    return image
 
 
 @pytest.mark.parametrize("orientation", [1, 6])

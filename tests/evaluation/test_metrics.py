@@ -8,17 +8,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastvit.evaluation.calibration import Calibration
+from fastvit.evaluation.metrics import Metrics
 
 
-def added(logits: numpy.ndarray, right: numpy.ndarray, bins: int = 15, together: int = 7) -> Calibration:
-    calibration = Calibration(bins)
+def added(logits: numpy.ndarray, right: numpy.ndarray, bins: int = 15, together: int = 7) -> Metrics:
+    classes = logits.shape[1]
+    metrics = Metrics([f"class {index}" for index in range(classes)], range(classes), classes, bins=bins)
     for start in range(0, len(logits), together):
-        part, of_part = torch.from_numpy(logits[start : start + together]), torch.from_numpy(right[start:])
-        of_part = of_part[: len(part)]
-        hits = of_part.gather(1, part.argmax(1, keepdim=True))[:, 0]
-        calibration.add(part, of_part, hits)
-    return calibration
+        part, truth = (torch.from_numpy(each[start : start + together]) for each in (logits, right))
+        metrics.add(part, truth.int().argmax(1), truth)
+    return metrics
 
 
 @given(st.integers(0, 2**31), st.integers(2, 12), st.integers(1, 60), st.sampled_from([1, 7, 15]), st.floats(0.1, 40))
@@ -27,7 +26,7 @@ def test_they_equal_those_of_a_plain_loop(seed: int, classes: int, images: int, 
     logits = random.normal(0, scale, (images, classes)).astype(numpy.float32)
     right = random.random((images, classes)) < 0.3
     right[numpy.arange(images), random.integers(classes, size=images)] = True  # at least one
-    calibration = added(logits, right, bins)
+    metrics = added(logits, right, bins)
     found: dict[int, list[tuple[float, bool]]] = {number: [] for number in range(bins)}
     nll = 0.0
     for row, truth in zip(logits.tolist(), right, strict=True):
@@ -40,9 +39,9 @@ def test_they_equal_those_of_a_plain_loop(seed: int, classes: int, images: int, 
             math.fsum(powers)
         )
     error = math.fsum(abs(sum(hit for _, hit in pairs) - math.fsum(p for p, _ in pairs)) for pairs in found.values())
-    assert calibration.ece == pytest.approx(error / images, abs=1e-12)
-    assert calibration.nll == pytest.approx(nll / images, rel=1e-9, abs=1e-12)
-    for each, pairs in zip(calibration.bins, found.values(), strict=True):
+    assert metrics.ece == pytest.approx(error / images, abs=1e-12)
+    assert metrics.nll == pytest.approx(nll / images, rel=1e-9, abs=1e-12)
+    for each, pairs in zip(metrics.bins, found.values(), strict=True):
         assert each.images == len(pairs)
         if pairs:
             assert each.accuracy == pytest.approx(sum(hit for _, hit in pairs) / len(pairs))
@@ -55,10 +54,10 @@ def test_four_images_by_hand() -> None:
     """At 0.8 one right and one wrong, at 0.95 one right, at one half one wrong: |1 - 1.6|, |1 - 0.95| and 0.5 of 4."""
     logits = numpy.log(numpy.array([[0.8, 0.2], [0.2, 0.8], [0.95, 0.05], [0.5, 0.5]]))
     right = numpy.array([[True, False], [True, False], [True, False], [False, True]])
-    calibration = added(logits, right)
-    assert calibration.ece == pytest.approx((0.6 + 0.05 + 0.5) / 4)
-    assert calibration.nll == pytest.approx(-math.log(0.8 * 0.2 * 0.95 * 0.5) / 4)
-    assert [each.images for each in calibration.bins if each.images] == [1, 2, 1]
+    metrics = added(logits, right)
+    assert metrics.ece == pytest.approx((0.6 + 0.05 + 0.5) / 4)
+    assert metrics.nll == pytest.approx(-math.log(0.8 * 0.2 * 0.95 * 0.5) / 4)
+    assert [each.images for each in metrics.bins if each.images] == [1, 2, 1]
 
 
 def test_an_edge_belongs_to_the_bin_below_it() -> None:
