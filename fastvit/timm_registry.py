@@ -8,8 +8,7 @@ from typing import Any
 from torch import nn
 
 from .create import create_model
-from .models.config import CONFIGS
-from .models.fastvit import own_cfg
+from .models.config import CONFIGS, own_cfg
 
 __all__: list[str] = []  # timm adds the names that it takes from this module
 default_cfgs: dict[str, Any] = {}  # where timm looks for a model's preprocessing

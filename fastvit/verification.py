@@ -11,10 +11,9 @@ from torch import Tensor
 
 from .images.preprocess import check_images
 from .models.affine import exact_device
-from .models.checks import require_eval_mode
 from .models.fastvit import FastViT
 from .models.forms import form_of
-from .models.reparam import Fusible, fusible_blocks, reparameterize
+from .models.reparam import Fusible, fusible_blocks, reparameterize, require_eval_mode
 from .utils.numerics import Error, probabilities, without_cudnn
 from .utils.text import finite, rendered, table
 from .utils.timing import ratio, timer

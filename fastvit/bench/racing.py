@@ -18,11 +18,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from ..utils.processes import Child, ProcessDiedError, ProcessError, Starter, end
+from ..utils.processes import Child, ProcessDiedError, ProcessError, end
 
 PAUSE = 0.1  # seconds before each; after a pass OpenMP's threads spin for 0.01, ONNX Runtime's for up to 0.05
 PASSES = 0.1  # seconds that a backend runs at least in a round: short passes are repeated, and their median counts
@@ -146,7 +147,7 @@ class Worker:
             raise ProcessError(f"its process {death}{last}") from None
 
 
-def _serve(starter: Starter, threads: int, log: str) -> None:
+def _serve(starter: Connection, threads: int, log: str) -> None:
     """A backend's process."""
     with open(log, "wb") as file:  # what libraries print
         for stream in (1, 2):
@@ -156,14 +157,14 @@ def _serve(starter: Starter, threads: int, log: str) -> None:
     _reply(starter, threads)
 
 
-def _reply(starter: Starter, threads: int) -> None:
+def _reply(starter: Connection, threads: int) -> None:
     """The first output of the backend received, the seconds of a round for every True, peak and parts for False."""
     import torch  # whatever is broken is the backend's failure
 
     from ..utils.timing import timer
 
     torch.set_num_threads(threads)
-    backend: Backend = starter.receive()
+    backend: Backend = starter.recv()
     run = backend.make(**backend.options)
     warm = timer(run, threads)  # the median of some passes, after one that is not timed
     output = run()
@@ -173,7 +174,7 @@ def _reply(starter: Starter, threads: int) -> None:
     gc.collect()
     start_peak()
     parts: dict[str, list[float]] = {}
-    while starter.receive():
+    while starter.recv():
         if backend.warm:
             starter.send(warm.blocked_autorange(min_run_time=PASSES).median)
             continue

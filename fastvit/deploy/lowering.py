@@ -10,8 +10,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from ..models.checks import require_eval_mode
-from ..models.reparam import reparameterize
+from ..models.reparam import reparameterize, require_eval_mode
 
 
 class InterleavedConv(nn.Module):

@@ -8,9 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..models.checks import require_eval_mode
 from ..models.moments import Moments
-from ..models.reparam import reparameterize
+from ..models.reparam import reparameterize, require_eval_mode
 from .graph import first_convolution, listed
 from .quantize import Layer, batches, check_calibration, int8_layers
 

@@ -5,13 +5,14 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
 from typing import NamedTuple
 
 import numpy
 import torch
 
 from ..data import DataError, LabelledImages, Source, in_batches
-from ..utils.processes import Child, ProcessDiedError, ProcessError, Starter, end, ready
+from ..utils.processes import Child, ProcessDiedError, ProcessError, end, ready
 from ..utils.text import display_name, some
 from .config import EmbedConfig
 from .extractor import FeatureExtractor
@@ -156,7 +157,7 @@ def embed_in_processes(work: Work, processes: int, report: Report) -> None:
         end(children)
 
 
-def _embed(starter: Starter, process: int, count: int, threads: int) -> None:
+def _embed(starter: Connection, process: int, count: int, threads: int) -> None:
     """What each process does, on its part of cores and threads: it sends what `report` takes, and FINISHED at last."""
     threads = max(1, threads // count)
     torch.set_num_threads(threads)
@@ -164,7 +165,7 @@ def _embed(starter: Starter, process: int, count: int, threads: int) -> None:
         usable = sorted(os.sched_getaffinity(0))
         own = usable[process * len(usable) // count : (process + 1) * len(usable) // count]
         os.sched_setaffinity(0, own or usable)  # with more processes than cores, all of them
-    work: Work = starter.receive()
+    work: Work = starter.recv()
     extractor = FeatureExtractor(work.model, work.config)
     if extractor.digest != work.folder.manifest["weights"]:
         raise ValueError(f"{work.model}: the weights have changed since this began; {AGAIN}")

@@ -166,16 +166,9 @@ class Metrics:
 
     def to_dict(self) -> dict[str, Any]:
         """What JSON takes: all but the confusion matrix."""
-        return {
-            "images": self.images,
-            "top1": self.top1,
-            "top5": self.top5,
-            "nll": self.nll,
-            "ece": self.ece,
-            "images_per_second": self.images_per_second,
+        names = ("images", "top1", "top5", "nll", "ece", "images_per_second", "num_classes", "without_real_labels")
+        return {name: getattr(self, name) for name in names} | {
             "candidate_classes": len(self.candidates),
-            "num_classes": self.num_classes,
-            "without_real_labels": self.without_real_labels,
             "unreadable": self.unreadable,
             "bins": [asdict(each) for each in self.bins],
             "classes": [asdict(each) for each in self.classes],
@@ -187,8 +180,19 @@ class Metrics:
     def __rich__(self) -> Any:
         """The table of classes first, the results last."""
         from rich.console import Group
+        from rich.table import Table
         from rich.text import Text
 
+        shown, title = self.classes, ""
+        if len(shown) > ROWS:
+            shown = sorted((row for row in shown if row.images), key=lambda row: row.correct / row.images)[:ROWS]
+            title = f"The {len(shown)} worst of {len(self.names)} classes"
+        table = Table("class", "images", "correct", "top-1 %", title=title)
+        for column in table.columns[1:]:
+            column.justify = "right"
+        for row in shown:
+            top1 = "-" if row.top1 is None else f"{row.top1:.2f}"
+            table.add_row(Text(display_name(row.name)), str(row.images), str(row.correct), top1)
         lines = []
         if self.unreadable:
             lines += [f"{len(self.unreadable)} images could not be read, and are not counted:", *self.unreadable]
@@ -199,21 +203,4 @@ class Metrics:
         lines.append(f"expected calibration error {self.ece:.4f}, negative log likelihood {self.nll:.4f}")
         result = f"{self.images} images: top-1 {self.top1:.2f} %, top-5 {self.top5:.2f} %"
         lines.append(f"{result}, {self.images_per_second:.0f} images/s")
-        return Group(_table(self.classes), *(Text(line) for line in lines))
-
-
-def _table(classes: list[ClassMetrics]) -> Any:
-    from rich.table import Table
-    from rich.text import Text
-
-    shown, title = classes, ""
-    if len(classes) > ROWS:
-        shown = sorted((row for row in classes if row.images), key=lambda row: row.correct / row.images)[:ROWS]
-        title = f"The {len(shown)} worst of {len(classes)} classes"
-    table = Table("class", "images", "correct", "top-1 %", title=title)
-    for column in table.columns[1:]:
-        column.justify = "right"
-    for row in shown:
-        top1 = "-" if row.top1 is None else f"{row.top1:.2f}"
-        table.add_row(Text(display_name(row.name)), str(row.images), str(row.correct), top1)
-    return table
+        return Group(table, *(Text(line) for line in lines))

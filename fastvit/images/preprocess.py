@@ -114,8 +114,15 @@ class Preprocess:
         import numpy
         import torch
 
-        fit = self._bordered if self.crop_mode == "border" else self._resized_and_cropped
-        return torch.from_numpy(numpy.array(fit(to_rgb(image))))
+        image = to_rgb(image)
+        if self.crop_mode == "border":
+            image = _in_a_square(image)
+        height, width = self._resized_size(image)
+        _check_room(image, width, height)
+        resized = image.resize((width, height), FILTERS[self.interpolation])
+        top, left = (round((edge - kept) / 2) for edge, kept in zip((height, width), self.size, strict=True))
+        cropped = resized.crop((left, top, left + self.size[1], top + self.size[0]))
+        return torch.from_numpy(numpy.array(cropped))
 
     def normalized(self, pixels: Tensor) -> Tensor:
         """(B, height, width, 3) bytes -> (B, 3, height, width) float32 on their device, in torch's channels_last.
@@ -145,22 +152,6 @@ class Preprocess:
         width, height = (max(1, length * needed // edge) for length in size)
         return width, height
 
-    def _resized_and_cropped(self, image: Image.Image) -> Image.Image:
-        """(height, width) -> size."""
-        height, width = self._resized_size(image)
-        _check_room(image, width, height)
-        top, left = (round((edge - kept) / 2) for edge, kept in zip((height, width), self.size, strict=True))
-        resized = image.resize((width, height), FILTERS[self.interpolation])
-        return resized.crop((left, top, left + self.size[1], top + self.size[0]))
-
-    def _bordered(self, image: Image.Image) -> Image.Image:
-        """(height, width) -> size; in the middle of a black square, which is resized."""
-        edge, long = self.size[0], max(image.size)
-        _check_room(image, long, long)
-        square = Image.new("RGB", (long, long))
-        square.paste(image, ((long - image.width) // 2, (long - image.height) // 2))
-        return square.resize((edge, edge), FILTERS[self.interpolation])
-
     def _resized_size(self, image: Image.Image) -> tuple[int, int]:
         """The (height, width) that covers size / crop; rounded as timm does: down for squares, else to the nearest."""
         height, width = (math.floor(edge / self.crop) for edge in self.size)
@@ -170,6 +161,15 @@ class Preprocess:
         if image.height <= image.width:
             return height, int(height * image.width / image.height)
         return int(width * image.height / image.width), width
+
+
+def _in_a_square(image: Image.Image) -> Image.Image:
+    """In the middle of a black square as wide as the longer edge."""
+    edge = max(image.size)
+    _check_room(image, edge, edge)
+    square = Image.new("RGB", (edge, edge))
+    square.paste(image, ((edge - image.width) // 2, (edge - image.height) // 2))
+    return square
 
 
 def _check_room(image: Image.Image, width: int, height: int) -> None:

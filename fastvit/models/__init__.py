@@ -4,8 +4,7 @@ config      every variant, as a row that says only what varies
 affine      convolutions and linear layers as vectors that add, subtract and scale
 reparam     what a foldable block is, and how a model's blocks are replaced by plain layers
 blocks      the foldable blocks: forward and kernel under each other
-layers      what does not fold whole, bottom up to a stage
-head        pooling and the classifier
+layers      what does not fold whole, bottom up to a stage, and the head
 fastvit     the model
 
 multiscale  features of several stages on one grid, for a vision language model
@@ -14,5 +13,5 @@ overparam   the inverse of reparameterization
 inverses    what each block gets back from its plain layer
 moments     what is measured for that
 flops       how much arithmetic a model does
-checks      what a model is refused for
+sizes       how large every variant is
 """

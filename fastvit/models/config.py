@@ -1,6 +1,7 @@
 """Every FastViT, as a row of a table that says only what varies."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 from ..images.preprocess import Preprocess
 
@@ -45,6 +46,23 @@ class Config:
     def embeds(self) -> bool:
         """Whether the published heads give an embedding that images share with texts, rather than classes."""
         return self.num_classes != 1000
+
+
+def own_cfg(config: Config, num_classes: int | None = None, in_chans: int = 3) -> dict[str, Any]:
+    """What timm's tools read of a model: preprocessing, and where its first and last layers are."""
+    size = config.preprocess.size
+    reduction = 2 ** (1 + len(config.depths))
+    branches = ("main", "small") if config.stem_scale else ("main",)
+    return {
+        **config.preprocess.to_cfg(),
+        "input_size": (in_chans, *size),
+        "pool_size": tuple(-(-edge // reduction) for edge in size),
+        "num_classes": config.num_classes if num_classes is None else num_classes,
+        "label_names": None,
+        "license": None,
+        "first_conv": tuple(f"stem.0.conv.{branch}.conv" for branch in branches),
+        "classifier": "head.fc",
+    }
 
 
 # FastViT: table 2 of arXiv:2303.14189. The two largest start with a smaller layer scale and are evaluated on a larger

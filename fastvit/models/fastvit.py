@@ -11,10 +11,8 @@ from torch import Tensor, nn
 
 from ..images.preprocess import Preprocess
 from .blocks import RepConv
-from .checks import check_numbers
-from .config import Config
-from .head import Head
-from .layers import ConvBlock, SqueezeExcite, Stage, Stem
+from .config import Config, own_cfg
+from .layers import ConvBlock, Head, SqueezeExcite, Stage, Stem
 
 
 class FastViT(nn.Module):
@@ -223,23 +221,6 @@ class FastViT(nn.Module):
         }
 
 
-def own_cfg(config: Config, num_classes: int | None = None, in_chans: int = 3) -> dict[str, Any]:
-    """What timm's tools read of a model: preprocessing, and where its first and last layers are."""
-    size = config.preprocess.size
-    reduction = 2 ** (1 + len(config.depths))
-    branches = ("main", "small") if config.stem_scale else ("main",)
-    return {
-        **config.preprocess.to_cfg(),
-        "input_size": (in_chans, *size),
-        "pool_size": tuple(-(-edge // reduction) for edge in size),
-        "num_classes": config.num_classes if num_classes is None else num_classes,
-        "label_names": None,
-        "license": None,
-        "first_conv": tuple(f"stem.0.conv.{branch}.conv" for branch in branches),
-        "classifier": "head.fc",
-    }
-
-
 def reset_parameters(module: nn.Module) -> None:
     """Give `module`'s own parameters, and buffers, their initial values."""
     reset = getattr(module, "reset_parameters", None)
@@ -257,3 +238,21 @@ def stage_indices(stages: int, indices: int | Sequence[int] | None) -> list[int]
     if not indices or not all(-stages <= index < stages for index in indices):
         raise ValueError(f"stages {given!r} asked for, of a model that has {stages}: 0 to {stages - 1}, or negative")
     return [index % stages for index in indices]
+
+
+def check_numbers(**values: tuple[float, float, float | None]) -> None:
+    """Refuse numbers out of their range; each is given by its name as (value, lowest, what it is below, or None).
+
+    Raises:
+        ValueError: says which, its value and its range; NaN is in none.
+
+    Example:
+        >>> from fastvit.models.fastvit import check_numbers
+        >>> check_numbers(drop_rate=(1.5, 0, 1))
+        Traceback (most recent call last):
+        ValueError: drop_rate is 1.5, expected 0 or more and below 1
+    """
+    for name, (value, low, high) in values.items():
+        if not (low <= value and (high is None or value < high)):  # also refuses nan
+            limit = f"{low} or more" + (f" and below {high}" if high is not None else "")
+            raise ValueError(f"{name} is {value}, expected {limit}")

@@ -1,11 +1,10 @@
-"""The parts of FastViT that do not fold whole, bottom up to a stage.
+"""The parts of FastViT that do not fold whole, bottom up to a stage, and the head.
 
 Shapes: B images, C channels, H x W positions; N = H W tokens.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import cast
 
 import torch
@@ -16,6 +15,15 @@ from torch.utils.checkpoint import checkpoint
 from .affine import ScaleShift
 from .blocks import ConvNorm, NormLinear, PositionEncoding, RepConv, RepMixer, ScaledConv, ScaledLinear, reset_small
 from .config import Config
+
+# Pooling (B, C, H, W) -> (B, C), or (B, 2C) for the last.
+POOLS: dict[str, Callable[[Tensor], Tensor]] = {
+    "": lambda x: x,
+    "avg": lambda x: x.mean((2, 3)),
+    "max": lambda x: x.amax((2, 3)),
+    "avgmax": lambda x: (x.mean((2, 3)) + x.amax((2, 3))) / 2,
+    "catavgmax": lambda x: torch.cat([x.mean((2, 3)), x.amax((2, 3))], 1),
+}
 
 
 class SqueezeExcite(nn.Module):
@@ -193,16 +201,39 @@ class Stage(nn.Module):
         return x
 
 
+class Head(nn.Module):
+    """fc(dropout(pool(x))): (B, C, H, W) -> (B, classes); without classes (B, C), without pooling every position's."""
+
+    def __init__(self, in_features: int, num_classes: int, global_pool: str, drop_rate: float):
+        super().__init__()
+        if global_pool not in POOLS:
+            raise ValueError(f"global_pool is {global_pool!r}, expected one of {', '.join(map(repr, POOLS))}")
+        if num_classes and not global_pool:
+            raise ValueError(f"global_pool is '' with {num_classes} classes: pool, or ask for num_classes=0")
+        self.global_pool = global_pool
+        self.num_features = in_features * (2 if global_pool == "catavgmax" else 1)
+        self.drop = nn.Dropout(drop_rate)
+        self.fc = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
+
+    def reset_parameters(self) -> None:
+        """Small initial weights of the classifier."""
+        if isinstance(self.fc, nn.Linear):
+            reset_small(self.fc)
+
+    def forward(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """(B, C, H, W) -> (B, num_classes), or what the classifier reads for pre_logits."""
+        x = self.drop(POOLS[self.global_pool](x))
+        return x if pre_logits else cast(Tensor, self.fc(x))
+
+
 def _checkpoint(block: nn.Module, x: Tensor) -> Tensor:
     """block(x), computed again in the backward pass instead of kept; batch norm counts the batch only once."""
     if torch.compiler.is_compiling():  # the compiler recomputes values, not side effects
         return cast(Tensor, checkpoint(block, x, use_reentrant=False))
-    contexts = partial(_forward_contexts, block)
-    return cast(Tensor, checkpoint(block, x, use_reentrant=False, context_fn=contexts))
-
-
-def _forward_contexts(block: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    return nullcontext(), _statistics_untouched(block)
+    return cast(
+        Tensor,
+        checkpoint(block, x, use_reentrant=False, context_fn=lambda: (nullcontext(), _statistics_untouched(block))),
+    )
 
 
 @contextmanager

@@ -26,12 +26,19 @@ class Moments:
     count: int
     mean: Tensor
     variance: Tensor
+    rescaling: bool = True  # whether weights get their usual size
 
     @classmethod
     def of(cls, y: Tensor) -> "Moments":
         """(B, C, H, W) over B, H and W; (B, N, C) and (B, C) over all but C."""
         variance, mean = torch.var_mean(y, (0, 2, 3) if y.ndim == 4 else tuple(range(y.ndim - 1)), correction=0)
         return cls(y.numel() // len(mean), mean.cpu().double(), variance.cpu().double())
+
+    @classmethod
+    def neutral(cls) -> "Moments":
+        """Nothing is measured and nothing rescaled: mean 0, and a variance for which batch norm divides by one."""
+        zero = torch.zeros((), dtype=torch.float64, device="cpu")
+        return cls(1, zero, zero + (1 - EPS), rescaling=False)
 
     def __add__(self, other: "Moments") -> "Moments":
         """Of both sets of values together: Chan, Golub and LeVeque, "Updating formulae", 1979."""
@@ -49,23 +56,7 @@ class Moments:
     def length(self, weight: Tensor) -> Tensor:
         """The factor of each output channel that leaves weights of `USUAL` size, or 1 for zeros."""
         size = weight.flatten(1).square().mean(1).sqrt() / USUAL
-        return torch.where(size > 0, size, 1.0)
-
-
-class Neutral(Moments):
-    """Nothing is measured and nothing rescaled: mean 0, and a variance for which batch norm divides by one."""
-
-    def __init__(self) -> None:
-        zero = torch.zeros((), dtype=torch.float64, device="cpu")
-        super().__init__(1, zero, zero + (1 - EPS))
-
-    def deviation(self, weight: Tensor) -> Tensor:
-        """Ones, one of each output channel."""
-        return torch.ones_like(weight.flatten(1)[:, 0])
-
-    def length(self, weight: Tensor) -> Tensor:
-        """Ones, one of each output channel."""
-        return torch.ones_like(weight.flatten(1)[:, 0])
+        return torch.where((size > 0) & self.rescaling, size, 1.0)
 
 
 @torch.no_grad()

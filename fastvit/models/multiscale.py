@@ -14,8 +14,6 @@ from ..images.preprocess import Preprocess
 from .blocks import reset_small
 from .fastvit import FastViT, stage_indices
 
-POOLS = ("depthwise", "average")
-
 
 class CellPool(nn.Module):
     """(B, C, H, W) -> (B, C, ceil(H / s), ceil(W / s)): each cell of s x s positions averaged, or weighed by a kernel.
@@ -110,8 +108,8 @@ class MultiScaleEncoder(nn.Module):
             raise ValueError(
                 f"stages is {stages!r}, expected two or more of the {count}; for one there is features_only=True"
             )
-        if pool not in POOLS:
-            raise ValueError(f"pool is {pool!r}, expected {' or '.join(map(repr, POOLS))}")
+        if pool not in ("depthwise", "average"):
+            raise ValueError(f"pool is {pool!r}, expected 'depthwise' or 'average'")
         *earlier, last = self.stages
         channels = [encoder.feature_info[stage]["num_chs"] for stage in self.stages]
         if last == count - 1:
@@ -137,19 +135,17 @@ class MultiScaleEncoder(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, in_chans, H, W) -> (B, num_features, h, w)."""
-        return self.forward_features(images)
-
-    def forward_features(self, images: Tensor) -> Tensor:
-        """(B, in_chans, H, W) -> (B, num_features, h, w)."""
         last, maps = cast(
             tuple[Tensor, list[Tensor]], self.encoder.forward_intermediates(images, self.stages, stop_early=True)
         )
         pooled = [pool(x) for pool, x in zip(self.pools, maps[:-1], strict=True)]
         return cast(Tensor, self.project(torch.cat([*pooled, last], 1)))
 
+    forward_features = forward  # as of a FastViT
+
     def tokens(self, images: Tensor) -> Tensor:
         """(B, in_chans, H, W) -> (B, N, num_features), N = num_tokens(H, W): the positions row by row."""
-        return self.forward_features(images).flatten(2).transpose(1, 2)
+        return self(images).flatten(2).transpose(1, 2)
 
     def num_tokens(self, height: int, width: int) -> int:
         """How many `tokens` an image of that many pixels has, rounded up in both directions.

@@ -17,7 +17,7 @@ from .blocks import ConvNorm, NormLinear, ScaledConv, ScaledLinear
 from .fastvit import FastViT
 from .forms import outline
 from .inverses import exact, fill, fill_norm, linear_maps, settle
-from .moments import Moments, Neutral, measured, pink_noise
+from .moments import Moments, measured, pink_noise
 from .reparam import Fusible, fusible_blocks, share_hooks
 
 
@@ -69,7 +69,7 @@ def with_norms(model: FastViT) -> FastViT:
     """
     kinds = ConvNorm | ScaledConv | ScaledLinear | NormLinear
     fused = {name: block for name, block in _fused_blocks(model).items() if isinstance(block, kinds)}
-    return _expanded(model, fused, {name: defaultdict(Neutral) for name in fused})
+    return _expanded(model, fused, {name: defaultdict(Moments.neutral) for name in fused})
 
 
 def _fused_blocks(model: FastViT) -> dict[str, Fusible]:

@@ -4,13 +4,13 @@ What a foldable block is, and how a model's blocks are replaced. The blocks them
 """
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TypeVar, cast
 
 from torch import Tensor, nn
 
+from ..utils.text import some
 from .affine import Affine
-from .checks import require_eval_mode
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -106,3 +106,34 @@ def fuse_children(
             module.add_module(name, fused[child])
         elif child is not None:
             fuse_children(child, kinds, fused)
+
+
+def require_eval_mode(model: nn.Module, what: str, parts: Mapping[str, nn.Module] | None = None) -> None:
+    """Refuse a model in train mode, or with a part that is.
+
+    Args:
+        model: any module.
+        what: that cannot be done to it, for the message: "verify a model".
+        parts: those of its modules that matter, by name; by default all.
+
+    Raises:
+        ValueError: says which part is in train mode, how many more are, and what to do.
+
+    Example:
+        >>> from torch import nn
+        >>> from fastvit.models.reparam import require_eval_mode
+        >>> require_eval_mode(nn.ReLU(), "run it")
+        Traceback (most recent call last):
+        ValueError: cannot run it in train mode (ReLU), where batch norm depends on the batch: call model.eval() first
+    """
+    training = [
+        ".".join(filter(None, (part, name))) or type(model).__name__
+        for part, module in ({"": model} if parts is None else parts).items()
+        for name, inner in module.named_modules()
+        if inner.training
+    ]
+    if training:
+        where = some(training, 1)
+        raise ValueError(
+            f"cannot {what} in train mode ({where}), where batch norm depends on the batch: call model.eval() first"
+        )

@@ -2,12 +2,11 @@
 
 import multiprocessing
 import os
-import pickle
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any, NamedTuple, NoReturn, cast
 
@@ -33,8 +32,8 @@ class _Failure(NamedTuple):
 class Child:
     """A process of its own that does `work(starter, *arguments)`; Ctrl-C is left to this one.
 
-    `work` is a function of a module, and `starter` a `Starter`, the other end of the pipe. Whatever `work` raises,
-    `receive` raises as a ProcessError.
+    `work` is a function of a module, and `starter` the other end of the pipe, a `multiprocessing` Connection. Whatever
+    `work` raises, `receive` raises as a ProcessError. Without the process that started it, the child ends.
 
     Raises:
         OSError: there are too many processes or open files.
@@ -49,7 +48,7 @@ class Child:
         theirs.close()  # so that its death ends the pipe
 
     def send(self, message: object) -> None:
-        """Give it what its `starter.receive()` returns.
+        """Give it what its `starter.recv()` returns.
 
         Raises:
             ProcessDiedError: it has ended.
@@ -94,56 +93,35 @@ def end(children: Iterable[Child], patience: float = PATIENCE) -> None:
     """End those that still run, by way of every `finally`; what takes longer than `patience` seconds is killed."""
     children = list(children)
     for child in children:
-        child._pipe.close()  # one that waits for a message ends by itself
         child._process.terminate()
     for child in children:
         child._process.join(patience)
         child._process.kill()
         child._process.join()
+        child._pipe.close()
 
 
-class Starter:
-    """A child's end of the pipe; without the process that started it, the child ends."""
-
-    def __init__(self, pipe: Connection) -> None:
-        self._pipe = pipe
-
-    def send(self, message: object) -> None:
-        """Give it what `Child.receive` returns."""
-        try:
-            self._pipe.send(message)
-        except OSError:
-            _leave(1)
-
-    def receive(self) -> Any:
-        """What `Child.send` was given; its modules are imported here, and may be broken."""
-        try:
-            message = self._pipe.recv_bytes()
-        except (EOFError, OSError):
-            _leave(1)
-        return pickle.loads(message)
-
-
-def _run(pipe: Connection, work: Callable[..., object], arguments: tuple[object, ...]) -> None:
+def _run(starter: Connection, work: Callable[..., object], arguments: tuple[object, ...]) -> None:
     """What a child does."""
-    signal.signal(signal.SIGTERM, lambda *_: _leave(128 + signal.SIGTERM))
+    signal.signal(signal.SIGTERM, _leave)
     threading.Thread(target=_end_with_the_starter, daemon=True).start()
-    _do(Starter(pipe), work, arguments)
+    _do(starter, work, arguments)
 
 
-def _do(starter: Starter, work: Callable[..., object], arguments: tuple[object, ...]) -> None:
+def _do(starter: Connection, work: Callable[..., object], arguments: tuple[object, ...]) -> None:
     try:
         work(starter, *arguments)
     except Exception as error:
         lines = str(error).strip().splitlines() or ["without a message"]
         named = isinstance(error, ValueError | OSError)  # their messages stand by themselves
-        starter.send(_Failure(lines[0] if named else f"{type(error).__name__}: {lines[0]}"))
+        with suppress(OSError):  # the starter has gone
+            starter.send(_Failure(lines[0] if named else f"{type(error).__name__}: {lines[0]}"))
 
 
-def _leave(status: int) -> NoReturn:
+def _leave(number: int, frame: object) -> NoReturn:
     """By way of every `finally`, none of which is interrupted."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    sys.exit(status)
+    signal.signal(number, signal.SIG_IGN)
+    sys.exit(128 + number)
 
 
 def _end_with_the_starter() -> None:

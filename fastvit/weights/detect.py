@@ -15,7 +15,7 @@ from ..images.preprocess import Preprocess
 from ..models.config import CONFIGS, Config
 from ..models.fastvit import FastViT
 from ..models.forms import Form
-from ..models.head import POOLS
+from ..models.layers import POOLS
 from ..utils.text import some
 from .naming import NAMINGS, PROJECTION
 from .tensors import Tensors, WeightsError, in_one_line

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..models.config import CONFIGS
-from ..models.fastvit import FastViT, own_cfg
+from ..models.config import CONFIGS, own_cfg
+from ..models.fastvit import FastViT
 from ..models.forms import outline
 from ..utils.text import either, some
 from . import catalog

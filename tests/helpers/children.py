@@ -3,24 +3,23 @@
 import os
 import signal
 import time
+from multiprocessing.connection import Connection
 from pathlib import Path
 
-from fastvit.utils.processes import Starter
 
-
-def echo(starter: Starter, greeting: str) -> None:
+def echo(starter: Connection, greeting: str) -> None:
     starter.send(greeting)
     while True:
-        starter.send(starter.receive())
+        starter.send(starter.recv())
 
 
-def follow(starter: Starter, path: str) -> None:
+def follow(starter: Connection, path: str) -> None:
     """Do what it is told; the file is there as long as it lives, unless it has no time to clean up."""
     file = Path(path)
     Path(f"{path}.pid").write_text(str(os.getpid()))
     file.touch()
     try:
-        told = starter.receive()
+        told = starter.recv()
         if told == "raise":
             raise ValueError("told to raise")
         if told == "leave":

@@ -77,7 +77,7 @@ def replies(backend: bytes, *requests: bool) -> list[Any]:
     ours.send_bytes(backend)
     for request in requests:
         ours.send(request)
-    processes._do(processes.Starter(theirs), racing._reply, (1,))
+    processes._do(theirs, racing._reply, (1,))
     theirs.close()
     found = []
     with contextlib.suppress(EOFError):

@@ -11,8 +11,8 @@ from os import environ
 import torch
 from torch import Tensor, nn
 
-from ...models.checks import require_eval_mode
 from ...models.fastvit import FastViT
+from ...models.reparam import require_eval_mode
 from ...utils.devices import describe_machine
 from ...utils.extras import missing
 from ...utils.text import one_line
