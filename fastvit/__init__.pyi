@@ -24,8 +24,8 @@ from .models.config import CONFIGS as CONFIGS
 from .models.config import Config as Config
 from .models.fastvit import FastViT as FastViT
 from .models.forms import form_of as form_of
+from .models.forms import overparameterize as overparameterize
 from .models.multiscale import MultiScaleEncoder as MultiScaleEncoder
-from .models.overparam import overparameterize as overparameterize
 from .models.reparam import reparameterize as reparameterize
 from .prediction import Prediction as Prediction
 from .prediction import predict as predict

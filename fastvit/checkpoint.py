@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from .models.config import CONFIGS
 from .models.fastvit import FastViT
-from .models.forms import Form, form_of, outline
-from .models.overparam import with_norms
+from .models.forms import Form, form_of, outline, with_norms
 from .models.reparam import reparameterize
 from .utils.text import some
 from .weights import formats, naming

@@ -12,7 +12,7 @@ from .checkpoint import check_target, from_weights, load, save
 from .images.io import find_images
 from .models.fastvit import FastViT
 from .models.forms import KINDS, Form, form_of
-from .models.overparam import overparameterize as with_branches
+from .models.forms import overparameterize as with_branches
 from .models.reparam import fuse_children
 from .models.reparam import reparameterize as fused
 from .utils.atomic import check_writable

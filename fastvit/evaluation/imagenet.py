@@ -18,7 +18,6 @@ CLASSES = 1000
 WORDNET = re.compile(r"n\d{8}")
 FILE = re.compile(r"ILSVRC2012_val_(\d{8})\.\w+")  # also of copies in another format
 IMAGES = 50_000  # of the validation set
-EXPECTED = f"ILSVRC2012_val_00000001.JPEG to ILSVRC2012_val_{IMAGES:08}.JPEG"
 
 
 def match_classes(names: Sequence[str], cfg: Mapping[str, Any]) -> list[int]:
@@ -110,5 +109,6 @@ def _number(name: str) -> int:
     """From 1 to 50,000."""
     found = FILE.fullmatch(name.rpartition("/")[2])
     if not found or not 1 <= int(found[1]) <= IMAGES:
-        raise DataError(f"{name}: has no real labels; expected ImageNet's names, {EXPECTED}")
+        names = f"ILSVRC2012_val_00000001.JPEG to ILSVRC2012_val_{IMAGES:08}.JPEG"
+        raise DataError(f"{name}: has no real labels; expected ImageNet's names, {names}")
     return int(found[1])

@@ -180,16 +180,15 @@ class Metrics:
     def __rich__(self) -> Any:
         """The table of classes first, the results last."""
         from rich.console import Group
-        from rich.table import Table
+        from rich.table import Column, Table
         from rich.text import Text
 
         shown, title = self.classes, ""
         if len(shown) > ROWS:
             shown = sorted((row for row in shown if row.images), key=lambda row: row.correct / row.images)[:ROWS]
             title = f"The {len(shown)} worst of {len(self.names)} classes"
-        table = Table("class", "images", "correct", "top-1 %", title=title)
-        for column in table.columns[1:]:
-            column.justify = "right"
+        numbers = (Column(name, justify="right") for name in ("images", "correct", "top-1 %"))
+        table = Table("class", *numbers, title=title)
         for row in shown:
             top1 = "-" if row.top1 is None else f"{row.top1:.2f}"
             table.add_row(Text(display_name(row.name)), str(row.images), str(row.correct), top1)

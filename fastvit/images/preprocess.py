@@ -14,11 +14,8 @@ from .io import MAX_PIXELS, ImageError, ImageInput, read_image, to_rgb
 if TYPE_CHECKING:
     from torch import Tensor
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 SMALLEST = 32  # five halvings bring 32 pixels down to one
 MOST_RESIZED = 2 * MAX_PIXELS  # as RGB a gigabyte; the black square around any image twice as long as wide is smaller
-CROP_MODES = ("center", "border")  # timm's words; its "squash" is used by no FastViT
 FILTERS = {resampling.name.lower(): resampling for resampling in Image.Resampling}
 KEYS = {"crop": "crop_pct"} | {name: name for name in ("crop_mode", "interpolation", "mean", "std")}  # timm's for ours
 
@@ -61,15 +58,15 @@ class Preprocess:
     crop: float = 0.9
     crop_mode: str = "center"
     interpolation: str = "bicubic"
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # ImageNet's
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
 
     def __post_init__(self) -> None:
         check_size(self.size)
         if not 0 < self.crop <= 1:  # also refuses nan
             raise ValueError(f"crop={self.crop!r}: expected the part of the edge to keep, above 0 and at most 1")
-        if self.crop_mode not in CROP_MODES:
-            raise ValueError(f"crop_mode={self.crop_mode!r}: expected {' or '.join(map(repr, CROP_MODES))}")
+        if self.crop_mode not in ("center", "border"):  # timm's words; its "squash" is used by no FastViT
+            raise ValueError(f"crop_mode={self.crop_mode!r}: expected 'center' or 'border'")
         if self.crop_mode == "border" and self.crop != 1:
             raise ValueError(f"crop={self.crop!r}: expected 1.0 with crop_mode='border', which keeps the whole image")
         if self.crop_mode == "border" and self.size[0] != self.size[1]:

@@ -8,8 +8,7 @@ layers      what does not fold whole, bottom up to a stage, and the head
 fastvit     the model
 
 multiscale  features of several stages on one grid, for a vision language model
-forms       unfused, partial and fused models
-overparam   the inverse of reparameterization
+forms       unfused, partial and fused models, and the inverse of reparameterization
 inverses    what each block gets back from its plain layer
 moments     what is measured for that
 flops       how much arithmetic a model does

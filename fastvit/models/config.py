@@ -69,15 +69,6 @@ def own_cfg(config: Config, num_classes: int | None = None, in_chans: int = 3) -
 # crop: ml-fastvit, models/fastvit.py.
 _sa12 = Config(depths=(2, 2, 6, 2), width=64, attention_stages=1)
 _sa36 = replace(_sa12, depths=(6, 6, 18, 6), layer_scale=1e-6, preprocess=replace(_imagenet, crop=0.95))
-_FASTVIT = {
-    "fastvit_t8": Config(depths=(2, 2, 4, 2), width=48, mlp_ratio=3),
-    "fastvit_t12": Config(depths=(2, 2, 6, 2), width=64, mlp_ratio=3),
-    "fastvit_s12": Config(depths=(2, 2, 6, 2), width=64),
-    "fastvit_sa12": _sa12,
-    "fastvit_sa24": replace(_sa12, depths=(4, 4, 12, 4)),
-    "fastvit_sa36": _sa36,
-    "fastvit_ma36": replace(_sa36, width=76),
-}
 
 # The image encoders of MobileCLIP, arXiv:2311.17049 (mci0 to mci2, plain [0, 1] pixels), and of MobileCLIP2,
 # arXiv:2508.20691 (mci3 and mci4, normalised as OpenAI's CLIP).
@@ -103,17 +94,23 @@ _mci3 = Config(
     num_classes=768,
     preprocess=_clip,
 )
-_MOBILECLIP = {
+
+# FastVLM's encoder, arXiv:2412.13303: the model of mci3, for larger images and plain pixels. Apple's code pads to a
+# black square (llava/mm_utils.py of ml-fastvlm); the conversion for transformers cuts out the centre instead.
+_bordered = replace(_plain, size=(1024, 1024), crop_mode="border", interpolation="bicubic")
+
+CONFIGS: dict[str, Config] = {
+    "fastvit_t8": Config(depths=(2, 2, 4, 2), width=48, mlp_ratio=3),
+    "fastvit_t12": Config(depths=(2, 2, 6, 2), width=64, mlp_ratio=3),
+    "fastvit_s12": Config(depths=(2, 2, 6, 2), width=64),
+    "fastvit_sa12": _sa12,
+    "fastvit_sa24": replace(_sa12, depths=(4, 4, 12, 4)),
+    "fastvit_sa36": _sa36,
+    "fastvit_ma36": replace(_sa36, width=76),
     "fastvit_mci0": _mci0,
     "fastvit_mci1": replace(_mci0, depths=(4, 12, 20, 4)),
     "fastvit_mci2": replace(_mci0, depths=(4, 12, 24, 4), width=80),
     "fastvit_mci3": _mci3,
     "fastvit_mci4": replace(_mci3, depths=(2, 12, 24, 4, 4), width=128),
+    "fastvithd": replace(_mci3, preprocess=_bordered),
 }
-
-# FastVLM's encoder, arXiv:2412.13303: the model of mci3, for larger images and plain pixels. Apple's code pads to a
-# black square (llava/mm_utils.py of ml-fastvlm); the conversion for transformers cuts out the centre instead.
-_bordered = replace(_plain, size=(1024, 1024), crop_mode="border", interpolation="bicubic")
-_fastvithd = replace(_mci3, preprocess=_bordered)
-
-CONFIGS: dict[str, Config] = {**_FASTVIT, **_MOBILECLIP, "fastvithd": _fastvithd}

@@ -1,15 +1,25 @@
-"""The forms a model has: unfused, partial and fused."""
+"""The forms a model has, unfused, partial and fused, and the way back from one convolution to the branches that train.
 
+What each kind of block gets back is in `inverses`, and what is measured for it in `moments`.
+"""
+
+import copy
+from collections import defaultdict
+from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from .blocks import BRANCHED
+from ..images.preprocess import check_images
+from .affine import scale_and_shift
+from .blocks import BRANCHED, ConvNorm, NormLinear, ScaledConv, ScaledLinear
 from .config import Config
 from .fastvit import FastViT
-from .reparam import Fusible, fuse_children, fusible_blocks
+from .inverses import exact, fill, fill_norm, linear_maps, settle
+from .moments import Moments, measured, pink_noise
+from .reparam import Fusible, fuse_children, fusible_blocks, share_hooks
 
 Form = Literal["unfused", "partial", "fused"]
 """unfused: every branch, as trained. partial: parallel branches are one convolution; the MLPs' norms, the norms
@@ -55,3 +65,97 @@ def form_of(model: FastViT) -> Form:
 def _blocks(config: Config) -> dict[str, type[Fusible]]:
     """The foldable blocks of an unfused model, by name: asked for whenever a FastVLM's weights are listed."""
     return {name: type(block) for name, block in fusible_blocks(outline(config)).items()}
+
+
+def overparameterize(model: FastViT, images: Tensor | None = None) -> FastViT:
+    """A copy of `model` in which every fused block has its branches, norms and layer scales back, ready to train.
+
+    The inverse of `reparameterize`: in eval mode the outputs stay what they were, and names and shapes are those of an
+    unfused model. Accepts what is fused wholly, in part (as Apple's and timm's code leave it, without the MLP's norm,
+    layer scales and attention) or not at all; of blocks that are there only the norms change, to the statistics of
+    `images` and to weights that make good for it. Device, dtype, mode and `pretrained_cfg` are kept; a frozen layer
+    becomes a frozen block. What training had put into each branch cannot be known: `inverses` says what is chosen.
+
+    Args:
+        model: fused or not, in either mode; left untouched.
+        images: (B, in_chans, H, W), preprocessed, from which the norms take their statistics. In train mode a norm
+            uses the batch's own, so training starts where the fused model was only if these look like the training
+            images: give some dozens, of the training's size. By default 16 of pink noise, of the model's size but at
+            most 256 x 256, with the spectrum of photographs but not their content. Eval mode is the same with any.
+
+    Raises:
+        TypeError: not a FastViT.
+        ValueError: a model on the meta device; images of another shape, of whole numbers or not finite; an attention
+            whose query bias, trained after it was fused, no norm's shift gives.
+
+    Source: arXiv:2303.14189, section 3.2; arXiv:2206.04040, section 3.3.
+
+    Example:
+        >>> import fastvit
+        >>> fused = fastvit.create_model("fastvit_t8", reparameterized=True)
+        >>> fastvit.form_of(fastvit.overparameterize(fused))
+        'unfused'
+    """
+    fused = _fused_blocks(model)
+    if images is not None:
+        check_images(images, model.in_chans)
+    if not fused:
+        return copy.deepcopy(model)
+    return _overparameterized(model, fused, pink_noise(model) if images is None else images)
+
+
+def with_norms(model: FastViT) -> FastViT:
+    """A copy of `model` as Apple and timm fold: RepConv, RepMixer and PositionEncoding plain, the other blocks back.
+
+    Needs no images: statistics are neutral, mean 0 and variance 1 - eps, and layer scales 1.
+
+    Raises:
+        TypeError: not a FastViT.
+        ValueError: as `overparameterize`, except for images.
+    """
+    kinds = ConvNorm | ScaledConv | ScaledLinear | NormLinear
+    fused = {name: block for name, block in _fused_blocks(model).items() if isinstance(block, kinds)}
+    return _expanded(model, fused, {name: defaultdict(Moments.neutral) for name in fused})
+
+
+def _fused_blocks(model: FastViT) -> dict[str, Fusible]:
+    """For every plain layer of `model` where a block was, that block, on the meta device."""
+    if not isinstance(model, FastViT):
+        raise TypeError(f"expected a FastViT, whose branches are known, not a {type(model).__name__}")
+    if any(parameter.is_meta for parameter in model.parameters()):
+        raise ValueError("cannot overparameterize a model on the meta device, where it has no weights: load them first")
+    whole = fusible_blocks(outline(model.config, in_chans=model.in_chans))
+    modules = dict(model.named_modules())  # pruning has removed some
+    return {name: block for name, block in whole.items() if isinstance(modules.get(name), nn.Conv2d | nn.Linear)}
+
+
+@torch.no_grad()
+def _overparameterized(model: FastViT, fused: Mapping[str, Fusible], images: Tensor) -> FastViT:
+    """A copy of `model` with these blocks back, in which all norms have the statistics of `images`."""
+    maps = {name: linear_maps(block, exact(model.get_submodule(name))) for name, block in fused.items()}
+    norms = [name for name, module in model.named_modules() if isinstance(module, nn.BatchNorm2d)]
+    moments = measured(model, maps | {name: {"": None} for name in norms}, images)
+    unfused = _expanded(model, fused, moments)
+    for name in norms:
+        norm, seen = unfused.get_submodule(name), moments[name][""]
+        fill_norm(norm, seen.mean, seen.variance, *(part.cpu() for part in scale_and_shift(norm)))
+    return unfused
+
+
+@torch.no_grad()
+def _expanded(model: FastViT, fused: Mapping[str, Fusible], moments: Mapping[str, Mapping[str, Moments]]) -> FastViT:
+    """A copy of `model` with these blocks in the places of their plain layers, which compute what those do."""
+    model = copy.deepcopy(model)
+    for name, block in fused.items():
+        layer = cast(nn.Conv2d | nn.Linear, model.get_submodule(name))
+        affine = exact(layer)
+        block.to(layer.weight.dtype).to_empty(device=layer.weight.device)
+        fill(block, affine, moments[name])
+        block.train(layer.training)
+        block.requires_grad_(any(parameter.requires_grad for parameter in layer.parameters()))
+        share_hooks(layer, block)
+        model.set_submodule(name, block)
+        if isinstance(block, NormLinear):
+            proj = model.get_submodule(f"{name.rpartition('.')[0]}.proj")
+            settle(name, block, affine.bias, proj.linear if isinstance(proj, ScaledLinear) else cast(nn.Linear, proj))
+    return model

@@ -13,7 +13,7 @@ from ..data import Draw, Source, TrainingImages
 from ..images.preprocess import Preprocess
 from ..models.config import CONFIGS
 from ..models.fastvit import FastViT
-from ..models.overparam import overparameterize
+from ..models.forms import overparameterize
 from ..utils.sampling import evenly
 from ..weights.read import read
 from .build import augmentation

@@ -28,7 +28,7 @@ from fastvit.models.blocks import (
     ScaledLinear,
     SkipNorm,
 )
-from fastvit.models.overparam import overparameterize, with_norms
+from fastvit.models.forms import overparameterize, with_norms
 from fastvit.models.reparam import Fusible, fusible_blocks
 from fastvit.testing import randomize
 
