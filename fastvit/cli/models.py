@@ -68,8 +68,7 @@ def models(
 
 def _records(pattern: str, pretrained: bool) -> tuple[list[Row], list[Row]]:
     """All that is known of the models, and of the checkpoints, that match."""
-    from ..models.config import CONFIGS
-    from ..models.sizes import SIZES
+    from ..models.config import CONFIGS, SIZES
     from ..weights.catalog import CHECKPOINTS, list_models
 
     variants, checkpoints = [], []

@@ -1,6 +1,6 @@
 """The model, in reading order.
 
-config      every variant, as a row that says only what varies
+config      every variant, as a row that says only what varies, and its size
 affine      convolutions and linear layers as vectors that add, subtract and scale
 reparam     what a foldable block is, and how a model's blocks are replaced by plain layers
 blocks      the foldable blocks: forward and kernel under each other
@@ -12,5 +12,4 @@ forms       unfused, partial and fused models, and the inverse of reparameteriza
 inverses    what each block gets back from its plain layer
 moments     what is measured for that
 flops       how much arithmetic a model does
-sizes       how large every variant is
 """

@@ -84,12 +84,14 @@ class MLP(nn.Module):
 
     def __init__(self, channels: int, hidden_channels: int, layer_scale: float):
         super().__init__()
-        self.conv = ConvNorm(channels, channels, 7, groups=channels, start_small=True)
+        self.conv = ConvNorm(channels, channels, 7, groups=channels)
         self.fc1 = nn.Conv2d(channels, hidden_channels, 1)
         self.fc2 = ScaledConv(hidden_channels, channels, layer_scale)
 
     def reset_parameters(self) -> None:
-        """Small initial weights of the first 1x1 convolution."""
+        """Small initial weights, but for the end, which has its own."""
+        if isinstance(self.conv, ConvNorm):  # it may be fused
+            reset_small(self.conv.conv)
         reset_small(self.fc1)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
-from typing import Any, NamedTuple, NoReturn, cast
+from typing import Any, NoReturn, cast
 
 PATIENCE = 10.0  # seconds in which a process that is no longer needed may clean up behind itself
 
@@ -23,10 +23,6 @@ class ProcessDiedError(ProcessError):
     def __init__(self, how: str, pid: int | None) -> None:
         super().__init__(how)
         self.pid = pid
-
-
-class _Failure(NamedTuple):
-    reason: str
 
 
 class Child:
@@ -72,8 +68,8 @@ class Child:
             message = self._pipe.recv()
         except (EOFError, OSError):
             raise self._death() from None
-        if isinstance(message, _Failure):
-            raise ProcessError(message.reason)
+        if isinstance(message, ProcessError):
+            raise message
         return message
 
     def _death(self) -> ProcessDiedError:
@@ -115,7 +111,7 @@ def _do(starter: Connection, work: Callable[..., object], arguments: tuple[objec
         lines = str(error).strip().splitlines() or ["without a message"]
         named = isinstance(error, ValueError | OSError)  # their messages stand by themselves
         with suppress(OSError):  # the starter has gone
-            starter.send(_Failure(lines[0] if named else f"{type(error).__name__}: {lines[0]}"))
+            starter.send(ProcessError(lines[0] if named else f"{type(error).__name__}: {lines[0]}"))
 
 
 def _leave(number: int, frame: object) -> NoReturn:

@@ -1,14 +1,11 @@
 """Names and errors as text that prints as one line."""
 
-from __future__ import annotations
-
 import math
 import os
 from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
     from rich.table import Table
 
 STANDARD_INPUT = "-"
@@ -40,17 +37,17 @@ def either(names: Iterable[str]) -> str:
     return " or ".join(filter(None, (", ".join(named[:-1]), *named[-1:])))
 
 
-def rendered(what: RenderableType, width: int = 80) -> str:
-    """What a rich console without colours prints of a table or another renderable, as text."""
+def rendered(what: object) -> str:
+    """What a rich console of 80 columns without colours prints of a table or another renderable, as text."""
     from rich.console import Console
 
-    console = Console(width=width, no_color=True, highlight=False, markup=False, emoji=False)
+    console = Console(width=80, no_color=True, highlight=False, markup=False, emoji=False)
     with console.capture() as capture:
         console.print(what)
     return capture.get().rstrip()
 
 
-def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> "Table":
     """A table for a rich console, without lines; a cell that has too little room is folded, and never cut.
 
     Args:

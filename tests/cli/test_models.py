@@ -11,7 +11,7 @@ from helpers.command import run as run_command
 
 import fastvit
 from fastvit import CONFIGS
-from fastvit.models.sizes import SIZES
+from fastvit.models.config import SIZES
 from fastvit.weights.catalog import CHECKPOINTS
 
 

@@ -83,4 +83,4 @@ def replies(backend: bytes, *requests: bool) -> list[Any]:
     with contextlib.suppress(EOFError):
         while True:
             found.append(ours.recv())
-    return [each.reason if isinstance(each, processes._Failure) else each for each in found]
+    return [str(each) if isinstance(each, processes.ProcessError) else each for each in found]

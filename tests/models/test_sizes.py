@@ -4,9 +4,9 @@ import pytest
 from helpers.small import EVERY_VARIANT
 
 from fastvit import CONFIGS, reparameterize
+from fastvit.models.config import SIZES
 from fastvit.models.flops import multiply_adds
 from fastvit.models.forms import outline
-from fastvit.models.sizes import SIZES
 
 
 def test_every_variant_has_a_row_in_the_order_of_the_configs() -> None:

@@ -44,7 +44,7 @@ def test_an_interrupt_is_left_to_the_starter(echo: Child) -> None:
     ],
 )
 def test_what_a_child_raises_is_one_line_for_its_starter(error: Exception, reason: str) -> None:
-    sent = list[object]()
+    sent = list[ProcessError]()
 
     class Fake:
         send = staticmethod(sent.append)
@@ -53,7 +53,7 @@ def test_what_a_child_raises_is_one_line_for_its_starter(error: Exception, reaso
         raise error
 
     processes._do(Fake(), work, ())  # type: ignore[arg-type]
-    assert sent == [processes._Failure(reason)]
+    assert [(type(each), str(each)) for each in sent] == [(ProcessError, reason)]
 
 
 def test_every_end_is_described(tmp_path: Path) -> None:
