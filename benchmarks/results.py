@@ -14,7 +14,8 @@ from typing import Any
 from fastvit.bench import Backend, Quartiles, Race, quartiles, race, ratio
 from fastvit.bench.report import LIBRARIES, difference, installed
 from fastvit.utils.atomic import check_writable
-from fastvit.utils.devices import cores, cpu_name
+from fastvit.utils.devices import cpu_name
+from fastvit.utils.processes import cores
 
 HERE = Path(__file__).parent
 

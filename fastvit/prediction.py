@@ -25,8 +25,8 @@ from .images.inputs import ImageLike, several
 from .images.io import ImageError
 from .images.prefetch import ahead, read_or_error
 from .models.fastvit import FastViT
-from .utils.devices import cores
 from .utils.numerics import probabilities
+from .utils.processes import cores
 from .utils.text import STANDARD_INPUT, display_name
 from .verification import Comparison
 

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from ..images.io import ImageError
 from ..images.prefetch import ahead
 from ..images.preprocess import Preprocess
-from ..utils.devices import cores
+from ..utils.processes import cores
 from .source import DataError, Source, raised
 
 Transform = Callable[[Image.Image], Tensor]

@@ -128,16 +128,15 @@ def _running(
     model: Model, device: str | torch.device | None, cfg: Mapping[str, Any], batch_size: int
 ) -> Iterator[Callable[[Tensor], Tensor]]:
     """(B, *size, 3) bytes -> logits (B, classes) in float32 on the CPU, by the model in eval mode."""
-    preprocess, where, dtype = Preprocess.from_cfg(cfg), getattr(model, "device", torch.device("cpu")), torch.float32
+    preprocess, like = Preprocess.from_cfg(cfg), torch.empty(0, device=getattr(model, "device", "cpu"))
     if isinstance(model, nn.Module):
-        first = next(model.parameters())
-        where, dtype = first.device, first.dtype
-    chosen = where if device is None else choose_device(str(device))
-    if isinstance(model, nn.Module) and chosen != where:
+        like = next(model.parameters())
+    chosen = like.device if device is None else choose_device(str(device))
+    if isinstance(model, nn.Module) and chosen != like.device:
         model = copy.deepcopy(model).to(chosen)
 
     def logits_of(pixels: Tensor) -> Tensor:
-        logits: Tensor = model(preprocess.normalized(pixels.to(chosen, non_blocking=True)).to(dtype))
+        logits: Tensor = model(preprocess.normalized(pixels.to(chosen, non_blocking=True)).to(like.dtype))
         return logits.float().cpu()
 
     with eval_mode(model) if isinstance(model, nn.Module) else nullcontext(), torch.inference_mode():

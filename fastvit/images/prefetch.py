@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from PIL import Image
 
-from ..utils.devices import cores
+from ..utils.processes import cores
 from .io import MAX_PIXELS, ImageError, named, read_image, without_warnings
 from .preprocess import Preprocess
 

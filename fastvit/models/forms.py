@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..images.preprocess import check_images
 from .affine import scale_and_shift
-from .blocks import BRANCHED, ConvNorm, NormLinear, ScaledConv, ScaledLinear
+from .blocks import BRANCHED, NormLinear, ScaledLinear
 from .config import Config
 from .fastvit import FastViT
 from .inverses import exact, fill, fill_norm, linear_maps, settle
@@ -113,8 +113,7 @@ def with_norms(model: FastViT) -> FastViT:
         TypeError: not a FastViT.
         ValueError: as `overparameterize`, except for images.
     """
-    kinds = ConvNorm | ScaledConv | ScaledLinear | NormLinear
-    fused = {name: block for name, block in _fused_blocks(model).items() if isinstance(block, kinds)}
+    fused = {name: block for name, block in _fused_blocks(model).items() if not isinstance(block, BRANCHED)}
     return _expanded(model, fused, {name: defaultdict(Moments.neutral) for name in fused})
 
 

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from ..images.preprocess import Preprocess
 from .blocks import reset_small
-from .fastvit import FastViT, stage_indices
+from .fastvit import FastViT, check_numbers, stage_indices
 
 
 class CellPool(nn.Module):
@@ -115,8 +115,7 @@ class MultiScaleEncoder(nn.Module):
         if last == count - 1:
             channels[-1] = encoder.num_features
         width = channels[-1] if width is None else width
-        if width < 1:
-            raise ValueError(f"width is {width}, expected 1 or more, or None")
+        check_numbers(width=(width, 1, None))
         self.pool, self.num_features = pool, width
         self.encoder = encoder
         self.pools = nn.ModuleList(

@@ -1,16 +1,10 @@
 """What this machine computes with."""
 
-import os
 import platform
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import torch
+import torch
 
-
-def cores() -> int:
-    """Number of CPU cores available to this process."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+from .processes import cores
 
 
 def cpu_name() -> str:
@@ -24,19 +18,15 @@ def cpu_name() -> str:
 
 def describe_machine() -> str:
     """The processor, its cores available to this process, and the best of its instructions that torch uses."""
-    import torch
-
     return f"{cpu_name()}, {cores()} cores, {torch.backends.cpu.get_cpu_capability()}"
 
 
-def choose_device(name: str = "") -> "torch.device":
+def choose_device(name: str = "") -> torch.device:
     """The device of that name, or the fastest one if there is no name.
 
     Raises:
         ValueError: this machine has no such device.
     """
-    import torch
-
     if not name:
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:

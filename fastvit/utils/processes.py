@@ -1,4 +1,4 @@
-"""Processes that this one starts, hears from through a pipe, and ends; none of them outlives it."""
+"""Processes that this one starts, hears from through a pipe, and ends; none of them outlives it; and CPU cores."""
 
 import multiprocessing
 import os
@@ -95,6 +95,11 @@ def end(children: Iterable[Child], patience: float = PATIENCE) -> None:
         child._process.kill()
         child._process.join()
         child._pipe.close()
+
+
+def cores() -> int:
+    """Number of CPU cores available to this process."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _run(starter: Connection, work: Callable[..., object], arguments: tuple[object, ...]) -> None:

@@ -50,8 +50,8 @@ from fastvit.bench.racing import FEWEST, Worker, peak
 from fastvit.bench.report import difference, machine
 from fastvit.models.flops import multiply_adds
 from fastvit.utils import processes
-from fastvit.utils.devices import cores, cpu_name
-from fastvit.utils.processes import ProcessError
+from fastvit.utils.devices import cpu_name
+from fastvit.utils.processes import ProcessError, cores
 
 Run = Callable[[], Any]
 
