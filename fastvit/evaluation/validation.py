@@ -128,9 +128,10 @@ def _running(
     model: Model, device: str | torch.device | None, cfg: Mapping[str, Any], batch_size: int
 ) -> Iterator[Callable[[Tensor], Tensor]]:
     """(B, *size, 3) bytes -> logits (B, classes) in float32 on the CPU, by the model in eval mode."""
-    preprocess, like = Preprocess.from_cfg(cfg), torch.empty(0, device=getattr(model, "device", "cpu"))
+    preprocess = Preprocess.from_cfg(cfg)
+    like = torch.empty(0, dtype=torch.float32, device=getattr(model, "device", "cpu"))
     if isinstance(model, nn.Module):
-        like = next(model.parameters())
+        like = next(model.parameters(), like)
     chosen = like.device if device is None else choose_device(str(device))
     if isinstance(model, nn.Module) and chosen != like.device:
         model = copy.deepcopy(model).to(chosen)

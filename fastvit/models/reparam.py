@@ -4,7 +4,7 @@ What a foldable block is, and how a model's blocks are replaced. The blocks them
 """
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import TypeVar, cast
 
 from torch import Tensor, nn
@@ -52,15 +52,12 @@ def share_hooks(old: nn.Module, new: nn.Module) -> None:
 
 def fusible_blocks(model: nn.Module) -> dict[str, Fusible]:
     """The outermost foldable blocks of `model` by name, in its order; none if it is fused."""
-
-    def walk(module: nn.Module, prefix: str) -> Iterator[tuple[str, Fusible]]:
-        if isinstance(module, Fusible):
-            yield prefix, module
-        else:
-            for name, child in module.named_children():
-                yield from walk(child, f"{prefix}.{name}" if prefix else name)
-
-    return dict(walk(model, ""))
+    if isinstance(model, Fusible):
+        return {"": model}
+    found = {}
+    for name, child in model.named_children():
+        found |= {f"{name}.{inner}".removesuffix("."): block for inner, block in fusible_blocks(child).items()}
+    return found
 
 
 def reparameterize(model: Module, inplace: bool = False) -> Module:

@@ -105,6 +105,10 @@ def test_anything_that_gives_logits_can_be_evaluated(model: fastvit.FastViT, dat
         for name in ("images", "top1", "top5", "candidate_classes", "num_classes", "classes"):
             assert same[name] == expected[name], name
         assert same["nll"] == pytest.approx(expected["nll"], rel=1e-4)
+    without_parameters = torch.nn.Module()
+    without_parameters.forward = fastvit.engine(model, "torch")
+    metrics = fastvit.evaluate(without_parameters, data, cfg=model.pretrained_cfg)
+    assert metrics.to_dict()["classes"] == expected["classes"]
     with pytest.raises(ValueError, match="function has no pretrained_cfg that names its classes and preprocessing"):
         fastvit.evaluate(lambda images: model(images), data)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy
 import pytest
+import torch
 from PIL import Image, ImageFile
 
 from fastvit.images.io import MAX_PIXELS, ImageError, find_images, read_image, to_rgb
@@ -64,6 +65,21 @@ def test_a_path_bytes_a_stream_and_a_pipe_give_the_same_image(tmp_path: Path, ph
     with os.fdopen(reader, "rb") as pipe:
         for source in (path, str(path), data, io.BytesIO(data), pipe):
             assert (pixels(read_image(source)) == pixels(photo)).all(), source
+
+
+def test_an_opened_image_an_array_and_a_tensor_are_read_as_their_file_is(tmp_path: Path, photo: Image.Image) -> None:
+    exif = Image.Exif()
+    exif[EXIF_ORIENTATION] = 6
+    photo.save(tmp_path / "lying.png", exif=exif)
+    opened, seen = Image.open(tmp_path / "lying.png"), read_image(tmp_path / "lying.png")
+    upright = numpy.array(seen)
+    for source in (opened, upright, upright / 255, torch.from_numpy(upright).movedim(-1, 0)):
+        assert (pixels(read_image(source)) == pixels(seen)).all(), type(source)
+    assert opened.size == (24, 16) and opened.getexif()[EXIF_ORIENTATION] == 6  # and it is left as it was
+    with pytest.raises(TypeError, match="an image is a NoneType, expected a path, bytes, a PIL image, an array"):
+        read_image(None)  # type: ignore[arg-type]
+    with pytest.raises(ImageError, match=r"^mine: its values are int64; expected bytes"):
+        read_image(upright.astype(numpy.int64), "mine")
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
