@@ -56,7 +56,7 @@ def several(images: ImageLike | Iterable[ImageLike]) -> Iterable[ImageLike] | No
     )
 
 
-def from_numbers(numbers: object) -> Image.Image:
+def from_numbers(numbers: Any) -> Image.Image:
     """An array or a tensor -> grey, RGB or RGBA; ambiguous shapes are refused, not guessed.
 
     Raises:

@@ -67,7 +67,7 @@ def read_image(
             with without_warnings:
                 if isinstance(source, Image.Image):
                     return _loaded(source)
-                with _opened(source) as stream:
+                with _opened(source) as stream:  # type: ignore[arg-type]  # it has a path, or `read`
                     return _decoded(stream, before_decoding)
         except ImageError:
             raise

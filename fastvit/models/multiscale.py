@@ -144,7 +144,7 @@ class MultiScaleEncoder(nn.Module):
 
     def tokens(self, images: Tensor) -> Tensor:
         """(B, in_chans, H, W) -> (B, N, num_features), N = num_tokens(H, W): the positions row by row."""
-        return self(images).flatten(2).transpose(1, 2)
+        return self.forward(images).flatten(2).transpose(1, 2)
 
     def num_tokens(self, height: int, width: int) -> int:
         """How many `tokens` an image of that many pixels has, rounded up in both directions.

@@ -54,7 +54,7 @@ def fusible_blocks(model: nn.Module) -> dict[str, Fusible]:
     """The outermost foldable blocks of `model` by name, in its order; none if it is fused."""
     if isinstance(model, Fusible):
         return {"": model}
-    found = {}
+    found: dict[str, Fusible] = {}
     for name, child in model.named_children():
         found |= {f"{name}.{inner}".removesuffix("."): block for inner, block in fusible_blocks(child).items()}
     return found
