@@ -4,7 +4,6 @@ import copy
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing, contextmanager, nullcontext
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -67,8 +66,9 @@ def evaluate(
     cfg = _cfg_of(model, cfg)
     images, metrics = _opened(data, split, cfg, scoring, fast_decoding)
     with _running(model, device, cfg, min(batch_size, len(images))) as logits_of:
-        read = partial(images.batches, batch_size, workers=workers, max_unreadable=max_unreadable)
-        return _count(metrics, images.source, read(pin=torch.cuda.is_available()), logits_of, progress)
+        pin = torch.cuda.is_available()
+        read = images.batches(batch_size, workers=workers, pin=pin, max_unreadable=max_unreadable)
+        return _count(metrics, images.source, read, logits_of, progress)
 
 
 def _cfg_of(model: Model, cfg: Mapping[str, Any] | None) -> Mapping[str, Any]:

@@ -99,23 +99,14 @@ class MLP(nn.Module):
         return cast(Tensor, self.fc2(F.gelu(self.fc1(self.conv(x)))))
 
 
-class DropPath(nn.Module):
+class DropPath(nn.Dropout):
     """In train mode, drop a residual branch for a random part of the batch: arXiv:1603.09382."""
-
-    def __init__(self, rate: float):
-        super().__init__()
-        self.rate = rate
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
-        if not self.training or self.rate == 0:
+        if not self.training or self.p == 0:
             return x
-        keep = 1 - self.rate
-        return x * x.new_empty(x.shape[0], 1, 1, 1).bernoulli_(keep).div_(keep)
-
-    def extra_repr(self) -> str:
-        """The rate, for printing the model."""
-        return f"rate={self.rate:.3f}"
+        return x * F.dropout(x.new_ones(x.shape[0], 1, 1, 1), self.p)
 
 
 class RepMixerBlock(nn.Module):

@@ -32,5 +32,5 @@ def choose_device(name: str = "") -> torch.device:
     try:
         torch.empty(1, device=name)
     except (RuntimeError, AssertionError) as error:  # a torch built without CUDA asserts
-        raise ValueError(f"--device {name}: {str(error).splitlines()[0]}; --device cpu always works") from None
+        raise ValueError(f"device {name}: {str(error).splitlines()[0]}; device cpu always works") from None
     return torch.device(name)

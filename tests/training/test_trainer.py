@@ -446,7 +446,7 @@ def test_every_preset_is_a_recipe_with_a_source(tmp_path: Path) -> None:
         ({"batch_size": 100}, "8 images are less than one batch"),
         ({"model": "fastvit_t9"}, "fastvit_t9"),
         ({"optimizer": "magic"}, "magic"),
-        ({"device": "cuda:77"}, "--device cuda:77"),
+        ({"device": "cuda:77"}, "device cuda:77: "),
         ({"distillation": "firm"}, 'Choose from: "hard", "soft"'),
         ({"teacher": "resnet17"}, "teacher is resnet17"),
         ({"teacher_weights": "file"}, "teacher_weights are given without a teacher"),
