@@ -66,8 +66,7 @@ def evaluate(
     cfg = _cfg_of(model, cfg)
     images, metrics = _opened(data, split, cfg, scoring, fast_decoding)
     with _running(model, device, cfg, min(batch_size, len(images))) as logits_of:
-        pin = torch.cuda.is_available()
-        read = images.batches(batch_size, workers=workers, pin=pin, max_unreadable=max_unreadable)
+        read = images.batches(batch_size, workers=workers, pin=torch.cuda.is_available(), max_unreadable=max_unreadable)
         return _count(metrics, images.source, read, logits_of, progress)
 
 

@@ -79,8 +79,8 @@ def test_a_file_does_not_take_the_place_of_a_folder(tmp_path: Path) -> None:
 
 def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
     path, mine = tmp_path / "a.txt", tmp_path / ".a.txt.mine"
-    for each in (path, mine):
-        each.write_text("old")
+    mine.mkdir()
+    path.write_text("old")
     program = (
         "import os, sys; from fastvit.utils.atomic import replacing\n"
         "with replacing(sys.argv[1]) as path: path.write_text('new'); os.kill(os.getpid(), 9)"
