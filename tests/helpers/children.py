@@ -15,7 +15,7 @@ def echo(starter: Connection, greeting: str) -> None:
 
 def follow(starter: Connection, path: str) -> None:
     """Do what it is told; the file is there as long as it lives, unless it has no time to clean up."""
-    file = Path(path)
+    file, told = Path(path), ""
     Path(f"{path}.pid").write_text(str(os.getpid()))
     file.touch()
     try:
@@ -31,6 +31,8 @@ def follow(starter: Connection, path: str) -> None:
         file.write_text(told)
         time.sleep(60)
     finally:
+        if told == "tidy up":
+            time.sleep(0.5)
         file.unlink()
 
 

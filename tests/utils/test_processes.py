@@ -93,6 +93,16 @@ def test_what_is_ended_cleans_up_and_what_does_not_end_is_killed(tmp_path: Path)
     assert {name: (tmp_path / name).exists() for name in names} == {"waits": False, "works": False, "hangs": True}
 
 
+def test_cleaning_up_is_not_interrupted(tmp_path: Path) -> None:
+    child = Child(children.follow, str(tmp_path / "a"))
+    child.send("tidy up")
+    until(lambda: (tmp_path / "a").exists() and (tmp_path / "a").read_text() == "tidy up")
+    child._process.terminate()
+    time.sleep(0.2)
+    end([child])  # which terminates it once more
+    assert not (tmp_path / "a").exists()
+
+
 def test_a_child_does_not_outlive_its_starter(tmp_path: Path) -> None:
     program = (
         "from fastvit.utils.processes import Child; from helpers.children import follow; import time\n"
