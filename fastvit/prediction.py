@@ -21,8 +21,8 @@ from .checkpoint import load
 from .deploy.engines.engine import Engine
 from .deploy.running import device_of, runnable
 from .images.cards import fitted
-from .images.inputs import ImageLike, several
-from .images.io import ImageError
+from .images.inputs import several
+from .images.io import ImageError, ImageLike
 from .images.prefetch import ahead, read_or_error
 from .models.fastvit import FastViT
 from .utils.numerics import probabilities

@@ -10,15 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..utils.text import STANDARD_INPUT
-from .io import ImageError, ImageInput, find_images
-
-ImageLike = ImageInput | NDArray[Any] | Tensor
-"""A path ("-" is standard input), a file's bytes, a binary stream, a PIL image, or one of these:
-
-    array (H, W, 3), (H, W, 4), (H, W, 1) or (H, W): bytes, or floats from 0 to 1
-    tensor (3, H, W), (4, H, W), (1, H, W) or (H, W): the same
-"""
-CHANNELS = (1, 3, 4)  # grey, RGB, RGBA
+from .io import ImageError, ImageLike, find_images
 
 
 def several(images: ImageLike | Iterable[ImageLike]) -> Iterable[ImageLike] | None:
@@ -75,7 +67,7 @@ def from_numbers(numbers: Any) -> Image.Image:
         raise TypeError(f"an image is a {kind}, expected a path, bytes, a PIL image, an array or a tensor")
     last = -1 if isinstance(numbers, numpy.ndarray) else 0
     channels = 1 if numbers.ndim == 2 else numbers.shape[last] if numbers.ndim == 3 else 0
-    if channels not in CHANNELS or 0 in numbers.shape:
+    if channels not in (1, 3, 4) or 0 in numbers.shape:
         raise ImageError(_shape_error(numbers))
     if isinstance(numbers, Tensor):
         numbers = numbers.detach().cpu()

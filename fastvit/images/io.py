@@ -7,14 +7,15 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Union
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..utils.text import STANDARD_INPUT, display_name, one_line
 
 if TYPE_CHECKING:
-    from .inputs import ImageLike
+    from numpy.typing import NDArray
+    from torch import Tensor
 
 # Only what Pillow decodes in this process: its EPS reader starts Ghostscript, which runs the program in the file.
 FORMATS = ("AVIF", "BMP", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "QOI", "TIFF", "WEBP")
@@ -25,8 +26,12 @@ SUFFIXES = frozenset((
 LOADING = threading.Lock()  # one PIL image may stand in a list twice, and two threads must not load it at once
 MAX_PIXELS = 2**27  # 134 million, above the largest cameras; as RGB half a gigabyte
 
-ImageInput = str | os.PathLike[str] | bytes | BinaryIO | Image.Image
-"""A file's path, its bytes, a binary stream, or an image that Pillow has opened."""
+ImageLike = Union[str, os.PathLike[str], bytes, BinaryIO, Image.Image, "NDArray[Any]", "Tensor"]
+"""A path, a file's bytes, a binary stream, a PIL image, or one of these:
+
+    array (H, W, 3), (H, W, 4), (H, W, 1) or (H, W): bytes, or floats from 0 to 1
+    tensor (3, H, W), (4, H, W), (1, H, W) or (H, W): the same
+"""
 
 
 class ImageError(ValueError):
@@ -34,14 +39,14 @@ class ImageError(ValueError):
 
 
 def read_image(
-    source: "ImageLike", name: str | None = None, before_decoding: Callable[[Image.Image], object] | None = None
+    source: ImageLike, name: str | None = None, before_decoding: Callable[[Image.Image], object] | None = None
 ) -> Image.Image:
     """A file's path, its bytes, a binary stream, a PIL image, an array or a tensor -> the image in RGB, upright.
 
     Of an animation it is the first frame; what is transparent is shown on white; 16-bit greys keep their high byte.
 
     Args:
-        source: what to read; `fastvit.images.inputs.ImageLike` says more. A PIL image is left as it is.
+        source: what to read, as `ImageLike` says. A PIL image is left as it is.
         name: what errors call it, by default the path.
         before_decoding: gets the image when its header has been read and its size is accepted, but nothing more; that
             of a file, its bytes or a stream.

@@ -8,22 +8,19 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from PIL import Image
 
 from ..utils.processes import cores
-from .io import MAX_PIXELS, ImageError, named, read_image, without_warnings
+from .io import MAX_PIXELS, ImageError, ImageLike, named, read_image, without_warnings
 from .preprocess import Preprocess
-
-if TYPE_CHECKING:
-    from .inputs import ImageLike
 
 Result = TypeVar("Result")
 
 
 def read_or_error(
-    source: "ImageLike",
+    source: ImageLike,
     transform: Callable[[Image.Image], Result],
     name: str | None = None,
     fast_for: Preprocess | None = None,

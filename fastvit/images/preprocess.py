@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from .io import MAX_PIXELS, ImageError, ImageInput, read_image, to_rgb
+from .io import MAX_PIXELS, ImageError, ImageLike, read_image, to_rgb
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -96,7 +96,7 @@ class Preprocess:
         """(height, width) image of any mode -> (3, *size) float32."""
         return self.normalized(self.pixels(image)[None])[0].contiguous()
 
-    def read(self, files: Iterable[ImageInput]) -> Tensor:
+    def read(self, files: Iterable[ImageLike]) -> Tensor:
         """B images, as `fastvit.images.io.read_image` reads them -> (B, 3, *size) float32.
 
         Raises:

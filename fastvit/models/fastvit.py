@@ -4,7 +4,6 @@ Shapes: B images, C channels, H x W positions; sizes are rounded up at each stri
 """
 
 from collections.abc import Sequence
-from itertools import islice
 from typing import Any, cast
 
 from torch import Tensor, nn
@@ -55,11 +54,7 @@ class FastViT(nn.Module):
         self.in_chans = in_chans
         self.drop_rate = drop_rate
         self.stem = Stem(in_chans, config.width, config.stem_scale)
-        blocks = sum(config.depths)
-        rates = iter([drop_path_rate * block / max(1, blocks - 1) for block in range(blocks)])
-        self.stages = nn.Sequential(
-            *(Stage(config, index, list(islice(rates, depth))) for index, depth in enumerate(config.depths))
-        )
+        self.stages = nn.Sequential(*(Stage(config, index, drop_path_rate) for index in range(len(config.depths))))
         self.final_conv: nn.Module = ConvBlock(
             RepConv(config.widths[-1], config.num_features, 3, small=1, groups=config.widths[-1]),
             squeeze=SqueezeExcite(config.num_features, 16),

@@ -3,7 +3,7 @@
 Shapes: B images, C channels, H x W positions; N = H W tokens.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import cast
 
@@ -167,22 +167,25 @@ class Downsample(nn.Sequential):
 
 
 class Stage(nn.Module):
-    """Blocks at one resolution, entered by a downsampling in every stage but the first."""
+    """Blocks at one resolution, entered by a downsampling in every stage but the first.
 
-    def __init__(self, config: Config, index: int, drop_path: Sequence[float]):
+    The chance to drop a path grows from 0 at the model's first block to `drop_path_rate` at its last.
+    """
+
+    def __init__(self, config: Config, index: int, drop_path_rate: float):
         super().__init__()
         channels, from_end = config.widths[index], len(config.depths) - index
         attends = from_end <= config.attention_stages
         self.grad_checkpointing = False
         self.downsample: nn.Module = nn.Identity()
-        self.position: nn.Module = nn.Identity()
         if index > 0:
             squeeze = from_end <= config.squeezed_stages
             self.downsample = Downsample(config.widths[index - 1], squeeze, config.downsample_gelu)
-        if attends:
-            self.position = PositionEncoding(channels)
+        self.position: nn.Module = PositionEncoding(channels) if attends else nn.Identity()
         block = AttentionBlock if attends else RepMixerBlock
-        self.blocks = nn.Sequential(*(block(config, channels, rate) for rate in drop_path))
+        first, last = sum(config.depths[:index]), max(1, sum(config.depths) - 1)
+        numbers = range(first, first + config.depths[index])
+        self.blocks = nn.Sequential(*(block(config, channels, drop_path_rate * number / last) for number in numbers))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W) for the first stage, else (B, C / 2, 2 H, 2 W) -> (B, C, H, W)."""
