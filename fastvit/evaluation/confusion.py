@@ -9,7 +9,12 @@ from .metrics import Metrics
 
 
 def check_plot(path: Path) -> None:
-    """A ValueError or MissingExtraError, before any work is done, if no confusion matrix can be drawn there."""
+    """Refuse, before any work is done, a path where no confusion matrix can be drawn.
+
+    Raises:
+        ValueError: the path has no suffix of a plot, or cannot be written.
+        MissingExtraError: matplotlib is not installed.
+    """
     require("train", "matplotlib", what="A plot of the confusion matrix")
     from matplotlib.figure import Figure
 

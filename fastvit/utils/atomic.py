@@ -11,7 +11,11 @@ WRITING = ".writing"  # ends the names of the folders in which things are writte
 
 
 def check_writable(path: Path) -> None:
-    """A ValueError, before any work is done, if no file can be written there."""
+    """Refuse, before any work is done, a path where no file can be written.
+
+    Raises:
+        ValueError: it is a folder, or its folder is not there or may not be written to.
+    """
     if path.is_dir() or not path.parent.is_dir():
         raise ValueError(f"{path}: {'is a folder' if path.is_dir() else f'there is no folder {path.parent}'}")
     if not os.access(path.parent, os.W_OK):

@@ -43,7 +43,7 @@ def probabilities(logits: Tensor) -> Tensor:
 
 @contextmanager
 def without_cudnn() -> Iterator[None]:
-    """On a GPU it would round float32 to TF32's ten bits, whatever is set for matrix products."""
+    """Switch cuDNN off: on a GPU it rounds float32 to TF32's ten bits, whatever is set for matrix products."""
     enabled, torch.backends.cudnn.enabled = torch.backends.cudnn.enabled, False
     try:
         yield

@@ -1,4 +1,4 @@
-"""Processes that this one starts, hears from through a pipe, and ends; none of them outlives it; and CPU cores."""
+"""Processes that this one starts, hears from through a pipe, and ends, and its cores; no process outlives its starter."""
 
 import multiprocessing
 import os
