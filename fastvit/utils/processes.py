@@ -1,4 +1,4 @@
-"""Processes that this one starts, hears from through a pipe, and ends, and its cores; no process outlives its starter."""
+"""Processes that this one starts, hears from through a pipe, and ends; none outlives it. And the cores it has."""
 
 import multiprocessing
 import os
