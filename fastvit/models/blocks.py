@@ -34,12 +34,19 @@ class StridedPointwise(nn.Conv2d):
 class ConvNorm(Fusible):
     """bn(conv(x)), zero-padded to keep the size."""
 
+    start_small = False  # whether initial weights are small, rather than PyTorch's own
+
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, groups: int = 1):
         super().__init__()
         self.stride, self.groups = stride, groups
         conv = StridedPointwise if kernel_size == 1 < stride and groups == 1 else nn.Conv2d
         self.conv = conv(in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups, bias=False)
         self.norm = nn.BatchNorm2d(out_channels)
+
+    def reset_parameters(self) -> None:
+        """Small initial weights where they were asked for; else PyTorch's own."""
+        if self.start_small:
+            reset_small(self.conv)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_channels, H, W) -> (B, out_channels, H / stride, W / stride), sizes rounded up."""

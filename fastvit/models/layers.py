@@ -85,13 +85,12 @@ class MLP(nn.Module):
     def __init__(self, channels: int, hidden_channels: int, layer_scale: float):
         super().__init__()
         self.conv = ConvNorm(channels, channels, 7, groups=channels)
+        self.conv.start_small = True
         self.fc1 = nn.Conv2d(channels, hidden_channels, 1)
         self.fc2 = ScaledConv(hidden_channels, channels, layer_scale)
 
     def reset_parameters(self) -> None:
-        """Small initial weights, but for the end, which has its own."""
-        if isinstance(self.conv, ConvNorm):  # it may be fused
-            reset_small(self.conv.conv)
+        """Small initial weights of the first 1x1 convolution."""
         reset_small(self.fc1)
 
     def forward(self, x: Tensor) -> Tensor:
