@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..utils.text import display_name, rendered
+from ..utils.text import display_name, rendered, table
 
 ROWS = 50  # of the table; of more classes the worst are shown
 SUMMED = ("counts", "correct", "in_top5", "nll_sum", "binned")  # what adds up over parts of the data
@@ -180,19 +180,16 @@ class Metrics:
     def __rich__(self) -> Any:
         """The table of classes first, the results last."""
         from rich.console import Group
-        from rich.table import Column, Table
         from rich.text import Text
 
-        shown, title = self.classes, ""
+        shown, lines = self.classes, [""]
         if len(shown) > ROWS:
             shown = sorted((row for row in shown if row.images), key=lambda row: row.correct / row.images)[:ROWS]
-            title = f"The {len(shown)} worst of {len(self.names)} classes"
-        numbers = (Column(name, justify="right") for name in ("images", "correct", "top-1 %"))
-        table = Table("class", *numbers, title=title)
+            lines = [f"The {len(shown)} worst of {len(self.names)} classes are shown.", ""]
+        rows = []
         for row in shown:
             top1 = "-" if row.top1 is None else f"{row.top1:.2f}"
-            table.add_row(Text(display_name(row.name)), str(row.images), str(row.correct), top1)
-        lines = []
+            rows.append((display_name(row.name), str(row.images), str(row.correct), top1))
         if self.unreadable:
             lines += [f"{len(self.unreadable)} images could not be read, and are not counted:", *self.unreadable]
         if self.without_real_labels is not None:
@@ -202,4 +199,4 @@ class Metrics:
         lines.append(f"expected calibration error {self.ece:.4f}, negative log likelihood {self.nll:.4f}")
         result = f"{self.images} images: top-1 {self.top1:.2f} %, top-5 {self.top5:.2f} %"
         lines.append(f"{result}, {self.images_per_second:.0f} images/s")
-        return Group(table, *(Text(line) for line in lines))
+        return Group(table(("class", ">images", ">correct", ">top-1 %"), rows), *(Text(line) for line in lines))
