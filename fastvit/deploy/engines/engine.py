@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ...images.preprocess import Preprocess, check_images, check_size
-from ...models.checks import check_numbers
+from ...models.fastvit import check_numbers
 from ...utils.numerics import Error, compared, largest, without_cudnn
 from ...utils.text import one_line
 from ..graph import first_convolution, listed
