@@ -12,6 +12,7 @@ from .source import Source as Source
 from .source import check_labels as check_labels
 from .source import check_range as check_range
 from .source import check_same_classes as check_same_classes
+from .source import check_unreadable as check_unreadable
 from .training_images import Draw as Draw
 from .training_images import StepSampler as StepSampler
 from .training_images import TrainingImages as TrainingImages

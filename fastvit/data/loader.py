@@ -17,7 +17,7 @@ from ..images.io import ImageError
 from ..images.prefetch import ahead
 from ..images.preprocess import Preprocess
 from ..utils.processes import cores
-from .source import DataError, Source, raised
+from .source import DataError, Source, check_unreadable, raised
 
 Transform = Callable[[Image.Image], Tensor]
 
@@ -82,12 +82,14 @@ class LabelledImages(Dataset[tuple[Tensor, int]]):
             DataError: more images than that, or all of them, cannot be read.
             ValueError: a batch of less than one image.
         """
-        failed = 0
+        failed = list[str]()
         with closing(self.read(in_batches(range(len(self)), batch_size), workers=workers, pin=pin)) as batches:
             for batch in batches:
-                failed += len(batch.unreadable)
+                failed += batch.unreadable
                 if max_unreadable is not None and batch.unreadable:
-                    self._check_unreadable(failed, batch.unreadable[0], max_unreadable)
+                    check_unreadable(failed, max_unreadable)
+                    if len(failed) == len(self):
+                        raise DataError(f"{self.source.where}: not one of its images can be read: {failed[-1]}")
                 yield batch
 
     def read(
@@ -113,13 +115,6 @@ class LabelledImages(Dataset[tuple[Tensor, int]]):
     def _batch(self, indices: Sequence[int]) -> Batch:
         """What a worker returns; errors are values, since torch raises them anew, with a traceback as the message."""
         return _collate([self._sample(index) for index in indices])
-
-    def _check_unreadable(self, failed: int, reason: str, most: int) -> None:
-        if failed > most:
-            prefix = f"{failed} images cannot be read, {most} may: " if most else ""
-            raise DataError(f"{prefix}{reason}; or leave such images out with --max-unreadable")
-        if failed == len(self):
-            raise DataError(f"{self.source.where}: not one of its images can be read: {reason}")
 
 
 def in_batches(numbers: range, size: int) -> list[range]:

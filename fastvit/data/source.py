@@ -147,6 +147,18 @@ def raised(value: Result | Exception) -> Result:
     return value
 
 
+def check_unreadable(reasons: Sequence[str], most: int) -> None:
+    """Refuse more images that cannot be read than may be left out.
+
+    Raises:
+        DataError: how many there are, why the last of them cannot be read, and what to do.
+    """
+    if len(reasons) > most:
+        count = f"{len(reasons)} images cannot be read, {most} may: " if most else ""
+        remedy = f"repair it, or leave such images out with max-unreadable {len(reasons)} or more"
+        raise DataError(f"{count}{reasons[-1]}; {remedy}")
+
+
 def check_range(source: Source) -> None:
     """Refuse labels that are out of range, as where a test set's are secret.
 

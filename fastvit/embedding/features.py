@@ -79,7 +79,7 @@ class FeatureFolder:
             raise DataError(f"{path / NAME}: damaged, or not written by fastvit embed; use another folder")
         return cls(path, manifest)
 
-    def write_or_compare(self, rank: int = 0) -> None:
+    def write_or_compare(self) -> None:
         """Make the folder and write the manifest into it, or compare it with the one there.
 
         Raises:
@@ -95,10 +95,8 @@ class FeatureFolder:
                 raise DataError(
                     f"{self.path}: has part-*.parquet but no {NAME} that says what made them; use another folder"
                 )
-            own = self.path / f".{rank}.{NAME}"  # processes of several machines may have the same number
-            with replacing(own) as temporary:
+            with replacing(path) as temporary:
                 temporary.write_text(json.dumps(self.manifest, indent=1) + "\n")
-            own.replace(path)
         before, now = FeatureFolder.opened(self.path).manifest, self.manifest
         if different := [key for key in now if key not in INFORMATIVE and before.get(key) != now[key]]:
             changes = "; ".join(f"{key} was {_short(before.get(key))} and is {_short(now[key])}" for key in different)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .._version import __version__
-from ..data import DataError, Source, open_source
+from ..data import DataError, Source, check_unreadable, open_source
 from ..deploy.running import PLAIN
 from ..models.fastvit import FastViT
 from ..utils.extras import require
@@ -19,7 +19,7 @@ from ..utils.text import some
 from .config import EmbedConfig
 from .extractor import FeatureExtractor
 from .features import PARQUET, FeatureFolder, Unreadable
-from .work import AGAIN, Work, check_unreadable, device_of, embed_files, embed_in_processes, launched, stored_name
+from .work import AGAIN, Work, device_of, embed_files, embed_in_processes, launched, stored_name
 
 DECISIVE = ("normalize", "dtype", "fast_decoding", "engine", "precision", "split", "rows")  # of the options
 Model = str | PathLike[str] | FastViT
@@ -136,10 +136,10 @@ class _Run:
         config = replace(config, device=extractor.device, engine=extractor.engine)
         source = open_source(data, config.split, unlabelled=True)
         folder = FeatureFolder(out, _manifest(config, extractor, data, source))
-        folder.write_or_compare(ranks.rank)
+        folder.write_or_compare()
         before = folder.finished()
         left_out = [each for skipped in before.values() for each in skipped]
-        check_unreadable(left_out, config.max_unreadable)
+        check_unreadable([each.reason for each in left_out], config.max_unreadable)
         self.own = range(ranks.rank, len(folder), ranks.world_size)  # the files of this rank
         pending = [number for number in self.own if number not in before]
         self.work = Work(extractor.name, config, source, folder, pending, left_out)
@@ -159,7 +159,7 @@ class _Run:
     def _count(self, images: int, unreadable: list[Unreadable]) -> None:
         """Count images that are done. A DataError, if more cannot be read than may be."""
         self.lost += unreadable
-        check_unreadable([*self.lost, *self.work.left_out], self.work.config.max_unreadable)
+        check_unreadable([each.reason for each in (*self.work.left_out, *self.lost)], self.work.config.max_unreadable)
         self.done += images
         if not self.done:
             self.began = time.perf_counter()

@@ -11,9 +11,9 @@ from typing import NamedTuple
 import numpy
 import torch
 
-from ..data import DataError, LabelledImages, Source, in_batches
+from ..data import LabelledImages, Source, check_unreadable, in_batches
 from ..utils.processes import Child, ProcessDiedError, ProcessError, end, ready
-from ..utils.text import display_name, some
+from ..utils.text import display_name
 from .config import EmbedConfig
 from .extractor import FeatureExtractor
 from .features import Embeddings, FeatureFolder, Unreadable
@@ -98,7 +98,7 @@ def embed_files(work: Work, extractor: FeatureExtractor, report: Report) -> None
                 names = (stored_name(source, index) for index in missing)
                 unreadable = [Unreadable(*each) for each in zip(names, reasons, strict=True)]
                 lost += unreadable
-                check_unreadable([*lost, *work.left_out], config.max_unreadable)
+                check_unreadable([each.reason for each in (*work.left_out, *lost)], config.max_unreadable)
                 if len(found):
                     features[len(rows) : len(rows) + len(found)] = extractor(pixels)
                     rows += found.tolist()
@@ -111,17 +111,6 @@ def embed_files(work: Work, extractor: FeatureExtractor, report: Report) -> None
 def stored_name(source: Source, index: int) -> str:
     """A name in the files: that in its folder or archive, so the data may be moved; one line of valid text."""
     return source.name(index).removeprefix(display_name(f"{source.root}/"))
-
-
-def check_unreadable(unreadable: Sequence[Unreadable], most: int) -> None:
-    """Check that no more images cannot be read than may be.
-
-    Raises:
-        DataError: why the first of them cannot be read, and what to do.
-    """
-    if len(unreadable) > most:
-        reasons = some([each.reason for each in unreadable], 1)
-        raise DataError(f"{reasons}; repair it, or leave such images out with max-unreadable {len(unreadable)} or more")
 
 
 def embed_in_processes(work: Work, processes: int, report: Report) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.distributed.checkpoint import state_dict as distributed_state
 from torch.utils.data import DataLoader
 
-from ..data import Batch, DataError, Source, StepSampler, TrainingImages, training_loader
+from ..data import Batch, Source, StepSampler, TrainingImages, check_unreadable, training_loader
 from ..images.preprocess import Preprocess
 from ..models.fastvit import FastViT
 from .distributed import Processes
@@ -91,11 +91,7 @@ class TrainState:
     def count_unreadable(self, lines: Iterable[str], most: int) -> None:
         """Remember which images cannot be read; a DataError if they are too many."""
         self.unreadable |= dict.fromkeys(lines)
-        if len(self.unreadable) > most:
-            last = list(self.unreadable)[-1]
-            raise DataError(
-                f"{len(self.unreadable)} images cannot be read, and --max-unreadable is {most}; one is {last}"
-            )
+        check_unreadable(list(self.unreadable), most)
 
     def state_dict(self) -> dict[str, Any]:
         """All of it, of all processes, whole and on the CPU."""
