@@ -21,8 +21,8 @@ from pathlib import Path
 from readme import write_section
 from results import heading, markdown, page, parsed, surroundings
 
-from fastvit.bench import quartiles, ratio
 from fastvit.embedding import neighbour_accuracy, read_embeddings
+from fastvit.utils.timing import quartiles, ratio
 
 MODEL = "fastvit_t8.cifar10"
 NEIGHBOURS = (1, 20)

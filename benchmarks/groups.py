@@ -7,7 +7,8 @@ from pathlib import Path
 
 from results import Line, Results
 
-from fastvit.bench import Backend, Quartiles
+from fastvit.bench import Backend
+from fastvit.utils.timing import Quartiles
 
 LIBRARIES = 0.35e9  # bytes of a process before it holds a model
 COPIES = 3  # of the weights, while a backend is prepared

@@ -18,8 +18,9 @@ from model_parts import Part, parts
 from readme import write_plot, write_section
 from results import Line, Results, arguments, left_out, markdown, parsed, verdict
 
-from fastvit.bench import Backend, Quartiles, backends
+from fastvit.bench import Backend, backends
 from fastvit.deploy.openvino_runtime import core, silence
+from fastvit.utils.timing import Quartiles
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -11,11 +11,12 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from fastvit.bench import Backend, Quartiles, Race, quartiles, race, ratio
+from fastvit.bench import Backend, Race, race
 from fastvit.bench.report import LIBRARIES, difference, installed
 from fastvit.utils.atomic import check_writable
 from fastvit.utils.devices import cpu_name
 from fastvit.utils.processes import cores
+from fastvit.utils.timing import Quartiles, quartiles, ratio
 
 HERE = Path(__file__).parent
 

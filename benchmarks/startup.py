@@ -22,7 +22,7 @@ from typing import NamedTuple
 from readme import write_section
 from results import HERE, heading, markdown, page, parsed, surroundings, verdict
 
-from fastvit.bench import Quartiles, quartiles, ratio
+from fastvit.utils.timing import Quartiles, quartiles, ratio
 
 ROUNDS = 11
 MEGABYTE = 1e6 if sys.platform == "darwin" else 1e6 / 1024  # of the system's unit of memory

@@ -30,7 +30,8 @@ from readme import plain_numbers, write_plot, write_section
 from results import Line, Results, arguments, left_out, markdown, parsed
 from towers import BESIDE, CONVNEXT, EAGER, FASTVITHD, OPENVINO, SIGLIP, TWIN, VIT, Point, Tower, entered
 
-from fastvit.bench import Backend, Quartiles, quartiles, ratio
+from fastvit.bench import Backend
+from fastvit.utils.timing import Quartiles, quartiles, ratio
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -2,8 +2,5 @@ from .racing import Backend as Backend
 from .racing import Race as Race
 from .racing import race as race
 from .report import Measured as Measured
-from .report import Quartiles as Quartiles
 from .report import Report as Report
 from .report import measure as measure
-from .report import quartiles as quartiles
-from .report import ratio as ratio

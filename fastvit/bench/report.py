@@ -15,9 +15,7 @@ from ..models.forms import form_of
 from ..testing import load_or_random
 from ..utils.devices import describe_machine
 from ..utils.text import rendered, table
-from ..utils.timing import Quartiles as Quartiles
-from ..utils.timing import quartiles as quartiles
-from ..utils.timing import ratio as ratio
+from ..utils.timing import Quartiles, quartiles, ratio
 from . import backends
 from .backends import Subject
 from .racing import Race, race

@@ -45,13 +45,14 @@ from PIL import Image
 from results import Line, Results, verdict
 
 from fastvit import reparameterize
-from fastvit.bench import Backend, Quartiles, Race, backends, quartiles, race, racing, ratio, report
+from fastvit.bench import Backend, Race, backends, race, racing, report
 from fastvit.bench.racing import FEWEST, Worker, peak
 from fastvit.bench.report import difference, machine
 from fastvit.models.flops import multiply_adds
 from fastvit.utils import processes
 from fastvit.utils.devices import cpu_name
 from fastvit.utils.processes import ProcessError, cores
+from fastvit.utils.timing import Quartiles, quartiles, ratio
 
 Run = Callable[[], Any]
 
