@@ -18,6 +18,7 @@ from .models.reparam import reparameterize as fused
 from .utils.atomic import check_writable
 from .utils.numerics import Error
 from .utils.sampling import evenly
+from .utils.text import lined
 from .weights.read import Source, Weights, read
 
 CALIBRATION = 64 * 256 * 256  # pixels to measure batch norm's statistics on; more of them change little
@@ -46,6 +47,26 @@ class ConversionReport:
     out_parameters: int
     out_bytes: int
     relative_difference: float  # the largest of the outputs' for one image of noise, relative to the largest output
+
+    def __str__(self) -> str:
+        twins = f" (or {', '.join(self.twins)}, of the same shapes)" if self.twins else ""
+        others = f", beside {self.other_tensors:,} that are not the encoder's" if self.other_tensors else ""
+        outputs = "channels of an embedding" if self.returns_embedding else "classes"
+        return lined(
+            {
+                "read": self.source,
+                "model": self.variant + twins,
+                "names": self.names + (f", under {self.prefix}" if self.prefix else ""),
+                "form": f"{self.form}, {self.parameters / 1e6:.2f} M parameters",
+                "tensors": f"{self.tensors:,}{others}",
+                "head": f"{self.num_classes:,} {outputs}" if self.num_classes else "none",
+                "licence": self.license or "unknown",
+                "written": f"{self.out}, {self.out_bytes / 1e6:.1f} MB",
+                "its names": self.out_names,
+                "its form": f"{self.out_form}, {self.out_parameters / 1e6:.2f} M parameters",
+                "difference": f"{self.relative_difference:.1e} of the largest output, on noise",
+            }
+        )
 
 
 def convert(
@@ -133,21 +154,17 @@ def _report(weights: Weights, given: FastViT, out: Path, names: str) -> Conversi
         form=detected.form,
         tensors=len(given.state_dict()) - detected.projection,
         other_tensors=detected.others,
-        parameters=_count(given),
+        parameters=sum(map(torch.numel, given.parameters())),
         num_classes=given.num_classes,
         returns_embedding=given.returns_embedding,
         license=given.pretrained_cfg.get("license"),
         out=str(out),
         out_names=names,
         out_form=form_of(written),
-        out_parameters=_count(written),
+        out_parameters=sum(map(torch.numel, written.parameters())),
         out_bytes=out.stat().st_size,
         relative_difference=_difference(given, written),
     )
-
-
-def _count(model: FastViT) -> int:
-    return sum(parameter.numel() for parameter in model.parameters())
 
 
 @torch.no_grad()

@@ -1,18 +1,13 @@
 """fastvit convert: a checkpoint of anybody's -> a file in the names, and of the form, that somebody else expects."""
 
-from __future__ import annotations
-
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
 from .options import Json
-from .output import say_json, show_rows, working
-
-if TYPE_CHECKING:
-    from ..conversion import ConversionReport
+from .output import show_result, working
 
 
 @Parameter(name="*", negative="")
@@ -66,26 +61,4 @@ def convert(
     dtype = None if target.dtype == "float32" else getattr(torch, target.dtype)
     with working(f"converting {source}"):
         report = run(source, out, **asdict(target) | {"dtype": dtype})
-    if json:
-        say_json(asdict(report))
-    else:
-        show_rows(_rows(report))
-
-
-def _rows(report: ConversionReport) -> dict[str, object]:
-    twins = f" (or {', '.join(report.twins)}, of the same shapes)" if report.twins else ""
-    others = f", beside {report.other_tensors:,} that are not the encoder's" if report.other_tensors else ""
-    outputs = "channels of an embedding" if report.returns_embedding else "classes"
-    return {
-        "read": report.source,
-        "model": report.variant + twins,
-        "names": report.names + (f", under {report.prefix}" if report.prefix else ""),
-        "form": f"{report.form}, {report.parameters / 1e6:.2f} M parameters",
-        "tensors": f"{report.tensors:,}{others}",
-        "head": f"{report.num_classes:,} {outputs}" if report.num_classes else "none",
-        "licence": report.license or "unknown",
-        "written": f"{report.out}, {report.out_bytes / 1e6:.1f} MB",
-        "its names": report.out_names,
-        "its form": f"{report.out_form}, {report.out_parameters / 1e6:.2f} M parameters",
-        "difference": f"{report.relative_difference:.1e} of the largest output, on noise",
-    }
+    show_result(report, json)

@@ -7,6 +7,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import timedelta
 from json import dumps
 from typing import TYPE_CHECKING, Any
@@ -74,18 +75,11 @@ def show(*what: RenderableType) -> None:
 def show_result(result: Any, json: bool, **more: object) -> None:
     """What a command found: as JSON, with `more` about it, or as it shows itself."""
     if json:
-        say_json(more | result.to_dict())
+        say_json(more | (result.to_dict() if hasattr(result, "to_dict") else asdict(result)))
     elif hasattr(result, "__rich__"):
         show(result)
     else:
         say(str(result))
-
-
-def show_rows(rows: dict[str, object]) -> None:
-    """A name and a value in each line, the values in one column."""
-    width = max(map(len, rows))
-    for name, value in rows.items():
-        say(f"{name:<{width}} {value}")
 
 
 @contextmanager

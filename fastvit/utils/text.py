@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -70,6 +70,18 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> "Table":
     for row in rows:
         shown.add_row(*row)
     return shown
+
+
+def lined(rows: Mapping[str, str]) -> str:
+    """A name and a value in each line, the values in one column.
+
+    Example:
+        >>> print(lined({"model": "fastvit_t8", "form": "fused"}))
+        model fastvit_t8
+        form  fused
+    """
+    width = max(map(len, rows))
+    return "\n".join(f"{name:<{width}} {value}" for name, value in rows.items())
 
 
 def finite(value: Any) -> Any:
