@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 from cyclopts.types import PositiveInt
 
-from ..utils.text import STANDARD_INPUT, display_name
+from ..utils.text import STANDARD_INPUT, display_name, lined
 from .options import HYPHEN, RUNS, BatchSize, ModelName, Running
-from .output import Progress, complain, failing, say, say_json, show, show_rows
+from .output import Progress, complain, failing, say, say_json, show
 
 if TYPE_CHECKING:
+    from ..images.cards import Card
     from ..prediction import Prediction
 
 MOST_CARDS = 100  # on one sheet; of a million nobody wants one
@@ -45,13 +46,16 @@ def classify(
         fastvit classify holiday --model fastvit_sa12 --json > found.jsonl
     """
     from ..checkpoint import load
-    from ..images.io import find_images
+    from ..images import cards, io
     from ..prediction import predict
+    from ..utils.atomic import check_writable
     from ..verification import Comparison
 
-    names = find_images([STANDARD_INPUT if name == HYPHEN else name for name in images])
+    names = io.find_images([STANDARD_INPUT if name == HYPHEN else name for name in images])
     if save:
-        _check_save(save, names)
+        check_writable(save, cards.SUFFIXES)
+        if save.exists() and any(os.path.exists(name) and save.samefile(name) for name in names):
+            raise ValueError(f"{save}: --save would replace an image that is to be read; choose another name")
     run: Any = running.prepare(load(model), reparameterize=running.reparameterize and not compare)
     comparison = Comparison(run, fused=running.reparameterize) if compare else None
     seen = {"fast_decoding": running.fast_decoding, "thumbnails": save is not None}
@@ -60,15 +64,18 @@ def classify(
     if comparison and comparison.images:
         _show_comparison(comparison.summary(), json)
     if save and drawn:
-        _draw(drawn, save)
+        with failing(OSError):
+            cards.write(cards.sheet(drawn), save)
     return all_read
 
 
 def _show_predictions(
     predictions: Generator[Prediction, None, None], total: int, json: bool
-) -> tuple[list[Prediction], bool]:
-    """Each as soon as it is there -> the first ones that can be drawn, and whether none has an error."""
-    drawn: list[Prediction] = []
+) -> tuple[list[Card], bool]:
+    """Each as soon as it is there -> what is to be drawn of the first ones, and whether none has an error."""
+    from ..images.cards import Card
+
+    drawn: list[Card] = []
     all_read = True
     with closing(predictions), Progress(total) as progress:
         for prediction in predictions:
@@ -77,7 +84,8 @@ def _show_predictions(
                 all_read = False
                 complain(prediction.error)
             elif prediction.thumbnail and len(drawn) < MOST_CARDS:
-                drawn.append(prediction)
+                name = display_name(os.path.basename(prediction.path or ""))
+                drawn.append(Card(name, prediction.thumbnail, prediction.top))
             if json:
                 top = [{"label": label, "probability": probability} for label, probability in prediction.top]
                 found = {"error": prediction.error} if prediction.error else {"predictions": top}
@@ -106,34 +114,10 @@ def _show_comparison(summary: dict[str, Any], json: bool) -> None:
         say_json({"comparison": summary})
         return
     low, high = summary["speedup_quartiles"]
-    say("fused against unfused")
-    show_rows(
-        {
-            "largest difference of a probability": f" {summary['largest_difference']:.1e}",
-            "same most likely class": f" {summary['same_top1']} of {summary['images']}",
-            "time for one image": f" {summary['unfused_ms']:.1f} -> {summary['fused_ms']:.1f} ms",
-            "times faster": f" {summary['speedup']:.2f} (quartiles {low:.2f} and {high:.2f})",
-        }
-    )
-
-
-def _check_save(save: Path, names: Sequence[str]) -> None:
-    """A ValueError, before any work is done, if nothing can be drawn there, or an image that is read stands there."""
-    from ..images.cards import check_target
-
-    check_target(save)
-    if save.exists() and any(os.path.exists(name) and save.samefile(name) for name in names):
-        raise ValueError(f"{save}: --save would replace an image that is to be read; choose another name")
-
-
-def _draw(predictions: Sequence[Prediction], save: Path) -> None:
-    """The images with their classes."""
-    from ..images.cards import Card, sheet, write
-
-    cards = [
-        Card(name=display_name(os.path.basename(each.path or "")), image=each.thumbnail, predictions=each.top)
-        for each in predictions
-        if each.thumbnail
-    ]
-    with failing(OSError):
-        write(sheet(cards), save)
+    rows = {
+        "largest difference of a probability": f" {summary['largest_difference']:.1e}",
+        "same most likely class": f" {summary['same_top1']} of {summary['images']}",
+        "time for one image": f" {summary['unfused_ms']:.1f} -> {summary['fused_ms']:.1f} ms",
+        "times faster": f" {summary['speedup']:.2f} (quartiles {low:.2f} and {high:.2f})",
+    }
+    say(f"fused against unfused\n{lined(rows)}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +10,7 @@ from cyclopts import Parameter
 
 from ..embedding.config import EmbedConfig
 from .options import Json, ModelName
-from .output import Failure, Progress, note, say, say_json, working
+from .output import Failure, Progress, note, show_result, working
 
 if TYPE_CHECKING:
     from ..embedding import Summary
@@ -45,8 +44,8 @@ def embed(
         fastvit embed mine.pt photos.zip features --normalize --processes 4
     """
     summary = _embed(model, data, out, config, processes)
+    show_result(summary, json)
     if json:
-        say_json(asdict(summary))
         return
     if summary.chosen:
         note(summary.chosen)
@@ -54,7 +53,6 @@ def embed(
         note(f"left out: {each.reason}")
     if len(summary.unreadable) > SHOWN:
         note(f"left out: {len(summary.unreadable) - SHOWN} more, which --json lists")
-    say(str(summary))
 
 
 def _embed(model: str, data: str, out: Path, config: EmbedConfig, processes: int) -> Summary:

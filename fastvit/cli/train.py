@@ -17,7 +17,7 @@ from cyclopts import Group, Parameter
 from ..training.presets import RECIPES
 from ..training.recipe import DEFAULTS, SECTIONS, Recipe, RunOptions
 from .options import Json, LabelledData
-from .output import Progress, note, plain_warnings, say, say_json, working
+from .output import Progress, note, plain_warnings, say, show_result, working
 
 if TYPE_CHECKING:
     from ..training import Trainer
@@ -87,10 +87,8 @@ def train(
         return 128 + stopped.signal
     except KeyboardInterrupt:
         raise KeyboardInterrupt("interrupted; the same command goes on from the last checkpoint") from None
-    if json and main:
-        say_json(trained.to_dict())
-    elif not quiet:
-        say(str(trained))
+    if main:
+        show_result(trained, json)
     return 0
 
 

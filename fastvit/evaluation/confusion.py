@@ -4,7 +4,6 @@ from pathlib import Path
 
 from ..utils.atomic import check_writable, replacing
 from ..utils.extras import require
-from ..utils.text import some
 from .metrics import Metrics
 
 
@@ -18,10 +17,7 @@ def check_plot(path: Path) -> None:
     require("train", "matplotlib", what="A plot of the confusion matrix")
     from matplotlib.figure import Figure
 
-    kinds = Figure().canvas.get_supported_filetypes()
-    if path.suffix[1:].lower() not in kinds:
-        raise ValueError(f"{path}: expected a name that ends in {some([f'.{kind}' for kind in kinds], len(kinds))}")
-    check_writable(path)
+    check_writable(path, [f".{kind}" for kind in Figure().canvas.get_supported_filetypes()])
 
 
 def draw_confusion(metrics: Metrics, path: str | Path) -> None:

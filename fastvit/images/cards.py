@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont
 
-from ..utils.atomic import check_writable, replacing
+from ..utils.atomic import replacing
 
 WIDTH, HEIGHT = 480, 360  # the box in which an image is shown
 GAP = 24  # around images, and between cards
@@ -48,17 +48,6 @@ def sheet(cards: Sequence[Card]) -> Image.Image:
         line, column = divmod(index, columns)
         _draw(canvas, card, GAP + column * (WIDTH + GAP), GAP + line * (height + GAP), image_height, captioned)
     return canvas
-
-
-def check_target(path: Path) -> None:
-    """Refuse, before any work is done, a path where no sheet can be written.
-
-    Raises:
-        ValueError: what is wrong with the path.
-    """
-    if path.suffix.lower() not in SUFFIXES:
-        raise ValueError(f"{path}: cannot write this kind of file; expected a name that ends in {', '.join(SUFFIXES)}")
-    check_writable(path)
 
 
 def write(image: Image.Image, path: Path) -> None:

@@ -3,19 +3,21 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 WRITING = ".writing"  # ends the names of the folders in which things are written
 
 
-def check_writable(path: Path) -> None:
-    """Refuse, before any work is done, a path where no file can be written.
+def check_writable(path: Path, suffixes: Collection[str] = ()) -> None:
+    """Refuse, before any work is done, a path where no file can be written, or one that ends in none of the suffixes.
 
     Raises:
-        ValueError: it is a folder, or its folder is not there or may not be written to.
+        ValueError: it is a folder, or its folder is not there or may not be written to, or another kind of file.
     """
+    if suffixes and path.suffix.lower() not in suffixes:
+        raise ValueError(f"{path}: cannot write this kind of file; expected a name that ends in {', '.join(suffixes)}")
     if path.is_dir() or not path.parent.is_dir():
         raise ValueError(f"{path}: {'is a folder' if path.is_dir() else f'there is no folder {path.parent}'}")
     if not os.access(path.parent, os.W_OK):

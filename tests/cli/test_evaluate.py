@@ -310,7 +310,9 @@ def test_without_matplotlib_it_says_what_to_install(model: Path, data: Path, mon
 
 def test_errors_are_one_line(model: Path, data: Path, tmp_path: Path) -> None:
     assert "there is no folder nowhere" in refused(model, data, "--confusion=nowhere/x.png")
-    assert "x.txt: expected a name that ends in" in refused(model, data, "--confusion=x.txt")
+    assert "x.txt: cannot write this kind of file; expected a name that ends in" in refused(
+        model, data, "--confusion=x.txt"
+    )
     assert f"{tmp_path}/nothing: no such file or folder" in refused(model, tmp_path / "nothing")
     assert "fastvit_t9" in refused("fastvit_t9", data)
     assert "precision 'int9'" in refused(model, data, "--precision=int9")
