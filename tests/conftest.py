@@ -1,24 +1,21 @@
-"""What holds in every test: the same random numbers, one thread, no network, no deadlines on a busy machine."""
+"""What holds in every test: the same random numbers, one thread, no network, no deadlines on a busy machine.
+
+What takes long to import is imported in the fixtures: pytest's first process, which runs no test, can do without it.
+"""
 
 import copy
 import os
 from collections.abc import Generator
 
 os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ["OMP_NUM_THREADS"] = "1"  # of the programs that tests start; one test runs on each core
+os.environ["OMP_NUM_THREADS"] = "1"  # here and in the programs that tests start; one test runs on each core
 # of these programs: where `helpers` and `fastvit` are
 os.environ["PYTHONPATH"] = os.pathsep.join([os.path.dirname(__file__), os.path.dirname(os.path.dirname(__file__))])
 
 import pytest
-import timm
-import torch
-from helpers.small import SMALL
 from hypothesis import settings
 
-from fastvit import CONFIGS
 from fastvit.training import Stopped
-
-torch.set_num_threads(1)
 
 pytest_plugins = ["helpers.hub_server"]
 
@@ -38,12 +35,18 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
 
 @pytest.fixture(autouse=True)
 def _seed() -> None:
+    import torch
+
     torch.manual_seed(0)
 
 
 @pytest.fixture
 def small_variants(monkeypatch: pytest.MonkeyPatch) -> None:
     """The names mean the small networks, for `create_model` and for files."""
+    from helpers.small import SMALL
+
+    from fastvit import CONFIGS
+
     for name, config in SMALL.items():
         monkeypatch.setitem(CONFIGS, name, config)
 
@@ -51,6 +54,8 @@ def small_variants(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is registered with timm meanwhile goes with the test."""
-    for name, known in vars(timm.models._registry).items():
+    from timm.models import _registry
+
+    for name, known in vars(_registry).items():
         if isinstance(known, dict | set) and not name.startswith("__"):
-            monkeypatch.setattr(timm.models._registry, name, copy.copy(known))
+            monkeypatch.setattr(_registry, name, copy.copy(known))

@@ -14,7 +14,7 @@ import pytest
 import timm
 import torch
 from helpers.near import assert_near
-from helpers.small import SMALL, equal, small, timms, timms_small
+from helpers.small import EVERY_VARIANT, SMALL, equal, small, timms, timms_small
 from helpers.timm_names import timm_name
 from timm.data import create_transform, resolve_model_data_config
 from timm.models import group_parameters, load_checkpoint, model_parameters, resume_checkpoint
@@ -63,7 +63,7 @@ def test_the_published_sizes_run_forward_and_backward(name: str) -> None:
         assert parameter.grad.shape == parameter.shape
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", EVERY_VARIANT)
 def test_the_cfg_names_layers_that_exist_and_the_size_of_the_last_map(name: str) -> None:
     with torch.device("meta"):
         model = FastViT(CONFIGS[name]).eval()

@@ -349,7 +349,8 @@ for running in list(thread._threads_queues): running.join(5)
 """
 
 
-@pytest.mark.parametrize("first", ["export", pytest.param("engine", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("first", ["export", "engine"])
 def test_nothing_is_printed_reported_or_written_to_the_home_folder(first: str, tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if name not in ("CI", "NNCF_CI", "NNCF_DEV")}
     environment |= {"HOME": str(tmp_path), "PYTHONPATH": str(TESTS)}

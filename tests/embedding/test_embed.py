@@ -119,10 +119,8 @@ def check_all(model: Path, folder: Path, paths: list[Path], root: Path) -> None:
     torch.testing.assert_close(torch.from_numpy(found.features), expected(model, paths), atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("processes", "most"),
-    [(1, 1), pytest.param(1, 3, marks=pytest.mark.slow), pytest.param(2, 3, marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("processes", "most"), [(1, 3), (2, 3)])
 def test_every_image_is_there_exactly_once_after_kills_at_random_moments(
     model: Path, tmp_path: Path, processes: int, most: int
 ) -> None:
@@ -219,6 +217,7 @@ def test_an_interrupt_ends_all_processes_and_says_how_to_go_on(begun: tuple[subp
     assert not hidden(folder)
 
 
+@pytest.mark.slow
 def test_children_do_not_outlive_a_command_that_is_killed(begun: tuple[subprocess.Popen[str], Path]) -> None:
     process, folder = begun
     both = children(process.pid)

@@ -448,7 +448,7 @@ def test_the_whole_training_step_compiles_as_one_graph(checkpointing: bool) -> N
 
 
 @pytest.mark.parametrize("fused", [False, True], ids=["unfused", "fused"])
-@pytest.mark.parametrize("name", ["fastvit_t8", "fastvithd"])
+@pytest.mark.parametrize("name", ["fastvit_t8", pytest.param("fastvithd", marks=pytest.mark.slow)])
 @torch.no_grad()
 def test_an_exported_program_takes_any_batch_height_and_width(name: str, fused: bool) -> None:
     """Beyond one stride, that is: torch.export takes a map of one row or column for a constant."""

@@ -21,7 +21,7 @@ import torch
 from helpers.goldens import GOLDENS, formula_state, golden, input_images, statistics
 from helpers.near import assert_near
 from helpers.paths import TESTS
-from helpers.small import EVERY_VARIANT, SMALL, equal, timms_small
+from helpers.small import EVERY_VARIANT, LARGE, SMALL, equal, timms_small
 from torch import Tensor, nn
 
 import fastvit
@@ -217,7 +217,7 @@ ALIKE = ["MobileCLIP in timm", "MobileCLIP2, flat", "MobileCLIP2 in OpenCLIP", "
 @pytest.mark.parametrize(
     ("family", "variant"),
     [
-        (family, variant)
+        pytest.param(family, variant, marks=[pytest.mark.slow] * (variant in LARGE and variant != "fastvithd"))
         for family in FAMILIES
         for variant in (CONFIGS if family not in ALIKE else ("fastvit_t8", "fastvit_sa12", "fastvithd"))
     ],
