@@ -583,10 +583,9 @@ def test_the_peers_exist_in_timm_at_those_sizes() -> None:
         assert cfg is not None and row.size in (cfg.input_size[-1], (cfg.test_input_size or cfg.input_size)[-1]), row
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small_variants")
-@pytest.mark.parametrize(
-    "name", ["fastvit_sa12", *(pytest.param(name, marks=pytest.mark.slow) for name in ("fastvit_mci0", "fastvithd"))]
-)
+@pytest.mark.parametrize("name", ["fastvit_sa12", "fastvit_mci0", "fastvithd"])
 def test_the_parts_hold_all_the_arithmetic(name: str) -> None:
     subject = backends.Subject(name, (64, 96))
     parts = model_parts.parts(subject)
@@ -696,7 +695,7 @@ def test_costs_are_judged_and_compared_round_by_round() -> None:
 SCRIPTS = ("against_timm", "against_peers", "resolution", "limit", "reparameterize")
 
 
-@pytest.mark.parametrize("name", SCRIPTS)
+@pytest.mark.parametrize("name", [SCRIPTS[0], *(pytest.param(name, marks=pytest.mark.slow) for name in SCRIPTS[1:])])
 def test_each_script_writes_its_section(
     name: str, faked: list[Backend], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -518,7 +518,7 @@ def test_maps_have_numbers(tmp_path: Path) -> None:
         assert_near(given, one, 1e-5)
 
 
-@pytest.mark.parametrize("suffix", [".onnx", ".pt2", ".xml"])
+@pytest.mark.parametrize("suffix", [".onnx", ".pt2", pytest.param(".xml", marks=pytest.mark.slow)])
 @torch.no_grad()
 def test_float16_halves_the_weights_and_leaves_inputs_and_outputs(suffix: str, tmp_path: Path) -> None:
     model = randomize(FastViT(TINY)).eval()  # with a thousand classes, which outweigh what is not weights

@@ -204,6 +204,7 @@ def test_a_child_that_is_killed_ends_the_command_with_one_line(begun: tuple[subp
     assert 0 < len(files(folder)) < 300
 
 
+@pytest.mark.slow
 def test_an_interrupt_ends_all_processes_and_says_how_to_go_on(begun: tuple[subprocess.Popen[str], Path]) -> None:
     process, folder = begun
     both = children(process.pid)

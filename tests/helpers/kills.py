@@ -1,6 +1,6 @@
 """What test_kills.py starts: a run of so many epochs, killed at random moments, again and again.
 
-kills.py DATA OUTPUT KILLS SEED EPOCHS SECONDS full|small, where SECONDS is the longest time from a start to a kill.
+kills.py DATA OUTPUT KILLS SEED EPOCHS SECONDS, where SECONDS is the longest time from a start to a kill.
 
 Each attempt is a fork of this process, which has loaded everything but computed nothing, so that it starts at once.
 """
@@ -13,11 +13,7 @@ import time
 from pathlib import Path
 
 import torch
-from helpers.small import SMALL
 from helpers.small_run import small_trainer
-
-from fastvit import CONFIGS
-from fastvit.training.log import MetricsLog
 
 
 def attempt(data: Path, output: Path, epochs: int) -> int:
@@ -33,11 +29,8 @@ def attempt(data: Path, output: Path, epochs: int) -> int:
         os._exit(status)
 
 
-def main(data: Path, output: Path, kills: int, seed: int, epochs: int, seconds: float, size: str) -> None:
+def main(data: Path, output: Path, kills: int, seed: int, epochs: int, seconds: float) -> None:
     torch.set_num_threads(1)
-    if size == "small":
-        CONFIGS.update(SMALL)
-        MetricsLog.draw = lambda log, path: None  # type: ignore[method-assign]  # which takes longer than the rest
     draw = random.Random(seed)
     assert os.waitstatus_to_exitcode(os.waitpid(attempt(data, output / "whole", epochs), 0)[1]) == 0
     done = 0
@@ -53,4 +46,4 @@ def main(data: Path, output: Path, kills: int, seed: int, epochs: int, seconds: 
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), *map(int, sys.argv[3:6]), float(sys.argv[6]), sys.argv[7])
+    main(Path(sys.argv[1]), Path(sys.argv[2]), *map(int, sys.argv[3:6]), float(sys.argv[6]))

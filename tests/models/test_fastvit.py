@@ -407,7 +407,12 @@ def test_attention_is_torchs_own_kernel_once_a_block_with_its_default_scale(
 
 
 @pytest.mark.parametrize(
-    ("name", "fused"), [("fastvithd", False), ("fastvithd", True), ("fastvit_mci0", True)], ids=str
+    ("name", "fused"),
+    [
+        ("fastvithd", False),
+        *(pytest.param(name, True, marks=pytest.mark.slow) for name in ("fastvithd", "fastvit_mci0")),
+    ],
+    ids=str,
 )
 @torch.no_grad()
 def test_the_whole_forward_compiles_as_one_graph(name: str, fused: bool) -> None:

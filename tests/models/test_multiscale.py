@@ -146,9 +146,8 @@ def test_it_is_reparameterized(name: str, pool: str) -> None:
     assert fastvit.form_of(multi.encoder) == "unfused"
 
 
-@pytest.mark.parametrize(
-    "suffix", [".pt2", *(pytest.param(each, marks=pytest.mark.slow) for each in (".onnx", ".xml", ".mlpackage"))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", [".pt2", ".onnx", ".xml", ".mlpackage"])
 def test_it_is_exported_for_any_size(suffix: str, tmp_path: Path) -> None:
     from fastvit.deploy.exporters import export
 

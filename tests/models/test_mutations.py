@@ -74,6 +74,7 @@ def test_a_planted_mistake_is_caught(mutation: mutations.Mutation, monkeypatch: 
     assert any(map(catches, CHECKS))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mutation", mutations.MUTATIONS, ids=lambda mutation: mutation.name)
 def test_the_obvious_test_lets_pass_what_the_table_says(
     mutation: mutations.Mutation, monkeypatch: pytest.MonkeyPatch

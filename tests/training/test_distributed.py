@@ -17,7 +17,7 @@ from fastvit.testing import write_images
 from fastvit.training import RecipeError
 from fastvit.training.build import synchronize
 
-pytestmark = pytest.mark.usefixtures("small_variants")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("small_variants")]
 
 Job = tuple[str, Path, dict[str, Any]]  # what, output, changes of the recipe
 
@@ -80,7 +80,6 @@ def test_two_processes_have_the_curve_of_one(data: Path, two: Path, tmp_path: Pa
         assert torch.allclose(second[name], tensor, rtol=1e-4, atol=1e-6), name
 
 
-@pytest.mark.slow
 def test_without_synchronized_norms_the_curve_is_the_same_within_noise(data: Path, tmp_path: Path) -> None:
     changes = {"sync_batch_norm": False, "precision": "float32", "learning_rate": 0.01, "epochs": 4, "warmup_epochs": 0}
     do(data, "whole", tmp_path / "1", changes)
@@ -95,7 +94,6 @@ def test_synchronized_norms_are_refused_where_torch_has_none(data: Path) -> None
         synchronize(torch.nn.BatchNorm2d(3), torch.device("cpu"))
 
 
-@pytest.mark.slow
 def test_a_lost_process_ends_the_others_and_the_same_command_goes_on_as_if_it_had_not_been(
     data: Path, two: Path, tmp_path: Path
 ) -> None:
@@ -107,7 +105,6 @@ def test_a_lost_process_ends_the_others_and_the_same_command_goes_on_as_if_it_ha
     assert lost == whole
 
 
-@pytest.mark.slow
 def test_a_run_goes_on_with_another_number_of_processes(data: Path, two: Path, tmp_path: Path) -> None:
     """Two are stopped by a signal that reaches only one of them; one goes on, with the curve that two had had."""
     done = start(data, ("stopped", tmp_path / "run", CURVE))
@@ -118,7 +115,6 @@ def test_a_run_goes_on_with_another_number_of_processes(data: Path, two: Path, t
         assert theirs["train_loss"] == pytest.approx(mine["train_loss"], rel=1e-6)
 
 
-@pytest.mark.slow
 def test_sharded_weights_and_states_train_and_go_on_as_whole_ones_do(data: Path, tmp_path: Path) -> None:
     """FSDP2: each of two processes has half of every tensor."""
     changes = {"epochs": 2, "sync_batch_norm": False, "optimizer": "adamw", "learning_rate": 1e-3}
