@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .checkpoint import check_target, from_weights, load, save
-from .images.io import find_images
+from .images.inputs import find_images
 from .models.fastvit import FastViT
 from .models.forms import KINDS, Form, form_of
 from .models.forms import overparameterize as with_branches

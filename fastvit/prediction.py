@@ -21,9 +21,8 @@ from .checkpoint import load
 from .deploy.engines.engine import Engine
 from .deploy.running import device_of, runnable
 from .images.cards import fitted
-from .images.inputs import several
 from .images.io import ImageError, ImageLike
-from .images.prefetch import ahead, read_or_error
+from .images.prefetch import ahead, read_or_error, several
 from .models.fastvit import FastViT
 from .utils.numerics import probabilities
 from .utils.processes import cores

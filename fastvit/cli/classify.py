@@ -46,12 +46,12 @@ def classify(
         fastvit classify holiday --model fastvit_sa12 --json > found.jsonl
     """
     from ..checkpoint import load
-    from ..images import cards, io
+    from ..images import cards, inputs
     from ..prediction import predict
     from ..utils.atomic import check_writable
     from ..verification import Comparison
 
-    names = io.find_images([STANDARD_INPUT if name == HYPHEN else name for name in images])
+    names = inputs.find_images([STANDARD_INPUT if name == HYPHEN else name for name in images])
     if save:
         check_writable(save, cards.SUFFIXES)
         if save.exists() and any(os.path.exists(name) and save.samefile(name) for name in names):

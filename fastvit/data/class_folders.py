@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy
 
-from ..images.io import is_image_name
+from ..images.inputs import is_image_name
 from ..utils.text import either, some
 from .source import DataError
 from .stored import Archive, Folder, Index, StoredImages

@@ -28,7 +28,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..images.io import is_image_name
+from ..images.inputs import is_image_name
 from ..utils.text import either, some
 from .class_folders import SPLITS, VALIDATION_SPLITS, ClassArchives, ClassFolders
 from .libraries import HuggingFace, Torchvision

@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 import numpy
 
-from ..images.io import SUFFIXES
+from ..images.inputs import SUFFIXES
 from ..utils.extras import require
 from ..utils.text import display_name, one_line, some
 from .class_folders import LABEL

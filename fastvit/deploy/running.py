@@ -7,7 +7,7 @@ from os import PathLike
 import torch
 from torch import Tensor
 
-from ..images.io import find_images
+from ..images.inputs import find_images
 from ..images.preprocess import Preprocess
 from ..models.fastvit import FastViT
 from ..models.reparam import fusible_blocks

@@ -1,32 +1,30 @@
-"""Image files of every kind, found and read; whatever is wrong with one is an ImageError of one clear line."""
+"""Images of every kind, read; whatever is wrong with one is an ImageError of one clear line."""
 
 import glob
 import io
 import os
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, BinaryIO, Union
 
+import numpy
+from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from ..utils.text import STANDARD_INPUT, display_name, one_line
+from ..utils.text import display_name, one_line
+from .inputs import images_inside
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
     from torch import Tensor
 
 # Only what Pillow decodes in this process: its EPS reader starts Ghostscript, which runs the program in the file.
 FORMATS = ("AVIF", "BMP", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "QOI", "TIFF", "WEBP")
-SUFFIXES = frozenset((
-    ".avif", ".avifs", ".bmp", ".gif", ".ico", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".jp2", ".j2k", ".jpc", ".jpf",
-    ".jpx", ".png", ".apng", ".ppm", ".pgm", ".pbm", ".pnm", ".pfm", ".qoi", ".tif", ".tiff", ".webp",
-))  # fmt: skip
 LOADING = threading.Lock()  # one PIL image may stand in a list twice, and two threads must not load it at once
 MAX_PIXELS = 2**27  # 134 million, above the largest cameras; as RGB half a gigabyte
 
-ImageLike = Union[str, os.PathLike[str], bytes, BinaryIO, Image.Image, "NDArray[Any]", "Tensor"]
+ImageLike = Union[str, os.PathLike[str], bytes, BinaryIO, Image.Image, NDArray[Any], "Tensor"]
 """A path, a file's bytes, a binary stream, a PIL image, or one of these:
 
     array (H, W, 3), (H, W, 4), (H, W, 1) or (H, W): bytes, or floats from 0 to 1
@@ -65,8 +63,6 @@ def read_image(
     """
     with named(source if name is None else name):
         if not (isinstance(source, Image.Image | str | os.PathLike | bytes) or hasattr(source, "read")):
-            from .inputs import from_numbers  # which takes torch
-
             return to_rgb(from_numbers(source))
         try:
             with without_warnings:
@@ -146,32 +142,44 @@ def to_rgb(image: Image.Image) -> Image.Image:
         raise ImageError(f"its colours are kept as {image.mode}, which is not supported; convert it to RGB") from None
 
 
-def find_images(arguments: Sequence[str]) -> list[str]:
-    """Files, folders, patterns and "-" -> the names of files, each once; "-" stands for standard input.
+def from_numbers(numbers: Any) -> Image.Image:
+    """An array or a tensor -> grey, RGB or RGBA; ambiguous shapes are refused, not guessed.
 
-    Of folders, and the folders inside them, these are the files with an image's suffix, sorted, without hidden ones
-    and without following links to folders. A file given by its own name is passed on whatever its suffix, even if it
-    is missing, and so is a folder or pattern without any image: `read_image` says what is wrong with it.
-
-    Example:
-        >>> find_images(["cat.jpg", "./cat.jpg", "-"])
-        ['cat.jpg', '-']
-    """
-    unique = dict[str, str]()
-    for argument in arguments:
-        for name in _names(argument):
-            unique.setdefault(name if name == STANDARD_INPUT else os.path.abspath(name), name)
-    return list(unique.values())
-
-
-def is_image_name(name: str) -> bool:
-    """Whether a file's name, without folders, has an image's suffix and is not hidden.
+    Raises:
+        ImageError: it has a shape, a dtype or values that no image has.
+        TypeError: it is neither.
 
     Example:
-        >>> [is_image_name(name) for name in ("cat.JPG", ".cat.jpg", "cat.txt")]
-        [True, False, False]
+        >>> import torch
+        >>> from fastvit.images.io import from_numbers
+        >>> image = from_numbers(torch.rand(3, 48, 64))
+        >>> image.size, image.mode
+        ((64, 48), 'RGB')
     """
-    return os.path.splitext(name)[1].lower() in SUFFIXES and not name.startswith(".")
+    from torch import Tensor
+
+    if not isinstance(numbers, numpy.ndarray | Tensor):
+        kind = type(numbers).__name__
+        raise TypeError(f"an image is a {kind}, expected a path, bytes, a PIL image, an array or a tensor")
+    last = -1 if isinstance(numbers, numpy.ndarray) else 0
+    channels = 1 if numbers.ndim == 2 else numbers.shape[last] if numbers.ndim == 3 else 0
+    if channels not in (1, 3, 4) or 0 in numbers.shape:
+        raise ImageError(shape_error(numbers))
+    if isinstance(numbers, Tensor):
+        numbers = numbers.detach().cpu()
+        numbers = numbers.float() if numbers.is_floating_point() else numbers  # numpy has no bfloat16
+        numbers = (numbers.movedim(0, -1) if numbers.ndim == 3 else numbers).numpy()
+    if numpy.issubdtype(numbers.dtype, numpy.floating):
+        low, high = numbers.min(), numbers.max()
+        if not (low >= 0 and high <= 1):  # also refuses nan
+            raise ImageError(
+                f"its values go from {low:.3g} to {high:.3g}; expected floats from 0 to 1: divide by 255, or give "
+                "bytes; what is normalized already goes to model(images) itself"
+            )
+        numbers = numpy.rint(numbers * 255).astype(numpy.uint8)
+    if numbers.dtype != numpy.uint8:
+        raise ImageError(f"its values are {numbers.dtype}; expected bytes from 0 to 255, or floats from 0 to 1")
+    return Image.fromarray(numbers[..., 0] if numbers.ndim == 3 and channels == 1 else numbers)
 
 
 def _loaded(image: Image.Image) -> Image.Image:
@@ -191,7 +199,7 @@ def _opened(source: str | os.PathLike[str] | bytes | BinaryIO) -> BinaryIO:
     if os.path.isdir(source):
         if not os.access(source, os.R_OK | os.X_OK):
             raise ImageError("this folder may not be read")
-        if _names_inside(os.fspath(source)):
+        if images_inside(os.fspath(source)):
             raise ImageError("a folder; give a file in it")
         raise ImageError("no image in this folder; check the suffixes of its files")
     try:
@@ -231,8 +239,6 @@ def _too_large(pixels: str) -> str:
 
 def _scaled_down(image: Image.Image, white: float) -> Image.Image:
     """Greys from 0 to `white` -> bytes; whole numbers keep their high byte, as Pillow reads 16-bit colours."""
-    import numpy
-
     values = numpy.asarray(image)
     if not (values.min() >= 0 and values.max() <= white):  # also refuses nan
         found = f"{values.min():g} to {values.max():g}"
@@ -241,20 +247,10 @@ def _scaled_down(image: Image.Image, white: float) -> Image.Image:
     return Image.fromarray(scaled.astype(numpy.uint8))
 
 
-def _names(argument: str) -> list[str]:
-    """The names that one argument stands for, at least its own."""
-    if os.path.isdir(argument):
-        return _names_inside(argument) or [argument]
-    if argument == STANDARD_INPUT or os.path.lexists(argument):
-        return [argument]
-    # A pattern that the shell left alone: quoted, or on Windows.
-    return [name for match in sorted(glob.glob(argument, recursive=True)) for name in _names(match)] or [argument]
-
-
-def _names_inside(folder: str) -> list[str]:
-    found: list[str] = []
-    # of a folder that may not be read, its name: whoever reads it is told why that fails
-    for parent, folders, names in os.walk(folder, onerror=lambda error: found.append(error.filename)):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found.extend(os.path.join(parent, name) for name in names if is_image_name(name))
-    return sorted(found)
+def shape_error(image: Any) -> str:
+    """What to say of an array or a tensor whose shape no image has."""
+    if isinstance(image, numpy.ndarray):
+        kind, expected = "an array", "(H, W, 3) or (H, W), channels last: array.transpose(1, 2, 0) moves them"
+    else:
+        kind, expected = "a tensor", "(3, H, W) or (H, W), channels first: tensor.permute(2, 0, 1) moves them"
+    return f"{kind} of shape {tuple(image.shape)}; expected {expected}"

@@ -1,4 +1,4 @@
-"""Images read ahead: threads decode and resize the next ones while something is done with those that are ready.
+"""Images in turn, read ahead: threads decode and resize the next ones while something is done with those ready.
 
 Pillow lets go of Python's lock while it decodes and resizes, and torch while it computes.
 """
@@ -8,12 +8,14 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 from PIL import Image
 
 from ..utils.processes import cores
-from .io import MAX_PIXELS, ImageError, ImageLike, named, read_image, without_warnings
+from ..utils.text import STANDARD_INPUT
+from .inputs import find_images
+from .io import MAX_PIXELS, ImageError, ImageLike, named, read_image, shape_error, without_warnings
 from .preprocess import Preprocess
 
 Result = TypeVar("Result")
@@ -115,3 +117,38 @@ def ahead(tasks: Iterable[Callable[[], Result]], most: int) -> Generator[Result,
                 yield pending.popleft().result()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def several(images: ImageLike | Iterable[ImageLike]) -> Iterable[ImageLike] | None:
+    """The images in order, where `images` are more than one; None where it is a single one.
+
+    Several are what a folder holds or a pattern matches, an array (B, H, W, C), a tensor (B, C, H, W), and whatever
+    else can be iterated over; a folder or pattern without any image is a single one, which cannot be read.
+
+    Raises:
+        TypeError: neither an image nor several.
+        ValueError: an array or a tensor of another number of axes.
+
+    Example:
+        >>> import numpy
+        >>> from fastvit.images.prefetch import several
+        >>> several("cat.jpg") is several(numpy.zeros((48, 64, 3))) is None
+        True
+        >>> len(list(several(numpy.zeros((5, 48, 64, 3)))))
+        5
+    """
+    if isinstance(images, str | os.PathLike):
+        name = os.fspath(images)
+        found = [name] if name == STANDARD_INPUT else find_images([name])
+        return None if found == [name] else found
+    if (axes := getattr(images, "ndim", None)) is not None:  # an array or a tensor
+        if axes not in (2, 3, 4):
+            raise ValueError(f"{shape_error(images)}, or such images one after another")
+        return list(cast(Any, images)) if axes == 4 else None
+    if isinstance(images, bytes | Image.Image) or hasattr(images, "read"):
+        return None
+    if isinstance(images, Iterable):
+        return images
+    raise TypeError(
+        f"images are a {type(images).__name__}, expected a path, bytes, a PIL image, an array or a tensor, or several"
+    )

@@ -14,7 +14,8 @@ import pytest
 import torch
 from PIL import Image, ImageFile
 
-from fastvit.images.io import MAX_PIXELS, ImageError, find_images, read_image, to_rgb
+from fastvit.images.inputs import find_images
+from fastvit.images.io import MAX_PIXELS, ImageError, read_image, to_rgb
 
 RED, WHITE = (255, 0, 0), (255, 255, 255)
 EXIF_ORIENTATION = 0x0112
