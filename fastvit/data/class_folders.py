@@ -36,8 +36,7 @@ class ClassFolders(StoredImages):
 
     def __init__(self, place: Folder | Archive, splits: Sequence[str] = ("",), *, unlabelled: bool = False) -> None:
         self.where = self.root = str(place.path)
-        entries = list(place.entries())
-        images, folders = _listed(entries)
+        images, folders, labelled = _listed(place.entries())
         top: Folders = ()
         if isinstance(place, Archive):
             top = _wrapping({parts for parts, _ in images}, {*SPLITS, *splits})
@@ -45,7 +44,7 @@ class ClassFolders(StoredImages):
             split = self._split(splits, {_inside(top, parts[:deepest]) for parts in folders} - {""})
             top = (*top, split) if split else top
         outside = unlabelled and any(parts == top for parts, _ in images)
-        if outside and not any(entry.name.lower().endswith(LABEL) for entry in entries):
+        if outside and not (labelled and isinstance(place, Archive)):
             found = sorted(image for parts, image in images if parts[: len(top)] == top)
             self.classes, self.labels = [], numpy.full(len(found), -1)
         else:
@@ -91,19 +90,21 @@ class ClassArchives(StoredImages):
         super().__init__(places, indices)
 
 
-def _listed(entries: Iterable[Entry]) -> tuple[Images, set[Folders]]:
-    """The images, and all folders there are."""
-    images: Images = []
+def _listed(entries: Iterable[Entry]) -> tuple[Images, set[Folders], bool]:
+    """The images, all folders there are, and whether labels in files of their own, as in shards, lie beside images."""
+    images, labelled = list[tuple[Folders, Entry]](), False
     known: dict[Folders, Folders] = {}  # each is kept once
     for entry in entries:
         parts = tuple(part for part in entry.name.split("/") if part not in ("", "."))
         inside = parts if entry.is_folder else parts[:-1]
-        if not parts or "__MACOSX" in inside:
+        hidden = any(part == "__MACOSX" or (part.startswith(".") and part != "..") for part in inside)
+        if hidden or not parts:
             continue
         inside = known.setdefault(inside, inside)
+        labelled = labelled or parts[-1].lower().endswith(LABEL)
         if not entry.is_folder and is_image_name(parts[-1]):
             images.append((inside, entry))
-    return images, set(known)
+    return images, set(known), labelled
 
 
 def _wrapping(folders: Collection[Folders], splits: Collection[str]) -> Folders:
@@ -114,6 +115,6 @@ def _wrapping(folders: Collection[Folders], splits: Collection[str]) -> Folders:
 
 
 def _inside(top: Folders, parts: Folders) -> str:
-    """The folder in `top` that a path goes through; none if it leads elsewhere, or that folder is hidden."""
+    """The folder in `top` that a path goes through; none if it leads elsewhere, as ".." does."""
     name = parts[len(top)] if len(parts) > len(top) and parts[: len(top)] == top else ""
-    return "" if name.startswith(".") else name
+    return "" if name == ".." else name

@@ -85,8 +85,8 @@ class LabelledImages(Dataset[tuple[Tensor, int]]):
         failed = list[str]()
         with closing(self.read(in_batches(range(len(self)), batch_size), workers=workers, pin=pin)) as batches:
             for batch in batches:
-                failed += batch.unreadable
                 if max_unreadable is not None and batch.unreadable:
+                    failed += batch.unreadable
                     check_unreadable(failed, max_unreadable)
                     if len(failed) == len(self):
                         raise DataError(f"{self.source.where}: not one of its images can be read: {failed[-1]}")

@@ -148,7 +148,8 @@ class _Request:
 
     def _in_folder(self, folder: Path) -> Source:
         if places := _places(folder, self.splits):
-            return replace(self, splits=("",)).open(places[0])
+            chosen, place = replace(self, splits=("",)), Path(places[0])
+            return chosen._in_folder(place) if place.is_dir() else chosen._in_file(place)
         visible = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
         if self.splits[-1] or (len(self.splits) > 1 and _places(folder, SPLITS)):
             found = some([entry.name for entry in visible])

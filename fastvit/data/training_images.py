@@ -153,8 +153,8 @@ def training_loader(
         ...         [len(batch.labels) for batch in batches]
         [3, 3, 3, 3]
     """
-    options = loader_options(default_convert, workers, pin)  # a batch is whole already, and stays as it is
-    return DataLoader(images, batch_sampler=sampler, **options)  # type: ignore[arg-type]
+    # default_convert: a batch is whole already, and stays as it is
+    return DataLoader(images, batch_sampler=sampler, **loader_options(default_convert, workers, pin))  # type: ignore
 
 
 def seed_draws(*numbers: int) -> None:

@@ -2,6 +2,7 @@
 
 import io
 import re
+import shutil
 import zipfile
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,7 @@ from fastvit.data import (
     training_source,
     validation_source,
 )
+from fastvit.testing import write_images
 
 or_whole = partial(validation_source, or_whole=True)
 
@@ -300,3 +302,24 @@ def test_a_link_back_to_a_folder_around_it_is_not_followed_and_others_are(tmp_pa
     assert len({linked.name(index) for index in range(len(linked))}) == len(linked)
     assert cats == int((here.labels == 0).sum()) and more == int((here.labels == 2).sum())
     assert dogs == int((here.labels == 1).sum()) + cats
+
+
+@pytest.mark.parametrize("suffix", ["", ".zip"])
+def test_hidden_folders_inside_a_class_are_not_read(suffix: str, tmp_path: Path) -> None:
+    root = write_images(tmp_path / "data", ("cat", "dog"), train=2)
+    (root / "train/cat/.thumbnails").mkdir()
+    shutil.copy(root / "train/cat/0.png", root / "train/cat/.thumbnails/0.png")
+    data = Path(shutil.make_archive(str(tmp_path / "data"), "zip", root)) if suffix else root
+    assert len(open_source(data, "train")) == 4
+
+
+def test_a_folder_may_be_called_as_a_library_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_images("torch", train=2)
+    assert len(open_source("torch", "train")) == 4
+
+
+def test_labels_in_files_of_their_own_beside_images_in_a_folder_do_not_matter(tmp_path: Path) -> None:
+    root = write_images(tmp_path / "data", ("cat",), train=1) / "train/cat"
+    (root / "0.cls").write_text("3")
+    assert len(open_source(root, unlabelled=True)) == 1
