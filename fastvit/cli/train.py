@@ -10,7 +10,7 @@ from collections import deque
 from contextlib import ExitStack
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Annotated, Any, TypedDict, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict, cast, get_type_hints
 
 from cyclopts import Group, Parameter
 
@@ -34,7 +34,7 @@ def _recipe_options() -> dict[str, Any]:
     options: dict[str, Any] = {}
     group: Group | str = "Options"  # that of the others
     for name, kind in get_type_hints(Recipe).items():
-        default, help, group = getattr(Recipe, name), said.get(name, ""), GROUPS.get(name, group)
+        default, help, group = getattr(Recipe, name), said[name], GROUPS.get(name, group)
         if default and not help.endswith("]"):
             help += f" [default: {default:g}]" if isinstance(default, float) else f" [default: {default}]"
         options[name] = Annotated[kind, Parameter(help=help, negative_bool="no-", group=group)]
@@ -61,8 +61,8 @@ def train(
 ) -> int:
     """Train a model on labelled images; stopped or killed at any time, the same command goes on.
 
-    The output folder receives model.safetensors (the moving average of the
-    weights), recipe.yaml, metrics.jsonl, curves.png and checkpoints. Under
+    The output folder receives model.safetensors (the EMA of the weights),
+    recipe.yaml, metrics.jsonl, curves.png and checkpoints. Under
     torchrun or accelerate launch, many processes and machines train together:
     torchrun --nproc-per-node 8 -m fastvit train ...
 
@@ -80,7 +80,7 @@ def train(
     chosen, data, validation = choose_recipe(recipe, config, given, data, validation)
     try:
         with plain_warnings(quiet), Shown(data, quiet) as shown:
-            trained = run(chosen, data, output, options, validation=validation, callback=shown)
+            trained = run(chosen, data, output, options, validation=validation, callback=cast(Any, shown))
     except Stopped as stopped:
         if not quiet:
             note(f"{stopped}; the same command goes on from there")

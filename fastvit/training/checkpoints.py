@@ -55,7 +55,7 @@ class Checkpoints:
         return path
 
     def of_run(self, about: dict[str, Any]) -> dict[str, Any] | None:
-        """The newest state that can be read, on the CPU, if there is one; damaged ones are told of and passed over.
+        """The newest state that can be read, on the CPU, if there is one; damaged ones are passed over with a warning.
 
         Args:
             about: the recipe, classes and number of images that it has to be of.
@@ -83,7 +83,7 @@ class Checkpoints:
 
 def _check_same(path: Path, state: dict[str, Any], about: dict[str, Any]) -> None:
     try:
-        then = {name: state[name] for name in about} | asdict(Recipe(**state["recipe"]))
+        then = {name: state[name] for name in (*about, "cfg", "global_pool")} | asdict(Recipe(**state["recipe"]))
     except (KeyError, TypeError):
         raise RecipeError(f"{path}: is of another version; remove {path.parent} to start anew") from None
     then, now = (values | {"recipe": None} for values in (then, about | about["recipe"]))

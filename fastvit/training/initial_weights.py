@@ -1,5 +1,6 @@
 """The model that a run starts from."""
 
+import re
 from dataclasses import replace
 from functools import partial
 from typing import Any, cast
@@ -40,14 +41,14 @@ def initial_model(recipe: Recipe, source: Source, checkpoint: dict[str, Any] | N
         model = cast(FastViT, create(checkpoint["cfg"]["architecture"], global_pool=checkpoint["global_pool"]))
         model.pretrained_cfg |= checkpoint["cfg"]
         return model
-    name, _, tag = recipe.model.partition(".")
-    file = recipe.weights or (recipe.model if tag else "")
+    name = re.split("[.@]", recipe.model)[0]
+    file = recipe.weights or (recipe.model if recipe.model != name else "")
     if not file or (name and name not in CONFIGS):  # of which create_model knows what to say
         return cast(FastViT, create(name or "fastvit_t8"))
     weights = read(file)
     if name and name != weights.variant:
         raise ValueError(f"{file}: is a {weights.variant}, expected a {name}: leave out --model, or give other weights")
-    model = from_weights(weights, num_classes=len(source.classes), in_chans=3, drop_path_rate=recipe.drop_path)
+    model = from_weights(weights, num_classes=len(source.classes), in_chans=3, drop_path_rate=recipe.drop_path).float()
     return model if weights.detected.form == "unfused" else overparameterize(model, augmented_images(recipe, source))
 
 

@@ -120,7 +120,7 @@ class Recipe:
         clip_gradient: Largest norm of the gradient; 0 for any.
         label_smoothing: Probability given to all classes together.
         drop_path: Stochastic depth of the last block.
-        ema_decay: Decay of the weights' moving average, which is kept; 0 for none.
+        ema_decay: Decay of the EMA of the weights, their moving average, which is kept; 0 for none.
         teacher: Model of timm's or ours to distil from: a name, or a file of ours.
         teacher_weights: File with the weights of a timm teacher. [default: timm's own]
         distillation: Learn its best class (hard) or its probabilities (soft).
@@ -193,10 +193,8 @@ class Recipe:
         if self.teacher_weights and not self.teacher:
             raise RecipeError("teacher_weights are given without a teacher: give its name with --teacher")
         if self.warmup_epochs + self.cooldown_epochs >= self.epochs:
-            raise RecipeError(
-                f"epochs is {self.epochs}, expected more than warmup_epochs={self.warmup_epochs:g} and "
-                f"cooldown_epochs={self.cooldown_epochs:g} together"
-            )
+            both = f"warmup_epochs={self.warmup_epochs:g} and cooldown_epochs={self.cooldown_epochs:g} together"
+            raise RecipeError(f"epochs is {self.epochs}, expected more than {both}; lower those, or train for longer")
 
     def _check_sizes(self) -> None:
         for name in ("size", "start_size", "final_size"):

@@ -71,7 +71,10 @@ def open_sources(
     Raises:
         fastvit.data.DataError: no such data, classes that differ, labels out of range, or too few images.
         RecipeError: a Source as `data`, without `validation`.
+        TypeError: the recipe is none.
     """
+    if not isinstance(recipe, Recipe):
+        raise TypeError(f"recipe is a {type(recipe).__name__}, expected a Recipe, as training.Recipe(epochs=30)")
     source = data if isinstance(data, Source) else training_source(data, num_classes=recipe.num_classes or None)
     num_classes = recipe.num_classes or len(source.classes)
     if isinstance(validation, Source):
@@ -88,7 +91,5 @@ def open_sources(
     if recipe.max_images:
         source = Selected.evenly(source, recipe.max_images)
     if len(source) < recipe.batch_size:
-        raise DataError(
-            f"{source.where}: {len(source)} images are less than one batch of {recipe.batch_size}; lower --batch-size"
-        )
+        raise DataError(f"{source.where}: {len(source)} images are less than one batch; lower batch_size")
     return source, held

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,24 +35,17 @@ from .recipe import DEFAULTS, Recipe, RecipeError, RunOptions
 from .signals import Stopped, stop_signals
 
 
-class Callback(Protocol):
-    """What is called while a run trains; inherit from it, and override what is wanted."""
+class Callback:
+    """What is called while a run trains; each method may be overridden."""
 
     def started(self, trainer: Trainer) -> None:
         """All is ready, and the trainer's state is new or the newest checkpoint's."""
-        return
 
     def step_done(self, trainer: Trainer, loss: float) -> None:
         """After each step; on a GPU the loss is that of the last line of the log, and NaN before the first."""
-        return
 
     def epoch_done(self, trainer: Trainer, line: Line) -> None:
         """After each epoch, with its line of the log."""
-        return
-
-
-class Silent(Callback):
-    """Tells nobody."""
 
 
 class Trainer:
@@ -141,7 +134,7 @@ class Trainer:
             DataError: more images than `max_unreadable` cannot be read.
             OSError: the disk is full.
         """
-        callback = callback or Silent()
+        callback = callback or Callback()
         callback.started(self)
         self.meter.restart()
         self._saved = time.perf_counter()

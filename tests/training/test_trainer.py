@@ -514,7 +514,7 @@ def test_branches_are_dropped_as_told_whatever_the_model_starts_from(data: Path,
         fastvit.save(fastvit.reparameterize(start) if form == "fused" else start, tmp_path / "start.safetensors")
         changes["weights"] = str(tmp_path / "start.safetensors")
     model = small_trainer(data, tmp_path / "run", changes).state.model
-    rates = [block.drop_path.p for stage in model.stages for block in stage.blocks]
+    rates = [block.drop_path.rate for stage in model.stages for block in stage.blocks]
     assert rates == pytest.approx([0.3 * index / (len(rates) - 1) for index in range(len(rates))])
 
 
@@ -806,3 +806,32 @@ def test_the_loss_shown_is_the_mean_of_the_last_fifty(
 ) -> None:
     trainer = small_trainer(data, tmp_path / "run")
     assert shown_losses(trainer, [*range(50), 100], monkeypatch)[-2:] == ["loss 24.500", "loss 26.500"]
+
+
+def test_weights_in_float64_are_trained_in_float32(data: Path, tmp_path: Path) -> None:
+    fastvit.save(fastvit.create_model("fastvit_t8", num_classes=2).double(), tmp_path / "start.safetensors")
+    trainer = small_trainer(data, tmp_path / "run", {"weights": str(tmp_path / "start.safetensors")})
+    assert {parameter.dtype for parameter in trainer.state.model.parameters()} == {torch.float32}
+    stop_after(trainer, 1)
+
+
+def test_a_revision_is_of_weights(data: Path, tmp_path: Path) -> None:
+    """Not passed over: the weights of that revision are wanted, and there are none here."""
+    with pytest.raises(fastvit.WeightsError, match="fastvit_t8"):
+        small_trainer(data, tmp_path / "run", {"model": "fastvit_t8@main"})
+
+
+def test_a_checkpoint_without_what_later_versions_keep_is_of_another_version(data: Path, tmp_path: Path) -> None:
+    stop_after(small_trainer(data, tmp_path / "run"), 1)
+    (path,) = (tmp_path / "run/checkpoints").iterdir()
+    state = torch.load(path, weights_only=True)
+    del state["cfg"]
+    torch.save(state, path)
+    with pytest.raises(RecipeError, match="is of another version; remove"):
+        small_trainer(data, tmp_path / "run")
+
+
+@pytest.mark.parametrize("wrong", ["small_data", {"epochs": 1}, None])
+def test_what_is_no_recipe_is_refused(wrong: Any, data: Path, tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="expected a Recipe, as training"):
+        fastvit.train(wrong, data, tmp_path / "run")
