@@ -1,11 +1,12 @@
 """How much arithmetic a model does."""
 
+import copy
+
 import torch
-from torch.func import functional_call
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..images.preprocess import check_size
-from ..utils.modes import eval_mode
 from .fastvit import FastViT
 
 
@@ -13,7 +14,7 @@ def multiply_adds(model: FastViT, size: tuple[int, int]) -> int:
     """Multiply-accumulates of one image of `size`, (height, width): convolutions, linear layers and attention.
 
     In eval mode, whatever the model's own. Norms, activations, sums and biases are not counted, as is the custom of
-    papers' "FLOPs". Nothing is computed: only shapes go through the model, which stays as it is.
+    papers' "FLOPs". Nothing is computed: only shapes go through a copy without memory.
 
     Raises:
         ValueError: a size that a FastViT does not take.
@@ -26,8 +27,10 @@ def multiply_adds(model: FastViT, size: tuple[int, int]) -> int:
         '0.7 GMACs'
     """
     check_size(size)
-    shapes = {name: tensor.to("meta") for name, tensor in model.state_dict().items()}
+    copies = {id(buffer): buffer.to("meta") for buffer in model.buffers()}
+    copies |= {id(weight): nn.Parameter(weight.detach().to("meta")) for weight in model.parameters()}
+    shapes = copy.deepcopy(model, copies).eval()  # which never had memory
     images = torch.empty(1, model.in_chans, *size, dtype=next(model.parameters()).dtype, device="meta")
-    with eval_mode(model), torch.no_grad(), FlopCounterMode(display=False) as counter:
-        functional_call(model, shapes, images)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        shapes(images)
     return int(counter.get_total_flops()) // 2  # which counts a product and its sum as two

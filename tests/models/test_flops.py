@@ -1,6 +1,8 @@
 """Multiply-accumulates against timm's published counts, a count by hand, and what must not change them."""
 
 import copy
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -100,3 +102,20 @@ def test_the_model_is_left_alone() -> None:
 def test_a_size_that_no_fastvit_takes_is_refused(size: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"^size=.*: expected \(height, width\)"):
         multiply_adds(small("fastvit_t8"), size)
+
+
+def test_counting_does_not_disturb_who_computes_meanwhile() -> None:
+    model, images, done = small("fastvit_t8"), torch.randn(1, 3, 64, 64), threading.Event()
+    expected, given = model(images), []
+
+    def compute() -> None:
+        while not done.is_set() or not given:
+            given.append(model(images))
+
+    with ThreadPoolExecutor(1) as pool:
+        computing = pool.submit(compute)
+        for _ in range(3):
+            multiply_adds(model, (64, 64))
+        done.set()
+        computing.result()
+    assert all(torch.equal(each, expected) for each in given)
