@@ -98,14 +98,22 @@ class MLP(nn.Module):
         return cast(Tensor, self.fc2(F.gelu(self.fc1(self.conv(x)))))
 
 
-class DropPath(nn.Dropout):
+class DropPath(nn.Module):
     """In train mode, drop a residual branch for a random part of the batch: arXiv:1603.09382."""
+
+    def __init__(self, rate: float):
+        super().__init__()
+        self.rate = rate
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
-        if not self.training or self.p == 0:
+        if not self.training or self.rate == 0:
             return x
-        return x * F.dropout(x.new_ones(x.shape[0], 1, 1, 1), self.p)
+        return x * F.dropout(x.new_ones(x.shape[0], 1, 1, 1), self.rate)
+
+    def extra_repr(self) -> str:
+        """The rate."""
+        return f"{self.rate:g}"
 
 
 class RepMixerBlock(nn.Module):

@@ -115,6 +115,7 @@ def require_eval_mode(model: nn.Module, what: str, parts: Mapping[str, nn.Module
 
     Raises:
         ValueError: says which part is in train mode, how many more are, and what to do.
+        TypeError: it is no model.
 
     Example:
         >>> from torch import nn
@@ -123,6 +124,8 @@ def require_eval_mode(model: nn.Module, what: str, parts: Mapping[str, nn.Module
         Traceback (most recent call last):
         ValueError: cannot run it in train mode (ReLU), where batch norm depends on the batch: call model.eval() first
     """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model is a {type(model).__name__}, expected a FastViT, as fastvit.load(name) gives it")
     training = [
         ".".join(filter(None, (part, name))) or type(model).__name__
         for part, module in ({"": model} if parts is None else parts).items()

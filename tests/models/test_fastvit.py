@@ -167,7 +167,7 @@ def test_drop_path_rates_are_timms(name: str) -> None:
     with torch.device("meta"):
         ours = FastViT(CONFIGS[name], drop_path_rate=0.35)
         theirs = timm.create_model(timms(name), drop_path_rate=0.35)
-    rates = [block.drop_path.p for stage in ours.stages for block in stage.blocks]
+    rates = [block.drop_path.rate for stage in ours.stages for block in stage.blocks]
     expected = [
         getattr(getattr(block, "drop_path", None) or block.drop_path1, "drop_prob", 0.0)
         for stage in theirs.stages

@@ -504,7 +504,7 @@ def test_everything_else_of_the_model_is_kept() -> None:
     unfused = overparameterize(model)
     assert unfused.pretrained_cfg == model.pretrained_cfg and unfused.pretrained_cfg is not model.pretrained_cfg
     assert (unfused.num_classes, unfused.global_pool, unfused.head.drop.p) == (7, "max", 0.3)
-    assert unfused.stages[3].blocks[1].drop_path.p == 0.4 and unfused.stages[0].grad_checkpointing
+    assert unfused.stages[3].blocks[1].drop_path.rate == 0.4 and unfused.stages[0].grad_checkpointing
     assert equal(unfused.head, model.head)
 
 
