@@ -6,7 +6,7 @@ import math
 import os
 import sys
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -214,5 +214,7 @@ def _found(image: ImageLike) -> tuple[str | None, ImageLike]:
     """The path, if it has one, and the image. Standard input is read at once: a thread could not be interrupted."""
     path = os.fspath(image) if isinstance(image, str | os.PathLike) else None
     if path == STANDARD_INPUT:
-        return path, sys.stdin.buffer.read() if sys.stdin else b""  # None where it is closed
+        image = b""
+        with suppress(OSError, AttributeError):  # it is broken, or None where it is closed: as empty as an empty file
+            image = sys.stdin.buffer.read()
     return path, image

@@ -430,3 +430,23 @@ def test_fast_decoding_reads_a_large_jpeg_smaller(
     assert sizes == [(900, 700), (225, 175)]
     assert exact.top != fast.top
     assert_same(fast, list(exact.top), 0.01)
+
+
+def test_a_broken_standard_input_is_an_empty_file_and_the_others_go_on(
+    model: fastvit.FastViT, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read() -> bytes:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=SimpleNamespace(read=read)))
+    first, broken, last = fastvit.predict(model, [PHOTOGRAPH, "-", PHOTOGRAPH])
+    assert first.top == last.top and "standard input: the file is empty" in broken.error
+
+
+def test_a_series_of_paths_is_several_images(model: fastvit.FastViT) -> None:
+    """As pandas has them: with axes, and no array."""
+
+    class Series(list[str]):
+        ndim, dtype = 1, object
+
+    assert [found.path for found in fastvit.predict(model, Series([str(PHOTOGRAPH)] * 2))] == [str(PHOTOGRAPH)] * 2

@@ -9,14 +9,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, BinaryIO, Union
 
-import numpy
-from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..utils.text import display_name, one_line
 from .inputs import images_inside
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import Tensor
 
 # Only what Pillow decodes in this process: its EPS reader starts Ghostscript, which runs the program in the file.
@@ -24,7 +23,7 @@ FORMATS = ("AVIF", "BMP", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "QOI",
 LOADING = threading.Lock()  # one PIL image may stand in a list twice, and two threads must not load it at once
 MAX_PIXELS = 2**27  # 134 million, above the largest cameras; as RGB half a gigabyte
 
-ImageLike = Union[str, os.PathLike[str], bytes, BinaryIO, Image.Image, NDArray[Any], "Tensor"]
+ImageLike = Union[str, os.PathLike[str], bytes, BinaryIO, Image.Image, "NDArray[Any]", "Tensor"]
 """A path, a file's bytes, a binary stream, a PIL image, or one of these:
 
     array (H, W, 3), (H, W, 4), (H, W, 1) or (H, W): bytes, or floats from 0 to 1
@@ -156,6 +155,7 @@ def from_numbers(numbers: Any) -> Image.Image:
         >>> image.size, image.mode
         ((64, 48), 'RGB')
     """
+    import numpy
     from torch import Tensor
 
     if not isinstance(numbers, numpy.ndarray | Tensor):
@@ -239,6 +239,8 @@ def _too_large(pixels: str) -> str:
 
 def _scaled_down(image: Image.Image, white: float) -> Image.Image:
     """Greys from 0 to `white` -> bytes; whole numbers keep their high byte, as Pillow reads 16-bit colours."""
+    import numpy
+
     values = numpy.asarray(image)
     if not (values.min() >= 0 and values.max() <= white):  # also refuses nan
         found = f"{values.min():g} to {values.max():g}"
@@ -249,7 +251,7 @@ def _scaled_down(image: Image.Image, white: float) -> Image.Image:
 
 def shape_error(image: Any) -> str:
     """What to say of an array or a tensor whose shape no image has."""
-    if isinstance(image, numpy.ndarray):
+    if hasattr(image, "strides"):
         kind, expected = "an array", "(H, W, 3) or (H, W), channels last: array.transpose(1, 2, 0) moves them"
     else:
         kind, expected = "a tensor", "(3, H, W) or (H, W), channels first: tensor.permute(2, 0, 1) moves them"

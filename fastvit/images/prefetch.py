@@ -10,6 +10,7 @@ from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar, cast
 
+import numpy
 from PIL import Image
 
 from ..utils.processes import cores
@@ -141,8 +142,8 @@ def several(images: ImageLike | Iterable[ImageLike]) -> Iterable[ImageLike] | No
         name = os.fspath(images)
         found = [name] if name == STANDARD_INPUT else find_images([name])
         return None if found == [name] else found
-    if (axes := getattr(images, "ndim", None)) is not None:  # an array or a tensor
-        if axes not in (2, 3, 4):
+    if isinstance(images, numpy.ndarray) or hasattr(images, "movedim"):  # as tensors have
+        if (axes := cast(Any, images).ndim) not in (2, 3, 4):
             raise ValueError(f"{shape_error(images)}, or such images one after another")
         return list(cast(Any, images)) if axes == 4 else None
     if isinstance(images, bytes | Image.Image) or hasattr(images, "read"):
