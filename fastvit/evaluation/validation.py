@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from ..data import Batch, LabelledImages, Source, check_range, open_source, validation_source
 from ..images.preprocess import Preprocess
 from ..utils.devices import choose_device
-from ..utils.modes import eval_mode
 from ..utils.text import either
 from .imagenet import CLASSES, Real, match_classes
 from .metrics import Metrics
@@ -166,3 +165,26 @@ def _count(
     metrics.seconds = time.perf_counter() - started
     metrics.without_real_labels = real.skipped if real else None
     return metrics
+
+
+@contextmanager
+def eval_mode(model: nn.Module) -> Iterator[None]:
+    """Inside, every module of `model` is in eval mode; afterwards each is in the mode that it was in.
+
+    Example:
+        >>> from torch import nn
+        >>> from fastvit.evaluation.validation import eval_mode
+        >>> model = nn.Sequential(nn.BatchNorm2d(3).eval(), nn.Dropout())
+        >>> with eval_mode(model):
+        ...     print(model.training, model[1].training)
+        False False
+        >>> model.training, model[0].training, model[1].training
+        (True, False, True)
+    """
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True

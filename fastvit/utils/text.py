@@ -15,8 +15,7 @@ def display_name(source: str | os.PathLike[str]) -> str:
     """A name that prints as one line everywhere: line breaks, control codes and undecodable bytes are escaped."""
     if source == STANDARD_INPUT:
         return "standard input"
-    name = os.fspath(source)
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in name)
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in os.fspath(source))
 
 
 def one_line(text: object) -> str:
@@ -52,7 +51,7 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> "Table":
 
     Args:
         headings: of the columns; one that begins with ">" has its column on the right.
-        rows: the cells, as text that is never taken for markup if the console takes none.
+        rows: the cells, as text that is never taken for markup.
 
     Example:
         >>> from fastvit.utils.text import rendered, table
@@ -62,13 +61,14 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> "Table":
         b      10
     """
     from rich.table import Column, Table
+    from rich.text import Text
 
     columns = [Column(heading.removeprefix(">"), overflow="fold") for heading in headings]
     for column, heading in zip(columns, headings, strict=True):
         column.justify = "right" if heading.startswith(">") else "left"
     shown = Table(*columns, box=None, pad_edge=False, padding=(0, 1, 0, 0))
     for row in rows:
-        shown.add_row(*row)
+        shown.add_row(*map(Text, row))
     return shown
 
 

@@ -1,5 +1,6 @@
 """fastvit.evaluate: the counts, the classes, and what may be evaluated."""
 
+import io
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from helpers.small import small
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from rich.console import Console
 from timm.data import create_transform
 
 import fastvit
@@ -18,8 +20,7 @@ from fastvit.data import DataError, LabelledImages, Selected, open_source
 from fastvit.evaluation import validation
 from fastvit.evaluation.imagenet import match_classes
 from fastvit.evaluation.metrics import Metrics
-from fastvit.evaluation.validation import open_validation
-from fastvit.utils.modes import eval_mode
+from fastvit.evaluation.validation import eval_mode, open_validation
 
 NAMES = ["dog", "cat", "ship"]  # not in alphabetical order, which is that of the folders
 
@@ -258,3 +259,13 @@ def test_a_model_without_names_counts_folders_in_alphabetical_order() -> None:
     assert match_classes(["a", "b"], {"num_classes": 2, "label_names": None}) == [0, 1]
     with pytest.raises(DataError, match="The data has 3 classes, and the model has 2 without names"):
         match_classes(["a", "b", "c"], {"num_classes": 2})
+
+
+def test_classes_are_text_and_no_markup_for_any_console() -> None:
+    metrics = Metrics(["[/x]", "[red]cat"], [0, 1], 2)
+    metrics.add(torch.eye(2), torch.arange(2))
+    metrics.seconds = 1.0
+    console = Console(file=io.StringIO(), width=80)
+    console.print(metrics)
+    shown = console.file.getvalue()
+    assert "[/x]" in shown and "[red]cat" in shown
