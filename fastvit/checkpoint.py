@@ -74,12 +74,13 @@ def from_weights(
     model = outline(CONFIGS[weights.variant], found.form, num_classes=classes, **own | options)
     state, shapes = _with_images(weights, model), {name: tensor.shape for name, tensor in model.state_dict().items()}
     fits = {name: t for name, t in state.items() if not name.startswith("head.") or shapes.get(name) == t.shape}
-    model.load_state_dict(fits, strict=False, assign=True)
-    if fits.keys() != shapes.keys():
+    missing = model.load_state_dict(fits, strict=False, assign=True).missing_keys
+    assert all(name.startswith("head.") for name in missing), missing  # `read` has looked at the rest
+    if missing:
         with torch.device("cpu"):
             model.reset_classifier(classes)
-        started = f"its classifier is of {found.num_classes} classes; started a new one of {classes}"
-        warnings.warn(f"{weights.source}: {started}", stacklevel=stacklevel)
+        had = f"its classifier is of {found.num_classes} classes" if found.num_classes else "it has no classifier"
+        warnings.warn(f"{weights.source}: {had}; started a new one of {classes}", stacklevel=stacklevel)
     size = {"input_size": (model.in_chans, *weights.cfg["input_size"][1:])}
     labels = {} if classes == found.num_classes else {"label_names": None}
     model.pretrained_cfg = weights.cfg | size | labels | {"num_classes": classes}
@@ -161,17 +162,13 @@ def _writable_form(model: FastViT) -> Form:
 
 def _with_images(weights: Weights, model: FastViT) -> dict[str, Tensor]:
     """The first convolutions' weights for images of another number of channels, as timm does it."""
-    given, wanted = weights.detected.in_chans, model.in_chans
-    if given == wanted:
+    given, expected = weights.detected.in_chans, model.in_chans
+    if given == expected:
         return weights.state
     if given != 3:
-        what = f"weights for {given} channels cannot be adapted to {wanted}, only those for 3 can"
+        what = f"weights for {given} channels cannot be adapted to {expected}, only those for 3 can"
         raise WeightsError(f"{weights.source}: {what}")
     from timm.models import adapt_input_conv
 
-    names = weights.state.keys() & {
-        "stem.0.conv.main.conv.weight",
-        "stem.0.conv.small.conv.weight",
-        "stem.0.conv.weight",
-    }
-    return weights.state | {name: adapt_input_conv(wanted, weights.state[name]) for name in names}
+    names = {f"stem.0.conv.{branch}weight" for branch in ("main.conv.", "small.conv.", "")} & weights.state.keys()
+    return weights.state | {name: adapt_input_conv(expected, weights.state[name]) for name in names}

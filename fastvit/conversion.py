@@ -119,7 +119,7 @@ def _check(reparameterize: bool, overparameterize: bool, images: object) -> None
     if reparameterize and overparameterize:
         raise ValueError("reparameterize and overparameterize at once: choose one")
     if images is not None and not overparameterize:
-        raise ValueError("images without overparameterize, which they are for")
+        raise ValueError("images are for overparameterize only: give both, or leave them out")
 
 
 def _fused(model: FastViT, names: str) -> FastViT:

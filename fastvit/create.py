@@ -71,7 +71,7 @@ def _made(
 ) -> FastViT:
     """A FastViT with the weights of `source`, or with initial values if that is ""; `options` are FastViT's."""
     variant = re.split("[.@]", name)[0]
-    if variant not in CONFIGS or (name != variant and catalog.find(name) is None):
+    if variant not in CONFIGS or (name != variant and (catalog.find(name) is None or ("@" in name and not source))):
         raise ValueError(f"unknown model {name!r}; {nearest(name)}")
     device = torch.device(device) if device else torch.get_default_device()
     if source:

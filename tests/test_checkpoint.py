@@ -369,7 +369,7 @@ def _transpose(state: dict[str, Tensor]) -> None:
         (_missing, "no such"),
         (_folder, "a folder without weights"),
         (_text, "not a readable safetensors file"),
-        (_empty, "not a readable safetensors file"),
+        (_empty, "the file is empty; copy or download it again"),
         (_truncated, "not a readable safetensors file"),
         (_pickled, "not a readable safetensors file"),
         (_someone_elses, "holds no FastViT: found weight; expected names such as"),

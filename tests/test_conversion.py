@@ -54,7 +54,7 @@ def test_outputs_that_have_names_are_classes_and_no_embedding(labels: list[str] 
 def test_what_does_not_go_together_is_refused_before_anything_is_read(tmp_path: Path) -> None:
     for arguments, reason in (
         ({"reparameterize": True, "overparameterize": True}, "reparameterize and overparameterize at once"),
-        ({"images": PHOTOGRAPH}, "images without overparameterize"),
+        ({"images": PHOTOGRAPH}, "images are for overparameterize only"),
         ({"names": "pytorch"}, "names is 'pytorch', expected one of fastvit, timm, apple"),
     ):
         with pytest.raises(ValueError, match=reason):

@@ -112,7 +112,7 @@ def test_the_arguments_reach_the_model() -> None:
     assert model(torch.randn(2, 4, 64, 64)).shape == (2, 7)
     assert (model.num_classes, model.in_chans, model.global_pool) == (7, 4, "catavgmax")
     assert model.head.drop.p == 0.25
-    assert model.stages[-1].blocks[-1].drop_path.p == 0.5
+    assert model.stages[-1].blocks[-1].drop_path.rate == 0.5
     assert model.pretrained_cfg["input_size"] == (4, 256, 256)
 
 
@@ -261,3 +261,8 @@ def test_making_the_fused_model_takes_little_more_than_its_own_memory(monkeypatc
     with Memory() as memory:
         reparameterize(create_model("fastvit_t8", num_classes=0).eval())
     assert memory.most > 2 * size  # so the measure measures
+
+
+def test_a_revision_without_weights_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"^unknown model .fastvit_t8@main."):
+        create_model("fastvit_t8@main")

@@ -4,6 +4,7 @@ import copy
 import json
 import re
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -247,3 +248,9 @@ def test_a_pruned_model_is_verified_as_far_as_it_goes() -> None:
     report = verify(model, IMAGES)
     assert report.exact and not any(row.name.startswith(("stages.2", "final_conv")) for row in report.blocks)
     assert isinstance(model.final_conv, nn.Identity)
+
+
+@pytest.mark.parametrize("use", [verify, fastvit.engine])
+def test_what_is_no_model_is_said(use: Any) -> None:
+    with pytest.raises(TypeError, match=r"^model is a str, expected a FastViT, as fastvit"):
+        use("fastvit_t8.cifar10")

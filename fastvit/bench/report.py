@@ -105,7 +105,7 @@ def measure(
 ) -> Report:
     """Time a model by every engine and precision that is installed, against plain PyTorch, on the CPU.
 
-    Each has a process of its own, and they run by turns, round by round. A script that calls this needs
+    Each has a process of its own, and every round runs each of them once. A script that calls this needs
     `if __name__ == "__main__":` around it, since these processes import it.
 
     Args:

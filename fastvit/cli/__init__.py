@@ -76,7 +76,7 @@ def _run(words: list[str]) -> int:
 
     from .options import HYPHEN
 
-    app = make_app(listed=not {*words} & {*COMMANDS})
+    app = make_app(listed=set(COMMANDS).isdisjoint(words))
     try:
         status: int = app([HYPHEN if word == STANDARD_INPUT else word for word in words])
     except UnusedCliTokensError as error:

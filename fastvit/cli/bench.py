@@ -21,8 +21,8 @@ def bench(
 ) -> None:
     """Time a model by every backend and precision that is installed, against plain PyTorch.
 
-    Each backend has a process of its own, and they run by turns, round by
-    round. A bare name, such as fastvithd, gets random weights, which are as
+    Each backend has a process of its own, and every round runs each of them
+    once. A bare name, such as fastvithd, gets random weights, which are as
     fast as any. Preparing torch.compile takes a minute or more.
 
     For example:

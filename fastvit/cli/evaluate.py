@@ -24,7 +24,7 @@ class Counting:
 
     Attributes:
         split: Part of DATA. [default: val, validation or test, the first there is; or, without any of them, the whole]
-        scoring: Which classes can be predicted, and which labels count; all four are explained above.
+        scoring: Predict all classes of the model, or those of DATA alone; real counts ImageNet's real labels.
         max_unreadable: Images that may be left out, and listed, since they cannot be read.
         workers: Processes that read images; 0 is a thread for each core.
     """

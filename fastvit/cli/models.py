@@ -93,7 +93,7 @@ def _show_table(columns: Columns, rows: list[Row]) -> None:
 
 def _notes(rows: list[Row]) -> list[str]:
     """What the abbreviations in the table of checkpoints mean, as far as it has them."""
-    metrics = sorted({row["metric"] for row in rows}, key=_short)
+    metrics = sorted(dict.fromkeys(row["metric"] for row in rows), key=_short)
     embeddings = sorted({row["num_classes"] for row in rows if row["classes"] == "embedding"})
     return [
         "\nAccuracies are those that the authors publish; --json names the sources.",

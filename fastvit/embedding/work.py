@@ -93,7 +93,8 @@ def embed_files(work: Work, extractor: FeatureExtractor, report: Report) -> None
         for number, of_file in batches.items():
             features = numpy.empty((len(folder.indices(number)), extractor.width), dtype=config.dtype)
             rows, before = list[int](), len(lost)
-            for batch, (pixels, found, reasons) in zip(of_file, read, strict=False):  # read goes on in the next file
+            for batch in of_file:
+                pixels, found, reasons = next(read)
                 missing = sorted(set(batch).difference(found.tolist()))
                 names = (stored_name(source, index) for index in missing)
                 unreadable = [Unreadable(*each) for each in zip(names, reasons, strict=True)]
@@ -130,8 +131,8 @@ def embed_in_processes(work: Work, processes: int, report: Report) -> None:
             children.append(Child(_embed, process, count, torch.get_num_threads()))
         for process, child in enumerate(children):
             config = replace(work.config, device=device_of(work.config.device or "", process))
-            share = replace(work, config=config, pending=work.pending[process::count])
-            child.send(share)  # here, where Ctrl-C is heard: the names of very many images take a while
+            # here, where Ctrl-C is heard: the names of very many images take a while
+            child.send(replace(work, config=config, pending=work.pending[process::count]))
         running = set(children)
         while running:
             for child in ready(running):

@@ -28,6 +28,6 @@ def __getattr__(name: str) -> object:
             found = "none"
         major = found.split(".")[0]
         if not major.isdecimal() or int(major) < 5:
-            needed = 'fastvit.fastvlm needs transformers 5, found {}; run: pip install "fastvit[vlm]"'
-            raise MissingExtraError(needed.format(found))
+            needed = f"fastvit.fastvlm needs transformers 5, found {found}"
+            raise MissingExtraError(f'{needed}; run: pip install "fastvit[vlm]"')
     return _get(name)

@@ -148,12 +148,14 @@ def open_path(path: Path, folders: bool = True) -> Tensors:
             return _shards(path)
         with path.open("rb") as file:
             start = file.read(9)
+    if not start:
+        raise DamagedError(f"{path}: the file is empty; copy or download it again")
     # By what the file begins with, as names tell little.
     if path.suffix.lower() == ".safetensors" or start[8:] == b"{":
         return _safetensors(path)
     if start[:4] == b"PK\3\4" or start[:1] == b"\x80":
         return _pickled(path)
-    raise DamagedError(f"{path}: neither a safetensors file nor one of torch.save")
+    raise DamagedError(f"{path}: neither a safetensors file nor one of torch.save; give another")
 
 
 PICKLES = (".bin", ".pt", ".pth", ".tar", ".ckpt")

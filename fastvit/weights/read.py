@@ -77,8 +77,8 @@ def _published(checkpoint: catalog.Checkpoint, variant: str | None) -> Weights:
 
 def nearest(name: str) -> str:
     """What may have been meant."""
-    near = difflib.get_close_matches(name, [*catalog.CHECKPOINTS, *CONFIGS], n=3, cutoff=0.4)
-    return f"did you mean {either(near)}?" if near else "fastvit.list_models() has the names"
+    near = difflib.get_close_matches(name.lower(), [*catalog.CHECKPOINTS, *CONFIGS], n=3, cutoff=0.6)
+    return f"did you mean {either(near)}?" if near else "fastvit.list_models() and `fastvit models` have the names"
 
 
 def _read(tensors: Tensors, variant: str | None, catalogue: Mapping[str, Any]) -> Weights:

@@ -3,7 +3,7 @@
 `torch.load(weights_only=True)` runs no foreign code either, but a file of two kilobytes can make it hash, print or
 allocate until the process dies. A state dict needs little of a pickle: dictionaries whose keys are text, and tensors,
 which are a few numbers each. So the opcodes are followed here, those are kept, and all else is left out: an optimizer's
-state, options, numbers. The tensors' bytes are somebody else's business: `formats.Pickled` reads them.
+state, options, numbers. The tensors' bytes are somebody else's business: `formats` reads them.
 """
 
 import io

@@ -166,7 +166,7 @@ def test_the_report_says_what_was_detected(tmp_path: Path) -> None:
             ["{file}", "out.safetensors", "--reparameterize", "--overparameterize"],
             "reparameterize and overparameterize at once",
         ),
-        (["{file}", "out.safetensors", "--images", str(PHOTOGRAPH)], "images without overparameterize"),
+        (["{file}", "out.safetensors", "--images", str(PHOTOGRAPH)], "images are for overparameterize only"),
         (["{file}", "out.safetensors", "--variant", "resnet"], "variant is 'resnet', expected one of"),
         (["{file}", "out.safetensors", "--overparameterize", "--images", "{file}"], "mci0.safetensors"),
         ([str(PHOTOGRAPH), "out.safetensors"], "neither a safetensors file nor one of torch.save"),

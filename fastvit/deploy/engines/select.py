@@ -146,8 +146,7 @@ def _measured(model: nn.Module, request: Request, names: Sequence[str], images: 
     best, fastest, results = None, inf, []
     for name in names:
         try:
-            candidate = _built(model, name, request)
-            seconds = _seconds(candidate, images)
+            seconds = _seconds(candidate := _built(model, name, request), images)
         except Exception as error:  # whatever a runtime dislikes, the others may do
             results.append(f"{name} {one_line(error)[:300]}")
             continue
