@@ -139,7 +139,7 @@ class Progress:
 
     def restart(self) -> None:
         """The work begins now: what was prepared before tells no speed."""
-        self._started = self._told = time.perf_counter()
+        self._started = self._shown = time.perf_counter()
         self._bar.reset(self._task)
 
     def pause(self) -> None:
@@ -165,8 +165,8 @@ class Progress:
         self._bar.update(self._task, note="  ".join(filter(None, notes)))
         if self.terminal and self.seconds >= QUIET_SECONDS:
             self._bar.start()
-        if not self.terminal and not self.quiet and time.perf_counter() - self._told >= EVERY_SECONDS:
-            self._told = time.perf_counter()
+        if not self.terminal and not self.quiet and time.perf_counter() - self._shown >= EVERY_SECONDS:
+            self._shown = time.perf_counter()
             left = f"{timedelta(seconds=round((total - done) / self.speed))} left" if self.speed else ""
             note("  ".join(filter(None, (f"{done}/{total}", *notes, left))))
 

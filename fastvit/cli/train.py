@@ -30,11 +30,11 @@ PRESETS = ", ".join(f"{name} ({preset.about})" for name, preset in RECIPES.items
 
 def _recipe_options() -> dict[str, Any]:
     """The fields of `Recipe`, each with what its docstring says of it, its default and its section."""
-    said = dict(re.findall(r"^ +(\w+): (.+)$", Recipe.__doc__ or "", re.MULTILINE))
+    described = dict(re.findall(r"^ +(\w+): (.+)$", Recipe.__doc__ or "", re.MULTILINE))
     options: dict[str, Any] = {}
     group: Group | str = "Options"  # that of the others
     for name, kind in get_type_hints(Recipe).items():
-        default, help, group = getattr(Recipe, name), said[name], GROUPS.get(name, group)
+        default, help, group = getattr(Recipe, name), described[name], GROUPS.get(name, group)
         if default and not help.endswith("]"):
             help += f" [default: {default:g}]" if isinstance(default, float) else f" [default: {default}]"
         options[name] = Annotated[kind, Parameter(help=help, negative_bool="no-", group=group)]

@@ -166,15 +166,15 @@ class _Request:
         if path.suffix.lower() != ".tar" or not is_shard(path):
             return ClassFolders(Archive(path), self.splits, unlabelled=self.unlabelled)
         if self.splits[-1]:
-            wanted = either(self.splits)
-            raise DataError(f"{path}: a shard, which has no splits; expected {wanted} in shards of its own")
+            expected = either(self.splits)
+            raise DataError(f"{path}: a shard, which has no splits; expected {expected} in shards of its own")
         return Shards(str(path), self.num_classes)
 
     def _in_shards(self, pattern: str) -> Source:
         if "{split}" not in pattern:
             if self.splits[-1]:
-                wanted = either(self.splits)
-                raise DataError(f"{pattern}: has no {{split}} in it; expected {wanted} in place of {{split}}")
+                expected = either(self.splits)
+                raise DataError(f"{pattern}: has no {{split}} in it; expected {expected} in place of {{split}}")
             return Shards(pattern, self.num_classes)
         candidates = [pattern.replace("{split}", split) for split in self.splits if split]
         for candidate in candidates:

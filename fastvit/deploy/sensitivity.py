@@ -63,7 +63,7 @@ class LayerErrors:
             numbers = [f"{number:.1f}" for number in (100 * layer.alone / total, *ratios)]
             rows.append((layer.name, layer.kind, *numbers))
         width = max(len(name) for name, *_ in rows)
-        lines = [f"{name:<{width}}  {kind:<13}" + "".join(map("{:>9}".format, rest)) for name, kind, *rest in rows]
+        lines = [f"{name:<{width}}  {kind:<13}" + "".join(f"{cell:>9}" for cell in rest) for name, kind, *rest in rows]
         lines += ["", f"all in int8: {decibels(self.whole):.1f} dB of signal to noise, images {self.images}"]
         kept = ", ".join(self.sensitive())
         return "\n".join([*lines, f"better left out: {kept}" if kept else "no layer needs to be left out"])
@@ -109,7 +109,7 @@ def layer_errors(model: nn.Module, images: Tensor) -> LayerErrors:
 
 
 class _RoundingLayer(nn.Module):
-    """A layer that does what it is told to: round its weight or input, or widen its range. It keeps its last output.
+    """A layer that does what `rounds` says: round its weight or input, or widen its range. It keeps its last output.
 
     The range of its input is that of each channel where the layer keeps them apart; 0 is always in it.
     """
@@ -122,18 +122,18 @@ class _RoundingLayer(nn.Module):
         self.rounded = round_weight(self.weight)
         self.axes = (0, 2, 3) if isinstance(layer, nn.Conv2d) and layer.groups > 1 else ()  # (): all
         self.low = self.high = torch.zeros(())
-        self.told: Collection[str] = ()  # of "weight", "input" and "range"
+        self.rounds: Collection[str] = ()  # of "weight", "input" and "range"
         self.by_weight = self.by_input = self.so_far = 0.0  # noise
         self.signal = list[Moments]()
 
     def forward(self, x: Tensor) -> Tensor:
         """What the layer gives for x."""
-        if "range" in self.told:
+        if "range" in self.rounds:
             self.low = torch.minimum(x.amin(self.axes, keepdim=True), self.low)
             self.high = torch.maximum(x.amax(self.axes, keepdim=True), self.high)
-        if "input" in self.told:
+        if "input" in self.rounds:
             x = round_input(x, self.low, self.high)
-        self.layer.weight.data = self.rounded if "weight" in self.told else self.weight
+        self.layer.weight.data = self.rounded if "weight" in self.rounds else self.weight
         self.output = self.layer(x)
         return self.output
 
@@ -145,13 +145,13 @@ class _RoundingLayer(nn.Module):
         return LayerError(name, kind, self.by_weight / power, self.by_input / power, self.so_far / _power(self.signal))
 
 
-def _outputs(model: nn.Module, images: Tensor, layers: Collection[_RoundingLayer] = (), *told: str) -> list[Tensor]:
-    """The model's, while these of its layers are told something."""
+def _outputs(model: nn.Module, images: Tensor, layers: Collection[_RoundingLayer] = (), *rounds: str) -> list[Tensor]:
+    """The model's, while these of its layers round as given."""
     for layer in layers:
-        layer.told = told
+        layer.rounds = rounds
     outputs = listed(model(images))
     for layer in layers:
-        layer.told = ()
+        layer.rounds = ()
     return outputs
 
 

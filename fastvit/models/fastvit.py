@@ -143,9 +143,9 @@ class FastViT(nn.Module):
 
         Args:
             images: (B, in_chans, H, W).
-            indices: the stages wanted, negative ones from the end; an int means the last so many; None all.
+            indices: the stages chosen, negative ones from the end; an int means the last so many; None all.
             norm: there for timm's interface; this family has no norm after its stages.
-            stop_early: compute nothing after the last stage wanted; the features are then its output.
+            stop_early: compute nothing after the last stage chosen; the features are then its output.
             output_fmt: "NCHW".
             intermediates_only: return the list alone.
 
@@ -154,12 +154,12 @@ class FastViT(nn.Module):
         """
         if output_fmt != "NCHW":
             raise ValueError(f"output_fmt is {output_fmt!r}: a FastViT gives its maps as 'NCHW'")
-        wanted = stage_indices(len(self.stages), indices)
-        last = max(wanted) if stop_early or intermediates_only else len(self.stages) - 1
+        chosen = stage_indices(len(self.stages), indices)
+        last = max(chosen) if stop_early or intermediates_only else len(self.stages) - 1
         x, maps = self.stem(images), []
         for index, stage in enumerate(self.stages[: last + 1]):
             x = stage(x)
-            if index in wanted:
+            if index in chosen:
                 maps.append(x)
         if intermediates_only:
             return maps
@@ -175,14 +175,14 @@ class FastViT(nn.Module):
         Returns:
             The chosen stages' indices, from 0.
         """
-        wanted = stage_indices(len(self.stages), indices)
-        if prune_head or prune_norm or max(wanted) < len(self.stages) - 1:
-            self.stages = self.stages[: max(wanted) + 1]
+        chosen = stage_indices(len(self.stages), indices)
+        if prune_head or prune_norm or max(chosen) < len(self.stages) - 1:
+            self.stages = self.stages[: max(chosen) + 1]
             self.final_conv = nn.Identity()
             self.stages.training = self.final_conv.training = self.training  # which new modules do not know
-            self.num_features = self.feature_info[max(wanted)]["num_chs"]
+            self.num_features = self.feature_info[max(chosen)]["num_chs"]
             self.reset_classifier(0, "")
-        return wanted
+        return chosen
 
     def get_classifier(self) -> nn.Module:
         """The last layer, an `nn.Identity` where there is no classifier."""

@@ -242,9 +242,9 @@ class Trainer:
         if self.processes.world_size > 1 and self.state.step % LINE_EVERY and self.processes.device.type != "cpu":
             return
         if self.processes.any(bool(signals)) and self.state.step < self.total_steps:
-            told = self.processes.gather(signals)[0]
+            number = self.processes.gather(signals)[0]
             if self.state.step % self.steps_per_epoch:
                 self.meter.epoch_loss()  # is looked at
                 self.save()
             self.processes.close()
-            raise Stopped(told, self.state.step, self.total_steps)
+            raise Stopped(number, self.state.step, self.total_steps)
