@@ -512,7 +512,7 @@ def test_control_c_is_status_130_and_saves_nothing(weights: Path, tmp_path: Path
     assert {path.name for path in tmp_path.iterdir()} == {"many", "image.png"}
 
 
-@pytest.mark.parametrize("predictions_too", [False, True])
+@pytest.mark.parametrize("predictions_too", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_terminal_shows_progress_below_the_predictions(weights: Path, tmp_path: Path, predictions_too: bool) -> None:
     for index in range(3):
         draw(tmp_path / f"{index}.png", index)

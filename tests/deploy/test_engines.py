@@ -373,7 +373,10 @@ def test_int8_without_nncf_says_what_to_install(monkeypatch: pytest.MonkeyPatch,
         engine(shallow(), "openvino", precision="int8", calibration=torch.randn(8, 3, 32, 32))
 
 
-@pytest.mark.parametrize(("runtime", "converter"), [("onnxruntime", "as_onnx"), ("openvino", "as_openvino")])
+@pytest.mark.parametrize(
+    ("runtime", "converter"),
+    [pytest.param("onnxruntime", "as_onnx", marks=pytest.mark.slow), ("openvino", "as_openvino")],
+)
 def test_what_int8_is_to_keep_is_kept(runtime: str, converter: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model, images = small("fastvit_t8"), torch.randn(8, 3, 64, 48)
     graph = getattr(builders, converter)(*program(model))
@@ -819,6 +822,7 @@ def test_threads_that_come_first_share_one_core(monkeypatch: pytest.MonkeyPatch)
     assert len(made) == 1 and given == made * 4
 
 
+@pytest.mark.slow
 def test_a_signal_after_engines_are_gone_is_heard(kept: Path) -> None:
     """Each core of OpenVINO lends its thread a stack for signals, and two that go in turn leave one that is gone."""
     code = """

@@ -204,7 +204,7 @@ def weights_of(graph: Any) -> dict[str, np.ndarray]:
 
 
 @both
-@pytest.mark.parametrize("name", ["fastvit_t8", "fastvit_mci0"])
+@pytest.mark.parametrize("name", ["fastvit_t8", pytest.param("fastvit_mci0", marks=pytest.mark.slow)])
 def test_a_graphs_layers_bear_the_names_of_their_modules(name: str, runtime: str) -> None:
     found = weights_of(converted(runtime, name))
     modules = {key: module for key, module in lower(lively(name)).named_modules() if isinstance(module, LAYERS)}
@@ -389,7 +389,7 @@ def test_an_input_is_rounded_to_256_steps_and_0_stays_0() -> None:
 
 
 @on_newer_processors
-@pytest.mark.parametrize("name", ["fastvit_t8", "fastvit_mci0"])
+@pytest.mark.parametrize("name", ["fastvit_t8", pytest.param("fastvit_mci0", marks=pytest.mark.slow)])
 @torch.no_grad()
 def test_the_report_foretells_the_noise_of_the_runtime(name: str) -> None:
     model = lively(name)

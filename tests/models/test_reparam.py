@@ -276,7 +276,7 @@ def test_fused_equals_unfused_whatever_the_weights(config: Config, seed: int) ->
     check_model(random_model(config, seed=seed), 1e-11)
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", EVERY_VARIANT)
 def test_every_variant_is_reparameterized_on_the_meta_device_into_plain_layers(name: str) -> None:
     model = empty(CONFIGS[name])
     fused = reparameterize(model)

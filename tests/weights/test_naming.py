@@ -66,7 +66,7 @@ APPLES = {
 }
 
 
-@pytest.mark.parametrize("variant", CONFIGS)
+@pytest.mark.parametrize("variant", EVERY_VARIANT)
 def test_apples_names_are_as_many_as_apples_tensors(variant: str) -> None:
     counts = tuple(len(schema(variant, form, "apple")) for form in ("unfused", "partial"))
     assert counts == APPLES[variant]

@@ -49,7 +49,10 @@ State = dict[str, Tensor]
 # Apple's own code
 
 
-@pytest.mark.parametrize("name", GOLDENS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] * (variant in LARGE)) for name, (variant, _) in GOLDENS.items()],
+)
 @torch.no_grad()
 def test_apples_files_compute_what_apples_code_computes(name: str) -> None:
     variant, form = GOLDENS[name]
@@ -259,6 +262,7 @@ def test_every_family_gives_the_weights_back_bit_for_bit(family: str, name: str)
     assert equal(load(published(model, family), variant=name), model)
 
 
+@pytest.mark.slow
 def test_twins_are_told_apart_by_who_publishes_them_and_the_choice_is_said(caplog: pytest.LogCaptureFixture) -> None:
     models = {form: outline(CONFIGS["fastvithd"], form) for form in ("unfused", "partial")}
     for family, variant in {
@@ -617,7 +621,7 @@ def test_a_name_that_only_ends_like_an_encoders_is_none() -> None:
     assert equal(load({f"a.{n}": t for n, t in state.items()} | {f"text_{first}": state[first]}), model)
 
 
-@pytest.mark.parametrize("variant", CONFIGS)
+@pytest.mark.parametrize("variant", EVERY_VARIANT)
 def test_with_a_block_too_few_the_nearest_variant_is_still_the_one(variant: str) -> None:
     state = published(outlined(variant, "unfused", None), "timm hub")
     found = detect(in_memory("it", {n: t for n, t in state.items() if not n.startswith("stages.2.blocks.1.")}))
