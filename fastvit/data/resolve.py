@@ -115,7 +115,7 @@ def validation_source(data: str | Path, *, or_whole: bool = False, num_classes: 
         >>> same
         True
     """
-    return _Request((*VALIDATION_SPLITS, *[""] * or_whole), num_classes).open(str(data))
+    return _Request((*VALIDATION_SPLITS, "") if or_whole else VALIDATION_SPLITS, num_classes).open(str(data))
 
 
 @dataclass(frozen=True)
