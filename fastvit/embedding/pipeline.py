@@ -158,8 +158,10 @@ class _Run:
 
     def _count(self, images: int, unreadable: list[Unreadable]) -> None:
         """Count images that are done. A DataError, if more cannot be read than may be."""
-        self.lost += unreadable
-        check_unreadable([each.reason for each in (*self.work.left_out, *self.lost)], self.work.config.max_unreadable)
+        if unreadable:
+            self.lost += unreadable
+            reasons = [each.reason for each in (*self.work.left_out, *self.lost)]
+            check_unreadable(reasons, self.work.config.max_unreadable)
         self.done += images
         if not self.done:
             self.began = time.perf_counter()
@@ -168,8 +170,7 @@ class _Run:
 
     def kept(self) -> int:
         """How many images are in the files of this rank that are there."""
-        folder = self.work.folder
-        return folder.count(number for number in self.own if folder.file(number).exists())
+        return self.work.folder.count(number for number in self.own if self.work.folder.file(number).exists())
 
     def summary(self) -> Summary:
         """Counted once more in the files themselves. A DataError, if one is not there."""

@@ -85,9 +85,8 @@ def embed_files(work: Work, extractor: FeatureExtractor, report: Report) -> None
     """
     config, source, folder, lost = work.config, work.source, work.folder, list[Unreadable]()
     batches = {number: in_batches(folder.indices(number), config.batch_size) for number in work.pending}
-    preprocess = extractor.preprocess
-    fast_for = preprocess if config.fast_decoding else None
-    images = LabelledImages(source, preprocess.pixels, labels=range(len(source)), fast_for=fast_for)
+    fast_for = extractor.preprocess if config.fast_decoding else None
+    images = LabelledImages(source, extractor.preprocess.pixels, labels=range(len(source)), fast_for=fast_for)
     report(0, [])
     with closing(images.read([batch for of_file in batches.values() for batch in of_file])) as read:
         for number, of_file in batches.items():
@@ -95,11 +94,11 @@ def embed_files(work: Work, extractor: FeatureExtractor, report: Report) -> None
             rows, before = list[int](), len(lost)
             for batch in of_file:
                 pixels, found, reasons = next(read)
-                missing = sorted(set(batch).difference(found.tolist()))
-                names = (stored_name(source, index) for index in missing)
+                names = (stored_name(source, index) for index in sorted(set(batch).difference(found.tolist())))
                 unreadable = [Unreadable(*each) for each in zip(names, reasons, strict=True)]
-                lost += unreadable
-                check_unreadable([each.reason for each in (*work.left_out, *lost)], config.max_unreadable)
+                if unreadable:
+                    lost += unreadable
+                    check_unreadable([each.reason for each in (*work.left_out, *lost)], config.max_unreadable)
                 if len(found):
                     features[len(rows) : len(rows) + len(found)] = extractor(pixels)
                     rows += found.tolist()
