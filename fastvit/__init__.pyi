@@ -31,6 +31,7 @@ from .prediction import Prediction as Prediction
 from .prediction import predict as predict
 from .timm_registry import register_timm as register_timm
 from .training.run import train as train
+from .utils.warning import FastViTWarning as FastViTWarning
 from .verification import verify as verify
 from .weights.catalog import list_models as list_models
 from .weights.tensors import WeightsError as WeightsError

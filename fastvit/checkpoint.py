@@ -1,7 +1,6 @@
 """Models from and to checkpoints."""
 
 import logging
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from .models.fastvit import FastViT
 from .models.forms import Form, form_of, outline, with_norms
 from .models.reparam import reparameterize
 from .utils.text import some
+from .utils.warning import warn
 from .weights import formats, naming
 from .weights.detect import header
 from .weights.read import Source, Weights, read
@@ -33,7 +33,7 @@ def load(source: Source, *, variant: str | None = None, num_classes: int | None 
         source: a state dict, a .safetensors, .pt, .pth.tar or *.index.json file, a folder with one of them, or a name
             of `list_models(pretrained=True)`.
         variant: what to take it for. Needed only for twins, fastvit_mci3 and fastvithd, whose weights look alike and
-            whose images are prepared differently; without it the choice is logged.
+            whose images are prepared differently; without it a warning says which was taken.
         num_classes: None takes the checkpoint's own, 0 leaves the head out, another number starts a new one and warns.
 
     Raises:
@@ -48,16 +48,13 @@ def load(source: Source, *, variant: str | None = None, num_classes: int | None 
     return from_weights(read(source, variant), num_classes=num_classes)
 
 
-def from_weights(
-    weights: Weights, form: Form | None = None, num_classes: int | None = None, stacklevel: int = 3, **options: Any
-) -> FastViT:
+def from_weights(weights: Weights, form: Form | None = None, num_classes: int | None = None, **options: Any) -> FastViT:
     """The model that `weights` are of, in eval mode; a warning says so if its classifier is a new one.
 
     Args:
         weights: of any form.
         form: "unfused" or "fused"; None is the weights' own.
         num_classes: as for `load`.
-        stacklevel: of the warning; 3 is the caller of what calls this.
         options: arguments of FastViT that are not to be the weights' own.
 
     Raises:
@@ -80,7 +77,7 @@ def from_weights(
         with torch.device("cpu"):
             model.reset_classifier(classes)
         had = f"its classifier is of {found.num_classes} classes" if found.num_classes else "it has no classifier"
-        warnings.warn(f"{weights.source}: {had}; started a new one of {classes}", stacklevel=stacklevel)
+        warn(f"{weights.source}: {had}; started a new one of {classes}")
     size = {"input_size": (model.in_chans, *weights.cfg["input_size"][1:])}
     labels = {} if classes == found.num_classes else {"label_names": None}
     model.pretrained_cfg = weights.cfg | size | labels | {"num_classes": classes}

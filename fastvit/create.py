@@ -76,7 +76,7 @@ def _made(
     device = torch.device(device) if device else torch.get_default_device()
     if source:
         weights = read(source, variant)
-        return from_weights(weights, "fused" if fused else "unfused", stacklevel=4, **options).to(device)
+        return from_weights(weights, "fused" if fused else "unfused", **options).to(device)
     model = outline(CONFIGS[variant], **options)
     model.pretrained_cfg["architecture"] = variant
     _materialize(model, device, fused)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from .._version import __version__
 from ..utils.text import STANDARD_INPUT
-from .output import Failure, complain, note
+from .output import Failure, complain, note, plain_warnings
 
 if TYPE_CHECKING:
     from cyclopts import App
@@ -52,7 +52,8 @@ def _shown(default: object) -> str | None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command, and exit with 0 if all went well, 1 if the work failed, 2 if it was asked for wrongly."""
     try:  # around all imports but Python's own, which take seconds that somebody may not want to wait
-        status = _run(list(sys.argv[1:] if arguments is None else arguments))
+        with plain_warnings():
+            status = _run(list(sys.argv[1:] if arguments is None else arguments))
         sys.stdout.flush()
     except BrokenPipeError:  # the reader has left, as in `fastvit models | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end

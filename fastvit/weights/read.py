@@ -1,7 +1,6 @@
 """Weights of any family -> ours: found, detected, checked name by name, and converted."""
 
 import difflib
-import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from ..models.config import CONFIGS, own_cfg
 from ..models.fastvit import FastViT
 from ..models.forms import outline
 from ..utils.text import either, some
+from ..utils.warning import warn
 from . import catalog
 from .detect import Detected, detect
 from .formats import PICKLES, open_path
@@ -102,8 +102,7 @@ def _variant(tensors: Tensors, found: Detected, variant: str | None) -> str:
         raise WeightsError(f"{tensors.source}: holds a {found.variants[0]}, not a {taken}: create that one")
     if len(found.variants) > 1 and not variant and not ours:
         both = " and ".join(sorted(found.variants))
-        message = f"{tensors.source}: fits {both}, taken as {taken}; variant= overrules"
-        logging.getLogger("fastvit").warning("%s", message)
+        warn(f"{tensors.source}: fits {both}, taken as {taken}; variant= overrules")
     return taken
 
 
