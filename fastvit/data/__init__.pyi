@@ -1,9 +1,11 @@
+from .hold_out import hold_out as hold_out
 from .loader import Batch as Batch
 from .loader import LabelledImages as LabelledImages
 from .loader import in_batches as in_batches
 from .loader import reading as reading
 from .resolve import NOTATION as NOTATION
 from .resolve import open_source as open_source
+from .resolve import training_and_validation as training_and_validation
 from .resolve import training_source as training_source
 from .resolve import validation_source as validation_source
 from .source import DataError as DataError
@@ -13,6 +15,7 @@ from .source import check_labels as check_labels
 from .source import check_range as check_range
 from .source import check_same_classes as check_same_classes
 from .source import check_unreadable as check_unreadable
+from .splits import NoSplitError as NoSplitError
 from .training_images import Draw as Draw
 from .training_images import StepSampler as StepSampler
 from .training_images import TrainingImages as TrainingImages

@@ -7,14 +7,13 @@ from pathlib import Path
 
 import numpy
 
-from ..images.inputs import is_image_name
-from ..utils.text import either, some
+from ..images.inputs import is_ignored, is_image_name
+from ..utils.text import some
 from .source import DataError
+from .splits import FOLDERS, IMAGES, choose, is_split
 from .stored import Archive, Folder, Index, StoredImages
 from .tar_headers import Entry
 
-VALIDATION_SPLITS = ("val", "validation", "test")  # in the order of preference: a test set is for the very end
-SPLITS = ("train", *VALIDATION_SPLITS)
 LABEL = ".cls"  # suffix of a file with the label of the image beside it, as shards have them
 
 Folders = tuple[str, ...]  # a path's parts but the last
@@ -39,10 +38,8 @@ class ClassFolders(StoredImages):
         images, folders, labelled = _listed(place.entries())
         top: Folders = ()
         if isinstance(place, Archive):
-            top = _wrapping({parts for parts, _ in images}, {*SPLITS, *splits})
-            deepest = None if unlabelled else -1  # a split has folders of classes, or images themselves
-            split = self._split(splits, {_inside(top, parts[:deepest]) for parts in folders} - {""})
-            top = (*top, split) if split else top
+            top = self._top(splits, {parts for parts, _ in images}, folders)
+            self.where = "/".join((self.where, *top))
         outside = unlabelled and any(parts == top for parts, _ in images)
         if outside and not (labelled and isinstance(place, Archive)):
             found = sorted(image for parts, image in images if parts[: len(top)] == top)
@@ -51,22 +48,27 @@ class ClassFolders(StoredImages):
             found = self._labelled(top, images, folders)
         super().__init__([place], [Index(found)])
 
-    def _split(self, splits: Sequence[str], found: set[str]) -> str:
-        """The first of the splits that is there."""
-        for split in splits:
-            if split in found or (not split and (len(splits) == 1 or found.isdisjoint(SPLITS))):
-                return split
-        raise DataError(f"{self.where}: expected {either(splits)} in it; found: {some(sorted(found))}")
+    def _top(self, asked: Sequence[str], with_images: Collection[Folders], folders: Collection[Folders]) -> Folders:
+        """The folders around the classes: those that hold everything, and the split that is meant."""
+        top = _wrapping(with_images, asked)
+
+        def held(split: str) -> str:
+            here = (*top, split)
+            inside = any(parts[: len(here)] == here and len(parts) > len(here) for parts in folders)
+            return FOLDERS if inside else IMAGES if here in with_images else ""
+
+        split = choose(self.where, asked, {_inside(top, parts) for parts in folders} - {""}, held)
+        return (*top, split) if split else top
 
     def _labelled(self, top: Folders, images: Images, folders: Collection[Folders]) -> list[Entry]:
         """The images in folders inside `top`, class after class."""
-        where, names = "/".join((self.where, *top)), {_inside(top, parts) for parts in folders} - {""}
+        names = {_inside(top, parts) for parts in folders} - {""}
         if not names:
-            raise DataError(f"{self.where}: no folders in it; expected {where}/CLASS/*.jpg for each class")
+            raise DataError(f"{self.where}: no folders in it; expected {self.where}/CLASS/*.jpg for each class")
         classed = sorted((name, image) for parts, image in images if (name := _inside(top, parts)))
         counts = Counter(name for name, _ in classed)
         if empty := names.difference(counts):
-            raise DataError(f"{where}/{some(sorted(empty))}: no images in it; add some or remove the folder")
+            raise DataError(f"{self.where}/{some(sorted(empty))}: no images in it; add some or remove the folder")
         self.classes, self.labels = list(counts), numpy.repeat(numpy.arange(len(counts)), list(counts.values()))
         return [image for _, image in classed]
 
@@ -97,8 +99,7 @@ def _listed(entries: Iterable[Entry]) -> tuple[Images, set[Folders], bool]:
     for entry in entries:
         parts = tuple(part for part in entry.name.split("/") if part not in ("", "."))
         inside = parts if entry.is_folder else parts[:-1]
-        hidden = any(part == "__MACOSX" or (part.startswith(".") and part != "..") for part in inside)
-        if hidden or not parts:
+        if not parts or any(is_ignored(part) for part in inside):
             continue
         inside = known.setdefault(inside, inside)
         labelled = labelled or parts[-1].lower().endswith(LABEL)
@@ -107,11 +108,11 @@ def _listed(entries: Iterable[Entry]) -> tuple[Images, set[Folders], bool]:
     return images, set(known), labelled
 
 
-def _wrapping(folders: Collection[Folders], splits: Collection[str]) -> Folders:
+def _wrapping(folders: Collection[Folders], asked: Collection[str]) -> Folders:
     """The folders around all classes or splits; none of them is called like a split."""
     levels = zip(*(parts[:-1] for parts in folders), strict=False)  # but the last folder, which is a class
-    same = takewhile(lambda names: len(set(names)) == 1 and names[0] not in splits, levels)
-    return tuple(names[0] for names in same)
+    alone = takewhile(lambda names: len(set(names)) == 1, levels)
+    return tuple(names[0] for names in takewhile(lambda names: not is_split(names[0]) and names[0] not in asked, alone))
 
 
 def _inside(top: Folders, parts: Folders) -> str:

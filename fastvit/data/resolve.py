@@ -3,7 +3,9 @@
 Whatever reads labelled images takes one of these as its data:
 
   FOLDER          with SPLIT/CLASS/*.jpg in it, in whatever folders inside
-                  CLASS; or CLASS/*.jpg, without splits
+                  CLASS; or CLASS/*.jpg, without splits; perhaps all of it in a
+                  folder of its own. Classes are numbered as their names sort
+                  as text: 10 before 2
   FOLDER          with SPLIT.zip or SPLIT.tar in it, SPLIT/CLASS.tar, or
                   SPLIT/*.tar that are WebDataset's shards
   FILE.zip, FILE.tar
@@ -20,7 +22,11 @@ Whatever reads labelled images takes one of these as its data:
                   a data set of the Hugging Face Hub, or a folder of one, with
                   columns image and label
 
-SPLIT is train; and val, validation or test, whichever is there first.
+SPLIT is train (or training); and val (or valid, validation, dev, eval) or test
+(or testing), whichever is there first; in capitals or not. Of what has no
+images to validate on, train holds out a part: the same images in each run.
+Hidden files and folders, and those of the system (@eaDir, __MACOSX, Thumbs.db),
+are no images.
 """
 
 import os
@@ -28,12 +34,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..images.inputs import is_image_name
-from ..utils.text import either, some
-from .class_folders import SPLITS, VALIDATION_SPLITS, ClassArchives, ClassFolders
+from ..images.inputs import is_ignored, is_image_name
+from ..utils.text import either
+from .class_folders import ClassArchives, ClassFolders
+from .hold_out import FRACTION, hold_out
+from .layout import held_in, places_in, unwrapped
 from .libraries import HuggingFace, Torchvision
 from .shards import Shards, expand, is_shard
 from .source import DataError, Source
+from .splits import NoSplitError, choose, synonyms
 from .stored import ARCHIVES, COMPRESSED, Archive, Folder
 
 NOTATION = __doc__ or ""
@@ -64,12 +73,7 @@ def open_source(
         ...     source.classes, source.labels.tolist(), source.content(1)
         (['cat', 'dog'], [0, 1], b'')
     """
-    source = _Request((split,), num_classes, unlabelled).open(str(data))
-    if unlabelled and not split and source.classes and set(SPLITS).issuperset(source.classes):
-        raise DataError(
-            f"{data}: its folders are splits ({', '.join(source.classes)}), not classes; choose one of them as split"
-        )
-    return source
+    return _Request((split,), num_classes, unlabelled).open(data)
 
 
 def training_source(data: str | Path, *, num_classes: int | None = None) -> Source:
@@ -91,11 +95,11 @@ def training_source(data: str | Path, *, num_classes: int | None = None) -> Sour
         ...     training_source(folder).classes
         ['cat']
     """
-    return _Request(("train", ""), num_classes).open(str(data))
+    return _Request(("train", ""), num_classes).open(data)
 
 
 def validation_source(data: str | Path, *, or_whole: bool = False, num_classes: int | None = None) -> Source:
-    """The split of `data` that nothing is trained on: val, validation or test, the first there is.
+    """The split of `data` that nothing is trained on: val (or valid, validation, dev, eval) or test.
 
     Args:
         data: `NOTATION` says what it may be.
@@ -115,7 +119,38 @@ def validation_source(data: str | Path, *, or_whole: bool = False, num_classes: 
         >>> same
         True
     """
-    return _Request((*VALIDATION_SPLITS, "") if or_whole else VALIDATION_SPLITS, num_classes).open(str(data))
+    return _Request(("val", "test", "") if or_whole else ("val", "test"), num_classes).open(data)
+
+
+def training_and_validation(
+    data: str | Path, *, fraction: float = FRACTION, seed: int = 0, num_classes: int | None = None
+) -> tuple[Source, Source]:
+    """`training_source`, and `validation_source` or, if there is none, images that `hold_out` takes from the first.
+
+    Args:
+        data: `NOTATION` says what it may be.
+        fraction: of each class, to be held out where there are no images to validate on; with 0 that is an error.
+        seed: of the choice.
+        num_classes: of shards that have no classes.txt.
+
+    Raises:
+        DataError: as these functions do.
+        ValueError: a fraction out of range.
+
+    Example:
+        >>> import fastvit, tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     data = fastvit.testing.write_images(folder, ("cat", "dog"), train=10, valid=3)
+        ...     [len(source) for source in training_and_validation(data)]
+        [20, 6]
+    """
+    training = training_source(data, num_classes=num_classes)
+    try:
+        return training, validation_source(data, num_classes=num_classes)
+    except NoSplitError:
+        if not fraction:
+            raise
+        return hold_out(training, fraction, seed)
 
 
 @dataclass(frozen=True)
@@ -129,8 +164,12 @@ class _Request:
     num_classes: int | None
     unlabelled: bool = False
 
-    def open(self, data: str) -> Source:
+    def open(self, given: str | Path) -> Source:
         """The images of whatever kind of data. A DataError, if there are none."""
+        if not isinstance(given, str | os.PathLike):
+            kind = type(given).__name__
+            raise TypeError(f"data is a {kind}, expected a path, a pattern or a name, as fastvit.data.NOTATION lists")
+        data = os.fspath(given)
         library, _, rest = data.partition("/")
         if library == "torch" and rest:
             dataset, _, root = data.partition(":")
@@ -139,7 +178,7 @@ class _Request:
         if library == "hfds" and rest:
             return self._of_hugging_face(data)
         if os.path.isdir(data):
-            return self._in_folder(Path(data))
+            return self._in_folder(unwrapped(Path(data), self.splits))
         if os.path.isfile(data):
             return self._in_file(Path(data))
         if any(sign in data for sign in ("{", "*", "?", "::")):
@@ -147,13 +186,18 @@ class _Request:
         raise DataError(f"{data}: no such file or folder; expected one of the kinds that fastvit train --help lists")
 
     def _in_folder(self, folder: Path) -> Source:
-        if places := _places(folder, self.splits):
-            chosen, place = replace(self, splits=("",)), Path(places[0])
-            return chosen._in_folder(place) if place.is_dir() else chosen._in_file(place)
-        visible = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
-        if self.splits[-1] or (len(self.splits) > 1 and _places(folder, SPLITS)):
-            found = some([entry.name for entry in visible])
-            raise DataError(f"{folder}: expected {either(self.splits)} in it; found: {found}")
+        """The split that is meant; else, of a folder with nothing but one other in it, what is in that."""
+        places = places_in(folder)
+        split = choose(str(folder), self.splits, places, lambda name: held_in(places[name]))
+        inside = replace(self, splits=("",))
+        if split:
+            place = places[split]
+            return inside._of_classes(place) if place.is_dir() else inside._in_file(place)
+        return self._of_classes(folder)
+
+    def _of_classes(self, folder: Path) -> Source:
+        """The images of a folder without splits."""
+        visible = sorted(entry for entry in folder.iterdir() if not is_ignored(entry.name))
         tars = [entry for entry in visible if entry.suffix == ".tar"]
         others = any(entry.is_dir() or (self.unlabelled and is_image_name(entry.name)) for entry in visible)
         if not tars or others:
@@ -167,22 +211,23 @@ class _Request:
             return ClassFolders(Archive(path), self.splits, unlabelled=self.unlabelled)
         if self.splits[-1]:
             expected = either(self.splits)
-            raise DataError(f"{path}: a shard, which has no splits; expected {expected} in shards of its own")
+            raise NoSplitError(f"{path}: a shard, which has no splits; expected {expected} in shards of its own")
         return Shards(str(path), self.num_classes)
 
     def _in_shards(self, pattern: str) -> Source:
         if "{split}" not in pattern:
             if self.splits[-1]:
                 expected = either(self.splits)
-                raise DataError(f"{pattern}: has no {{split}} in it; expected {expected} in place of {{split}}")
+                raise NoSplitError(f"{pattern}: has no {{split}} in it; expected {expected} in place of {{split}}")
             return Shards(pattern, self.num_classes)
-        candidates = [pattern.replace("{split}", split) for split in self.splits if split]
-        for candidate in candidates:
+        splits = [split for split in synonyms(self.splits) if split]
+        for written in (each for split in splits for each in (split, split.capitalize(), split.upper())):
+            candidate = pattern.replace("{split}", written)
             if any(path.is_file() for path in expand(candidate)):
                 return Shards(candidate, self.num_classes)
-        if not candidates:
+        if not splits:
             raise DataError(f"{pattern}: which split? expected a name in place of {{split}}")
-        raise DataError(f"{pattern}: no such shards; expected {either(self.splits)} in place of {{split}}")
+        raise NoSplitError(f"{pattern}: no such shards; expected {either(self.splits)} in place of {{split}}")
 
     def _of_hugging_face(self, name: str) -> Source:
         """Its library names the splits in a ValueError, after which the next is tried; whatever else is wrong is wrong.
@@ -198,9 +243,3 @@ class _Request:
                 if "Unknown split" not in str(error):
                     raise
         return HuggingFace(name, last)
-
-
-def _places(folder: Path, splits: Sequence[str]) -> list[str]:
-    """The folders and archives that the splits have to themselves, those of the first split first."""
-    places = [os.path.join(folder, f"{split}{suffix}") for split in splits if split for suffix in ("", *ARCHIVES)]
-    return [place for place in places if os.path.isdir(place) or (place.endswith(ARCHIVES) and os.path.isfile(place))]

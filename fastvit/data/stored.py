@@ -15,6 +15,7 @@ from typing import BinaryIO
 
 import numpy
 
+from ..images.inputs import is_ignored
 from ..utils.text import display_name, one_line
 from .source import DataError, Source
 from .tar_headers import UNREAD, Entry, tar_entries
@@ -141,10 +142,10 @@ class StoredImages(Source):
 
 
 def _is_entered(folder: str, here: str) -> bool:
-    """Not a hidden folder, nor a link back to a folder that `here` is in: to follow it would have no end."""
-    hidden = os.path.basename(folder).startswith(".")
-    if hidden or not os.path.islink(folder):
-        return not hidden
+    """Not one of the system, nor a link back to a folder that `here` is in: to follow it would have no end."""
+    ignored = is_ignored(os.path.basename(folder))
+    if ignored or not os.path.islink(folder):
+        return not ignored
     target = os.path.realpath(folder)
     return os.path.commonpath([target, here]) != target
 

@@ -10,6 +10,20 @@ SUFFIXES = frozenset((
     ".avif", ".avifs", ".bmp", ".gif", ".ico", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".jp2", ".j2k", ".jpc", ".jpf",
     ".jpx", ".png", ".apng", ".ppm", ".pgm", ".pbm", ".pnm", ".pfm", ".qoi", ".tif", ".tiff", ".webp",
 ))  # fmt: skip
+SYSTEM = frozenset(
+    (
+        "__macosx",
+        "@eadir",
+        "#recycle",
+        "@recycle",
+        "$recycle.bin",
+        "system volume information",
+        "lost+found",
+        "thumbs.db",
+        "ehthumbs.db",
+        "desktop.ini",
+    )
+)  # what systems leave in folders, besides names that begin with a dot
 
 
 def find_images(arguments: Sequence[str]) -> list[str]:
@@ -39,7 +53,18 @@ def is_image_name(name: str) -> bool:
         >>> [is_image_name(name) for name in ("cat.JPG", ".cat.jpg", "cat.txt")]
         [True, False, False]
     """
-    return os.path.splitext(name)[1].lower() in SUFFIXES and not name.startswith(".")
+    return os.path.splitext(name)[1].lower() in SUFFIXES and not is_ignored(name)
+
+
+def is_ignored(name: str) -> bool:
+    """Whether a file or folder is hidden, or one that a system keeps for itself, which nobody means as an image.
+
+    Example:
+        >>> from fastvit.images.inputs import is_ignored
+        >>> [is_ignored(name) for name in ("@eaDir", ".DS_Store", "..", "cat")]
+        [True, True, False, False]
+    """
+    return (name.startswith(".") and name != "..") or name.lower() in SYSTEM
 
 
 def _names(argument: str) -> list[str]:
@@ -57,6 +82,6 @@ def images_inside(folder: str) -> list[str]:
     found: list[str] = []
     # of a folder that may not be read, its name: whoever reads it is told why that fails
     for parent, folders, names in os.walk(folder, onerror=lambda error: found.append(error.filename)):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        folders[:] = [name for name in folders if not is_ignored(name)]
         found.extend(os.path.join(parent, name) for name in names if is_image_name(name))
     return sorted(found)

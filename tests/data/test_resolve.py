@@ -36,7 +36,7 @@ def refused(function: Any, *arguments: Any, **options: Any) -> str:
 
 
 @pytest.mark.parametrize("kind", ["folder", "archives", "whole.zip", "whole.tar", "{split}-*.tar"])
-def test_the_validation_split_is_val_then_validation_then_test(tmp_path: Path, kind: str) -> None:
+def test_the_validation_split_is_val_or_its_synonyms_and_then_test(tmp_path: Path, kind: str) -> None:
     def written(place: Path, *splits: str) -> str:
         for number, split in enumerate(splits):
             files = contents(seed=100 * len(split) + number)
@@ -49,10 +49,11 @@ def test_the_validation_split_is_val_then_validation_then_test(tmp_path: Path, k
                 place.mkdir(exist_ok=True)
                 (tarred if "tar" in kind else zipped)(place / kind, files, prefix=f"{split}/")
             else:
-                sharded(str(place / f"{split}-%03d.tar"), samples(8 + len(split)), 3)
+                sharded(str(place / f"{split}-%03d.tar"), samples(8 + number), 3)
         return str(place if kind in ("folder", "archives") else place / kind)
 
-    for splits in (("test", "train"), ("validation", "test", "train"), ("val", "validation", "train", "test")):
+    orders = ("test train", "valid test train", "val TRAIN test", "Dev training Test")
+    for splits in map(str.split, orders):
         data = written(tmp_path / splits[0], *splits)
         assert held_contents(validation_source(data)) == held_contents(open_source(data, splits[0]))
         assert held_contents(or_whole(data)) == held_contents(open_source(data, splits[0]))
@@ -60,7 +61,7 @@ def test_the_validation_split_is_val_then_validation_then_test(tmp_path: Path, k
         assert held_contents(training_source(data)) != held_contents(validation_source(data))
     only_train, only_test = written(tmp_path / "1", "train"), written(tmp_path / "2", "test", "other")
     for data, function, wanted in (
-        (only_train, validation_source, "val, validation or test"), (only_train, or_whole, "val, validation or test"),
+        (only_train, validation_source, "val or test"), (only_train, or_whole, "val or test"),
         (only_test, training_source, "train"), (only_test, lambda data: open_source(data, "later"), "later"),
     ):  # fmt: skip
         message = refused(function, data)
@@ -80,11 +81,11 @@ def test_what_has_no_splits_is_trained_on_whole_and_validated_on_whole_if_asked_
     for data in places:
         for function in (training_source, or_whole, open_source):
             assert held(function(data)) == expected(files)
-        assert refused(validation_source, data).startswith(f"{data}: expected val, validation or test in it; found: ")
+        assert refused(validation_source, data).startswith(f"{data}: expected val or test in it; found: ")
     shards = sharded(str(tmp_path / "s-%03d.tar"), samples(9), 4)
     for data in (shards, str(tmp_path / "s-*.tar"), str(tmp_path / "s-000.tar")):
         assert len(training_source(data)) == len(or_whole(data)) == len(open_source(data))
-        assert "expected val, validation or test" in refused(validation_source, data)
+        assert "expected val or test" in refused(validation_source, data)
     assert "s-*.tar: has no {split} in it" in refused(validation_source, tmp_path / "s-*.tar")
     assert "a shard, which has no splits" in refused(validation_source, tmp_path / "s-000.tar")
     assert "expected a name in place of {split}" in refused(open_source, "{split}-{0..1}.tar")
@@ -136,7 +137,7 @@ def test_what_is_no_data_is_said_in_one_line(tmp_path: Path) -> None:
         assert f"{tmp_path}/none: no such file or folder" in refused(function, tmp_path / "none")
     (tmp_path / "nothing").mkdir()
     assert "no folders in it; expected" in refused(training_source, tmp_path / "nothing")
-    assert "expected val, validation or test in it; found: none" in refused(validation_source, tmp_path / "nothing")
+    assert "expected val or test in it; found: none" in refused(validation_source, tmp_path / "nothing")
 
 
 def test_an_encrypted_or_unusual_zip_says_so(tmp_path: Path) -> None:

@@ -687,7 +687,7 @@ def test_data_errors_name_the_folder_and_what_to_do(tmp_path: Path) -> None:
 
     assert f"{tmp_path}/nothing: no such" in error(tmp_path / "nothing")
     only_train = write_images(tmp_path / "only_train", train=4)
-    assert error(only_train) == f"{only_train}: expected val, validation or test in it; found: train"
+    assert error(only_train) == f"{only_train}: expected val or test in it; found: train"
     (only_train / "test").mkdir()
     assert error(only_train).endswith(f"expected {only_train}/test/CLASS/*.jpg for each class")
     (only_train / "test/green").mkdir()

@@ -1,0 +1,82 @@
+"""Images of a training set that are held out for its validation."""
+
+import hashlib
+import os
+import re
+import unicodedata
+from collections import defaultdict
+
+import numpy
+from numpy.typing import NDArray
+
+from ..utils.text import display_name, some
+from ..utils.warning import warn
+from .source import DataError, Selected, Source
+
+FRACTION = 0.2
+COPY = re.compile(r"( - copy( \(\d+\))?| copy( \d+)?|\.rf\.[0-9a-f]+)+$", re.IGNORECASE)  # at the end of a name
+
+
+def hold_out(source: Source, fraction: float = FRACTION, seed: int = 0) -> tuple[Selected, Selected]:
+    """(training images, validation images), and a warning with their numbers: so much of each class is held out.
+
+    Which ones follows from their names and the seed, not from the order of the files, other classes or the process: so
+    they are the same in every run, and stay where images are added. Of a class with two or more images, there is
+    one at least in either part. Copies by name, as `cat copy.jpg`, `cat.png` or Roboflow's `cat_jpg.rf.0a1b.jpg`, stay
+    together; other images of one scene do not: give these a split of their own.
+
+    Args:
+        source: labelled images.
+        fraction: of each class, above 0 and below 1.
+        seed: of the choice.
+
+    Raises:
+        DataError: no class has two images.
+        ValueError: a fraction out of range.
+
+    Example:
+        >>> import fastvit, tempfile, warnings
+        >>> from fastvit.data import training_source
+        >>> with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        ...     warnings.simplefilter("ignore", fastvit.FastViTWarning)
+        ...     data = fastvit.testing.write_images(folder, ("cat", "dog"), train=10)
+        ...     [len(each) for each in hold_out(training_source(data), 0.3)]
+        [14, 6]
+    """
+    if not 0 < fraction < 1:
+        raise ValueError(f"validation_fraction is {fraction}, expected a number above 0 and below 1")
+    held, whole = _drawn(source, fraction, seed)
+    if not held.any():
+        raise DataError(f"{source.where}: no class has two images, of which one could be held out for validation")
+    parts = [Selected(source, numpy.flatnonzero(chosen).tolist()) for chosen in (~held, held)]
+    warn(
+        f"{source.where}: no validation images of their own; {held.sum()} of its {len(source)}, {fraction:.0%} of each "
+        "class, are held out for it, the same in each run"
+        + (f"; none of {some(whole)}, with a single image" if whole else "")
+    )
+    return parts[0], parts[1]
+
+
+def _drawn(source: Source, fraction: float, seed: int) -> tuple[NDArray[numpy.bool_], list[str]]:
+    """(N) whether each image is held out, and the classes of which none is."""
+    groups = defaultdict[int, dict[str, list[int]]](dict)  # label -> name -> copies
+    for index, label in enumerate(source.labels.tolist()):
+        groups[label].setdefault(_key(source, index), []).append(index)
+    held, whole = numpy.zeros(len(source), dtype=bool), list[str]()
+    for label, of_class in groups.items():
+        wanted, taken = max(1, round(fraction * sum(map(len, of_class.values())))), 0
+        in_turn = sorted(of_class, key=lambda key: hashlib.sha256(f"{seed}\0{key}".encode()).digest())
+        for key in in_turn[:-1]:  # one at least is trained on
+            if taken < wanted:
+                held[of_class[key]] = True
+                taken += len(of_class[key])
+        whole += [] if taken else [source.classes[label]]
+    return held, whole
+
+
+def _key(source: Source, index: int) -> str:
+    """What is the same for copies of an image, wherever the data lie."""
+    if not source.root:
+        return str(index)
+    name = source.name(index).removeprefix(display_name(f"{source.root}/"))
+    return COPY.sub("", os.path.splitext(unicodedata.normalize("NFC", name))[0])
