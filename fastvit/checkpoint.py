@@ -1,27 +1,28 @@
 """Models from and to checkpoints."""
 
-import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from .models.config import CONFIGS
+from .models.config import CUSTOM, Config
 from .models.fastvit import FastViT
-from .models.forms import Form, form_of, outline, with_norms
+from .models.forms import Form, outline, stages_left, with_norms
 from .models.reparam import reparameterize
 from .utils.text import some
 from .utils.warning import warn
 from .weights import formats, naming
-from .weights.detect import header
-from .weights.read import Source, Weights, read
-from .weights.tensors import WeightsError
+from .weights.header import header
+from .weights.read import Source, Weights, read, read_tensors, sound
+from .weights.savable import check_savable, unlike
+from .weights.tensors import WeightsError, in_memory
 
 NAMES = ("fastvit", "timm", "apple")  # those that files are written in
 
 
-def load(source: Source, *, variant: str | None = None, num_classes: int | None = None) -> FastViT:
+def load(source: Source, *, variant: str | Config | None = None, num_classes: int | None = None) -> FastViT:
     """The model in a checkpoint of any family, in eval mode and in the form that the checkpoint has.
 
     Names and shapes tell what it is: ml-fastvit's, MobileCLIP's, open_clip's, timm's, FastVLM's (its folder, of which
@@ -33,7 +34,8 @@ def load(source: Source, *, variant: str | None = None, num_classes: int | None 
         source: a state dict, a .safetensors, .pt, .pth.tar or *.index.json file, a folder with one of them, or a name
             of `list_models(pretrained=True)`.
         variant: what to take it for. Needed only for twins, fastvit_mci3 and fastvithd, whose weights look alike and
-            whose images are prepared differently; without it a warning says which was taken.
+            whose images are prepared differently; without it a warning says which was taken. And for a model of your
+            own `Config` in a file that does not say it, as a .pt: that Config.
         num_classes: None takes the checkpoint's own, 0 leaves the head out, another number starts a new one and warns.
 
     Raises:
@@ -68,7 +70,7 @@ def from_weights(weights: Weights, form: Form | None = None, num_classes: int | 
         )
     classes = found.num_classes if num_classes is None else num_classes
     own = {"in_chans": found.in_chans, "global_pool": found.global_pool or ("avg" if classes else "")}
-    model = outline(CONFIGS[weights.variant], found.form, num_classes=classes, **own | options)
+    model = outline(weights.config, found.form, found.stages, num_classes=classes, **own | options)
     state, shapes = _with_images(weights, model), {name: tensor.shape for name, tensor in model.state_dict().items()}
     fits = {name: t for name, t in state.items() if not name.startswith("head.") or shapes.get(name) == t.shape}
     missing = model.load_state_dict(fits, strict=False, assign=True).missing_keys
@@ -99,8 +101,8 @@ def save(model: FastViT, path: str | Path, *, names: str = "fastvit", dtype: tor
             and scales keep theirs.
 
     Raises:
-        ValueError: the model is half fused or pruned, has no name, holds NaN or infinity, or the path does not suit
-            the names.
+        ValueError: the model is half fused, holds NaN or infinity or what no file can say, as exchanged layers or a
+            `pretrained_cfg` that `load` would refuse; or the path does not suit the names.
         OSError: the file cannot be written.
 
     Example:
@@ -111,19 +113,22 @@ def save(model: FastViT, path: str | Path, *, names: str = "fastvit", dtype: tor
         >>> fastvit.form_of(fastvit.load(path))
         'fused'
     """
+    path = Path(path)
     check_target(path, names)
-    form = _writable_form(model)
+    form = check_savable(model)
     numbers = formats.smaller(model.state_dict(), dtype)  # half precision has infinities of its own
-    bad = [name for name, tensor in numbers.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
-    if bad:  # which `load` would refuse
-        raise ValueError(f"{len(bad)} tensors hold NaN or infinity ({some(bad, 3)}): nothing was written")
+    if bad := [name for name, tensor in numbers.items() if not sound(name, tensor)]:
+        what = f"{len(bad)} tensors hold NaN, infinity or a negative variance ({some(bad, 3)})"
+        raise ValueError(f"{what}: nothing was written")
     if names != "fastvit" and form == "fused":
         model, form = with_norms(model), "partial"
         numbers = formats.smaller(model.state_dict(), dtype)
     state = naming.renamed(model, numbers, names)
     if names == "apple" and model.config.embeds and "head.bias" in state:
-        logging.getLogger("fastvit").warning("%s: its projection has a bias, which Apple's MCi cannot read", path)
-    formats.write(Path(path), state, header(model, form))
+        warn(f"{path}: its projection has a bias, which Apple's MCi cannot read")
+    if path.suffix.lower() != ".safetensors":
+        _warn_of_loss(model, path, state)
+    formats.write(path, state, header(model, form))
 
 
 def check_target(path: str | Path, names: str) -> None:
@@ -141,20 +146,19 @@ def check_target(path: str | Path, names: str) -> None:
         raise ValueError(f"{path}: expected a name that ends in .safetensors or, in others' names, .pt or .pth.tar")
 
 
-def _writable_form(model: FastViT) -> Form:
-    """The model's form; a ValueError for one that `load` could not give back."""
-    if not isinstance(model, FastViT):
-        raise TypeError(f"expected a FastViT, not a {type(model).__name__}: save the FastViT inside it")
-    if model.pretrained_cfg.get("architecture") is None:
-        raise ValueError("this model has no name to be saved under: make it with create_model(name) or load(path)")
-    if isinstance(model.final_conv, nn.Identity):
-        raise ValueError("a pruned model cannot be saved, as no file says what was cut away: save the whole one")
-    if isinstance(model.head.fc, nn.Linear) and model.head.fc.out_features != model.num_classes:
-        raise ValueError(
-            f"its classifier is of {model.head.fc.out_features} classes, and num_classes is {model.num_classes}: "
-            "exchange it with reset_classifier(num_classes)"
-        )
-    return form_of(model)
+def _warn_of_loss(model: FastViT, path: Path, state: Mapping[str, Tensor]) -> None:
+    """Say what a file without a header does not say of `model`; one that says too little of it is refused."""
+    if stages_left(model) is not None:
+        raise ValueError(f"{path}: the model was pruned, which only the header of a .safetensors file says: write one")
+    shapes = {name: tensor.to("meta") for name, tensor in state.items()}
+    found = read_tensors(in_memory(str(path), shapes), model.config, {})
+    lost = list(unlike(model.pretrained_cfg, found.cfg))
+    if model.global_pool != (found.detected.global_pool if model.num_classes else ""):
+        lost.append("global_pool")
+    if model.config.name == CUSTOM:
+        lost.append("its Config, which load(path, variant=Config(...)) takes")
+    if lost:
+        warn(f"{path}: this kind of file has no header, so it does not say {some(lost, 9)}; .safetensors does")
 
 
 def _with_images(weights: Weights, model: FastViT) -> dict[str, Tensor]:

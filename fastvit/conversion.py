@@ -100,7 +100,7 @@ def convert(
 
     Example:
         >>> import fastvit, tempfile
-        >>> path = f"{tempfile.mkdtemp()}/timm.pt"
+        >>> path = f"{tempfile.mkdtemp()}/timm.safetensors"
         >>> report = fastvit.convert("fastvit_t8.cifar10", path, names="timm")
         >>> report.form, report.out_form, report.relative_difference
         ('unfused', 'unfused', 0.0)
@@ -144,7 +144,7 @@ def _pixels(model: FastViT, images: Tensor | str | Path | Sequence[str | Path] |
 
 
 def _report(weights: Weights, given: FastViT, out: Path, names: str) -> ConversionReport:
-    detected, written = weights.detected, load(out, variant=weights.variant)
+    detected, written = weights.detected, load(out, variant=weights.config)
     return ConversionReport(
         source=weights.source,
         variant=weights.variant,

@@ -278,18 +278,6 @@ def test_a_half_fused_model_is_not_saved(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_a_model_without_a_name_is_not_saved(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no name to be saved under"):
-        save(FastViT(SMALL["fastvit_t8"]), tmp_path / "model.safetensors")
-
-
-def test_a_pruned_model_is_not_saved_since_it_could_not_be_loaded(tmp_path: Path) -> None:
-    model = made("fastvit_t8")
-    model.prune_intermediate_layers([1])
-    with pytest.raises(ValueError, match="pruned"):
-        save(model, tmp_path / "model.safetensors")
-
-
 @pytest.mark.parametrize("form", ["unfused", "partial", "fused"])
 def test_a_pruned_model_says_its_form(form: Form) -> None:
     model = outline(SMALL["fastvit_sa12"], form)
@@ -385,12 +373,11 @@ def _transpose(state: dict[str, Tensor]) -> None:
         (_cfg(num_classes=True), "fastvit.save.*num_classes is True, the head's 10"),
         (_cfg(label_names=list("abcdefghijk")), "fastvit.save.*not a list of at most 10 names"),
         (_cfg(label_names=list(range(10))), "fastvit.save.*not a list of at most 10 names"),
-        (_cfg(input_size=[1, 256, 256]), "fastvit.save.*the first convolution for 3 channels"),
+        (_cfg(input_size=[1, 256, 256]), "fastvit.save.*expected .3, height, width., as the first convolution has it"),
         (_cfg(input_size=[3, 10**9, 10**9]), "fastvit.save.*larger than 16384"),
         (_cfg(input_size=[3, 10**400, 10**400]), "fastvit.save.*too large"),
         (_cfg(crop_pct=0.01), "fastvit.save.*larger than 16384"),
         (_header(pretrained_cfg="[" * 100_000), "fastvit.save.*recursion"),
-        (_cfg(label_names=["\x1b[2J"] * 10), "fastvit.save.*not a list of at most 10 names"),
         (_cfg(mean="black"), "fastvit.save"),
         (_cfg(crop_pct=2), "fastvit.save.*crop"),
         (_tensors(lambda state: state.pop("head.fc.bias")), r"1 missing \(head.fc.bias\)"),

@@ -104,7 +104,8 @@ def _show_table(prediction: Prediction) -> None:
     columns = (Column(width=44, overflow="fold"), Column(width=20), Column(width=7, justify="right"))
     table = Table(*columns, box=None, show_header=False, padding=(0, 2, 0, 0))
     for label, probability in prediction.top:
-        table.add_row(Text(label), ProgressBar(total=1, completed=probability, width=20), f"{100 * probability:.1f} %")
+        bar = ProgressBar(total=1, completed=probability, width=20)
+        table.add_row(Text(display_name(label)), bar, f"{100 * probability:.1f} %")
     show(Text(display_name(prediction.path or ""), style="bold", overflow="fold"), table, "")
 
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from PIL import Image, ImageDraw, ImageFont
 
 from ..utils.atomic import replacing
+from ..utils.text import display_name
 
 WIDTH, HEIGHT = 480, 360  # the box in which an image is shown
 GAP = 24  # around images, and between cards
@@ -76,7 +77,7 @@ def _draw(canvas: Image.Image, card: Card, left: int, top: int, height: int, cap
         middle, percentage = top + row * ROW + 12, f"{100 * probability:.1f} %"
         ink, color = (INK, FIRST) if row == 0 else (PALE, OTHERS)
         room = WIDTH - GAP - math.ceil(text.getlength(percentage))
-        draw.text((left, middle), _shortened(label, text, room), ink, text, anchor="lm")
+        draw.text((left, middle), _shortened(display_name(label), text, room), ink, text, anchor="lm")
         draw.text((left + WIDTH, middle), percentage, ink, text, anchor="rm")
         _bar(canvas, (left, middle + 14), WIDTH, TRACK)
         _bar(canvas, (left, middle + 14), round(WIDTH * probability), color)

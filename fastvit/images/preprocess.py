@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
@@ -63,7 +64,7 @@ class Preprocess:
 
     def __post_init__(self) -> None:
         check_size(self.size)
-        if not 0 < self.crop <= 1:  # also refuses nan
+        if not isinstance(self.crop, Real) or not 0 < self.crop <= 1:  # also refuses nan
             raise ValueError(f"crop={self.crop!r}: expected the part of the edge to keep, above 0 and at most 1")
         if self.crop_mode not in ("center", "border"):  # timm's words; its "squash" is used by no FastViT
             raise ValueError(f"crop_mode={self.crop_mode!r}: expected 'center' or 'border'")
@@ -73,20 +74,20 @@ class Preprocess:
             raise ValueError(f"size={self.size!r}: expected a square with crop_mode='border', which makes one")
         if self.interpolation not in FILTERS:
             raise ValueError(f"interpolation={self.interpolation!r}: expected one of {', '.join(sorted(FILTERS))}")
-        if len(self.mean) != 3 or not all(map(math.isfinite, self.mean)):
+        if not _are_three(self.mean):
             raise ValueError(f"mean={self.mean!r}: expected three numbers, for red, green and blue")
-        if len(self.std) != 3 or not all(math.isfinite(value) and value > 0 for value in self.std):
+        if not _are_three(self.std) or min(self.std) <= 0:
             raise ValueError(f"std={self.std!r}: expected three numbers above 0, for red, green and blue")
 
     @classmethod
     def from_cfg(cls, cfg: Mapping[str, Any]) -> Preprocess:
         """The `pretrained_cfg` of timm -> Preprocess; a key that is missing keeps the default of this class."""
-        channels, *size = cfg.get("input_size", (3, 256, 256))
-        if channels != 3:
-            raise ValueError(f"input_size={cfg['input_size']!r}: expected (3, height, width), for red, green and blue")
+        size: Any = cfg.get("input_size", (3, 256, 256))
+        if not isinstance(size, tuple | list) or len(size) != 3 or size[0] != 3:
+            raise ValueError(f"input_size={size!r}: expected (3, height, width), for red, green and blue")
         given = {name: cfg[key] for name, key in KEYS.items() if key in cfg}
         tuples = {name: tuple(value) for name, value in given.items() if isinstance(value, list)}  # JSON has no tuples
-        return cls(size=tuple(size), **(given | tuples))
+        return cls(size=tuple(size[1:]), **(given | tuples))
 
     def to_cfg(self) -> dict[str, Any]:
         """Preprocess -> the keys of timm's `pretrained_cfg` that `from_cfg` reads."""
@@ -158,6 +159,12 @@ class Preprocess:
         if image.height <= image.width:
             return height, int(height * image.width / image.height)
         return int(width * image.height / image.width), width
+
+
+def _are_three(values: Any) -> bool:
+    """Whether they are three finite numbers."""
+    three = isinstance(values, tuple | list) and len(values) == 3
+    return three and all(isinstance(value, Real) and math.isfinite(value) for value in values)
 
 
 def _in_a_square(image: Image.Image) -> Image.Image:

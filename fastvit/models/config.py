@@ -1,11 +1,16 @@
 """Every FastViT, as a row of a table that says only what varies, and how large it is."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 
 from ..images.preprocess import Preprocess
 
 _imagenet = Preprocess()
+CUSTOM = "custom"  # what a Config that is in no table is called
+MOST_STAGES = 16
+HEAD_CHANNELS = 32  # of an attention's head
+SQUEEZED = 16  # the final convolution's channels for one of its squeeze-excite
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +37,59 @@ class Config:
     num_classes: int = 1000  # for MobileCLIP and FastVLM: channels of the shared embedding of images and texts
     preprocess: Preprocess = _imagenet
 
+    def __post_init__(self) -> None:
+        stages = len(self.depths) if isinstance(self.depths, tuple) else 0
+        if not 1 <= stages <= MOST_STAGES or not all(_is_whole(depth, 1) for depth in self.depths):
+            raise ValueError(f"depths is {self.depths!r}, expected a tuple of 1 to {MOST_STAGES} whole numbers above 0")
+        lowest = {"width": 1, "mlp_ratio": 1, "attention_stages": 0, "squeezed_stages": 0, "num_classes": 0}
+        for name, low in lowest.items():
+            if not _is_whole(getattr(self, name), low):
+                raise ValueError(f"{name} is {getattr(self, name)!r}, expected a whole number from {low} up")
+        if max(self.attention_stages, self.squeezed_stages) > stages:
+            many = f"attention_stages is {self.attention_stages} and squeezed_stages {self.squeezed_stages}"
+            raise ValueError(f"{many}, expected at most {stages}, as many as depths has")
+        if self.attention_stages and self.widths[-self.attention_stages] % HEAD_CHANNELS:
+            width = self.widths[-self.attention_stages]
+            raise ValueError(
+                f"width is {self.width}, so that a stage of {width} channels attends: expected a multiple of "
+                f"{HEAD_CHANNELS}, the channels of a head"
+            )
+        if self.num_features < SQUEEZED:
+            least = -(-SQUEEZED // 2**stages)
+            raise ValueError(f"width is {self.width}, expected at least {least} for {stages} stages")
+        if self.attention_norm not in ("batch", "layer"):
+            raise ValueError(f"attention_norm is {self.attention_norm!r}, expected 'batch' or 'layer'")
+        if isinstance(self.layer_scale, bool) or not isinstance(self.layer_scale, int | float):
+            raise ValueError(f"layer_scale is {self.layer_scale!r}, expected a number")
+        for name in ("downsample_gelu", "stem_scale"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} is {getattr(self, name)!r}, expected True or False")
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> "Config":
+        """What `to_row` gives -> Config.
+
+        Raises:
+            ValueError: a key or a value that no Config has.
+        """
+        unknown = row.keys() - {field.name for field in fields(cls)}
+        if unknown or not {"depths", "width"} <= row.keys():
+            raise ValueError(f"a config of {', '.join(map(repr, row))}, expected the fields of fastvit.Config")
+        values = dict(row) | {"depths": tuple(row["depths"])}
+        if "preprocess" in row:
+            values["preprocess"] = Preprocess.from_cfg(row["preprocess"])
+        return cls(**values)
+
+    def to_row(self) -> dict[str, Any]:
+        """Config -> what JSON can hold, for `from_row`."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return values | {"depths": list(self.depths), "preprocess": self.preprocess.to_cfg()}
+
+    @property
+    def name(self) -> str:
+        """What it is called in `CONFIGS`; "custom" if it is not there."""
+        return next((name for name, config in CONFIGS.items() if config == self), CUSTOM)
+
     @property
     def widths(self) -> tuple[int, ...]:
         """Channels of each stage's output."""
@@ -48,12 +106,17 @@ class Config:
         return self.num_classes != 1000
 
 
+def _is_whole(value: object, low: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= 10**6
+
+
 def own_cfg(config: Config, num_classes: int | None = None, in_chans: int = 3) -> dict[str, Any]:
     """What timm's tools read of a model: preprocessing, and where its first and last layers are."""
     size = config.preprocess.size
     reduction = 2 ** (1 + len(config.depths))
     branches = ("main", "small") if config.stem_scale else ("main",)
     return {
+        "architecture": config.name,
         **config.preprocess.to_cfg(),
         "input_size": (in_chans, *size),
         "pool_size": tuple(-(-edge // reduction) for edge in size),

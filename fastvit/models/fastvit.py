@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..images.preprocess import Preprocess
 from .blocks import RepConv
-from .config import Config, own_cfg
+from .config import SQUEEZED, Config, own_cfg
 from .layers import ConvBlock, Head, SqueezeExcite, Stage, Stem
 
 
@@ -57,7 +57,7 @@ class FastViT(nn.Module):
         self.stages = nn.Sequential(*(Stage(config, index, drop_path_rate) for index in range(len(config.depths))))
         self.final_conv: nn.Module = ConvBlock(
             RepConv(config.widths[-1], config.num_features, 3, small=1, groups=config.widths[-1]),
-            squeeze=SqueezeExcite(config.num_features, 16),
+            squeeze=SqueezeExcite(config.num_features, SQUEEZED),
         )
         self.num_features = config.num_features
         self.head = Head(self.num_features, num_classes, global_pool, drop_rate)

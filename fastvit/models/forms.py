@@ -28,12 +28,28 @@ before attention and the layer scales are still there, as Apple's and timm's cod
 KINDS: dict[Form, tuple[type[Fusible], ...]] = {"unfused": (), "partial": BRANCHED, "fused": (Fusible,)}
 
 
-def outline(config: Config, form: Form = "unfused", **arguments: Any) -> FastViT:
-    """A model on the meta device, in eval mode: names and shapes, and no memory."""
+def outline(config: Config, form: Form = "unfused", stages: int | None = None, **arguments: Any) -> FastViT:
+    """A model on the meta device, in eval mode: names and shapes, and no memory.
+
+    Args:
+        config: the variant.
+        form: of the model.
+        stages: how many are left of a model that was pruned, without its final convolution; None is a whole one.
+        arguments: FastViT's.
+    """
     with torch.device("meta"):
         model = FastViT(config, **arguments).eval()
+        if stages is not None:
+            classes, pool = model.num_classes, model.global_pool
+            model.prune_intermediate_layers([stages - 1])
+            model.reset_classifier(classes, pool)
     fuse_children(model, KINDS[form])
     return model
+
+
+def stages_left(model: FastViT) -> int | None:
+    """How many stages are left of a model that was pruned; None if it is whole."""
+    return len(model.stages) if isinstance(model.final_conv, nn.Identity) else None
 
 
 def form_of(model: FastViT) -> Form:

@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from .affine import ScaleShift
 from .blocks import ConvNorm, NormLinear, PositionEncoding, RepConv, RepMixer, ScaledConv, ScaledLinear, reset_small
-from .config import Config
+from .config import HEAD_CHANNELS, Config
 
 # Pooling (B, C, H, W) -> (B, C), or (B, 2C) for the last.
 POOLS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -61,7 +61,7 @@ class Attention(nn.Module):
     The norm's affine part stands in `qkv`, which folds; what is left of a layer norm has no parameters.
     """
 
-    def __init__(self, channels: int, norm: str, layer_scale: float, head_channels: int = 32):
+    def __init__(self, channels: int, norm: str, layer_scale: float, head_channels: int = HEAD_CHANNELS):
         super().__init__()
         layer_norm = norm == "layer"
         self.heads = channels // head_channels

@@ -9,13 +9,15 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 STANDARD_INPUT = "-"
+JOINERS = "\u200c\u200d"  # inside Persian and Indian words, and emoji; they print as nothing, and harm nothing
 
 
 def display_name(source: str | os.PathLike[str]) -> str:
     """A name that prints as one line everywhere: line breaks, control codes and undecodable bytes are escaped."""
     if source == STANDARD_INPUT:
         return "standard input"
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in os.fspath(source))
+    name = os.fspath(source)
+    return "".join(c if c.isprintable() or c in JOINERS else c.encode("unicode_escape").decode("ascii") for c in name)
 
 
 def one_line(text: object) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import zipfile
+from collections import Counter
 from collections.abc import Mapping
 from math import prod
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -182,7 +183,8 @@ def write(path: Path, state: Mapping[str, Tensor], header: dict[str, str]) -> No
 
     A .tar is as those of ml-fastvit and timm are, {"state_dict": state}.
     """
-    contiguous = {name: tensor.contiguous() for name, tensor in state.items()}
+    places = Counter(tensor.data_ptr() for tensor in state.values())  # safetensors takes none that share memory
+    contiguous = {name: t.clone() if places[t.data_ptr()] > 1 else t.contiguous() for name, t in state.items()}
     suffix = path.suffix.lower()
     with replacing(path) as temporary:
         if suffix == ".safetensors":

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..models.config import CONFIGS, own_cfg
+from ..models.config import CONFIGS, Config, own_cfg
 from ..models.fastvit import FastViT
 from ..models.forms import outline
 from ..utils.text import either, some
@@ -35,17 +35,22 @@ class Weights:
     state: dict[str, Tensor]
     detected: Detected
 
+    @property
+    def config(self) -> Config:
+        """That of the variant."""
+        return self.detected.variants[self.variant]
 
-def read(source: Source, variant: str | None = None) -> Weights:
+
+def read(source: Source, variant: str | Config | None = None) -> Weights:
     """The weights in a file, a folder, a state dict or the catalogue; half precision as float32, on the CPU.
 
     Raises:
         WeightsError: they are missing, damaged, not finite, or do not fit any variant or the one given.
     """
-    if variant is not None and variant not in CONFIGS:
-        raise ValueError(f"variant is {variant!r}, expected one of {', '.join(CONFIGS)}")
+    if isinstance(variant, str) and variant not in CONFIGS:
+        raise ValueError(f"variant is {variant!r}, expected one of {', '.join(CONFIGS)}, or a fastvit.Config")
     if isinstance(source, Mapping):
-        return _read(in_memory("this state dict", source), variant, {})
+        return read_tensors(in_memory("this state dict", source), variant, {})
     if not isinstance(source, str | Path):
         raise TypeError(f"source is a {type(source).__name__}, expected a path, a checkpoint's name or a state dict")
     checkpoint = catalog.find(source) if isinstance(source, str) else None
@@ -53,19 +58,19 @@ def read(source: Source, variant: str | None = None) -> Weights:
         return _published(checkpoint, variant)
     path = Path(source)
     if os.path.exists(path) or isinstance(source, Path) or path.suffix.lower() in SUFFIXES:
-        return _read(open_path(path), variant, {})
+        return read_tensors(open_path(path), variant, {})
     raise WeightsError(f"{source}: no such file, and no checkpoint of that name; {nearest(source)}")
 
 
-def _published(checkpoint: catalog.Checkpoint, variant: str | None) -> Weights:
+def _published(checkpoint: catalog.Checkpoint, variant: str | Config | None) -> Weights:
     """What the catalogue lists: it ships with the package, or is downloaded."""
     if not checkpoint.repository:
-        return _read(open_path(catalog.bundled(checkpoint.name)), variant, {})
+        return read_tensors(open_path(catalog.bundled(checkpoint.name)), variant, {})
     from . import hub  # which takes a tenth of a second to import, and most models are files
 
     path = hub.download(checkpoint)
     try:
-        weights = _read(open_path(path), variant or checkpoint.variant, catalog.cfg(checkpoint))
+        weights = read_tensors(open_path(path), variant or checkpoint.variant, catalog.cfg(checkpoint))
     except DamagedError as error:
         hub.discard(path)
         raise WeightsError(
@@ -81,25 +86,37 @@ def nearest(name: str) -> str:
     return f"did you mean {either(near)}?" if near else "fastvit.list_models() and `fastvit models` have the names"
 
 
-def _read(tensors: Tensors, variant: str | None, catalogue: Mapping[str, Any]) -> Weights:
-    """`variant` is what the caller or the catalogue calls it, `catalogue` the pretrained_cfg that it is listed with."""
-    found = detect(tensors)
+def read_tensors(tensors: Tensors, variant: str | Config | None, catalogue: Mapping[str, Any]) -> Weights:
+    """The weights in `tensors`.
+
+    Args:
+        tensors: of any family.
+        variant: what the caller or the catalogue calls it.
+        catalogue: the pretrained_cfg that it is listed with.
+    """
+    found = detect(tensors, {variant.name: variant} if isinstance(variant, Config) else CONFIGS)
     variant = _variant(tensors, found, variant)
     arguments: dict[str, Any] = {"num_classes": found.num_classes, "in_chans": found.in_chans}
-    model = outline(CONFIGS[variant], found.form, **arguments, global_pool=found.global_pool)
+    config = found.variants[variant]
+    model = outline(config, found.form, found.stages, **arguments, global_pool=found.global_pool)
     state = _state(tensors, found, model)
     cfg = _cfg(variant, found, catalogue)
     return Weights(source=tensors.source, variant=variant, cfg=cfg, state=state, detected=found)
 
 
-def _variant(tensors: Tensors, found: Detected, variant: str | None) -> str:
+def _variant(tensors: Tensors, found: Detected, variant: str | Config | None) -> str:
     """The variant that the weights are taken for: of twins the one asked for, else the header's, else the likelier."""
+    nearest = next(iter(found.variants))
     if not found.fits:
-        return found.variants[0]  # the nearest, to say what is missing
+        return nearest  # to say what is missing
     ours = found.cfg.get("architecture")
-    taken = variant or ours or found.variants[0]
-    if taken not in found.variants:
-        raise WeightsError(f"{tensors.source}: holds a {found.variants[0]}, not a {taken}: create that one")
+    if isinstance(variant, Config):
+        if found.variants[nearest] != variant:  # the header's own
+            raise WeightsError(f"{tensors.source}: holds a model of another Config: {found.variants[nearest]}")
+        return nearest
+    taken = variant or ours or nearest
+    if taken not in found.variants or (variant and ours and found.variants[taken] != CONFIGS[variant]):
+        raise WeightsError(f"{tensors.source}: holds a {nearest}, not a {taken}: create that one")
     if len(found.variants) > 1 and not variant and not ours:
         both = " and ".join(sorted(found.variants))
         warn(f"{tensors.source}: fits {both}, taken as {taken}; variant= overrules")
@@ -113,7 +130,8 @@ def _cfg(variant: str, found: Detected, catalogue: Mapping[str, Any]) -> dict[st
     says; what the weights are listed with; and what the tensors themselves show.
     """
     conversion = {"crop_mode": "center"} if found.naming == "timm" and "vision_tower" in found.prefix else {}
-    row = own_cfg(CONFIGS[variant], found.num_classes, found.in_chans)
+    whole = variant == found.cfg.get("architecture")  # a header of ours leaves nothing out
+    row = {} if whole else own_cfg(found.variants[variant], found.num_classes, found.in_chans)
     tensors = {"architecture": variant, "num_classes": found.num_classes}
     return row | conversion | _about(variant, found.cfg) | _about(variant, catalogue) | tensors
 
@@ -135,7 +153,7 @@ def _state(tensors: Tensors, found: Detected, model: FastViT) -> dict[str, Tenso
         else:  # a count, or the bias of a projection that has none
             dtype = torch.int64 if name.endswith(COUNT) else torch.float32
             state[name] = torch.zeros(shape, dtype=dtype, device="cpu")
-    bad = [name for name, tensor in state.items() if not _sound(name, tensor)]
+    bad = [name for name, tensor in state.items() if not sound(name, tensor)]
     if bad:
         raise WeightsError(f"{tensors.source}: NaN, infinity or a negative variance in {some(bad)}")
     if any(tensor.dtype == torch.float64 for tensor in state.values()):
@@ -158,7 +176,8 @@ def _check(tensors: Tensors, found: Detected, expected: dict[str, Shape]) -> Non
         like = "detected" if found.fits else "nearest to"
         raise WeightsError(
             f"{tensors.source}: these weights do not fit: {like} {found}: {problems}: "
-            "take the file as it was published, or one of a model in fastvit.list_models()"
+            "take the file as it was published, or one of a model in fastvit.list_models(); for a model of your own "
+            "Config, which the file does not say, give variant=Config(...)"
         )
 
 
@@ -193,7 +212,8 @@ def _converted(tensors: Tensors, name: str, found: Detected) -> Tensor:
     return tensor.to(dtype, copy=True, memory_format=torch.contiguous_format)
 
 
-def _sound(name: str, tensor: Tensor) -> bool:
+def sound(name: str, tensor: Tensor) -> bool:
+    """Whether a model can have these numbers: none is NaN or infinite, and no variance negative."""
     if tensor.is_meta or not tensor.is_floating_point():
         return True
     return bool(tensor.isfinite().all()) and not (name.endswith("running_var") and bool((tensor < 0).any()))

@@ -1,0 +1,99 @@
+"""Whether a file can say all of a model: asked before anything is written, and before anything is trained."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from ..models.fastvit import FastViT
+from ..models.forms import Form, form_of, outline, stages_left
+from ..models.layers import Head
+from ..models.structure import differences
+from ..utils.text import one_line, some
+from .header import check_header, header, parsed
+from .read import read_tensors
+from .tensors import in_memory
+
+
+def check_savable(model: FastViT) -> Form:
+    """Refuse a model that `fastvit.load` would not give back from the file that `fastvit.save` writes, by its own code.
+
+    Layers have to be those that the model's Config makes, with their settings; the classifier is exchanged with
+    `reset_classifier`. All that `pretrained_cfg` says has to be what a reader accepts and gives back. Numbers are not
+    looked at, nor what counts in training alone: drop rates, momentum, gradient checkpointing, frozen parameters.
+
+    Args:
+        model: whole or pruned, in any form, on any device.
+
+    Returns:
+        Its form.
+
+    Raises:
+        ValueError: one line that says what a file cannot hold, and what to do.
+        TypeError: not a FastViT.
+
+    Example:
+        >>> import fastvit
+        >>> from fastvit.weights.savable import check_savable
+        >>> model = fastvit.create_model("fastvit_t8", num_classes=2)
+        >>> model.pretrained_cfg["label_names"] = {0: "a", 1: "b"}
+        >>> check_savable(model)
+        Traceback (most recent call last):
+        ValueError: the model cannot be saved: label_names is not a list of at most 2 names, but {'0': 'a', '1': 'b'}
+    """
+    if type(model) is not FastViT:
+        raise TypeError(f"expected a FastViT, not a {type(model).__name__}: save the FastViT inside it")
+    if any(tensor.is_meta for tensor in model.state_dict().values()):
+        raise ValueError("the model is on the meta device, where it has no weights: load them first")
+    if type(model.head) is not Head:
+        raise ValueError(_told([f"head is a {type(model.head).__name__}, expected a Head"]))
+    form = form_of(model)
+    try:
+        if found := list(differences(model, _expected(model, form))):
+            raise ValueError(_told(found))
+        _check_header(model, form)
+    except Exception as error:  # whatever its attributes and its pretrained_cfg lead to
+        raise ValueError(f"the model cannot be saved: {one_line(error)}") from error
+    return form
+
+
+def _expected(model: FastViT, form: Form) -> FastViT:
+    """The model that a reader would make, without its weights."""
+    arguments = {"num_classes": model.num_classes, "in_chans": model.in_chans, "global_pool": model.global_pool}
+    return outline(model.config, form, stages_left(model), **arguments)
+
+
+def _told(found: list[str]) -> str:
+    return (
+        f"no file says that {some(found, 3)}; keep the layers that its Config makes, with reset_classifier(n) for "
+        "another classifier, or write it whole with torch.save(model, path)"
+    )
+
+
+def _check_header(model: FastViT, form: Form) -> None:
+    """Read what would be written."""
+    if not isinstance(model.pretrained_cfg, dict):
+        raise ValueError(f"pretrained_cfg is a {type(model.pretrained_cfg).__name__}, expected a dict")
+    metadata = header(model, form)
+    said = parsed(metadata)
+    assert said is not None  # it was just written
+    check_header(said, form, model.num_classes, model.in_chans)
+    state = {name: tensor.to("meta") for name, tensor in model.state_dict().items()}
+    weights = read_tensors(replace(in_memory("the model", state), metadata=metadata), None, {})
+    for key, value in unlike(model.pretrained_cfg, weights.cfg).items():
+        raise ValueError(f"{key} is {value!r} and would be read as {weights.cfg.get(key)!r}")
+
+
+def unlike(cfg: Mapping[str, Any], read: Mapping[str, Any]) -> dict[str, Any]:
+    """What a `pretrained_cfg` says, and what was read of it does not; the tensors say how many classes there are."""
+    return {
+        key: value
+        for key, value in cfg.items()
+        if value is not None and key != "num_classes" and _plain(value) != _plain(read.get(key))
+    }
+
+
+def _plain(value: Any) -> Any:
+    """With lists for tuples, as JSON has it."""
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value
