@@ -16,8 +16,10 @@ class Repository:
     """A repository of the Hugging Face Hub; by itself it is in no catalogue, and holds a whole model."""
 
     repository: str  # "owner/name"; "" for the weights that ship with the package
-    revision: str = "main"  # a branch, a tag or a commit; none is pinned here, since none could be verified
+    revision: str = "main"  # a branch, a tag or a commit: a row has the commit where it could be verified
     files: tuple[str, ...] = ("model.safetensors", "model.safetensors.index.json")  # the weights: the first that it has
+    size: int = 0  # bytes of that file at that commit; 0: unknown
+    digest: str = ""  # its sha256; "": unknown
 
     def __str__(self) -> str:
         return self.repository
@@ -117,13 +119,27 @@ _ROWS = (
     _row("fastvit_ma36.apple_in1k", 83.9, _FASTVIT),
     _row("fastvit_ma36.apple_dist_in1k", 84.6, _FASTVIT),
     # The image encoders of MobileCLIP.
-    _row("fastvit_mci0.apple_mclip", 67.8, _MOBILECLIP, "apple/MobileCLIP-S0", repository="apple/mobileclip_s0_timm"),
+    _row(
+        "fastvit_mci0.apple_mclip",
+        67.8,
+        _MOBILECLIP,
+        "apple/MobileCLIP-S0",
+        repository="apple/mobileclip_s0_timm",
+        revision="7628ba98854d84a318027e036c582df9841c556b",
+    ),
     _row("fastvit_mci1.apple_mclip", 72.6, _MOBILECLIP, "apple/MobileCLIP-S1", repository="apple/mobileclip_s1_timm"),
     _row("fastvit_mci2.apple_mclip", 74.4, _MOBILECLIP, "apple/MobileCLIP-S2", repository="apple/mobileclip_s2_timm"),
     _row("fastvit_mci3.apple_mclip", 78.3, _TRAINING, "apple/MobileCLIP-S3", files=("mobileclip_s3.pt",)),
     _row("fastvit_mci4.apple_mclip", 79.4, _TRAINING, "apple/MobileCLIP-S4", files=("mobileclip_s4.pt",)),
     # And of MobileCLIP2.
-    _row("fastvit_mci0.apple_mclip2_dfndr2b", 71.5, _MOBILECLIP, "apple/MobileCLIP2-S0"),
+    _row(
+        "fastvit_mci0.apple_mclip2_dfndr2b",
+        71.5,
+        _MOBILECLIP,
+        "apple/MobileCLIP2-S0",
+        revision="577a2e992da2c7ba7cadc2a490bcfadfb2d69bce",
+        size=45_921_320,
+    ),
     _row("fastvit_mci2.apple_mclip2_dfndr2b", 77.2, _MOBILECLIP, "apple/MobileCLIP2-S2"),
     _row("fastvit_mci3.apple_mclip2_dfndr2b", 80.7, _MOBILECLIP, "apple/MobileCLIP2-S3"),
     _row("fastvit_mci4.apple_mclip2_dfndr2b", 81.9, _MOBILECLIP, "apple/MobileCLIP2-S4"),
@@ -136,6 +152,23 @@ _ROWS = (
 )
 
 CHECKPOINTS: dict[str, Checkpoint] = {row.name: row for row in _ROWS}
+
+# Bytes of timm/NAME's model.safetensors by variant: unfused, float32, in timm's names, with its head, without metadata.
+EXPECTED_SIZES = {
+    "fastvit_t8": 16_266_976,
+    "fastvit_t12": 30_442_024,
+    "fastvit_s12": 38_121_584,
+    "fastvit_sa12": 46_522_920,
+    "fastvit_sa24": 86_553_584,
+    "fastvit_sa36": 126_584_688,
+    "fastvit_ma36": 176_808_584,
+    "fastvit_mci0": 45_921_320,
+    "fastvit_mci1": 86_691_768,
+    "fastvit_mci2": 143_943_528,
+    "fastvit_mci3": 501_786_056,
+    "fastvit_mci4": 1_288_240_784,
+}
+METADATA = (0, 24, 32)  # bytes more, the last two where it says {"format": "pt"}; headers end at a multiple of 8
 
 
 def list_models(filter: str = "", pretrained: bool = False) -> list[str]:
@@ -165,7 +198,7 @@ def find(name: str) -> Checkpoint | None:
     row = CHECKPOINTS.get(name) or next((row for row in CHECKPOINTS.values() if row.variant == name), None)
     if row is None or not revision:
         return row
-    return replace(row, revision=revision) if row.repository else None
+    return replace(row, revision=revision, size=0, digest="") if row.repository else None
 
 
 def bundled(name: str) -> Path:

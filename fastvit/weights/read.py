@@ -66,13 +66,13 @@ def _published(checkpoint: catalog.Checkpoint, variant: str | Config | None) -> 
     """What the catalogue lists: it ships with the package, or is downloaded."""
     if not checkpoint.repository:
         return read_tensors(open_path(catalog.bundled(checkpoint.name)), variant, {})
-    from . import hub  # which takes a tenth of a second to import, and most models are files
+    from . import hub, hub_file  # which take a tenth of a second to import, and most models are files
 
     path = hub.download(checkpoint)
     try:
         weights = read_tensors(open_path(path), variant or checkpoint.variant, catalog.cfg(checkpoint))
     except DamagedError as error:
-        hub.discard(path)
+        hub_file.discard(path)
         raise WeightsError(
             f"{checkpoint.name}: {error}; it was removed from the cache, so that the next try downloads it anew"
         ) from error

@@ -5,11 +5,22 @@ from typing import Any
 
 import pytest
 import safetensors
+import safetensors.torch
 import timm
+import torch
 
 from fastvit import CONFIGS
 from fastvit.images.preprocess import Preprocess
-from fastvit.weights.catalog import CHECKPOINTS, Checkpoint, bundled, cfg, find, label_names
+from fastvit.weights.catalog import (
+    CHECKPOINTS,
+    EXPECTED_SIZES,
+    METADATA,
+    Checkpoint,
+    bundled,
+    cfg,
+    find,
+    label_names,
+)
 
 ROWS = list(CHECKPOINTS.values())
 OURS = "fastvit_t8.cifar10"
@@ -167,3 +178,26 @@ def test_the_cfg_is_in_timms_keys(row: Checkpoint) -> None:
     assert made.get("label_names") == label_names(row)
     known = set(timm.get_pretrained_cfg("fastvit_t8").to_dict()) | {"label_names", "crop_mode"}
     assert set(made) <= known
+
+
+SMALL_FILES = ("fastvit_t8", "fastvit_mci0")
+
+
+@pytest.mark.parametrize(
+    "variant", [pytest.param(name, marks=[pytest.mark.slow] * (name not in SMALL_FILES)) for name in EXPECTED_SIZES]
+)
+def test_files_are_as_large_as_timms_own_models_written_by_safetensors(variant: str) -> None:
+    with torch.device("meta"):
+        state = timm.create_model(variant, num_classes=CONFIGS[variant].num_classes).state_dict()
+    size, entries = 0, {}
+    for name, tensor in sorted(state.items(), key=lambda item: (-item[1].element_size(), item[0])):
+        count = tensor.numel() * tensor.element_size()
+        kind = {torch.float32: "F32", torch.int64: "I64"}[tensor.dtype]
+        entries[name] = {"dtype": kind, "shape": list(tensor.shape), "data_offsets": [size, size + count]}
+        size += count
+    header = json.dumps(entries, separators=(",", ":"))
+    assert 8 + -(-len(header) // 8) * 8 + size == EXPECTED_SIZES[variant]
+    if variant == "fastvit_t8":  # and that this is how safetensors writes
+        whole = {name: torch.zeros(tensor.shape, dtype=tensor.dtype) for name, tensor in state.items()}
+        assert len(safetensors.torch.save(whole)) == EXPECTED_SIZES[variant]
+        assert len(safetensors.torch.save(whole, {"format": "pt"})) - EXPECTED_SIZES[variant] in METADATA[1:]

@@ -5,8 +5,13 @@ import hashlib
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,10 +21,12 @@ import pytest
 from helpers.hub_server import LARGE, Hub
 from huggingface_hub import constants
 
-from fastvit import WeightsError
+from fastvit import FastViTWarning, WeightsError
+from fastvit.weights import catalog, hub_file
 from fastvit.weights import hub as client
 from fastvit.weights.catalog import CHECKPOINTS, Checkpoint, find
-from fastvit.weights.hub import discard, download, print_license
+from fastvit.weights.hub import download, print_license
+from fastvit.weights.hub_file import discard
 
 ONE = CHECKPOINTS["fastvit_t8.apple_in1k"]  # in one file
 TOWER = CHECKPOINTS["fastvithd.apple_fastvlm_7b"]  # in shards, with a language model
@@ -246,8 +253,73 @@ def test_a_server_that_is_no_hub(hub: Hub) -> None:
 
 def test_offline_and_not_in_the_cache(hub: Hub, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    assert failure().endswith(f"model.safetensors is not in the cache {cache}, and HF_HUB_OFFLINE is set: unset it")
+    message = failure()
+    assert f"model.safetensors is not in the cache {cache}, and HF_HUB_OFFLINE is set: unset it" in message
+    assert message.endswith("or take what is on this machine: fastvit_t8.cifar10")
     assert not hub.requests
+
+
+def point_at(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the client in this process talk to that address."""
+    monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+    monkeypatch.setattr(
+        constants, "HUGGINGFACE_CO_URL_TEMPLATE", f"{endpoint}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    )
+    huggingface_hub.close_session()
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """The address of a server that takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+
+
+@pytest.mark.parametrize("how", ["down", "hangs", "error", "no TLS", "no name", "no proxy", "silent proxy"])
+def test_without_a_network_it_is_one_line_within_five_seconds_that_names_what_is_here(
+    how: str,
+    hub: Hub,
+    cache: Path,
+    silent: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    here = CHECKPOINTS["fastvit_t12.apple_in1k"]
+    hub.publish(here.repository, {"pytorch_model.bin": WEIGHTS})
+    download(here)
+    monkeypatch.undo()  # also what shortens the client's sleeps
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr(hub_file, "SECONDS", 1.0)
+    addresses = {"down": "http://127.0.0.1:9", "hangs": f"http://{silent}", "no name": "http://nowhere.invalid"}
+    addresses["no TLS"] = hub.endpoint.replace("http", "https")
+    if how == "error":
+        hub.status = 500
+    if "proxy" in how:
+        for name in ("http_proxy", "HTTP_PROXY"):
+            monkeypatch.setenv(name, f"http://{silent if how == 'silent proxy' else '127.0.0.1:9'}")
+        for name in ("no_proxy", "NO_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+    point_at(addresses.get(how, hub.endpoint if how == "error" else "http://hub.example"), monkeypatch)
+    capfd.readouterr()
+    started = time.perf_counter()
+    message = failure()
+    assert time.perf_counter() - started < 3  # a second of them is the limit of this test
+    assert "take what is on this machine: fastvit_t12.apple_in1k or fastvit_t8.cifar10" in message
+    assert how == "error" or "HF_HUB_OFFLINE=1" in message
+    assert not caplog.records and capfd.readouterr() == ("", "")
+    assert download(here).read_bytes() == WEIGHTS  # what is in the cache needs nothing of this
+    assert time.perf_counter() - started < 6
+
+
+def test_without_a_home_nothing_is_kept_and_that_is_said_once(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", os.path.join("~", ".cache"))  # as it is where nobody knows a home
+    hub_file._without_home.cache_clear()
+    with pytest.warns(FastViTWarning, match="no home folder.*set HF_HOME") as told:
+        path = download(ONE)
+        assert download(ONE) == path and path.read_bytes() == WEIGHTS
+    assert len(told) == 1 and not Path("~").exists() and path.is_relative_to(tempfile.gettempdir())
 
 
 @pytest.mark.parametrize(
@@ -462,3 +534,48 @@ def test_the_licence_is_said_once(capsys: pytest.CaptureFixture[str], monkeypatc
         "fastvit_mci0.apple_mclip: weights by Apple under apple-amlr (research only), "
         "https://huggingface.co/apple/MobileCLIP-S0/blob/main/LICENSE",
     ]
+
+
+# What is known of the files beforehand
+
+PINNED = CHECKPOINTS["fastvit_mci0.apple_mclip2_dfndr2b"]
+
+
+def test_the_rows_that_could_be_verified_are_pinned() -> None:
+    assert PINNED.revision == "577a2e992da2c7ba7cadc2a490bcfadfb2d69bce" and PINNED.size == 45_921_320
+    assert CHECKPOINTS["fastvit_mci0.apple_mclip"].revision == "7628ba98854d84a318027e036c582df9841c556b"
+    newest = find(f"{PINNED.name}@main")
+    assert newest is not None and (newest.revision, newest.size, newest.digest) == ("main", 0, "")
+
+
+def test_a_pinned_file_of_another_size_is_refused_before_it_is_downloaded(hub: Hub) -> None:
+    revisions = {"main": "1" * 40, "pinned": PINNED.revision}
+    hub.publish(PINNED.repository, {"model.safetensors": WEIGHTS}, revisions=revisions)
+    assert "has 256,000 bytes, expected 45,921,320 at revision 577a2e99" in failure(PINNED)
+    assert f"{PINNED.name}@main takes what is there" in failure(PINNED) and not hub.asked("GET")
+    newest = find(f"{PINNED.name}@main")
+    assert newest is not None and download(newest).read_bytes() == WEIGHTS
+    assert download(replace(PINNED, size=len(WEIGHTS))).read_bytes() == WEIGHTS
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_a_pinned_hash_is_compared_before_the_download(right: bool, hub: Hub) -> None:
+    digest = hashlib.sha256(WEIGHTS).hexdigest()
+    row = replace(ONE, digest=digest if right else "0" * 64)
+    if right:
+        assert download(row).read_bytes() == WEIGHTS
+    else:
+        assert f"has sha256 {digest[:12]}..., expected 000000000000..." in failure(row) and not hub.asked("GET")
+
+
+def test_a_mirror_without_the_pinned_revision_is_told_how_to_take_the_newest(hub: Hub) -> None:
+    hub.publish(PINNED.repository, {"model.safetensors": WEIGHTS})
+    message = failure(PINNED)
+    assert f"has no revision '{PINNED.revision}': {PINNED.name}@main asks for the newest" in message
+
+
+@pytest.mark.parametrize("more", [*catalog.METADATA, 1])
+def test_a_file_of_an_unexpected_size_is_told_and_taken(more: int, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub_file, "EXPECTED_SIZES", {ONE.variant: len(WEIGHTS) - more})
+    with pytest.warns(FastViTWarning, match="256,000 bytes, and the weights of") if more == 1 else nullcontext():
+        assert download(ONE).read_bytes() == WEIGHTS
