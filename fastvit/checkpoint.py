@@ -116,13 +116,13 @@ def save(model: FastViT, path: str | Path, *, names: str = "fastvit", dtype: tor
     path = Path(path)
     check_target(path, names)
     form = check_savable(model)
-    numbers = formats.smaller(model.state_dict(), dtype)  # half precision has infinities of its own
+    numbers = formats.smaller(naming.own_state(model), dtype)  # half precision has infinities of its own
     if bad := [name for name, tensor in numbers.items() if not sound(name, tensor)]:
         what = f"{len(bad)} tensors hold NaN, infinity or a negative variance ({some(bad, 3)})"
         raise ValueError(f"{what}: nothing was written")
     if names != "fastvit" and form == "fused":
         model, form = with_norms(model), "partial"
-        numbers = formats.smaller(model.state_dict(), dtype)
+        numbers = formats.smaller(naming.own_state(model), dtype)
     state = naming.renamed(model, numbers, names)
     if names == "apple" and model.config.embeds and "head.bias" in state:
         warn(f"{path}: its projection has a bias, which Apple's MCi cannot read")

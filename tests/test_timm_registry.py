@@ -1,14 +1,22 @@
 """timm's registry: ours only when asked."""
 
+import copy
+import pickle
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
 import torch
+from helpers.near import assert_near
 from timm.data import resolve_model_data_config
+from timm.models import fastvit as timm_fastvit
+from torch import nn
 
 import fastvit
+from fastvit.testing import randomize
 
 pytestmark = [pytest.mark.usefixtures("own_registry"), pytest.mark.filterwarnings("error")]
 
@@ -39,7 +47,7 @@ def test_overriding_takes_every_name_without_a_warning() -> None:
     for name in ("fastvit_t8", "fastvit_sa12"):
         model = timm.create_model(name, num_classes=0, global_pool="")
         assert type(model) is fastvit.FastViT and model.num_classes == 0
-    assert timm.get_pretrained_cfg("fastvit_sa36").crop_pct == 0.95
+    assert timm.get_pretrained_cfg("fastvit_ma36").crop_pct == 0.95
     with torch.device("meta"):
         maps = timm.create_model("fastvithd", features_only=True, out_indices=(0, 4))
     assert (maps.feature_info.channels(), maps.feature_info.reduction()) == ([96, 1536], [4, 64])
@@ -50,8 +58,154 @@ def test_timm_makes_our_tagged_checkpoints(pretrained: bool) -> None:
     fastvit.register_timm(override=True)
     model = timm.create_model("fastvit_t8.cifar10", pretrained=pretrained).eval()
     ours = fastvit.load("fastvit_t8.cifar10")
-    if pretrained:
-        assert model.num_classes == 10 and torch.equal(model.head.fc.weight, ours.head.fc.weight)
-        assert resolve_model_data_config(model)["input_size"] == (3, 64, 64)
-    else:
-        assert model.num_classes == 1000
+    assert model.num_classes == 10 and resolve_model_data_config(model)["input_size"] == (3, 64, 64)
+    assert torch.equal(model.head.fc.weight, ours.head.fc.weight) == pretrained
+    assert "state_dict" not in model.pretrained_cfg
+
+
+# Names: the oracle is timm's own class, of the same shape and weights
+
+
+SIZES: dict[str, Any] = {"embed_dims": (8, 16, 32, 64), "num_classes": 5}
+SMALL = {
+    "fastvit_t8": SIZES | {"layers": (1, 1, 2, 1)},
+    "fastvit_sa12": SIZES | {"layers": (1, 1, 1, 2)},
+    "fastvit_mci0": SIZES | {"layers": (1, 1, 1, 2)},
+    "fastvit_mci3": SIZES | {"layers": (1, 1, 1, 2, 1), "embed_dims": (8, 16, 32, 64, 128)},
+}
+IMAGES = (2, 3, 70, 99)
+
+
+def timms(name: str, **arguments: Any) -> nn.Module:
+    """The one of timm's class, with random parameters and statistics."""
+    return randomize(vars(timm_fastvit)[name](**SMALL[name] | arguments)).eval()
+
+
+def ours(name: str, **arguments: Any) -> fastvit.FastViT:
+    """What timm makes under that name."""
+    model = timm.create_model(name, **SMALL[name] | arguments).eval()
+    assert type(model) is fastvit.FastViT
+    return model
+
+
+@pytest.fixture
+def overridden(own_registry: None) -> None:
+    fastvit.register_timm(override=True)
+
+
+@pytest.mark.usefixtures("overridden")
+@pytest.mark.parametrize("inference_mode", [False, True])
+@pytest.mark.parametrize("name", SMALL)
+@torch.no_grad()
+def test_weights_go_both_ways_between_timms_class_and_ours(name: str, inference_mode: bool) -> None:
+    theirs, model = timms(name, inference_mode=inference_mode), ours(name, inference_mode=inference_mode)
+    assert list(model.state_dict()) == list(theirs.state_dict())
+    assert str(model.load_state_dict(theirs.state_dict())) == "<All keys matched successfully>"
+    images = torch.randn(IMAGES)
+    assert_near(model(images), theirs(images), 1e-5)
+    assert all(torch.equal(value, theirs.state_dict()[key]) for key, value in model.state_dict().items())
+    randomize(model, seed=2)
+    theirs.load_state_dict(model.state_dict())
+    assert_near(theirs(images), model(images), 1e-5)
+    assert fastvit.form_of(model) == ("partial" if inference_mode else "unfused")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("overridden")
+@pytest.mark.parametrize("name", fastvit.CONFIGS)
+@pytest.mark.parametrize("inference_mode", [False, True])
+def test_the_state_dict_of_every_variant_has_timms_names_shapes_and_order(name: str, inference_mode: bool) -> None:
+    with torch.device("meta"):
+        theirs = vars(timm_fastvit)["fastvit_mci3" if name == "fastvithd" else name](inference_mode=inference_mode)
+        model = timm.create_model(name, inference_mode=inference_mode, num_classes=theirs.num_classes)
+    shapes = [[(key, value.shape) for key, value in each.state_dict().items()] for each in (model, theirs)]
+    assert shapes[0] == shapes[1]
+
+
+@pytest.mark.usefixtures("overridden")
+@pytest.mark.parametrize("name", SMALL)
+@torch.no_grad()
+def test_a_model_of_the_registry_takes_our_names_as_well(name: str) -> None:
+    model, own = ours(name), randomize(fastvit.FastViT(ours(name).config, num_classes=5)).eval()
+    assert str(model.load_state_dict(own.state_dict())) == "<All keys matched successfully>"
+    images = torch.randn(IMAGES)
+    assert torch.equal(model(images), own(images))
+
+
+@pytest.mark.usefixtures("overridden")
+def test_loading_is_as_strict_as_timms_and_tells_of_the_names_of_the_state_dict() -> None:
+    theirs, model = timms("fastvit_sa12"), ours("fastvit_sa12")
+    state = theirs.state_dict()
+    gone = ["stages.0.blocks.0.token_mixer.mixer.conv_scale.bn.bias", "stages.3.blocks.1.layer_scale_2.gamma"]
+    less = {key: value for key, value in state.items() if key not in gone} | {"stem.9.bn.bias": torch.zeros(1)}
+    for each in (theirs, model):
+        with pytest.raises(RuntimeError, match=r"Missing key(?s:.)*Unexpected key") as raised:
+            each.load_state_dict(less)
+        assert all(key in str(raised.value) for key in [*gone, "stem.9.bn.bias"])
+    for each in (theirs, model):
+        keys = each.load_state_dict(less, strict=False)
+        assert sorted(keys.missing_keys) == sorted(gone) and keys.unexpected_keys == ["stem.9.bn.bias"]
+
+
+@pytest.mark.usefixtures("overridden")
+@pytest.mark.parametrize("form", ["unfused", "partial", "fused"])
+@pytest.mark.parametrize("name", SMALL)
+def test_every_name_of_the_state_dict_leads_to_its_tensor_attribute_by_attribute(name: str, form: str) -> None:
+    """As transformers' `from_pretrained` and accelerate follow them, whatever the model stands in."""
+    model = randomize(ours(name, inference_mode=form == "partial")).eval()
+    outer = nn.ModuleDict({"inner": fastvit.reparameterize(model) if form == "fused" else model})
+    before = outer.state_dict()
+    for key, value in before.items():
+        path, _, attribute = key.rpartition(".")
+        module = outer.get_submodule(path)
+        assert getattr(module, attribute).data_ptr() == value.data_ptr(), key
+        if attribute not in module._buffers:
+            setattr(module, attribute, nn.Parameter(torch.full_like(value, 0.5)))
+        assert list(outer.state_dict()) == list(before), key
+    changed = {key for key, value in outer.state_dict().items() if not torch.equal(value, before[key])}
+    assert changed == {key for key in before if not key.endswith(("mean", "var", "tracked"))}
+    assert not any(bool((value != 0.5).any()) for value in outer.parameters())
+
+
+@pytest.mark.usefixtures("overridden")
+@torch.no_grad()
+def test_functional_calls_and_exports_take_the_names_of_the_state_dict() -> None:
+    model, images = randomize(ours("fastvit_sa12")).eval(), torch.randn(IMAGES)
+    halved = {key: value / 2 if value.is_floating_point() else value for key, value in model.state_dict().items()}
+    found = torch.func.functional_call(model, halved, (images,))
+    expected = timms("fastvit_sa12")
+    assert not torch.equal(found, model(images))
+    expected.load_state_dict(halved)
+    assert_near(found, expected(images), 1e-5)
+
+
+@pytest.mark.usefixtures("overridden")
+@torch.no_grad()
+def test_copies_and_pickles_of_a_model_speak_timm_as_well_and_own_their_tensors() -> None:
+    model, images = randomize(ours("fastvit_mci0")).eval(), torch.randn(IMAGES)
+    for copied in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert list(copied.state_dict()) == list(timms("fastvit_mci0").state_dict())
+        assert torch.equal(copied(images), model(images))
+        assert copied.get_submodule("stem.0.conv_kxk.0.conv") is copied.stem[0].conv.main.conv
+        randomize(copied, seed=9)
+        assert not torch.equal(copied(images), model(images))
+
+
+@pytest.mark.usefixtures("overridden")
+@pytest.mark.parametrize("name", SMALL)
+@torch.no_grad()
+def test_our_own_functions_work_with_a_model_of_the_registry(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, images = randomize(ours(name)).eval(), torch.randn(IMAGES)
+    monkeypatch.setitem(fastvit.CONFIGS, name, model.config)
+    assert fastvit.verify(model).exact and fastvit.form_of(model) == "unfused"
+    fused = fastvit.reparameterize(model)
+    assert fastvit.form_of(fused) == "fused"
+    for each in (model, fused, fastvit.overparameterize(fused)):
+        assert_near(each(images), model(images), 1e-4)
+        for names in ("fastvit", "timm", "apple"):
+            fastvit.save(each, tmp_path / "it.safetensors", names=names)
+            again = fastvit.load(tmp_path / "it.safetensors", variant=name)
+            assert_near(again(images), model(images), 1e-4)
+        assert_near(fastvit.load(each.state_dict(), variant=name)(images), model(images), 1e-4)

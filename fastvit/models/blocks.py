@@ -115,14 +115,14 @@ class RepMixer(Fusible):
     def __init__(self, channels: int, layer_scale: float):
         super().__init__()
         self.channels, self.groups = channels, channels
-        self.layer_scale = layer_scale
+        self.initial_scale = layer_scale
         self.mixer = RepConv(channels, channels, 3, small=1, skip=True, groups=channels)
         self.norm = SkipNorm(channels, groups=channels)
         self.scale = nn.Parameter(torch.empty(channels, 1, 1))
 
     def reset_parameters(self) -> None:
         """The initial layer scale."""
-        nn.init.constant_(self.scale, self.layer_scale)
+        nn.init.constant_(self.scale, self.initial_scale)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
@@ -156,14 +156,14 @@ class ScaledConv(Fusible):
 
     def __init__(self, in_channels: int, out_channels: int, layer_scale: float):
         super().__init__()
-        self.layer_scale = layer_scale
+        self.initial_scale = layer_scale
         self.conv = nn.Conv2d(in_channels, out_channels, 1)
         self.scale = nn.Parameter(torch.empty(out_channels, 1, 1))
 
     def reset_parameters(self) -> None:
         """Small initial weights, and the initial layer scale."""
         reset_small(self.conv)
-        nn.init.constant_(self.scale, self.layer_scale)
+        nn.init.constant_(self.scale, self.initial_scale)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_channels, H, W) -> (B, out_channels, H, W)."""
@@ -179,14 +179,14 @@ class ScaledLinear(Fusible):
 
     def __init__(self, in_channels: int, out_channels: int, layer_scale: float):
         super().__init__()
-        self.layer_scale = layer_scale
+        self.initial_scale = layer_scale
         self.linear = nn.Linear(in_channels, out_channels)
         self.scale = nn.Parameter(torch.empty(out_channels, 1, 1))
 
     def reset_parameters(self) -> None:
         """Small initial weights, and the initial layer scale."""
         reset_small(self.linear)
-        nn.init.constant_(self.scale, self.layer_scale)
+        nn.init.constant_(self.scale, self.initial_scale)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(B, N, in_channels) -> (B, N, out_channels)."""
@@ -211,10 +211,11 @@ class NormLinear(Fusible):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(B, N, in_channels) -> (B, N, out_channels)."""
+        B, N, _ = tokens.shape
         # (B N, C, 1, 1) and not (B, C, N, 1), for which torch's batch norm has a wrong gradient on a CPU when the
         # gradient's memory is laid out otherwise than the input's, as it is here.
         x = tokens.flatten(0, 1)[..., None, None]
-        return cast(Tensor, self.linear(self.norm(x).flatten(1))).view(*tokens.shape[:2], -1)
+        return cast(Tensor, self.linear(self.norm(x).flatten(1))).view(B, N, -1)
 
     def affine(self) -> Affine:
         """(A norm)(x), where A is the linear layer."""

@@ -72,6 +72,10 @@ class FastViT(nn.Module):
         """The older name that timm has for `pretrained_cfg`."""
         return self.pretrained_cfg
 
+    @default_cfg.setter
+    def default_cfg(self, cfg: dict[str, Any]) -> None:
+        self.pretrained_cfg = cfg
+
     @property
     def preprocess(self) -> Preprocess:
         """An image -> (3, *size), as the weights want it: what `pretrained_cfg` says.
@@ -128,7 +132,7 @@ class FastViT(nn.Module):
 
     def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
         """(B, num_features, h, w) -> (B, num_classes), or the pooled (B, num_features) for pre_logits."""
-        return cast(Tensor, self.head(features, pre_logits=pre_logits))
+        return cast(Tensor, self.head(features, pre_logits=True) if pre_logits else self.head(features))
 
     def forward_intermediates(
         self,

@@ -26,21 +26,18 @@ class Fusible(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} has a forward but no affine()")
 
     def fuse(self) -> nn.Conv2d | nn.Linear:
-        """The plain layer that replaces this block, on its device, in its dtype and with its hooks; in eval mode.
+        """The plain layer that replaces this block, on its device, in its dtype and mode and with its hooks.
 
-        Computed in float64 and rounded once. It requires a gradient if any parameter of the block does. Hooks on
-        the branches inside go with them. The name is the one that `timm.models.reparameterize_model` calls.
-
-        Raises:
-            ValueError: the block, or a part of it, is in train mode.
+        Computed in float64 and rounded once, by the running statistics of its norms, whatever the mode. It requires a
+        gradient if any parameter of the block does. Hooks on the branches inside go with them. The name and the
+        contract are those of `timm.models.reparameterize_model`; `reparameterize` refuses train mode.
         """
-        require_eval_mode(self, f"reparameterize a {type(self).__name__}")
         parameters = list(self.parameters())
         weight = max(parameters, key=Tensor.numel)  # in half precision, norms and scales may be kept in float32
         layer = self.affine().layer(self.stride, self.groups).to(weight.device, weight.dtype)
         layer.requires_grad_(any(parameter.requires_grad for parameter in parameters))
         share_hooks(self, layer)
-        return layer.eval()
+        return layer.train(self.training)
 
 
 def share_hooks(old: nn.Module, new: nn.Module) -> None:

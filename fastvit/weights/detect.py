@@ -66,7 +66,11 @@ def detect(tensors: Tensors, candidates: Mapping[str, Config] = CONFIGS) -> Dete
             f"{tensors.source}: quantized weights, which only their own library reads: take the original"
         )
     first = _shape(tensors, prefix + NAMINGS[naming].first[form], 4)
-    if naming == "fastvit" and form == "partial" and not any(name.endswith(".running_mean") for name in names):
+    if (
+        naming in ("fastvit", "timm")
+        and form == "partial"
+        and not any(name.endswith(".running_mean") for name in names)
+    ):
         form = "fused"
     said, candidates = _said(tensors, candidates)
     variants, fits = _variants(tensors, naming, prefix, names, first[0], candidates, said.stages if said else None)

@@ -9,7 +9,16 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from ..models.blocks import ConvNorm, PositionEncoding, RepConv, RepMixer
+from ..models.blocks import (
+    ConvNorm,
+    NormLinear,
+    PositionEncoding,
+    RepConv,
+    RepMixer,
+    ScaledConv,
+    ScaledLinear,
+    SkipNorm,
+)
 from ..models.config import Config
 from ..models.fastvit import FastViT
 from ..models.forms import Form
@@ -25,7 +34,6 @@ def fused(ours: str, theirs: str) -> dict[str, str]:
 
 def _common(mlp: str, large: str, gamma: str, skip: str) -> Table:
     """What timm took over from Apple, but for the words given: of an MLP, a large kernel, a layer scale and a skip."""
-    convs = {"mlp": mlp, "mlp.fc2.conv": f"{mlp}.fc2"}
     return {
         Downsample: {
             "0.conv.main": f"proj.0.{large}",
@@ -33,18 +41,20 @@ def _common(mlp: str, large: str, gamma: str, skip: str) -> Table:
             "0": "proj.0",
             "1": "proj.1",
         },
-        RepMixerBlock: {"mixer": "token_mixer", "mlp.fc2.scale": f"layer_scale{gamma}"}
-        | fused("mixer", "token_mixer.reparam_conv")
-        | convs,
+        RepMixerBlock: {"mixer": "token_mixer", "mlp": mlp, "mlp.fc2.scale": f"layer_scale{gamma}"}
+        | fused("mixer", "token_mixer.reparam_conv"),
         AttentionBlock: {
+            "mixer": "token_mixer",
             "mixer.qkv.norm": "norm",
-            "mixer.qkv.linear": "token_mixer.qkv",
-            "mixer.proj.linear": "token_mixer.proj",
             "mixer.proj.scale": f"layer_scale_1{gamma}",
+            "mlp": mlp,
             "mlp.fc2.scale": f"layer_scale_2{gamma}",
-        }
-        | convs,
-        RepMixer: {"norm.norm": f"norm.{skip}", "scale": f"layer_scale{gamma}"},
+        },
+        NormLinear: {"linear": ""},
+        ScaledLinear: {"linear": ""},
+        ScaledConv: {"conv": ""},
+        RepMixer: {"scale": f"layer_scale{gamma}"},
+        SkipNorm: {"norm": skip},
         ConvBlock: {"conv": "", "squeeze": "se"} | fused("conv", "reparam_conv"),
         ConvNorm: {"norm": "bn"},
     }
@@ -56,7 +66,7 @@ def timm(config: Config) -> Table:
         Stage: {"position": "pos_emb"} | fused("position", "pos_emb.reparam_conv"),
         PositionEncoding: {"conv": "pos_enc"},
         SqueezeExcite: {"reduce": "fc1", "expand": "fc2"},
-        RepConv: {"main": "conv_kxk.0", "small": "conv_scale", "skip.norm": "identity"},
+        RepConv: {"main": "conv_kxk.0", "small": "conv_scale", "skip": ""},
     }
 
 
@@ -72,7 +82,7 @@ def apple(config: Config) -> Table:
         FastViT: {"stem": "patch_embed", "final_conv": "conv_exp", "head.fc": "head"} | _network(config),
         Downsample: table[Downsample] | squeeze | {"0.conv": "proj.0.lkb_reparam"},
         PositionEncoding: {"conv": "pe"},
-        RepConv: {"main": "rbr_conv.0", "small": "rbr_scale", "skip.norm": "rbr_skip"},
+        RepConv: {"main": "rbr_conv.0", "small": "rbr_scale", "skip": ""},
     }
 
 
@@ -131,7 +141,7 @@ PROJECTION = "head.proj"  # Apple's name of CLIP's projection: (in, out), and no
 def names(model: FastViT, naming: str, projection: bool = False) -> dict[str, str]:
     """Our names of all that `model` holds -> the naming's; with Apple's `projection`, the head has no bias."""
     table = NAMINGS[naming].table(model.config)
-    theirs = {name: translate(model, name, table) for name in model.state_dict()}
+    theirs = {name: translate(model, name, table) for name in own_state(model)}
     if projection:
         del theirs["head.fc.bias"]
         theirs["head.fc.weight"] = PROJECTION
@@ -143,6 +153,15 @@ def renamed(model: FastViT, state: Mapping[str, Tensor], naming: str) -> dict[st
     projection = naming == "apple" and model.config.embeds and model.num_classes > 0 and not state["head.fc.bias"].any()
     theirs = names(model, naming, projection)
     return {new: state[ours].T if new == PROJECTION else state[ours] for ours, new in theirs.items()}
+
+
+def own_state(module: nn.Module) -> dict[str, Tensor]:
+    """`module`'s state dict in our names, which that of a model of timm's registry does not have."""
+    state = {name: parameter.detach() for name, parameter in module.named_parameters(recurse=False)}
+    state |= module.named_buffers(recurse=False)
+    for name, child in module.named_children():
+        state |= {f"{name}.{inner}": tensor for inner, tensor in own_state(child).items()}
+    return state
 
 
 def translate(module: nn.Module, name: str, table: Table) -> str:

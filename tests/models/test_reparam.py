@@ -505,12 +505,13 @@ def test_one_batch_norm_in_train_mode_is_enough_to_refuse(inplace: bool) -> None
 
 
 @pytest.mark.parametrize("case", [cases[-1] for cases in CASES.values()], ids=case_name)
-def test_a_block_in_train_mode_refuses_to_fuse(case: Callable[[], Fusible]) -> None:
-    block = build(case).train()
-    with pytest.raises(
-        ValueError, match=rf"cannot reparameterize a {type(block).__name__} in train mode.*call model\.eval\(\)"
-    ):
-        block.fuse()
+def test_a_block_in_train_mode_fuses_by_its_running_statistics_as_timms_do_and_reparameterize_refuses(
+    case: Callable[[], Fusible],
+) -> None:
+    block = build(case)
+    expected = block.fuse()
+    fused = block.train().fuse()
+    assert fused.training and same_state(fused.state_dict(), expected.state_dict())
     with pytest.raises(ValueError, match=rf"train mode \({type(block).__name__} and .*model\.eval\(\)"):
         reparameterize(block)
 

@@ -1,0 +1,117 @@
+"""timm's arguments of a FastViT as ours: a row of the table of variants, and those that they share."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from timm.layers import LayerNorm2d
+from torch import nn
+
+from ..models.blocks import BRANCHED
+from ..models.config import CONFIGS, Config
+from ..models.fastvit import FastViT
+from ..models.reparam import fuse_children
+
+SHARED = ("num_classes", "in_chans", "drop_rate", "drop_path_rate", "global_pool")
+# What is the same in all FastViTs, and the one value that they are made for.
+FIXED: dict[str, Any] = {"repmixer_kernel_size": 3, "down_patch_size": 7, "down_stride": 2, "cls_ratio": 2}
+FIXED |= {"proj_drop_rate": 0, "fork_feat": False, "act_layer": nn.GELU}
+
+
+def build(name: str, options: Mapping[str, Any]) -> FastViT:
+    """The model of timm's `options`, which must not say otherwise than a `fastvit.Config` can.
+
+    Raises:
+        TypeError: an argument that timm's FastViT has not, either.
+        ValueError: one that it has, of a value for which we have no model.
+    """
+    options = dict(options)
+    device, dtype = options.pop("device", None), options.pop("dtype", None)
+    fused = options.pop("inference_mode", False)
+    shared = {key: options.pop(key) for key in SHARED if key in options}
+    config = _config(name, options)
+    with torch.device(device or torch.get_default_device()):
+        model = FastViT(config, **shared)
+    if fused:  # as timm leaves it: branches are one convolution, norms and scales of the rest are there
+        fuse_children(model, BRANCHED)
+    return model.to(dtype=dtype)
+
+
+def _config(name: str, options: Mapping[str, Any]) -> Config:
+    """The variant's row with timm's arguments in it."""
+    config = CONFIGS[name]
+    for key, value in options.items():
+        if key not in _EXPECTED:
+            raise TypeError(f"{name} takes no argument {key!r}, only those of timm's FastVit")
+        row = _ROWS[key](config, value) if key in _ROWS else {} if value == FIXED[key] else None
+        if row is None:
+            raise ValueError(f"{name} cannot be made with {key}={value!r}: {_EXPECTED[key]}; timm's own class may")
+        config = replace(config, **row)
+    return config
+
+
+def _depths(config: Config, layers: Sequence[int]) -> dict[str, Any] | None:
+    return {"depths": tuple(layers)} if len(layers) == len(config.depths) else None
+
+
+def _width(config: Config, widths: Sequence[int]) -> dict[str, Any] | None:
+    doubled = tuple(widths[0] * 2**stage for stage in range(len(config.depths)))
+    return {"width": widths[0]} if tuple(widths) == doubled else None
+
+
+def _ratio(config: Config, ratios: Sequence[float]) -> dict[str, Any] | None:
+    return {"mlp_ratio": int(ratios[0])} if set(ratios) == {int(ratios[0])} else None
+
+
+def _same(attends: Callable[[Any], bool]) -> Callable[[Config, Sequence[Any]], dict[str, Any] | None]:
+    """Whether those stages attend that do, as `attends` sees it in what timm says of each."""
+
+    def row(config: Config, stages: Sequence[Any]) -> dict[str, Any] | None:
+        return {} if _last(config, [attends(stage) for stage in stages]) == config.attention_stages else None
+
+    return row
+
+
+def _squeezed(config: Config, stages: Sequence[bool]) -> dict[str, Any] | None:
+    count = _last(config, stages)
+    return None if count is None else {"squeezed_stages": count}
+
+
+def _last(config: Config, flags: Sequence[bool]) -> int | None:
+    """How many of the last stages are flagged; None if others are as well, or the stages are not as many."""
+    count = sum(map(bool, flags))
+    return count if len(flags) == len(config.depths) and all(flags[len(flags) - count :]) else None
+
+
+def _norm(config: Config, layer: Any) -> dict[str, Any] | None:
+    kind, keywords = getattr(layer, "func", layer), getattr(layer, "keywords", {})
+    norms = {(nn.BatchNorm2d, 1e-5): "batch", (LayerNorm2d, 1e-5): "layer"}
+    norm = norms.get((kind, keywords.get("eps", 1e-6 if kind is LayerNorm2d else 1e-5)))
+    return {"attention_norm": norm} if norm and keywords.keys() <= {"eps"} else None
+
+
+_ROWS: dict[str, Callable[[Config, Any], dict[str, Any] | None]] = {
+    "layers": _depths,
+    "embed_dims": _width,
+    "mlp_ratios": _ratio,
+    "token_mixers": _same(lambda mixer: mixer == "attention"),
+    "pos_embs": _same(lambda layer: layer is not None),
+    "downsamples": lambda config, stages: None if stages[0] else {},
+    "se_downsamples": _squeezed,
+    "norm_layer": _norm,
+    "layer_scale_init_value": lambda config, value: None if value is None else {"layer_scale": value},
+    "lkc_use_act": lambda config, value: {"downsample_gelu": value},
+    "stem_use_scale_branch": lambda config, value: {"stem_scale": value},
+}
+_EXPECTED = {key: f"it is {value!r} here" for key, value in FIXED.items()} | {
+    "layers": "expected as many stages as it has",
+    "embed_dims": "expected each stage to double the channels",
+    "mlp_ratios": "expected one whole number for all stages",
+    "token_mixers": "expected the variant's own",
+    "pos_embs": "expected one for each stage with attention",
+    "downsamples": "expected none before the first stage",
+    "se_downsamples": "expected the last ones",
+    "norm_layer": "expected BatchNorm2d, or LayerNorm2d with eps=1e-5",
+    "layer_scale_init_value": "expected a number",
+}
