@@ -89,5 +89,9 @@ def _in_timms_names(state: Mapping[str, Tensor], model: FastViT) -> Mapping[str,
         ours = any(first in state for first in NAMINGS["fastvit"].first.values())
         return state if ours else timms.checkpoint_filter_fn(dict(state), model)
     found = weights.detected
-    sizes = {"num_classes": found.num_classes, "in_chans": found.in_chans, "global_pool": found.global_pool}
+    sizes: dict[str, Any] = {
+        "num_classes": found.num_classes,
+        "in_chans": found.in_chans,
+        "global_pool": found.global_pool,
+    }
     return renamed(outline(CONFIGS[variant], found.form, **sizes), weights.state, "timm")

@@ -66,12 +66,7 @@ def detect(tensors: Tensors, candidates: Mapping[str, Config] = CONFIGS) -> Dete
             f"{tensors.source}: quantized weights, which only their own library reads: take the original"
         )
     first = _shape(tensors, prefix + NAMINGS[naming].first[form], 4)
-    if (
-        naming in ("fastvit", "timm")
-        and form == "partial"
-        and not any(name.endswith(".running_mean") for name in names)
-    ):
-        form = "fused"
+    form = _whole_form(naming, form, names)
     said, candidates = _said(tensors, candidates)
     variants, fits = _variants(tensors, naming, prefix, names, first[0], candidates, said.stages if said else None)
     if said is not None and not fits and (said.config or said.stages):
@@ -100,6 +95,12 @@ def detect(tensors: Tensors, candidates: Mapping[str, Config] = CONFIGS) -> Dete
 
 
 UNREADABLE = "its header is not one that fastvit.save writes"
+
+
+def _whole_form(naming: str, form: Form, names: set[str]) -> Form:
+    """The first convolution's form, or "fused" where no norm is left, as only ours and timm's registry have it."""
+    left = any(name.endswith(".running_mean") for name in names)
+    return "fused" if naming in ("fastvit", "timm") and form == "partial" and not left else form
 
 
 def _head(tensors: Tensors, prefix: str, names: set[str]) -> tuple[int, int]:

@@ -157,9 +157,11 @@ def renamed(model: FastViT, state: Mapping[str, Tensor], naming: str) -> dict[st
 
 def own_state(module: nn.Module) -> dict[str, Tensor]:
     """`module`'s state dict in our names, which that of a model of timm's registry does not have."""
-    state = {name: parameter.detach() for name, parameter in module.named_parameters(recurse=False)}
-    state |= module.named_buffers(recurse=False)
-    for name, child in module.named_children():
+    state = {name: parameter.detach() for name, parameter in module.named_parameters("", False, False)}
+    state |= module.named_buffers("", False, False)
+    for name, child in module._modules.items():  # named_children() would name a shared one once
+        if child is None:
+            continue
         state |= {f"{name}.{inner}": tensor for inner, tensor in own_state(child).items()}
     return state
 

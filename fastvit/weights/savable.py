@@ -10,6 +10,7 @@ from ..models.layers import Head
 from ..models.structure import differences
 from ..utils.text import one_line, some
 from .header import check_header, header, parsed
+from .naming import own_state
 from .read import read_tensors
 from .tensors import in_memory
 
@@ -42,7 +43,7 @@ def check_savable(model: FastViT) -> Form:
     """
     if type(model) is not FastViT:
         raise TypeError(f"expected a FastViT, not a {type(model).__name__}: save the FastViT inside it")
-    if any(tensor.is_meta for tensor in model.state_dict().values()):
+    if any(tensor.is_meta for tensor in own_state(model).values()):
         raise ValueError("the model is on the meta device, where it has no weights: load them first")
     if type(model.head) is not Head:
         raise ValueError(_told([f"head is a {type(model.head).__name__}, expected a Head"]))
@@ -77,7 +78,7 @@ def _check_header(model: FastViT, form: Form) -> None:
     said = parsed(metadata)
     assert said is not None  # it was just written
     check_header(said, form, model.num_classes, model.in_chans)
-    state = {name: tensor.to("meta") for name, tensor in model.state_dict().items()}
+    state = {name: tensor.to("meta") for name, tensor in own_state(model).items()}
     weights = read_tensors(replace(in_memory("the model", state), metadata=metadata), None, {})
     for key, value in unlike(model.pretrained_cfg, weights.cfg).items():
         raise ValueError(f"{key} is {value!r} and would be read as {weights.cfg.get(key)!r}")
