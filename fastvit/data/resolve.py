@@ -17,10 +17,11 @@ Whatever reads labelled images takes one of these as its data:
                   them, one a line; A::B joins two patterns
   torch/NAME:FOLDER
                   torchvision's data set NAME in FOLDER, downloaded if it is not
-                  there
+                  in that folder, which must be there
   hfds/NAME, hfds/FOLDER
-                  a data set of the Hugging Face Hub, or a folder of one, with
-                  columns image and label
+                  a data set of the Hugging Face Hub, or a folder of one; columns
+                  are found by their types and names, or chosen, and so is a
+                  configuration: hfds/NAME?image=photo&label=breed&config=small
 
 SPLIT is train (or training); and val (or valid, validation, dev, eval) or test
 (or testing), whichever is there first; in capitals or not. Of what has no
@@ -38,12 +39,13 @@ from ..images.inputs import is_ignored, is_image_name
 from ..utils.text import either
 from .class_folders import ClassArchives, ClassFolders
 from .hold_out import FRACTION, hold_out
+from .hugging_face import HuggingFace
 from .layout import held_in, places_in, unwrapped
-from .libraries import HuggingFace, Torchvision
 from .shards import Shards, expand, is_shard
 from .source import DataError, Source
 from .splits import NoSplitError, choose, synonyms
 from .stored import ARCHIVES, COMPRESSED, Archive, Folder
+from .torchvision import Torchvision
 
 NOTATION = __doc__ or ""
 
@@ -176,7 +178,7 @@ class _Request:
             split = self.splits[0] or "validation"
             return Torchvision(dataset, Path(root or ".").expanduser(), split, download=bool(root))
         if library == "hfds" and rest:
-            return self._of_hugging_face(data)
+            return HuggingFace(data, self.splits, unlabelled=self.unlabelled)
         if os.path.isdir(data):
             return self._in_folder(unwrapped(Path(data), self.splits))
         if os.path.isfile(data):
@@ -228,18 +230,3 @@ class _Request:
         if not splits:
             raise DataError(f"{pattern}: which split? expected a name in place of {{split}}")
         raise NoSplitError(f"{pattern}: no such shards; expected {either(self.splits)} in place of {{split}}")
-
-    def _of_hugging_face(self, name: str) -> Source:
-        """Its library names the splits in a ValueError, after which the next is tried; whatever else is wrong is wrong.
-
-        What others call val is validation there.
-        """
-        named = dict.fromkeys("validation" if split == "val" else split for split in self.splits if split)
-        *others, last = named or ["validation"]
-        for split in others:
-            try:
-                return HuggingFace(name, split)
-            except DataError as error:
-                if "Unknown split" not in str(error):
-                    raise
-        return HuggingFace(name, last)

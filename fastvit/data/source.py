@@ -4,6 +4,7 @@ That is all that training, evaluation and embedding need to divide the work amon
 where a killed run stopped: their place in the data is a number.
 """
 
+import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from ..images.io import ImageError
 from ..images.prefetch import read_or_error
 from ..images.preprocess import Preprocess
 from ..utils.sampling import evenly
-from ..utils.text import some
+from ..utils.text import display_name, some
 
 Content = Path | bytes | Image.Image
 Labels = NDArray[numpy.int64]
@@ -138,6 +139,26 @@ class Selected(Source):
     def content(self, index: int) -> Content:
         """Its content in the other source."""
         return self.source.content(self.indices[index])
+
+
+def class_name(name: str) -> str:
+    """The name in Unicode's composed form (NFC): systems differ in it, so that the same name is not always equal.
+
+    Raises:
+        DataError: bytes that are no text, which no file of weights can hold.
+
+    Example:
+        >>> class_name("cafe\N{COMBINING ACUTE ACCENT}") == "caf\N{LATIN SMALL LETTER E WITH ACUTE}"
+        True
+    """
+    if any("\ud800" <= character <= "\udfff" for character in name):
+        raise DataError(f"{display_name(name)}: a class cannot be called so, since it is no text in UTF-8; rename it")
+    return unicodedata.normalize("NFC", name)
+
+
+def numbered(labels: Labels) -> list[str]:
+    """Names of classes that have none: "0" and on."""
+    return [str(number) for number in range(int(labels.max(initial=-1)) + 1)]
 
 
 def raised(value: Result | Exception) -> Result:

@@ -15,7 +15,16 @@ from numpy.typing import NDArray
 from pyarrow import parquet
 from torchvision.datasets import MNIST, QMNIST, FashionMNIST, ImageFolder
 
-from fastvit.data import DataError, Source, check_labels, open_source, training_source, validation_source
+from fastvit import FastViTWarning
+from fastvit.data import (
+    DataError,
+    Source,
+    check_labels,
+    open_source,
+    training_and_validation,
+    training_source,
+    validation_source,
+)
 from fastvit.images.io import ImageError
 from fastvit.utils.extras import MissingExtraError
 
@@ -80,11 +89,11 @@ def write_numbers(path: Path, values: NDArray[numpy.generic], magic: int) -> Non
     path.write_bytes(struct.pack(f">I{values.ndim}I", magic, *values.shape) + values.tobytes())
 
 
-def test_of_synonyms_the_first_names_a_class(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_synonyms_the_first_names_a_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As torchvision's ImageNet has them."""
     theirs = SimpleNamespace(targets=[1, 0], classes=[("tench", "Tinca tinca"), ("goldfish",)])
     monkeypatch.setattr("timm.data.create_dataset", lambda *arguments, **options: theirs)
-    source = training_source("torch/imagenet:nowhere")
+    source = training_source(f"torch/imagenet:{tmp_path}")
     assert source.classes == ["tench", "goldfish"] and source.labels.tolist() == [1, 0]
 
 
@@ -131,7 +140,7 @@ def test_a_test_set_is_held_out_where_there_is_no_other(tmp_path: Path, cache: P
         folder(tmp_path / "data" / split, flat(seed=len(split)))
     assert validation_source(f"hfds/{tmp_path}/data").where.endswith("split test")
     folder(tmp_path / "less/train", flat())
-    with pytest.raises(DataError, match=r"hfds/.*less, split test: .*test.*train"):
+    with pytest.raises(DataError, match=r"hfds/.*less: expected val or test in it; found: train"):
         validation_source(f"hfds/{tmp_path}/less")
 
 
@@ -146,18 +155,103 @@ def test_what_is_wrong_with_hugging_faces_is_one_line(
 
     files = flat()
     words = pyarrow.array([name.split("/")[0] for name in files])
-    as_parquet(tmp_path / "words/train.parquet", files, label=words)
-    as_parquet(tmp_path / "none/train.parquet", files, fine_label=words)
-    as_parquet(tmp_path / "holes/train.parquet", files, label=pyarrow.array([None, *numbers(files)[1:]]))
-    assert "expected a number in the column label; found: Value('string')" in refused(f"hfds/{tmp_path}/words")
-    assert "expected the columns image and label; found: image, fine_label" in refused(f"hfds/{tmp_path}/none")
-    assert "expected a number in the column label" in refused(f"hfds/{tmp_path}/holes")
+    as_parquet(tmp_path / "none/train.parquet", files, wrong=words)
+    as_parquet(tmp_path / "floats/train.parquet", files, label=pyarrow.array([0.5] * len(files)))
+    as_parquet(tmp_path / "holes/train.parquet", files, label=pyarrow.array([None, *numbers(files)[1:-1], None]))
+    unknown = "which column is the label? found: image, wrong; choose one with ?label=COLUMN at the end of its name"
+    assert unknown in refused(f"hfds/{tmp_path}/none")
+    assert "has no column nothing; found: image, wrong" in refused(f"hfds/{tmp_path}/none?label=nothing")
+    assert f"size after ?, expected {tmp_path}/none?image=COLUMN" in refused(f"hfds/{tmp_path}/none?size=3")
+    assert "expected numbers or names in the column label; found: Value('float64')" in refused(f"hfds/{tmp_path}/floats")
+    assert f"image 0 of hfds/{tmp_path}/holes, split train: no label; 2 of {len(files)} are like that" in refused(
+        f"hfds/{tmp_path}/holes"
+    )
     assert "no such data set on the Hugging Face Hub, nor such a folder" in refused(f"hfds/{tmp_path}/missing")
     assert "HF_HUB_OFFLINE is set: unset it" in refused("hfds/nobody/nothing")
     monkeypatch.setitem(__import__("sys").modules, "datasets", None)
-    monkeypatch.delitem(__import__("sys").modules, "timm.data.readers.reader_hfds", raising=False)
     with pytest.raises(MissingExtraError, match=r'^hfds/x needs datasets; run: pip install "fastvit\[train\]"$'):
         training_source("hfds/x")
+
+
+@pytest.mark.parametrize("image", ["image", "img", "jpg", "Picture", "photo"])
+@pytest.mark.parametrize("label", ["label", "labels", "fine_label", "class", "cls", "Label"])
+def test_columns_are_found_by_their_usual_names(tmp_path: Path, cache: Path, image: str, label: str) -> None:
+    files = flat(2)
+    written = pyarrow.table({
+        "id": list(range(len(files))), label: numbers(files),
+        image: pyarrow.array([{"bytes": content, "path": None} for content in files.values()]),
+    })  # fmt: skip
+    (tmp_path / "data").mkdir()
+    parquet.write_table(written, tmp_path / "data/train.parquet")
+    source = training_source(f"hfds/{tmp_path}/data")
+    assert source.labels.tolist() == numbers(files)
+    assert [source.content(index) for index in range(len(source))] == list(files.values())
+
+
+@pytest.mark.parametrize("query", ["", "?image=photo&label=breed", "?label=owner"])
+def test_columns_of_any_names_are_found_by_their_types_or_chosen(tmp_path: Path, cache: Path, query: str) -> None:
+    files = flat(2)
+    features = datasets.Features({
+        "photo": datasets.Image(), "breed": datasets.ClassLabel(names=list(CLASSES)), "owner": datasets.Value("string"),
+    })  # fmt: skip
+    rows = {
+        "photo": [{"bytes": content, "path": None} for content in files.values()],
+        "breed": numbers(files), "owner": [f"owner {index % 3}" for index in range(len(files))],
+    }  # fmt: skip
+    (tmp_path / "data").mkdir()
+    datasets.Dataset.from_dict(rows, features).to_parquet(tmp_path / "data/train.parquet")
+    source = training_source(f"hfds/{tmp_path}/data{query}")
+    by_owner = query == "?label=owner"
+    assert source.classes == (["owner 0", "owner 1", "owner 2"] if by_owner else list(CLASSES))
+    assert source.labels.tolist() == ([index % 3 for index in range(len(files))] if by_owner else numbers(files))
+    assert source.content(1) == list(files.values())[1]
+
+
+def test_of_two_columns_of_classes_the_one_taken_is_said(tmp_path: Path, cache: Path) -> None:
+    files, kind = flat(2), datasets.ClassLabel(names=list(CLASSES))
+    rows = {"img": list(files.values()), "coarse_label": [0] * len(files), "fine_label": numbers(files)}
+    features = datasets.Features({"img": datasets.Image(), "coarse_label": kind, "fine_label": kind})
+    rows["img"] = [{"bytes": content, "path": None} for content in files.values()]
+    (tmp_path / "data").mkdir()
+    datasets.Dataset.from_dict(rows, features).to_parquet(tmp_path / "data/train.parquet")
+    with pytest.warns(FastViTWarning, match="takes the column fine_label for the label, not coarse_label"):
+        assert training_source(f"hfds/{tmp_path}/data").labels.tolist() == numbers(files)
+    assert set(training_source(f"hfds/{tmp_path}/data?label=coarse_label").labels.tolist()) == {0}
+
+
+def test_labels_are_not_needed_to_embed(tmp_path: Path, cache: Path) -> None:
+    files = flat(2)
+    as_parquet(tmp_path / "none/train.parquet", files)
+    as_parquet(tmp_path / "holes/train.parquet", files, label=pyarrow.array([None, *numbers(files)[1:]]))
+    assert open_source(f"hfds/{tmp_path}/none", unlabelled=True).labels.tolist() == [-1] * len(files)
+    with pytest.warns(FastViTWarning, match=f"1 of {len(files)} images have no label, so that none counts"):
+        source = open_source(f"hfds/{tmp_path}/holes", unlabelled=True)
+    assert source.classes == [] and source.content(2) == list(files.values())[2]
+
+
+@pytest.mark.parametrize("split", ["valid", "dev", "eval", "validation", "Test"])
+def test_the_hubs_splits_go_by_all_their_names(tmp_path: Path, cache: Path, split: str) -> None:
+    parts = {"train": flat(1, seed=1), split: flat(2, seed=2)}
+    for name, files in parts.items():
+        as_parquet(tmp_path / f"data/{name}.parquet", files, label=pyarrow.array(numbers(files)))
+    rows = "\n".join(f"  - split: {name}\n    path: {name}.parquet" for name in parts)
+    (tmp_path / "data/README.md").write_text(f"---\nconfigs:\n- config_name: default\n  data_files:\n{rows}\n---\n")
+    assert validation_source(f"hfds/{tmp_path}/data").content(3) == list(parts[split].values())[3]
+
+
+def test_a_hub_data_set_with_one_split_gets_a_hold_out(tmp_path: Path, cache: Path) -> None:
+    files = flat(10)
+    as_parquet(tmp_path / "data/train.parquet", files, label=pyarrow.array(numbers(files)))
+    with pytest.warns(FastViTWarning, match="are held out"):
+        training, held = training_and_validation(f"hfds/{tmp_path}/data")
+    found = [each.content(index) for each in (training, held) for index in range(len(each))]
+    assert sorted(found) == sorted(files.values()) and len(held) == 6
+
+
+def test_a_folder_for_a_library_is_not_made_for_a_name_with_a_mistake(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=rf"torch/cifar10:{tmp_path}/datta: no such folder; make it"):
+        training_source(f"torch/cifar10:{tmp_path}/datta")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_row_without_an_image_is_an_image_that_cannot_be_read(tmp_path: Path, cache: Path) -> None:

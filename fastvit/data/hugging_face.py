@@ -1,0 +1,138 @@
+"""Data sets of the Hugging Face Hub, or of a folder on the disk in one of its layouts."""
+
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import parse_qsl
+
+import numpy
+
+from ..utils.extras import require
+from ..utils.text import one_line, some
+from ..utils.warning import warn
+from .source import Content, DataError, Source, class_name, numbered
+from .splits import choose
+
+# Columns by what they are usually called, the usual first.
+IMAGES = ("image", "img", "jpg", "jpeg", "png", "webp", "picture", "photo", "images")
+LABELS = ("label", "labels", "class", "cls", "target", "category", "fine_label")
+CHOICES = ("image", "label", "config")
+
+
+class HuggingFace(Source):
+    """`hfds/NAME`, or `hfds/FOLDER`: the first of the splits that it has.
+
+    Args:
+        name: perhaps with `?image=COLUMN&label=COLUMN&config=NAME`; by default the columns are found by their types and
+            names, and there is one configuration.
+        splits: in the order of preference, as for `fastvit.data.splits.choose`; of [""], the whole, the only one there
+            is, or those to validate on.
+        unlabelled: labels are not needed: without a column of them, each is -1, and there are no classes.
+
+    Raises:
+        DataError: there is no such data set, split or column, or an image without a label.
+        MissingExtraError: the datasets library is not installed.
+    """
+
+    def __init__(self, name: str, splits: Sequence[str], *, unlabelled: bool = False) -> None:
+        self.where, (path, _, query) = name, name.partition("/")[2].partition("?")
+        require("train", "datasets", what=name)
+        given = dict(parse_qsl(query, keep_blank_values=True))
+        if unknown := sorted(given.keys() - set(CHOICES)):
+            raise DataError(f"{name}: {some(unknown)} after ?, expected {path}?image=COLUMN&label=COLUMN&config=NAME")
+        tables = _opened(name, path, given.get("config"))
+        only = next(iter(tables)) if len(tables) == 1 and not any(splits) else ""
+        split = only or choose(name, splits if any(splits) else ("val", "test"), tables) or next(iter(tables))
+        self.table, self.where = tables[split], f"{name}, split {split}"
+        self.image = self._column("image", IMAGES, "Image", given.get("image"))
+        self.label = self._column("label", LABELS, "ClassLabel", given.get("label"), needed=not unlabelled)
+        self._read_labels(unlabelled)
+        import datasets
+
+        self.table = self.table.cast_column(self.image, datasets.Image(decode=False))
+
+    def _column(self, what: str, usual: Sequence[str], kind: str, given: str | None, needed: bool = True) -> str:
+        """Which column has the images or labels: the one given, or the only one of its type, or by the usual names."""
+        columns = self.table.features
+        found = some(list(columns), most=20)
+        if given is not None and given not in columns:
+            raise DataError(f"{self.where}: has no column {given}; found: {found}")
+        if given is not None:
+            return given
+        typed = [name for name, feature in columns.items() if _kind(feature) == kind]
+        known = [name for each in usual for name in columns if name.lower() == each]
+        candidates = [name for name in known if name in typed] or typed or known
+        if needed and not candidates:
+            raise DataError(
+                f"{self.where}: which column is the {what}? found: {found}; choose one with ?{what}=COLUMN at the end "
+                "of its name"
+            )
+        if len(typed) > 1:
+            others = [name for name in typed if name != candidates[0]]
+            warn(f"{self.where}: takes the column {candidates[0]} for the {what}, not {some(others)}; ?{what}= chooses")
+        return candidates[0] if candidates else ""
+
+    def _read_labels(self, unlabelled: bool) -> None:
+        """Numbers or names, which may be missing only where they need not be there: then none counts."""
+        self.classes, self.labels = [], numpy.full(len(self.table), -1)
+        if not self.label:
+            return
+        feature = self.table.features[self.label]
+        column = self.table.select_columns([self.label]).with_format("arrow")[:].column(self.label)
+        if column.null_count and unlabelled:
+            warn(f"{self.where}: {column.null_count} of {len(column)} images have no {self.label}, so that none counts")
+        elif column.null_count:
+            first = next(row for row, value in enumerate(column) if not value.is_valid)
+            raise DataError(
+                f"{self.name(first)}: no {self.label}; {column.null_count} of {len(column)} are like that: remove such "
+                "rows, or choose another column with ?label=COLUMN"
+            )
+        else:
+            values = column.to_numpy()
+            if len(values) and isinstance(values[0], str):
+                names = [class_name(value) for value in values.tolist()]
+                self.classes = sorted(set(names))
+                numbers = {name: number for number, name in enumerate(self.classes)}
+                self.labels = numpy.array([numbers[name] for name in names], dtype=numpy.int64)
+            elif values.dtype == bool or numpy.issubdtype(values.dtype, numpy.integer):
+                self.labels = values.astype(numpy.int64)
+                names = getattr(feature, "names", None) or numbered(self.labels)
+                self.classes = [class_name(str(name)) for name in names]
+            else:
+                raise DataError(f"{self.where}: expected numbers or names in the column {self.label}; found: {feature}")
+
+    def content(self, index: int) -> Content:
+        """The bytes that the data set holds."""
+        try:
+            image = self.table[index][self.image]
+            if image["bytes"]:
+                return bytes(image["bytes"])
+            with open(image["path"], "rb") as file:
+                return file.read()
+        except Exception as error:  # no image in this row, or a file that is gone
+            raise OSError(one_line(error)) from None
+
+
+def _kind(feature: Any) -> str:
+    """Image, ClassLabel, or what else it is; in bare Parquet files images are structures of bytes and paths."""
+    return "Image" if isinstance(feature, dict) and "bytes" in feature else type(feature).__name__
+
+
+def _opened(name: str, path: str, config: str | None) -> dict[str, Any]:
+    """The splits by their names."""
+    import datasets
+
+    try:
+        return dict(datasets.load_dataset(path, config))
+    except Exception as error:  # of the library's many kinds: no such name, no network, a file that is damaged
+        if isinstance(error, ConnectionError) and "Offline" in str(error):
+            reason = "not in the cache, and HF_HUB_OFFLINE is set: unset it, or give the folder of a data set"
+        elif isinstance(error, ConnectionError):
+            advice = "check the network, or set HF_HUB_OFFLINE=1 to use what has been downloaded before"
+            reason = f"{one_line(error)}; {advice}"
+        elif isinstance(error, FileNotFoundError):
+            reason = f"no such data set on the Hugging Face Hub, nor such a folder ({one_line(error)})"
+        elif config is None and "Config name is missing" in str(error):
+            reason = f"{one_line(error)}; choose one with ?config=NAME"
+        else:
+            reason = one_line(error)
+        raise DataError(f"{name}: {reason}") from None
