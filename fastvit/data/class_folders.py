@@ -9,6 +9,7 @@ import numpy
 
 from ..images.inputs import is_ignored, is_image_name
 from ..utils.text import some
+from ..utils.warning import warn
 from .source import DataError
 from .splits import FOLDERS, IMAGES, choose, is_split
 from .stored import Archive, Folder, Index, StoredImages
@@ -28,20 +29,30 @@ class ClassFolders(StoredImages):
         splits: the first of these that an archive has; "" is the whole, if nothing in it is called like a split.
         unlabelled: where images lie outside of the folders of classes, take all that are there, with label -1 and no
             classes.
+        entries: of the place, if they have been read already.
 
     Raises:
         DataError: no such file, damaged, no such split, or a class without images.
     """
 
-    def __init__(self, place: Folder | Archive, splits: Sequence[str] = ("",), *, unlabelled: bool = False) -> None:
+    def __init__(
+        self,
+        place: Folder | Archive,
+        splits: Sequence[str] = ("",),
+        *,
+        unlabelled: bool = False,
+        entries: Iterable[Entry] | None = None,
+    ) -> None:
         self.where = self.root = str(place.path)
-        images, folders, labelled = _listed(place.entries())
+        images, folders, labelled = _listed(place.entries() if entries is None else entries)
         top: Folders = ()
         if isinstance(place, Archive):
             top = self._top(splits, {parts for parts, _ in images}, folders)
             self.where = "/".join((self.where, *top))
         outside = unlabelled and any(parts == top for parts, _ in images)
-        if outside and not (labelled and isinstance(place, Archive)):
+        if outside:
+            if labelled and isinstance(place, Archive):
+                warn(f"{self.where}: labels in {LABEL} files are read from tars alone, so that none counts")
             found = sorted(image for parts, image in images if parts[: len(top)] == top)
             self.classes, self.labels = [], numpy.full(len(found), -1)
         else:

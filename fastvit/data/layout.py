@@ -1,13 +1,17 @@
 """What lies in a folder, as far as its names tell: folders and archives, of which some may be splits."""
 
 import os
-from collections.abc import Sequence
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from ..images.inputs import is_ignored, is_image_name
 from .splits import FOLDERS, IMAGES, is_split
 from .stored import ARCHIVES
+
+SHARD = re.compile(r"([A-Za-z]+)[-_.]*[0-9]+\.tar")
 
 
 def places_in(folder: Path) -> dict[str, Path]:
@@ -16,6 +20,17 @@ def places_in(folder: Path) -> dict[str, Path]:
     archives = [entry for entry in entries if entry.suffix.lower() in ARCHIVES and entry.is_file()]
     folders = {entry.name: entry for entry in entries if entry.is_dir()}
     return {entry.stem: entry for entry in archives} | folders
+
+
+def shards_by_split(places: Mapping[str, Path]) -> dict[str, list[Path]]:
+    """Where all that is in a folder are shards such as train-000.tar and val-000.tar: those of each split."""
+    found = defaultdict[str, list[Path]](list)
+    for place in places.values():
+        named = SHARD.fullmatch(place.name)
+        if not named or not is_split(named[1]) or place.is_dir():
+            return {}
+        found[named[1]].append(place)
+    return found
 
 
 def held_in(place: Path) -> str:

@@ -14,14 +14,15 @@ Whatever reads labelled images takes one of these as its data:
   '{split}-{000000..001023}.tar', '{split}-*.tar'
                   WebDataset's shards: KEY.jpg with a label in KEY.cls, or
                   "label" in KEY.json; names of classes in classes.txt beside
-                  them, one a line; A::B joins two patterns
+                  them, one a line; A::B joins two patterns. Tars in a folder
+                  that are numbered, or hold labels or captions, are shards
   torch/NAME:FOLDER
                   torchvision's data set NAME in FOLDER, downloaded if it is not
                   in that folder, which must be there
   hfds/NAME, hfds/FOLDER
-                  a data set of the Hugging Face Hub, or a folder of one; columns
-                  are found by their types and names, or chosen, and so is a
-                  configuration: hfds/NAME?image=photo&label=breed&config=small
+                  a data set of the Hugging Face Hub, or a folder of one; its
+                  columns are found by types and names, or chosen in
+                  hfds/NAME?image=photo&label=breed&config=small
 
 SPLIT is train (or training); and val (or valid, validation, dev, eval) or test
 (or testing), whichever is there first; in capitals or not. Of what has no
@@ -40,8 +41,8 @@ from ..utils.text import either
 from .class_folders import ClassArchives, ClassFolders
 from .hold_out import FRACTION, hold_out
 from .hugging_face import HuggingFace
-from .layout import held_in, places_in, unwrapped
-from .shards import Shards, expand, is_shard
+from .layout import held_in, places_in, shards_by_split, unwrapped
+from .shards import Shards, are_shards, expand, is_shard
 from .source import DataError, Source
 from .splits import NoSplitError, choose, synonyms
 from .stored import ARCHIVES, COMPRESSED, Archive, Folder
@@ -190,10 +191,12 @@ class _Request:
     def _in_folder(self, folder: Path) -> Source:
         """The split that is meant; else, of a folder with nothing but one other in it, what is in that."""
         places = places_in(folder)
+        if shards := shards_by_split(places):
+            split = choose(str(folder), self.splits, shards)
+            return self._shards(f"{folder}/{split}*.tar", shards[split])
         split = choose(str(folder), self.splits, places, lambda name: held_in(places[name]))
-        inside = replace(self, splits=("",))
         if split:
-            place = places[split]
+            inside, place = replace(self, splits=("",)), places[split]
             return inside._of_classes(place) if place.is_dir() else inside._in_file(place)
         return self._of_classes(folder)
 
@@ -204,29 +207,34 @@ class _Request:
         others = any(entry.is_dir() or (self.unlabelled and is_image_name(entry.name)) for entry in visible)
         if not tars or others:
             return ClassFolders(Folder(folder), unlabelled=self.unlabelled)
-        return Shards(str(folder), self.num_classes) if is_shard(tars[0]) else ClassArchives(folder, tars)
+        return self._shards(str(folder)) if are_shards(tars) else ClassArchives(folder, tars)
 
     def _in_file(self, path: Path) -> Source:
+        archive = Archive(path)
         if path.suffix.lower() not in (*ARCHIVES, *COMPRESSED):
             raise DataError(f"{path}: no folder, .zip or .tar; fastvit train --help lists what is read")
-        if path.suffix.lower() != ".tar" or not is_shard(path):
-            return ClassFolders(Archive(path), self.splits, unlabelled=self.unlabelled)
+        entries = list(archive.entries())
+        if path.suffix.lower() != ".tar" or not is_shard(path, entries):
+            return ClassFolders(archive, self.splits, unlabelled=self.unlabelled, entries=entries)
         if self.splits[-1]:
             expected = either(self.splits)
             raise NoSplitError(f"{path}: a shard, which has no splits; expected {expected} in shards of its own")
-        return Shards(str(path), self.num_classes)
+        return self._shards(str(path))
+
+    def _shards(self, pattern: str, paths: Sequence[Path] | None = None) -> Source:
+        return Shards(pattern, self.num_classes, unlabelled=self.unlabelled, paths=paths)
 
     def _in_shards(self, pattern: str) -> Source:
         if "{split}" not in pattern:
             if self.splits[-1]:
                 expected = either(self.splits)
                 raise NoSplitError(f"{pattern}: has no {{split}} in it; expected {expected} in place of {{split}}")
-            return Shards(pattern, self.num_classes)
+            return self._shards(pattern)
         splits = [split for split in synonyms(self.splits) if split]
         for written in (each for split in splits for each in (split, split.capitalize(), split.upper())):
             candidate = pattern.replace("{split}", written)
             if any(path.is_file() for path in expand(candidate)):
-                return Shards(candidate, self.num_classes)
+                return self._shards(candidate)
         if not splits:
             raise DataError(f"{pattern}: which split? expected a name in place of {{split}}")
         raise NoSplitError(f"{pattern}: no such shards; expected {either(self.splits)} in place of {{split}}")

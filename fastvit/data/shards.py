@@ -3,20 +3,21 @@
 import glob
 import json
 import os
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy
 
-from ..images.inputs import SUFFIXES
+from ..images.inputs import SUFFIXES, is_ignored
 from ..utils.extras import require
 from ..utils.text import display_name, one_line, some
+from ..utils.warning import warn
 from .class_folders import LABEL
-from .source import DataError, Labels, Order
+from .source import DataError, Labels, Order, class_name
 from .stored import Archive, Index, StoredImages
 from .tar_headers import Entry
 
@@ -26,7 +27,7 @@ LARGEST_LABEL = 2**20  # bytes of a label's file
 MOST_CLASSES = 2**20
 TOGETHER = 16  # shards whose images are shuffled among each other
 THREADS = 8
-PEEKED = 20  # files at the beginning of a tar, which tell whether it is a shard
+NUMBERED = re.compile(r"(.*?)([0-9]+)")
 
 
 class Shards(StoredImages):
@@ -39,6 +40,8 @@ class Shards(StoredImages):
         pattern: `shards-{000000..001023}.tar`, in the notation of the webdataset library; `shards-*.tar`; one file, or
             a folder of them.
         num_classes: how many classes there are, where no classes.txt says it.
+        unlabelled: labels are not needed: unless each image has one, all are -1, and there are no classes.
+        paths: the files that the pattern stands for, if they are known.
 
     Raises:
         DataError: a shard that is missing or damaged, an image without a label, a label out of range.
@@ -47,8 +50,15 @@ class Shards(StoredImages):
     again after a kill, or with another number of processes.
     """
 
-    def __init__(self, pattern: str, num_classes: int | None = None) -> None:
-        self.where, shards = pattern, expand(pattern)
+    def __init__(
+        self,
+        pattern: str,
+        num_classes: int | None = None,
+        *,
+        unlabelled: bool = False,
+        paths: Sequence[Path] | None = None,
+    ) -> None:
+        self.where, shards = pattern, expand(pattern) if paths is None else list(paths)
         missing = [str(path) for path in shards if not path.is_file()]
         if missing or not shards:
             raise DataError(f"{pattern}: {len(missing)} of {len(shards)} shards are missing: {some(missing)}")
@@ -60,8 +70,12 @@ class Shards(StoredImages):
         if not labels:
             raise DataError(f"{pattern}: no images in it; expected KEY.jpg and KEY{LABEL}, and no dot in KEY")
         self.labels_of = shards[0].with_name(CLASSES)
-        self.classes = self._classes(labels, num_classes)
-        self.labels = self._numbers(labels)
+        if "" in labels:
+            self._check_unlabelled(labels, unlabelled)
+            self.classes, self.labels = [], numpy.full(len(labels), -1)
+        else:
+            self.classes = self._classes(labels, num_classes)
+            self.labels = self._numbers(labels)
 
     def order(self, permutation: Callable[[int], Order]) -> Order:
         """Shards in a random order, and the images of every 16 of them, which are next to each other, in another."""
@@ -69,10 +83,21 @@ class Shards(StoredImages):
         groups = [numpy.concatenate(ranges[begin : begin + TOGETHER]) for begin in range(0, len(ranges), TOGETHER)]
         return numpy.concatenate([group[permutation(len(group))] for group in groups])
 
+    def _check_unlabelled(self, labels: list[str], unlabelled: bool) -> None:
+        """Refuse images without a label, or say that those that others have do not count."""
+        count = f"{labels.count('')} of {len(labels)} images have no label"
+        if not unlabelled:
+            raise DataError(
+                f'{self.name(labels.index(""))}: {count}; expected KEY{LABEL} or a "label" in KEY{RECORD} for each '
+                "(fastvit embed needs none)"
+            )
+        if any(labels):
+            warn(f"{self.where}: {count}, so that those of the others do not count")
+
     def _classes(self, labels: list[str], num_classes: int | None) -> list[str]:
         if self.labels_of.is_file():
             lines = self.labels_of.read_text(encoding="utf-8-sig", errors="replace").rstrip().split("\n")
-            names, first = [line.strip() for line in lines], dict[str, int]()
+            names, first = [class_name(line.strip()) for line in lines], dict[str, int]()
             for number, name in enumerate(names):
                 if not name or first.setdefault(name, number) < number:
                     what = f"{name} is there twice" if name else "is empty"
@@ -126,40 +151,57 @@ def _matches(name: str) -> list[str]:
     return [name] if os.path.exists(name) else sorted(glob.glob(name)) or [name]
 
 
-def is_shard(path: Path) -> bool:
-    """Whether there is a label among the first files in a tar.
+def is_shard(path: Path, entries: Iterable[Entry]) -> bool:
+    """Whether there is a label among the files in a tar, beside an image or anywhere else.
 
     Raises:
         DataError: it is damaged, or no tar.
     """
-    first = [(_split_key(entry.name)[1], entry) for entry in islice(Archive(path).entries(), PEEKED)]
     with open(path, "rb") as file:
-        return any(suffix == LABEL or (suffix == RECORD and _recorded(file, entry)) for suffix, entry in first)
+        named = ((_split_key(entry.name)[1], entry) for entry in entries)
+        return any(suffix == LABEL or (suffix == RECORD and _recorded(file, entry)) for suffix, entry in named)
+
+
+def are_shards(tars: Sequence[Path]) -> bool:
+    """Whether a folder's tars are shards, with labels or without, rather than a tar for each class.
+
+    They are if they are called by numbers alone, or by the same word and numbers from one on to the next; or if the
+    first has labels, or a file of another kind beside each image, as captions are.
+
+    Raises:
+        DataError: the first is damaged.
+    """
+    parts = [found.groups() for tar in tars if (found := NUMBERED.fullmatch(tar.stem))]
+    if len(parts) == len(tars):
+        words, numbers = {word for word, _ in parts}, sorted(int(number) for _, number in parts)
+        in_turn = len(tars) > 1 and numbers == list(range(numbers[0], numbers[0] + len(tars)))
+        if words == {""} or (len(words) == 1 and in_turn and min(len(number) for _, number in parts) > 1):
+            return True
+    entries = [entry for entry in Archive(tars[0]).entries() if not is_ignored(entry.name.rpartition("/")[2])]
+    keys = [_split_key(entry.name) for entry in entries if not entry.is_folder]
+    images = {key for key, suffix in keys if suffix in SUFFIXES}
+    others = {key for key, suffix in keys if suffix not in SUFFIXES}
+    return is_shard(tars[0], entries) or (bool(images) and images <= others)
 
 
 def _scan(shard: Path) -> tuple[Index, list[str]]:
-    """The headers of one shard, and its labels."""
+    """The headers of one shard, and its labels, "" where there is none."""
     kinds: dict[str, dict[str, Entry]] = {"": {}, LABEL: {}, RECORD: {}}  # "" are images
     for entry in Archive(shard).entries():
         key, suffix = _split_key(entry.name)
         kind = "" if suffix in SUFFIXES else suffix
-        if entry.is_folder or not key or kind not in kinds:
+        if entry.is_folder or not key or kind not in kinds or any(map(is_ignored, key.split("/"))):
             continue
         if not kind and key in kinds[kind]:
             raise DataError(f"{shard}/{display_name(entry.name)}: a second image of the same key")
         kinds[kind][key] = entry
     images, written, records = kinds.values()
-    labels: dict[str, str] = {}
+    labels: list[str] = []
     with open(shard, "rb", buffering=0) as file:
         for key in images:
-            if label := _text(file, written.get(key)) or _recorded(file, records.get(key)):
-                labels[key] = sys.intern(label)  # once for all images that have it
-    if lost := sorted(images.keys() - labels.keys()):
-        raise DataError(
-            f"{shard}/{display_name(lost[0])}: {len(lost)} of {len(images)} images have no label; expected "
-            f'KEY{LABEL} or a "label" in KEY{RECORD}'
-        )
-    return Index(list(images.values())), list(labels.values())
+            label = _text(file, written.get(key)) or _recorded(file, records.get(key))
+            labels.append(sys.intern(class_name(label)))  # once for all images that have it
+    return Index(list(images.values())), labels
 
 
 def _split_key(name: str) -> tuple[str, str]:

@@ -162,7 +162,8 @@ def test_what_is_wrong_with_hugging_faces_is_one_line(
     assert unknown in refused(f"hfds/{tmp_path}/none")
     assert "has no column nothing; found: image, wrong" in refused(f"hfds/{tmp_path}/none?label=nothing")
     assert f"size after ?, expected {tmp_path}/none?image=COLUMN" in refused(f"hfds/{tmp_path}/none?size=3")
-    assert "expected numbers or names in the column label; found: Value('float64')" in refused(f"hfds/{tmp_path}/floats")
+    halves = refused(f"hfds/{tmp_path}/floats")
+    assert "expected numbers or names in the column label; found: Value('float64')" in halves
     assert f"image 0 of hfds/{tmp_path}/holes, split train: no label; 2 of {len(files)} are like that" in refused(
         f"hfds/{tmp_path}/holes"
     )

@@ -13,6 +13,7 @@ import pytest
 from helpers.data_sets import CLASSES, contents, expected, folder, held, image_file, samples, sharded, tarred, zipped
 from PIL import Image
 
+from fastvit import FastViTWarning
 from fastvit.data import (
     NOTATION,
     DataError,
@@ -255,10 +256,16 @@ def test_labels_count_where_they_need_not_be_there(tmp_path: Path) -> None:
     assert [open_source(tmp_path / "cats", unlabelled=True).name(0)] == [f"{tmp_path}/cats/1.png"]
 
 
-def test_images_beside_their_labels_are_not_taken_without(tmp_path: Path) -> None:
-    late = {f"{index:02}.png": image_file(index) for index in range(30)} | {"00.cls": b"1"}
-    for path in (zipped(tmp_path / "late.zip", late), tarred(tmp_path / "late.tar", late)):
-        assert f"no folders in it; expected {path}/CLASS/*.jpg" in refused(open_source, path, unlabelled=True)
+def test_labels_of_some_images_do_not_count_where_none_are_needed_and_that_is_said(tmp_path: Path) -> None:
+    late = {f"{index:02}.png": image_file(index) for index in range(30)} | {"29.cls": b"1"}
+    for path, words in (
+        (zipped(tmp_path / "late.zip", late), "labels in .cls files are read from tars alone"),
+        (tarred(tmp_path / "late.tar", late), "29 of 30 images have no label, so that those of the others do not count"),
+    ):
+        with pytest.warns(FastViTWarning, match=words):
+            source = open_source(path, unlabelled=True)
+        assert source.classes == [] and source.labels.tolist() == [-1] * 30
+        assert "29 of 30 images have no label" in (message := refused(open_source, path)) or "no folders" in message
 
 
 def test_a_name_of_any_length_is_an_error_of_one_line() -> None:

@@ -1,5 +1,6 @@
 """WebDataset's shards: webdataset writes them and reads them, timm too, and we say the same."""
 
+import contextlib
 import json
 import multiprocessing
 import pickle
@@ -12,10 +13,10 @@ from typing import Any
 import numpy
 import pytest
 import webdataset
-from helpers.data_sets import add, closed_at_last, image_file, samples, sharded
+from helpers.data_sets import add, closed_at_last, image_file, samples, sharded, tarred
 from timm.data.readers.reader_wds import ReaderWds
 
-from fastvit.data import DataError, Source, open_source, training_source
+from fastvit.data import DataError, Source, open_source, training_source, validation_source
 from fastvit.data.shards import TOGETHER, Shards, expand
 from fastvit.images.io import ImageError
 from fastvit.utils.extras import MissingExtraError
@@ -132,7 +133,7 @@ def test_a_label_may_be_in_a_record_as_in_timms_own_shards(tmp_path: Path) -> No
         with tarfile.open(tmp_path / "wrong.tar", "w") as tar:
             add(tar, "0.jpg", image_file(0, "JPEG"))
             add(tar, "0.json", wrong)
-        with pytest.raises(DataError, match=r'wrong.tar/0: 1 of 1 images have no label; .* or a "label" in KEY.json'):
+        with pytest.raises(DataError, match=r'wrong.tar/0.jpg: 1 of 1 images have no label; .* or a "label" in KEY.json'):
             Shards(str(tmp_path / "wrong.tar"))
 
 
@@ -233,11 +234,11 @@ def test_whatever_is_wrong_with_shards_is_said_before_anything_is_trained(
     (tmp_path / "s-001.tar").write_bytes(damaged)
     assert refused("s-*.tar").startswith("s-001.tar: damaged, or no uncompressed tar (")
     for name, files, message in (
-        ("lost", {"0.jpg": b"", "0.cls": b"1", "1.jpg": b""}, "lost.tar/1: 1 of 2 images have no label"),
+        ("lost", {"0.jpg": b"", "0.cls": b"1", "1.jpg": b""}, "lost.tar/1.jpg: 1 of 2 images have no label"),
         ("twice", {"0.jpg": b"", "0.png": b"", "0.cls": b"1"}, "twice.tar/0.png: a second image of the same key"),
         ("mixed", {"0.jpg": b"", "0.cls": b"1", "1.jpg": b"", "1.cls": b"cat"}, "mixed.tar/1.jpg: label 'cat'"),
         ("less", {"0.jpg": b"", "0.cls": b"1", "1.jpg": b"", "1.cls": b"-1"}, "less.tar/1.jpg: label '-1', expected 0"),
-        ("empty", {"0.jpg": b"", "0.cls": b" "}, "empty.tar/0: 1 of 1 images have no label"),
+        ("empty", {"0.jpg": b"", "0.cls": b" "}, "empty.tar/0.jpg: 1 of 1 images have no label"),
         ("huge", {"0.jpg": b"", "0.cls": b"987654321"}, "label 987654321, expected less than 1048576"),
         ("dots", {"a.0.jpg": b"", "a.0.cls": b"1", "a.cls": b""}, "no images in it; expected KEY.jpg and KEY.cls"),
     ):
@@ -276,3 +277,82 @@ def test_empty_lines_at_the_end_of_a_list_of_classes_and_a_mark_at_its_start_are
     pattern = sharded(str(tmp_path / "%03d.tar"), samples(4, 2), 2)
     (tmp_path / "classes.txt").write_text("cat\ndog\n\n\n", encoding="utf-8-sig")
     assert Shards(pattern).classes == ["cat", "dog"]
+
+
+CAPTIONED = {"txt": "a caption", "json": {"author": "me", "label": None}}  # as img2dataset writes them
+
+
+@pytest.mark.parametrize("more", [{}, {"txt": "a caption"}, CAPTIONED], ids=["bare", "txt", "json"])
+@pytest.mark.parametrize("name", ["%05d.tar", "shard-%03d.tar", "word"])
+@pytest.mark.parametrize("given", ["folder", "pattern", "split"])
+def test_shards_without_labels_are_an_error_by_folder_and_by_pattern_and_fine_to_embed(
+    tmp_path: Path, more: dict[str, Any], name: str, given: str
+) -> None:
+    """Their names are not taken for classes, as those of ImageNet's tars are."""
+    content = [{"__key__": f"{i:05}", "jpg": image_file(i, "JPEG"), **more} for i in range(50)]
+    place = tmp_path / ("train" if given == "split" else "data")
+    sharded(str(place / ("%05d.tar" if name == "word" else name)), content, 25)
+    if name == "word":
+        if not more:
+            pytest.skip("nothing tells such tars from those of classes")
+        for path, word in zip(sorted(place.iterdir()), ("first", "second"), strict=True):
+            path.rename(path.with_stem(word))
+    data = str(place / "*.tar") if given == "pattern" else str(tmp_path if given == "split" else place)
+    split = "train" if given == "split" else ""
+    for function in (training_source, lambda data: open_source(data, split)):
+        with pytest.raises(DataError, match=r"00000.jpg: 50 of 50 images have no label; expected KEY.cls or"):
+            function(data)
+    source = open_source(data, split, unlabelled=True)
+    assert source.classes == [] and source.labels.tolist() == [-1] * 50
+    assert sorted(source.content(index) for index in range(50)) == sorted(each["jpg"] for each in content)
+
+
+@pytest.mark.parametrize("label", [{"cls": 1}, {"json": {"label": 1}}], ids=["cls", "json"])
+@pytest.mark.parametrize("labelled", ["late", "half", "in the second", "all, behind the images"])
+def test_one_rule_for_folders_patterns_and_files_however_late_the_labels_come(
+    tmp_path: Path, label: dict[str, Any], labelled: str
+) -> None:
+    chosen = {
+        "late": lambda number: number >= 25, "half": lambda number: number % 2,
+        "in the second": lambda number: number >= 50, "all, behind the images": lambda number: True,
+    }[labelled]  # fmt: skip
+    ((suffix, value),) = label.items()
+    text = json.dumps(value).encode()
+    for shard in range(2):
+        numbers = range(50 * shard, 50 * shard + 50)
+        with tarfile.open(tmp_path / f"{shard:03}.tar", "w") as tar:
+            for number in numbers:
+                add(tar, f"{number:05}.jpg", image_file(number, "JPEG"))
+            for number in filter(chosen, numbers):
+                add(tar, f"{number:05}.{suffix}", text)
+    lost = sum(not chosen(number) for number in range(100))
+    for data in (str(tmp_path), str(tmp_path / "*.tar"), str(tmp_path / "{000..001}.tar")):
+        if lost:
+            with pytest.raises(DataError, match=f"{lost} of 100 images have no label"):
+                training_source(data)
+        else:
+            assert set(training_source(data).labels.tolist()) == {1}
+    if labelled != "in the second":
+        of_one = f"{sum(not chosen(number) for number in range(50))} of 50 images have no label"
+        with pytest.raises(DataError, match=of_one) if lost else contextlib.nullcontext():
+            training_source(str(tmp_path / "000.tar"))
+
+
+def test_tars_of_classes_may_have_numbers_in_their_names_and_other_files_inside(tmp_path: Path) -> None:
+    for names in (("n01440764", "n01443537"), ("class1", "class2"), ("3cats", "4cats"), ("cat", "dog")):
+        place = tmp_path / names[0]
+        for name in names:
+            tarred(place / f"{name}.tar", {"0.png": image_file(0), "1.png": image_file(1), "readme.txt": b""})
+        assert open_source(place).classes == list(names)
+
+
+@pytest.mark.parametrize("names", [("train", "val"), ("Training", "valid"), ("train", "test")])
+@pytest.mark.parametrize("ending", ["-%03d.tar", "_%02d.tar", "%04d.tar"])
+def test_shards_of_several_splits_in_one_folder_are_kept_apart(
+    tmp_path: Path, names: tuple[str, str], ending: str
+) -> None:
+    sharded(str(tmp_path / f"{names[0]}{ending}"), samples(12), 4)
+    sharded(str(tmp_path / f"{names[1]}{ending}"), samples(6), 4)
+    assert len(training_source(tmp_path)) == 12 and len(validation_source(tmp_path)) == 6
+    with pytest.raises(DataError, match="are splits"):
+        open_source(tmp_path)
