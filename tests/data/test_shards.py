@@ -133,7 +133,7 @@ def test_a_label_may_be_in_a_record_as_in_timms_own_shards(tmp_path: Path) -> No
         with tarfile.open(tmp_path / "wrong.tar", "w") as tar:
             add(tar, "0.jpg", image_file(0, "JPEG"))
             add(tar, "0.json", wrong)
-        with pytest.raises(DataError, match=r'wrong.tar/0.jpg: 1 of 1 images have no label; .* or a "label" in KEY.json'):
+        with pytest.raises(DataError, match=r'wrong.tar/0.jpg: 1 of 1 images have no label; .* a "label" in KEY.json'):
             Shards(str(tmp_path / "wrong.tar"))
 
 
