@@ -7,18 +7,14 @@ from pathlib import Path
 
 import numpy
 
-from ..images.inputs import is_ignored, is_image_name
+from ..images.kinds import say_left_out
 from ..utils.text import some
 from ..utils.warning import warn
-from .source import DataError
+from .listing import LABEL, Folders, Listing
+from .source import DataError, class_name
 from .splits import FOLDERS, IMAGES, choose, is_split
 from .stored import Archive, Folder, Index, StoredImages
 from .tar_headers import Entry
-
-LABEL = ".cls"  # suffix of a file with the label of the image beside it, as shards have them
-
-Folders = tuple[str, ...]  # a path's parts but the last
-Images = list[tuple[Folders, Entry]]  # each behind the folders that it lies in
 
 
 class ClassFolders(StoredImages):
@@ -44,19 +40,20 @@ class ClassFolders(StoredImages):
         entries: Iterable[Entry] | None = None,
     ) -> None:
         self.where = self.root = str(place.path)
-        images, folders, labelled = _listed(place.entries() if entries is None else entries)
-        top: Folders = ()
+        listing, top = Listing.of(place, place.entries() if entries is None else entries), Folders()
         if isinstance(place, Archive):
-            top = self._top(splits, {parts for parts, _ in images}, folders)
+            top = self._top(splits, {parts for parts, _ in listing.images}, listing.folders)
             self.where = "/".join((self.where, *top))
-        outside = unlabelled and any(parts == top for parts, _ in images)
-        if outside:
-            if labelled and isinstance(place, Archive):
+        loose = sum(parts == top for parts, _ in listing.images)  # outside of the folders of classes
+        if unlabelled and loose:
+            if listing.labelled and isinstance(place, Archive):
                 warn(f"{self.where}: labels in {LABEL} files are read from tars alone, so that none counts")
-            found = sorted(image for parts, image in images if parts[: len(top)] == top)
+            found = sorted(image for parts, image in listing.images if parts[: len(top)] == top)
             self.classes, self.labels = [], numpy.full(len(found), -1)
         else:
-            found = self._labelled(top, images, folders)
+            found = self._labelled(top, listing, unlabelled)
+        left_out = listing.left_out(top, below=bool(self.classes))
+        say_left_out(self.where, left_out + Counter(["outside of the folders of classes"] * loose * bool(self.classes)))
         super().__init__([place], [Index(found)])
 
     def _top(self, asked: Sequence[str], with_images: Collection[Folders], folders: Collection[Folders]) -> Folders:
@@ -71,15 +68,21 @@ class ClassFolders(StoredImages):
         split = choose(self.where, asked, {_inside(top, parts) for parts in folders} - {""}, held)
         return (*top, split) if split else top
 
-    def _labelled(self, top: Folders, images: Images, folders: Collection[Folders]) -> list[Entry]:
+    def _labelled(self, top: Folders, listing: Listing, unlabelled: bool) -> list[Entry]:
         """The images in folders inside `top`, class after class."""
-        names = {_inside(top, parts) for parts in folders} - {""}
-        if not names:
-            raise DataError(f"{self.where}: no folders in it; expected {self.where}/CLASS/*.jpg for each class")
-        classed = sorted((name, image) for parts, image in images if (name := _inside(top, parts)))
+        names = {_inside(top, parts) for parts in listing.folders} - {""}
+        if not names or (unlabelled and not listing.images):
+            expected = "images" if unlabelled else f"{self.where}/CLASS/*.jpg for each class"
+            what = "images" if unlabelled else "folders"
+            raise DataError(f"{self.where}: no {what} in it; expected {expected}{_found(listing, top)}")
+        called = {name: class_name(name) for name in names}
+        if twins := [name for name, count in Counter(called.values()).items() if count > 1]:
+            warn(f"{self.where}: folders whose names are alike but for Unicode's form are one class: {some(twins)}")
+        classed = sorted((called[name], image) for parts, image in listing.images if (name := _inside(top, parts)))
         counts = Counter(name for name, _ in classed)
-        if empty := names.difference(counts):
-            raise DataError(f"{self.where}/{some(sorted(empty))}: no images in it; add some or remove the folder")
+        if (empty := sorted(set(called.values()).difference(counts))) and not unlabelled:
+            found = _found(listing, (*top, empty[0]))
+            raise DataError(f"{self.where}/{some(empty)}: no images in it{found}; add some or remove the folder")
         self.classes, self.labels = list(counts), numpy.repeat(numpy.arange(len(counts)), list(counts.values()))
         return [image for _, image in classed]
 
@@ -94,29 +97,22 @@ class ClassArchives(StoredImages):
     def __init__(self, folder: Path, archives: Iterable[Path]) -> None:
         self.where = self.root = str(folder)
         paths = sorted(archives, key=lambda path: path.stem)
-        self.classes = [path.stem for path in paths]
+        self.classes = [class_name(path.stem) for path in paths]
         places = [Archive(path) for path in paths]
-        indices = [Index(sorted(image for _, image in _listed(place.entries())[0])) for place in places]
+        listings = [Listing.of(place, place.entries()) for place in places]
+        indices = [Index(sorted(image for _, image in listing.images)) for listing in listings]
         if empty := [path for path, index in zip(paths, indices, strict=True) if not len(index)]:
             raise DataError(f"{empty[0]}: no images in it; add some or remove the file")
+        left_out = sum((listing.left_out((), below=False) for listing in listings), Counter[str]())
+        say_left_out(self.where, left_out)
         self.labels = numpy.repeat(numpy.arange(len(indices)), list(map(len, indices)))
         super().__init__(places, indices)
 
 
-def _listed(entries: Iterable[Entry]) -> tuple[Images, set[Folders], bool]:
-    """The images, all folders there are, and whether labels in files of their own, as in shards, lie beside images."""
-    images, labelled = list[tuple[Folders, Entry]](), False
-    known: dict[Folders, Folders] = {}  # each is kept once
-    for entry in entries:
-        parts = tuple(part for part in entry.name.split("/") if part not in ("", "."))
-        inside = parts if entry.is_folder else parts[:-1]
-        if not parts or any(is_ignored(part) for part in inside):
-            continue
-        inside = known.setdefault(inside, inside)
-        labelled = labelled or parts[-1].lower().endswith(LABEL)
-        if not entry.is_folder and is_image_name(parts[-1]):
-            images.append((inside, entry))
-    return images, set(known), labelled
+def _found(listing: Listing, folders: Folders) -> str:
+    """What is in a folder instead of images."""
+    counts = listing.left_out(folders, below=False)
+    return "; found: " + some([f"{count} {kind}" for kind, count in counts.items()]) if counts else ""
 
 
 def _wrapping(folders: Collection[Folders], asked: Collection[str]) -> Folders:

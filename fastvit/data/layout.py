@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from ..images.inputs import is_ignored, is_image_name
+from ..images.kinds import is_ignored, is_image_name
 from .splits import FOLDERS, IMAGES, is_split
 from .stored import ARCHIVES
 

@@ -36,7 +36,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..images.inputs import is_ignored, is_image_name
+from ..images.kinds import is_ignored, is_image_name
 from ..utils.text import either
 from .class_folders import ClassArchives, ClassFolders
 from .hold_out import FRACTION, hold_out

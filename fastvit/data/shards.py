@@ -12,11 +12,11 @@ from typing import BinaryIO
 
 import numpy
 
-from ..images.inputs import SUFFIXES, is_ignored
+from ..images.kinds import SUFFIXES, is_ignored
 from ..utils.extras import require
 from ..utils.text import display_name, one_line, some
 from ..utils.warning import warn
-from .class_folders import LABEL
+from .listing import LABEL
 from .source import DataError, Labels, Order, class_name
 from .stored import Archive, Index, StoredImages
 from .tar_headers import Entry

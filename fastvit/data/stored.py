@@ -9,13 +9,14 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy
 
-from ..images.inputs import is_ignored
+from ..images.kinds import HEAD, head_of, is_ignored
 from ..utils.text import display_name, one_line
 from .source import DataError, Source
 from .tar_headers import UNREAD, Entry, tar_entries
@@ -23,6 +24,7 @@ from .tar_headers import UNREAD, Entry, tar_entries
 ARCHIVES = (".zip", ".tar")
 COMPRESSED = (".gz", ".tgz", ".bz2", ".tbz", ".tbz2", ".xz", ".txz", ".zst", ".tzst", ".7z", ".rar")
 LARGEST = 2**30  # bytes of one file
+PACKED_HEAD = 512  # bytes of a file in a zip from which its first ones are unpacked
 
 _LOCAL = struct.Struct("<4sHHHHHIIIHH")
 _DAMAGED = (zipfile.BadZipFile, OSError, ValueError, EOFError, OverflowError, RuntimeError, struct.error)  # zipfile's
@@ -35,21 +37,26 @@ class Folder:
     path: Path
 
     def entries(self) -> Iterator[Entry]:
-        """What is in it and in the folders inside, but for hidden folders; links are followed.
+        """What is in it and in the folders inside, of hidden folders only their names; links are followed.
 
         Raises:
             DataError: a folder that cannot be read.
         """
         for parent, folders, names in os.walk(self.path, onerror=_refuse, followlinks=True):  # data are farms of links
             here, inside = os.path.realpath(parent), Path(parent).relative_to(self.path).as_posix()
-            folders[:] = [name for name in folders if _is_entered(os.path.join(parent, name), here)]
             yield Entry(inside, 0, 0, is_folder=True)
+            yield from (Entry(_joined(inside, name), 0, 0, is_folder=True) for name in folders if is_ignored(name))
+            folders[:] = [name for name in folders if _is_entered(os.path.join(parent, name), here)]
             for name in names:
-                yield Entry(name if inside == "." else f"{inside}/{name}", 0, 0)
+                yield Entry(_joined(inside, name), 0, 0)
 
     def content(self, entry: Entry) -> Path:
         """The file's path."""
         return self.path / entry.name
+
+    def head(self, entry: Entry) -> bytes:
+        """The first bytes of the file, by which its kind is known; none if it cannot be read."""
+        return head_of(f"{self.path}/{entry.name}")
 
 
 @dataclass(frozen=True)
@@ -98,6 +105,14 @@ class Archive:
             file.seek(entry.start)
             return _unzipped(file, entry.size) if self.is_zip else file.read(entry.size)
 
+    def head(self, entry: Entry) -> bytes:
+        """The first bytes of the file, by which its kind is known; none if it cannot be read."""
+        with suppress(OSError), open(self.path, "rb") as file:
+            file.seek(entry.start)
+            size = max(0, min(entry.size, PACKED_HEAD))  # nothing of links
+            return _unzipped(file, size, HEAD) if self.is_zip else file.read(size)[:HEAD]
+        return b""
+
 
 class Index:
     """The entries of images in one folder or archive: 24 bytes and the name for each.
@@ -141,6 +156,10 @@ class StoredImages(Source):
         return self.places[number], self.indices[number][index - int(self.first[number])]
 
 
+def _joined(folder: str, name: str) -> str:
+    return name if folder == "." else f"{folder}/{name}"
+
+
 def _is_entered(folder: str, here: str) -> bool:
     """Not one of the system, nor a link back to a folder that `here` is in: to follow it would have no end."""
     ignored = is_ignored(os.path.basename(folder))
@@ -167,8 +186,8 @@ def _zip_entries(file: BinaryIO, path: Path) -> Iterator[Entry]:
         yield Entry(info.filename, info.header_offset, size, info.is_dir())
 
 
-def _unzipped(file: BinaryIO, size: int) -> bytes:
-    """The content of a zip's file whose header begins where `file` stands.
+def _unzipped(file: BinaryIO, size: int, beginning: int = 0) -> bytes:
+    """The content of a zip's file whose header begins where `file` stands; of some, unchecked, only so many bytes.
 
     The directory at a zip's end tells where that is, and not how long the header is; and the standard library reads
     the whole directory before a file.
@@ -182,11 +201,13 @@ def _unzipped(file: BinaryIO, size: int) -> bytes:
     if method == zipfile.ZIP_DEFLATED:
         unpacking = zlib.decompressobj(-zlib.MAX_WBITS)
         try:
-            content = unpacking.decompress(content, LARGEST)
+            content = unpacking.decompress(content, beginning or LARGEST)
         except zlib.error as error:
             raise OSError(f"damaged: {error}") from None
-        if not unpacking.eof:
+        if not unpacking.eof and not beginning:
             raise OSError(f"cut short, or more than the {LARGEST} bytes that are the limit")
+    if beginning:
+        return content[:beginning]
     if not flags & 8 and zlib.crc32(content) != checksum:  # with that flag it follows the file
         raise OSError("damaged: its checksum is another")
     return content

@@ -2,36 +2,20 @@
 
 import glob
 import os
+from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 
 from ..utils.text import STANDARD_INPUT
-
-SUFFIXES = frozenset((
-    ".avif", ".avifs", ".bmp", ".gif", ".ico", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".jp2", ".j2k", ".jpc", ".jpf",
-    ".jpx", ".png", ".apng", ".ppm", ".pgm", ".pbm", ".pnm", ".pfm", ".qoi", ".tif", ".tiff", ".webp",
-))  # fmt: skip
-SYSTEM = frozenset(
-    (
-        "__macosx",
-        "@eadir",
-        "#recycle",
-        "@recycle",
-        "$recycle.bin",
-        "system volume information",
-        "lost+found",
-        "thumbs.db",
-        "ehthumbs.db",
-        "desktop.ini",
-    )
-)  # what systems leave in folders, besides names that begin with a dot
+from .kinds import SYSTEM, head_of, is_ignored, is_image_name, refusal, say_left_out
 
 
 def find_images(arguments: Sequence[str]) -> list[str]:
     """Files, folders, patterns and "-" -> the names of files, each once; "-" stands for standard input.
 
-    Of folders, and the folders inside them, these are the files with an image's suffix, sorted, without hidden ones
-    and without following links to folders. A file given by its own name is passed on whatever its suffix, even if it
-    is missing, and so is a folder or pattern without any image: `read_image` says what is wrong with it.
+    Of folders, and the folders inside them, these are the images, by suffix or content, sorted, without following links
+    to folders; a warning says what is left out. A file given by its own name is passed on whatever its suffix, even if
+    it is missing, and so is a folder or pattern without any image: `read_image` says what is wrong with it.
 
     Example:
         >>> from fastvit.images.inputs import find_images
@@ -45,43 +29,30 @@ def find_images(arguments: Sequence[str]) -> list[str]:
     return list(unique.values())
 
 
-def is_image_name(name: str) -> bool:
-    """Whether a file's name, without folders, has an image's suffix and is not hidden.
-
-    Example:
-        >>> from fastvit.images.inputs import is_image_name
-        >>> [is_image_name(name) for name in ("cat.JPG", ".cat.jpg", "cat.txt")]
-        [True, False, False]
-    """
-    return os.path.splitext(name)[1].lower() in SUFFIXES and not is_ignored(name)
-
-
-def is_ignored(name: str) -> bool:
-    """Whether a file or folder is hidden, or one that a system keeps for itself, which nobody means as an image.
-
-    Example:
-        >>> from fastvit.images.inputs import is_ignored
-        >>> [is_ignored(name) for name in ("@eaDir", ".DS_Store", "..", "cat")]
-        [True, True, False, False]
-    """
-    return (name.startswith(".") and name != "..") or name.lower() in SYSTEM
-
-
 def _names(argument: str) -> list[str]:
     """The names that one argument stands for, at least its own."""
     if os.path.isdir(argument):
-        return images_inside(argument) or [argument]
+        left_out = Counter[str]()
+        found = images_inside(argument, left_out)
+        say_left_out(argument, left_out)
+        return found or [argument]
     if argument == STANDARD_INPUT or os.path.lexists(argument):
         return [argument]
     # A pattern that the shell left alone: quoted, or on Windows.
     return [name for match in sorted(glob.glob(argument, recursive=True)) for name in _names(match)] or [argument]
 
 
-def images_inside(folder: str) -> list[str]:
-    """The images in a folder and in those inside it, sorted, as `find_images` gives them."""
+def images_inside(folder: str, left_out: Counter[str]) -> list[str]:
+    """The images in a folder and in those inside it, sorted, as `find_images` gives them; counts what is left out."""
     found: list[str] = []
     # of a folder that may not be read, its name: whoever reads it is told why that fails
     for parent, folders, names in os.walk(folder, onerror=lambda error: found.append(error.filename)):
+        left_out.update(f"{name}/" for name in folders if name.lower() in SYSTEM)
         folders[:] = [name for name in folders if not is_ignored(name)]
-        found.extend(os.path.join(parent, name) for name in names if is_image_name(name))
+        for name in names:
+            path = os.path.join(parent, name)
+            if is_image_name(name) or (kind := refusal(name, partial(head_of, path))) is None:
+                found.append(path)
+            else:
+                left_out[kind] += 1
     return sorted(found)

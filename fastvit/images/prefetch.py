@@ -16,7 +16,8 @@ from PIL import Image
 from ..utils.processes import cores
 from ..utils.text import STANDARD_INPUT
 from .inputs import find_images
-from .io import MAX_PIXELS, ImageError, ImageLike, named, read_image, shape_error, without_warnings
+from .io import MAX_PIXELS, ImageError, ImageLike, named, read_image, without_warnings
+from .pixels import shape_error
 from .preprocess import Preprocess
 
 Result = TypeVar("Result")

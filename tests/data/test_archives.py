@@ -2,6 +2,7 @@
 
 import gc
 import io
+import os
 import pickle
 import random
 import struct
@@ -19,6 +20,7 @@ from helpers.data_sets import (
     contents,
     expected,
     folder,
+    heic,
     held,
     image_file,
     samples,
@@ -32,7 +34,9 @@ from timm.data import ImageDataset
 from timm.data.readers.reader_image_in_tar import ReaderImageInTar
 from torchvision.datasets import ImageFolder
 
+from fastvit import FastViTWarning
 from fastvit.data import DataError, Source, open_source, stored
+from fastvit.images import kinds
 from fastvit.images.io import ImageError
 
 
@@ -123,18 +127,72 @@ def test_splits_are_in_one_archive_or_in_an_archive_each_or_in_folders(
             assert held(open_source(place, split)) == expected(files)
 
 
-def test_what_is_no_image_of_a_class_is_left_out(tmp_path: Path) -> None:
+@pytest.mark.parametrize("place", ["folder", "data.zip", "data.tar"])
+def test_what_is_no_image_of_a_class_is_left_out_and_counted_by_kind(tmp_path: Path, place: str) -> None:
     files = contents()
-    others = {
-        "README.md": b"", "preview.png": image_file(1), ".git/cat.png": image_file(2), "__MACOSX/cat/._0.png": b"Mac",
-        "cat/.hidden.png": image_file(3), "cat/labels.csv": b"", "dog/0": image_file(4), "../evil.png": image_file(5),
+    system = {"__MACOSX/cat/._0.png": b"Mac", "cat/@eaDir/0.png/thumb.jpg": image_file(7), "cat/Thumbs.db": b"",
+              "dog/.DS_Store": b"", "cat/.hidden.png": image_file(3), "dog/desktop.ini": b"", "cat/._0.png": b"Mac",
+              "dog/.ipynb_checkpoints/0.png": image_file(8), "$RECYCLE.BIN/x/0.png": image_file(9),
+              "lost+found/0.png": image_file(9)}  # fmt: skip
+    odd = {"cat/labels.csv": b"", "cat/a.txt": b"a", "dog/b.TXT": b"b", "dog/text": b"text", "dog/x.dat": b"text"}
+    outside = {"README.md": b"", "preview.png": image_file(1), ".git/cat.png": image_file(2)}
+    write = {"folder": folder, "data.zip": zipped, "data.tar": tarred}[place]
+    with pytest.warns(FastViTWarning) as said:
+        source = open_source(write(tmp_path / place, files | system | odd | outside))
+    assert source.classes == sorted(CLASSES) and held(source) == expected(files)
+    (line,) = [str(each.message) for each in said]
+    where, _, kinds = line.partition(": left out: ")
+    assert where == f"{tmp_path}/{place}" and set(kinds.split(", ")) == {
+        "2 .txt", "1 .csv", "1 .dat", "1 without a suffix", "1 outside of the folders of classes",
+        "1 @eaDir/", "1 __MACOSX/", "1 $RECYCLE.BIN/", "1 lost+found/", "1 .ipynb_checkpoints/",
     }  # fmt: skip
-    for path in (zipped(tmp_path / "data.zip", files | others), tarred(tmp_path / "data.tar", files | others)):
-        source = open_source(path)
-        assert source.classes == sorted(CLASSES)
-        assert held(source) == expected(files)
-    del others["__MACOSX/cat/._0.png"], others["../evil.png"]
-    assert held(open_source(folder(tmp_path / "data", files | others))) == expected(files)
+
+
+@pytest.mark.parametrize("place", ["folder", "stored.zip", "packed.zip", "data.tar"])
+@pytest.mark.parametrize("name", ["0", "0.dat", "0.jpg_large", "0.heic", "0.jpg!d", "0.5", "0.image"])
+def test_content_and_not_the_suffix_makes_an_image(tmp_path: Path, place: str, name: str) -> None:
+    kinds = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "ICO", "JPEG2000", "AVIF")
+    files = {f"{kind}/{name}": image_file(seed, kind, 16) for seed, kind in enumerate(kinds)}
+    packing = zipfile.ZIP_STORED if place == "stored.zip" else zipfile.ZIP_DEFLATED
+    write = {"folder": folder, "data.tar": tarred}.get(place, lambda path, files: zipped(path, files, packing))
+    source = open_source(write(tmp_path / place, files))
+    assert held(source) == expected(files)
+    assert all(source.read(index).size == (16, 16) for index in range(len(source)))
+
+
+def test_of_a_million_files_only_those_with_odd_suffixes_are_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {f"cat/{index}.jpg": b"" for index in range(9)} | {f"cat/{index}.txt": b"" for index in range(9)}
+    place, opened = folder(tmp_path, files | {"cat/x": image_file(0), "cat/y.q": b""}), list[str]()
+    there = stored.head_of
+    monkeypatch.setattr(stored, "head_of", lambda path: opened.append(Path(path).name) or there(path))
+    with pytest.warns(FastViTWarning, match=r"left out: 9 .txt, 1 .q$"):
+        assert len(open_source(place)) == 10
+    assert sorted(opened) == ["x", "y.q"]
+
+
+def test_a_pipe_in_a_folder_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(folder(tmp_path, contents()) / "cat" / "pipe")
+    with pytest.warns(FastViTWarning, match="left out: 1 without a suffix"):
+        assert held(open_source(tmp_path)) == expected(contents())
+
+
+@pytest.mark.parametrize("place", ["folder", "data.zip", "data.tar"])
+def test_photos_of_phones_are_left_out_with_the_command_that_helps_or_are_read(
+    tmp_path: Path, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photo = heic((48, 32))
+    files = contents() | {f"cat/IMG_{index}.HEIC": photo for index in range(3)}
+    write = {"folder": folder, "data.zip": zipped, "data.tar": tarred}[place]
+    path = write(tmp_path / place, files)
+    source = open_source(path)
+    assert held(source) == expected(files)
+    found = [source.read(index).size for index in range(len(source)) if source.name(index).endswith(".HEIC")]
+    assert found == [(48, 32)] * 3
+    monkeypatch.setattr(kinds, "missing", lambda *packages: list(packages))  # as where the extra is not installed
+    with pytest.warns(FastViTWarning, match=r"left out: 3 .heic \(pip install 'fastvit\[heif\]'\)$"):
+        assert held(open_source(path)) == expected(contents())
 
 
 def test_names_are_only_names_and_links_are_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

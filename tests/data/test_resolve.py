@@ -26,6 +26,8 @@ from fastvit.data import (
 )
 from fastvit.testing import write_images
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*left out")  # of which test_archives.py tells
+
 or_whole = partial(validation_source, or_whole=True)
 
 

@@ -444,7 +444,7 @@ def test_splits_are_not_taken_for_classes(model: Path, tmp_path: Path) -> None:
     assert read_embeddings(tmp_path / "out").names == ["cat/a.png"]
 
 
-def test_a_shard_that_lacks_labels_is_no_unlabelled_archive(tmp_path: Path) -> None:
+def test_a_shard_whose_images_have_labels_in_part_is_embedded_without(tmp_path: Path) -> None:
     import tarfile
 
     write_images(tmp_path, ["a.png", "b.png"])
@@ -452,8 +452,10 @@ def test_a_shard_that_lacks_labels_is_no_unlabelled_archive(tmp_path: Path) -> N
     with tarfile.open(tmp_path / "shard.tar", "w") as tar:
         for name in ("a.png", "a.cls", "b.png"):
             tar.add(tmp_path / name, name)
-    with pytest.raises(DataError, match="no label"):
-        open_source(tmp_path / "shard.tar", unlabelled=True)
+    with pytest.raises(DataError, match=r"b.png: 1 of 2 images have no label"):
+        open_source(tmp_path / "shard.tar")
+    with pytest.warns(fastvit.FastViTWarning, match="1 of 2 images have no label, so that those of the others"):
+        assert open_source(tmp_path / "shard.tar", unlabelled=True).labels.tolist() == [-1, -1]
 
 
 def test_names_that_are_no_text_are_kept_apart(tmp_path: Path) -> None:

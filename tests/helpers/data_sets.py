@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy
+import pytest
 import webdataset
 from PIL import Image
 
@@ -25,6 +26,19 @@ def image_file(seed: int, kind: str = "PNG", side: int = 8) -> bytes:
     pixels = numpy.random.default_rng(seed).integers(0, 256, (side, side, 3), dtype=numpy.uint8)
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, kind)
+    return stream.getvalue()
+
+
+def heic(size: tuple[int, int], seed: int = 0) -> bytes:
+    """A photo as phones write it: a green band above a red and a blue half; the test is skipped where none is made."""
+    heif, stream = pytest.importorskip("pillow_heif"), io.BytesIO()
+    image = Image.new("RGB", size, "blue")
+    image.paste("red", (0, 0, size[0] // 2, size[1]))
+    image.paste("lime", (0, 0, size[0], size[1] // 4))
+    try:
+        heif.from_pillow(image).save(stream, quality=95)
+    except RuntimeError:
+        pytest.skip("pillow-heif cannot write here")
     return stream.getvalue()
 
 

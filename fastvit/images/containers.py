@@ -1,0 +1,90 @@
+"""Files of images of every kind, opened by Pillow or a package beside it, whatever else is in them."""
+
+import io
+import struct
+from typing import Any, BinaryIO
+
+from PIL import Image, UnidentifiedImageError, features
+
+from .kinds import missing_package
+from .pixels import ImageError
+
+# Only what Pillow decodes in this process: its EPS reader starts Ghostscript, which runs the program in the file.
+FORMATS = ("AVIF", "BMP", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "QOI", "TIFF", "WEBP")
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+ESSENTIAL = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"eXIf")  # chunks of a PNG that pixels follow from
+SUBFILE, WHITE = 254, 281  # tags of TIFF: the kind of a page, and the largest value of a sample
+
+
+def open_image(stream: BinaryIO, kind: str) -> Image.Image:
+    """The header of a file of this kind, as `kind_of` names it -> an image that is not decoded yet.
+
+    Nothing is registered with Pillow for HEIF: to others in this process it stays as it was.
+
+    Raises:
+        ImageError: no image, or one that needs another package.
+        Exception: whatever a decoder raises of damage.
+    """
+    if needed := missing_package(kind):
+        raise ImageError(f"{kind}, which is read after {needed}; or convert it to PNG or JPEG")
+    if kind == "AVIF" and not features.check("avif"):
+        raise ImageError("AVIF, which this Pillow does not read; run: pip install -U pillow; or convert it to PNG")
+    if kind == "HEIF":
+        from pillow_heif import HeifImageFile
+
+        return HeifImageFile(stream)  # type: ignore[no-any-return]
+    try:
+        if kind == "JPEG XL":
+            import pillow_jxl  # type: ignore[import-not-found]  # noqa: F401  # which registers its reader
+
+            return Image.open(stream, formats=("JXL",))
+        image = Image.open(stream, formats=FORMATS)
+    except Image.DecompressionBombError:
+        raise
+    except Exception as error:
+        if kind == "PNG":
+            return without_extras(stream)
+        if not isinstance(error, UnidentifiedImageError):
+            raise
+        raise ImageError(_what_it_is(stream, kind)) from None
+    if image.format == "TIFF" and getattr(image, "tag_v2", {}).get(SUBFILE, 0) & 1:
+        raise ImageError("its first page is a preview of another, as in cameras' raw files; convert it to PNG or JPEG")
+    return image
+
+
+def _what_it_is(stream: BinaryIO, kind: str) -> str:
+    stream.seek(0)
+    if not stream.read(1):
+        return "the file is empty; copy or download it again"
+    if kind:
+        return f"cut short or damaged (a {kind} without a header that can be read); copy or download it again"
+    return f"not an image, or of none of the kinds {', '.join(FORMATS)}; convert it to PNG or JPEG"
+
+
+def without_extras(stream: BinaryIO) -> Image.Image:
+    """A PNG without texts, profiles and other extras, which may be damaged or too long for Pillow, and never matter.
+
+    Pillow's limits for them belong to the whole process, and are left as they are.
+    """
+    stream.seek(0)
+    content = stream.read()
+    kept, position = [SIGNATURE], len(SIGNATURE)
+    while position + 12 <= len(content):
+        length, name = struct.unpack_from(">I4s", content, position)
+        if name in ESSENTIAL:
+            kept.append(content[position : position + 12 + length])
+        position += 12 + length
+    return Image.open(io.BytesIO(b"".join(kept)), formats=("PNG",))
+
+
+def declared_white(image: Image.Image) -> float | None:
+    """The largest grey, where a TIFF says it, as of 12 bits that are kept in 16."""
+    declared: Any = getattr(image, "tag_v2", {}).get(WHITE) if image.format == "TIFF" else None
+    declared = declared[0] if isinstance(declared, tuple) else declared
+    return declared if isinstance(declared, int) and declared > 1 else None
+
+
+def has_deep_colours(image: Image.Image) -> bool:
+    """Whether the file, not decoded yet, has colours of 16 bits, of which Pillow will keep the high ones."""
+    several = len(image.getbands()) > 1
+    return several and any(";16" in str(tile[-1]) for tile in getattr(image, "tile", ()))

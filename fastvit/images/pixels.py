@@ -1,0 +1,124 @@
+"""Pixels of any mode, array or tensor -> RGB: scaled by the range that they declare, or refused, never cut off."""
+
+from typing import Any
+
+from PIL import Image
+
+DEEP, DARKEST = 65535, 4096  # white of 16 bits; below 12 bits there are others than those declared
+FAINTEST = 1 / 255  # of floats, less than which is all black
+
+
+class ImageError(ValueError):
+    """An image that cannot be read: which, what is wrong with it, and what to do, in one line."""
+
+
+def to_rgb(image: Image.Image, white: float | None = None) -> Image.Image:
+    """An image of any mode -> RGB, with transparency on white, and deep greys scaled down rather than clipped.
+
+    Pillow itself clips: to its `convert`, every 16-bit grey above 255 is white. 32-bit integers are taken for 16-bit
+    greys, since that is what Pillow makes of a 16-bit PGM file, and floats for greys from 0 to 1.
+
+    Args:
+        image: of any mode.
+        white: the value of white in deep greys, where their file declares another.
+
+    Raises:
+        ImageError: of a mode without a conversion to RGB, or its greys are out of range, or so small a part of it that
+            another range must be meant, as of 8 or 12 bits kept in 16.
+    """
+    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
+        import numpy
+
+        values = numpy.asarray(image)
+        scaled = _to_bytes(values, white or (1 if image.mode == "F" else DEEP), "greys")
+        if isinstance(key := image.info.get("transparency"), int):
+            scaled[values == key] = 255
+        image = Image.fromarray(scaled)
+    try:
+        if image.has_transparency_data:
+            image = image.convert("RGBA")
+            return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+        return image if image.mode == "RGB" else image.convert("RGB")
+    except ValueError:  # LAB in older versions of Pillow, premultiplied grey in all of them
+        raise ImageError(f"its colours are kept as {image.mode}, which is not supported; convert it to RGB") from None
+
+
+def from_numbers(numbers: Any) -> Image.Image:
+    """An array or a tensor -> grey, RGB or RGBA; ambiguous shapes are refused, not guessed.
+
+    Raises:
+        ImageError: it has a shape, a dtype or values that no image has.
+        TypeError: it is neither.
+
+    Example:
+        >>> import torch
+        >>> from fastvit.images.pixels import from_numbers
+        >>> image = from_numbers(torch.rand(3, 48, 64))
+        >>> image.size, image.mode
+        ((64, 48), 'RGB')
+    """
+    import numpy
+    from torch import Tensor
+
+    if not isinstance(numbers, numpy.ndarray | Tensor):
+        kind = type(numbers).__name__
+        raise TypeError(f"an image is a {kind}, expected a path, bytes, a PIL image, an array or a tensor")
+    last = -1 if isinstance(numbers, numpy.ndarray) else 0
+    channels = 1 if numbers.ndim == 2 else numbers.shape[last] if numbers.ndim == 3 else 0
+    if channels not in (1, 3, 4) or 0 in numbers.shape:
+        raise ImageError(shape_error(numbers))
+    if isinstance(numbers, Tensor):
+        numbers = numbers.detach().cpu()
+        numbers = numbers.float() if numbers.is_floating_point() else numbers  # numpy has no bfloat16
+        numbers = (numbers.movedim(0, -1) if numbers.ndim == 3 else numbers).numpy()
+    if numbers.dtype == bool or numbers.dtype == numpy.uint16 or numpy.issubdtype(numbers.dtype, numpy.floating):
+        numbers = _to_bytes(numbers, DEEP if numbers.dtype == numpy.uint16 else 1, "values")
+    if numbers.dtype != numpy.uint8:
+        raise ImageError(
+            f"its values are {numbers.dtype}, from {numbers.min():g} to {numbers.max():g}; expected bytes from 0 to 255 "
+            "or floats from 0 to 1: convert them, as array.astype(numpy.uint8) does"
+        )
+    return Image.fromarray(numbers[..., 0] if numbers.ndim == 3 and channels == 1 else numbers)
+
+
+def _to_bytes(values: Any, white: float, what: str) -> Any:
+    """Numbers from 0 to `white` -> bytes; of 16 bits the high one, as Pillow reads 16-bit colours."""
+    import numpy
+
+    low, high, deep = float(values.min()), float(values.max()), not numpy.issubdtype(values.dtype, numpy.floating)
+    if not (low >= 0 and high <= white):  # also refuses nan
+        advice = "scale them, or save it with 8 bits" if what == "greys" else (
+            "divide by 255, or give bytes; what is normalized already goes to model(images) itself"
+        )  # fmt: skip
+        raise ImageError(f"its {what} go from {low:.6g} to {high:.6g}, expected 0 to {white:g}: {advice}")
+    if 0 < high < (DARKEST / DEEP * white if deep and white > 1 else FAINTEST * white):
+        raise ImageError(
+            f"its {what} go from {low:.6g} to {high:.6g} of {white:g}, and would be black or nearly so: scale them to "
+            f"{white:g}, or save it with 8 bits"
+        )
+    scaled = values >> 8 if white == DEEP and deep else numpy.rint(values.astype(numpy.float64) * (255 / white))
+    return scaled.astype(numpy.uint8)
+
+
+def check_deep_colours(image: Image.Image) -> None:
+    """Refuse colours that had 16 bits in the file, of which Pillow keeps the high ones, if next to nothing is in these.
+
+    Raises:
+        ImageError: they use another range than 16 bits.
+    """
+    colours = [band for band in image.getbands() if band != "A"]
+    highest = max(int(image.getchannel(band).getextrema()[1]) for band in colours)  # type: ignore[arg-type]
+    if highest < DARKEST >> 8:
+        raise ImageError(
+            f"none of its 16-bit colours is above {DARKEST - 1} of {DEEP}, so that it would be black: scale them to "
+            f"{DEEP}, or save it with 8 bits"
+        )
+
+
+def shape_error(image: Any) -> str:
+    """What to say of an array or a tensor whose shape no image has."""
+    if hasattr(image, "strides"):
+        kind, expected = "an array", "(H, W, 3) or (H, W), channels last: array.transpose(1, 2, 0) moves them"
+    else:
+        kind, expected = "a tensor", "(3, H, W) or (H, W), channels first: tensor.permute(2, 0, 1) moves them"
+    return f"{kind} of shape {tuple(image.shape)}; expected {expected}"
