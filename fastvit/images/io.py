@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Union
 from PIL import Image, ImageOps
 
 from ..utils.text import display_name, one_line
-from .containers import declared_white, has_deep_colours, open_image, without_extras
+from .containers import declared_white, has_deep_colours, mended, open_image
 from .inputs import images_inside
 from .kinds import HEAD, kind_of
 from .pixels import ImageError as ImageError
@@ -164,11 +164,10 @@ def _decoded(stream: BinaryIO, before_decoding: Callable[[Image.Image], object] 
     white, deep = declared_white(image), has_deep_colours(image)
     try:
         image.load()
-    except Exception:  # of a PNG perhaps by what stands behind the pixels
-        if kind != "PNG":
+    except Exception:
+        if (whole := mended(stream, kind)) is None:
             raise
-        image = without_extras(stream)
-        image.load()
+        image = whole
     if deep:
         check_deep_colours(image)
     with suppress(Exception):  # broken metadata says nothing about the image

@@ -75,7 +75,7 @@ def from_numbers(numbers: Any) -> Image.Image:
         numbers = _to_bytes(numbers, DEEP if numbers.dtype == numpy.uint16 else 1, "values")
     if numbers.dtype != numpy.uint8:
         raise ImageError(
-            f"its values are {numbers.dtype}, from {numbers.min():g} to {numbers.max():g}; expected bytes from 0 to 255 "
+            f"its values are {numbers.dtype}, {numbers.min():g} to {numbers.max():g}; expected bytes from 0 to 255 "
             "or floats from 0 to 1: convert them, as array.astype(numpy.uint8) does"
         )
     return Image.fromarray(numbers[..., 0] if numbers.ndim == 3 and channels == 1 else numbers)

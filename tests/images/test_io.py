@@ -80,7 +80,7 @@ def test_an_opened_image_an_array_and_a_tensor_are_read_as_their_file_is(tmp_pat
     assert opened.size == (24, 16) and opened.getexif()[EXIF_ORIENTATION] == 6  # and it is left as it was
     with pytest.raises(TypeError, match="an image is a NoneType, expected a path, bytes, a PIL image, an array"):
         read_image(None)  # type: ignore[arg-type]
-    with pytest.raises(ImageError, match=r"^mine: its values are int64, from 0 to 255; expected bytes"):
+    with pytest.raises(ImageError, match=r"^mine: its values are int64, 0 to 255; expected bytes"):
         read_image(upright.astype(numpy.int64), "mine")
 
 

@@ -1,0 +1,172 @@
+"""Files with odd things beside the pixels are read as viewers read them; what is damaged is refused and said."""
+
+import importlib
+import io
+import struct
+import sys
+import types
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy
+import pytest
+from helpers.data_sets import heic, image_file
+from PIL import Image, ImageFile, PngImagePlugin
+
+import fastvit
+from fastvit.images import kinds
+from fastvit.images.inputs import find_images
+from fastvit.images.io import ImageError, read_image
+
+PNG = image_file(3, "PNG", 16)
+PIXELS = numpy.asarray(Image.open(io.BytesIO(PNG)))
+
+
+def chunk(name: bytes, content: bytes, checksum: int | None = None) -> bytes:
+    checksum = zlib.crc32(name + content) if checksum is None else checksum
+    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", checksum)
+
+
+MIB = 2**20
+EXTRAS = {
+    "text of 3 MB": chunk(b"zTXt", b"Comment\0\0" + zlib.compress(b"x" * 3 * MIB)),
+    "international text of 3 MB": chunk(b"iTXt", b"Comment\0\1\0\0\0" + zlib.compress(b"x" * 3 * MIB)),
+    "70 texts of 1 MB": chunk(b"tEXt", b"Comment\0" + b"x" * (MIB - 9)) * 70,
+    "profile of 3 MB": chunk(b"iCCP", b"ICC\0\0" + zlib.compress(bytes(range(256)) * 12000)),
+    "damaged profile": chunk(b"iCCP", b"ICC\0\0not deflated"),
+    "short gAMA": chunk(b"gAMA", b"\0"),
+    "short pHYs": chunk(b"pHYs", b"\0\0"),
+    "short cHRM": chunk(b"cHRM", b"\0"),
+    "short sRGB": chunk(b"sRGB", b""),
+    "wrong checksum of a text": chunk(b"tEXt", b"Comment\0x", checksum=1),
+    "damaged EXIF": chunk(b"eXIf", b"MM\0*\xff\xff\xff\xff"),
+    "unknown": chunk(b"abCd", b"x" * 1000),
+}
+
+
+@pytest.mark.parametrize("extra", EXTRAS.values(), ids=EXTRAS)
+@pytest.mark.parametrize("behind", [False, True], ids=["before the pixels", "behind them"])
+def test_what_a_png_has_beside_its_pixels_does_not_matter(extra: bytes, behind: bool) -> None:
+    place = len(PNG) - 12 if behind else 33
+    limits = PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY, ImageFile.LOAD_TRUNCATED_IMAGES
+    with ThreadPoolExecutor(4) as pool:
+        for image in pool.map(read_image, [PNG[:place] + extra + PNG[place:]] * 4):
+            assert (numpy.asarray(image) == PIXELS).all()
+    assert limits == (PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY, ImageFile.LOAD_TRUNCATED_IMAGES)
+
+
+@pytest.mark.parametrize("extra", EXTRAS.values(), ids=EXTRAS)
+def test_a_png_that_is_cut_short_or_damaged_is_refused_whatever_else_it_has(extra: bytes) -> None:
+    whole = PNG[:33] + extra + PNG[33:]
+    for wrong in (whole[:-100], whole[: len(whole) - 40 - len(PNG) // 2], whole.replace(b"IDAT", b"IDAX"),
+                  whole[:33], whole.replace(b"IHDR", b"IHDX")):  # fmt: skip
+        with pytest.raises(ImageError, match=r"^x: cut short or damaged"):
+            read_image(wrong, "x")
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_without_its_end_or_with_more_behind_it_is_read_and_one_cut_short_is_not(progressive: bool) -> None:
+    smooth = Image.fromarray(PIXELS).resize((200, 160), Image.Resampling.BICUBIC)
+    stream = io.BytesIO()
+    smooth.save(stream, "JPEG", quality=95, progressive=progressive)
+    whole = stream.getvalue()
+    shown = numpy.asarray(Image.open(io.BytesIO(whole)).convert("RGB"))
+    for content in (whole[:-2], whole + b"\0" * 1000, whole + b"trailer" * 99):
+        assert (numpy.asarray(read_image(content)) == shown).all()
+    for length in (20, len(whole) // 2, len(whole) - 400, len(whole) - 20):
+        with pytest.raises(ImageError, match=r"^x: cut short or damaged"):
+            read_image(whole[:length], "x")
+
+
+@pytest.mark.parametrize("exif", [b"Exif\0\0", b"Exif\0\0MM\0*\xff\xff\xff\xff", b"Exif\0\0II*\0\x08\0\0\0\xff", b"x"])
+def test_a_jpeg_with_wrong_metadata_is_read(exif: bytes) -> None:
+    plain = image_file(5, "JPEG", 16)
+    marked = plain[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + plain[2:]
+    assert (numpy.asarray(read_image(marked)) == numpy.asarray(Image.open(io.BytesIO(plain)))).all()
+
+
+def test_a_photo_of_two_views_is_its_first_even_where_the_list_of_them_is_wrong() -> None:
+    views, stream = [Image.new("RGB", (32, 32), colour) for colour in ("red", "blue")], io.BytesIO()
+    views[0].save(stream, "MPO", save_all=True, append_images=views[1:])
+    content = stream.getvalue()
+    place = content.index(b"MPF\0")
+    for damaged in (content, content[: place + 8] + b"\xff" * 12 + content[place + 20 :], content[: len(content) - 50]):
+        assert numpy.abs(numpy.asarray(read_image(damaged)).astype(int) - (255, 0, 0)).max() <= 3
+
+
+def test_a_tiff_of_64_bit_offsets_is_read() -> None:
+    stream = io.BytesIO()
+    Image.fromarray(PIXELS).save(stream, "TIFF", big_tiff=True)
+    assert stream.getvalue()[:4] in (b"II+\0", b"MM\0+")
+    assert (numpy.asarray(read_image(stream.getvalue())) == PIXELS).all()
+
+
+def test_a_lowered_limit_of_pillow_is_said_to_be_pillows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(ImageError, match="exceeds limit of 200 pixels"):
+        read_image(PNG)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "ICO", "JPEG2000", "AVIF", "QOI"])
+def test_the_first_bytes_tell_the_kind_as_pillow_does(kind: str) -> None:
+    try:
+        content = image_file(1, kind, 16)
+    except (KeyError, OSError):
+        pytest.skip("Pillow cannot write it")
+    assert kinds.kind_of(content[: kinds.HEAD]) == kind == Image.open(io.BytesIO(content)).format
+
+
+def test_a_photo_of_a_phone_is_read_and_nothing_registered(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    photo = heic((48, 32))
+    before = dict(Image.OPEN), dict(Image.EXTENSION)
+    (tmp_path / "IMG_0001.HEIC").write_bytes(photo)
+    seen = numpy.asarray(read_image(photo)).astype(int)
+    assert numpy.abs(seen[4, 24] - (0, 255, 0)).max() < 30
+    assert numpy.abs(seen[20, 10] - (255, 0, 0)).max() < 30 and numpy.abs(seen[20, 40] - (0, 0, 255)).max() < 30
+    assert find_images([str(tmp_path)]) == [str(tmp_path / "IMG_0001.HEIC")]
+    assert before == (Image.OPEN, Image.EXTENSION)
+    with pytest.raises(ImageError, match="cut short or damaged"):
+        read_image(photo[:-300])
+    monkeypatch.setattr(kinds, "missing", lambda *packages: list(packages))
+    with pytest.raises(ImageError, match=r"^x: HEIF, which is read after pip install 'fastvit\[heif\]'; or convert"):
+        read_image(photo, "x")
+    with pytest.warns(fastvit.FastViTWarning, match=r"left out: 1 .heic \(pip install 'fastvit\[heif\]'\)"):
+        assert find_images([str(tmp_path)]) == [str(tmp_path)]
+
+
+def test_jpeg_xl_is_read_by_its_package_or_the_command_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    content = b"\xff\x0a" + PNG
+    (tmp_path / "x.jxl").write_bytes(content)
+    monkeypatch.setattr(kinds, "missing", lambda *packages: list(packages))
+    with pytest.raises(ImageError, match="JPEG XL, which is read after pip install pillow-jxl-plugin"):
+        read_image(content)
+    with pytest.warns(fastvit.FastViTWarning, match=r"left out: 1 .jxl \(pip install pillow-jxl-plugin\)"):
+        find_images([str(tmp_path)])
+
+    class Plugin(ImageFile.ImageFile):
+        """As the package has it: what it reads here is a PNG behind two bytes."""
+
+        format = "JXL"
+
+        def _open(self) -> None:
+            assert self.fp is not None
+            inner = Image.open(io.BytesIO(self.fp.read()[2:]))
+            self._size, self._mode = inner.size, inner.mode
+            self.tile = []
+            self.im = inner.convert("RGB").im
+
+    monkeypatch.setattr(kinds, "missing", lambda *packages: [])
+    monkeypatch.setitem(sys.modules, "pillow_jxl", types.ModuleType("pillow_jxl"))
+    monkeypatch.setitem(Image.OPEN, "JXL", (Plugin, lambda prefix: prefix.startswith(b"\xff\x0a")))
+    assert (numpy.asarray(read_image(content)) == PIXELS).all()
+    assert find_images([str(tmp_path)]) == [str(tmp_path / "x.jxl")]
+
+
+def test_avif_without_a_pillow_that_reads_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    content: Any = image_file(1, "AVIF", 16)
+    containers = importlib.import_module("fastvit.images.containers")
+    monkeypatch.setattr(containers.features, "check", lambda feature: False)
+    with pytest.raises(ImageError, match="AVIF, which this Pillow does not read; run: pip install -U pillow"):
+        read_image(content)
