@@ -94,10 +94,14 @@ class ClassArchives(StoredImages):
         DataError: a file that is damaged or has no images.
     """
 
-    def __init__(self, folder: Path, archives: Iterable[Path]) -> None:
+    def __init__(self, folder: Path, archives: Sequence[Path]) -> None:
         self.where = self.root = str(folder)
-        paths = sorted(archives, key=lambda path: path.stem)
-        self.classes = [class_name(path.stem) for path in paths]
+        called = {class_name(path.stem): path for path in sorted(archives)}
+        if len(called) < len(archives):
+            twins = [name for name, count in Counter(class_name(path.stem) for path in archives).items() if count > 1]
+            raise DataError(f"{folder}: tars whose names are alike but for Unicode's form: {some(twins)}; merge them")
+        self.classes = sorted(called)
+        paths = [called[name] for name in self.classes]
         places = [Archive(path) for path in paths]
         listings = [Listing.of(place, place.entries()) for place in places]
         indices = [Index(sorted(image for _, image in listing.images)) for listing in listings]

@@ -171,7 +171,7 @@ class _Request:
         """The images of whatever kind of data. A DataError, if there are none."""
         if not isinstance(given, str | os.PathLike):
             kind = type(given).__name__
-            raise TypeError(f"data is a {kind}, expected a path, a pattern or a name, as fastvit.data.NOTATION lists")
+            raise TypeError(f"data is a {kind}, expected a path, pattern or name, as fastvit.data.NOTATION lists")
         data = os.fspath(given)
         library, _, rest = data.partition("/")
         if library == "torch" and rest:

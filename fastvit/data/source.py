@@ -195,12 +195,17 @@ def check_range(source: Source) -> None:
 
 
 def check_labels(source: Source) -> None:
-    """Refuse labels that are out of range, and classes without images.
+    """Refuse what nothing can be learned from: labels out of range, classes without images, and a single class.
 
     Raises:
         DataError: the first such label, or the names of such classes.
     """
     check_range(source)
+    if len(source.classes) < 2:
+        raise DataError(
+            f"{source.where}: {some(source.classes)} is its only class, and there is nothing to tell it from; expected "
+            "two or more, CLASS/*.jpg for each, perhaps one of other images"
+        )
     counts = numpy.bincount(source.labels, minlength=len(source.classes))
     if empty := [name for name, count in zip(source.classes, counts, strict=True) if not count]:
         raise DataError(

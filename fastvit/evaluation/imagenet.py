@@ -5,6 +5,7 @@ ImageNet-Sketch, and by the numbers of the classes in ImageNet-V2.
 """
 
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -39,6 +40,7 @@ def match_classes(names: Sequence[str], cfg: Mapping[str, Any]) -> list[int]:
         [2, 0]
     """
     known = cfg.get("label_names")
+    names, known = _composed(names), known and _composed(known)
     own = known is not None and set(names) <= set(known)
     if not own and cfg["num_classes"] == CLASSES and all(WORDNET.fullmatch(name) for name in names):
         from timm.data import ImageNetInfo
@@ -57,6 +59,11 @@ def match_classes(names: Sequence[str], cfg: Mapping[str, Any]) -> list[int]:
     if unknown:
         raise DataError(f"The model does not have these classes of the data: {some(unknown)}; it has {some(known)}")
     return [known.index(name) for name in names]
+
+
+def _composed(names: Sequence[str]) -> list[str]:
+    """In one form of Unicode, whichever each system has given them."""
+    return [unicodedata.normalize("NFC", name) for name in names]
 
 
 def _as_numbers(names: Sequence[str], num_classes: int) -> list[int] | None:

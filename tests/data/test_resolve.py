@@ -1,8 +1,10 @@
 """What the user calls the data: which images it is, and one clear line for whatever is wrong with it."""
 
 import io
+import os
 import re
 import shutil
+import unicodedata
 import zipfile
 from functools import partial
 from pathlib import Path
@@ -24,6 +26,7 @@ from fastvit.data import (
     training_source,
     validation_source,
 )
+from fastvit.evaluation.imagenet import match_classes
 from fastvit.testing import write_images
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*left out")  # of which test_archives.py tells
@@ -173,6 +176,8 @@ def test_labels_out_of_range_and_classes_without_images_are_errors() -> None:
     check_labels(Numbers("data", ["a", "b", "c"], [0, 2, 1, 1]))
     message = refused(check_labels, Numbers("data", ["a", "b"], [0, 1, 2, 1, -1]))
     assert message == "data/2.jpg: label 2, expected 0 to 1; 2 of 5 labels are like that"
+    alone = refused(check_labels, Numbers("data", ["cat"], [0, 0]))
+    assert alone.startswith("data: cat is its only class") and "expected two or more, CLASS/*.jpg for each" in alone
     assert "1 of 3 classes have no images: b;" in refused(check_labels, Numbers("data", ["a", "b", "c"], [0, 2, 2]))
 
 
@@ -333,3 +338,80 @@ def test_labels_in_files_of_their_own_beside_images_in_a_folder_do_not_matter(tm
     root = write_images(tmp_path / "data", ("cat",), train=1) / "train/cat"
     (root / "0.cls").write_text("3")
     assert len(open_source(root, unlabelled=True)) == 1
+
+
+@pytest.mark.parametrize("given", [None, ["a", "b"], 3, numpy.zeros((2, 3, 64, 64)), b"data"])
+def test_what_is_no_name_of_data_is_a_type_error_that_names_it(given: Any) -> None:
+    for function in (open_source, training_source, validation_source, or_whole):
+        with pytest.raises(TypeError, match=f"data is a {type(given).__name__}, expected a path, pattern or name"):
+            function(given)
+
+
+CAFE = {form: unicodedata.normalize(form, "café") for form in ("NFC", "NFD")}
+
+
+@pytest.mark.parametrize("suffix", ["", ".zip", ".tar", " of tars"])
+def test_names_that_differ_in_unicodes_form_are_the_same_class(tmp_path: Path, suffix: str) -> None:
+    """As the names of a Mac and of Linux do, or those in an archive of one on the other."""
+
+    def written(path: Path, form: str) -> Path:
+        names = ("cafd", CAFE[form], "caff")  # which sort otherwise in the other form
+        if suffix == " of tars":
+            for name in names:
+                tarred(path / f"{name}.tar", {"0.png": image_file(0)})
+            return path
+        write = {"": folder, ".zip": zipped, ".tar": tarred}[suffix]
+        return write(path.with_name(path.name + suffix), contents(1, names))
+
+    sources = [open_source(written(tmp_path / form, form)) for form in CAFE]
+    assert sources[0].classes == sources[1].classes == sorted(["cafd", "café", "caff"])
+    check_same_classes(*sources)
+    for source in sources:
+        assert {source.name(index).split("/")[-2] for index in range(len(source))} != set() and len(source) >= 3
+        assert match_classes(source.classes, {"num_classes": 3, "label_names": ["caff", CAFE["NFD"], "cafd"]}) == [
+            ["caff", "café", "cafd"].index(name) for name in source.classes
+        ]
+
+
+def test_two_folders_whose_names_look_alike_are_one_class_and_that_is_said(tmp_path: Path) -> None:
+    if len({folder(tmp_path, {f"{name}/x.png": image_file(0)}) and len(list(tmp_path.iterdir()))
+            for name in CAFE.values()}) == 1:  # fmt: skip
+        pytest.skip("the same folder on this disk")
+    folder(tmp_path, contents(1))
+    with pytest.warns(FastViTWarning, match="alike but for Unicode's form are one class: café"):
+        source = open_source(tmp_path)
+    assert source.classes == sorted([*CLASSES, "café"]) and (source.labels == source.classes.index("café")).sum() == 2
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["می\u200cخواهم", "سگ", "wolf\n", "a\tb", " cat ", "🐈", "CON", "a'b\"c", "[bold]", "x" * 200],  # noqa: RUF001
+)
+@pytest.mark.parametrize("suffix", ["", ".zip", ".tar"])
+def test_a_class_may_have_any_name_that_is_text(tmp_path: Path, name: str, suffix: str) -> None:
+    write = {"": folder, ".zip": zipped, ".tar": tarred}[suffix]
+    source = open_source(write(tmp_path / f"data{suffix}", contents(1, (name, "other"))))
+    assert sorted(source.classes) == sorted([name, "other"])
+
+
+def test_a_class_whose_name_is_no_text_is_refused_where_it_is_read(tmp_path: Path) -> None:
+    """No file of weights could hold it."""
+    name = os.fsdecode(b"caf\xe9")  # Latin-1
+    files = contents(1, (name, "b"))
+    for path in (folder(tmp_path / "f", files), tarred(tmp_path / "a.tar", files)):
+        message = refused(open_source, path)
+        assert message.startswith("caf\\udce9: ") and "no text in UTF-8; rename it" in message
+
+
+def test_links_to_folders_are_classes_as_others_are(tmp_path: Path) -> None:
+    folder(tmp_path / "store", contents(2))
+    (tmp_path / "data").mkdir()
+    for number, name in enumerate(CLASSES):
+        (tmp_path / "data" / f"class {number}").symlink_to(tmp_path / "store" / name)
+    source = open_source(tmp_path / "data")
+    assert source.classes == ["class 0", "class 1", "class 2"] and source.labels.tolist() == [0, 0, 1, 1, 1, 2, 2, 2, 2]
+
+
+def test_an_empty_folder_has_no_images_to_embed(tmp_path: Path) -> None:
+    folder(tmp_path, {"notes/a.txt": b""})
+    assert refused(open_source, tmp_path, unlabelled=True).startswith(f"{tmp_path}: no images in it")
