@@ -5,6 +5,7 @@ import json
 import os
 import re
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import BinaryIO
 
 import numpy
 
-from ..images.kinds import SUFFIXES, is_ignored
+from ..images.kinds import PHOTOS, SUFFIXES, is_ignored, missing_package, say_left_out
 from ..utils.extras import require
 from ..utils.text import display_name, one_line, some
 from ..utils.warning import warn
@@ -65,10 +66,13 @@ class Shards(StoredImages):
         self.root = os.path.commonpath([path.parent for path in shards])
         with ThreadPoolExecutor(THREADS) as pool:
             scanned = list(pool.map(_scan, shards))
-        super().__init__([Archive(path) for path in shards], [images for images, _ in scanned])
-        labels = [label for _, of_shard in scanned for label in of_shard]
+        super().__init__([Archive(path) for path in shards], [images for images, _, _ in scanned])
+        labels = [label for _, of_shard, _ in scanned for label in of_shard]
+        left_out = sum((of_shard for _, _, of_shard in scanned), Counter[str]())
         if not labels:
-            raise DataError(f"{pattern}: no images in it; expected KEY.jpg and KEY{LABEL}, and no dot in KEY")
+            found = "; found: " + some([f"{count} {kind}" for kind, count in left_out.items()]) if left_out else ""
+            raise DataError(f"{pattern}: no images in it; expected KEY.jpg and KEY{LABEL}, and no dot in KEY{found}")
+        say_left_out(pattern, left_out)
         self.labels_of = shards[0].with_name(CLASSES)
         if "" in labels:
             self._check_unlabelled(labels, unlabelled)
@@ -184,13 +188,18 @@ def are_shards(tars: Sequence[Path]) -> bool:
     return is_shard(tars[0], entries) or (bool(images) and images <= others)
 
 
-def _scan(shard: Path) -> tuple[Index, list[str]]:
-    """The headers of one shard, and its labels, "" where there is none."""
+def _scan(shard: Path) -> tuple[Index, list[str], Counter[str]]:
+    """The headers of one shard; its labels, "" where there is none; and what is left out."""
+    left_out, passed = Counter[str](), set[str]()
     kinds: dict[str, dict[str, Entry]] = {"": {}, LABEL: {}, RECORD: {}}  # "" are images
     for entry in Archive(shard).entries():
         key, suffix = _split_key(entry.name)
-        kind = "" if suffix in SUFFIXES else suffix
+        kind = "" if suffix in SUFFIXES or suffix in PHOTOS else suffix
         if entry.is_folder or not key or kind not in kinds or any(map(is_ignored, key.split("/"))):
+            continue
+        if needed := missing_package(PHOTOS.get(suffix, "")):
+            left_out[f"{suffix} ({needed})"] += 1
+            passed.add(key)
             continue
         if not kind and key in kinds[kind]:
             raise DataError(f"{shard}/{display_name(entry.name)}: a second image of the same key")
@@ -201,7 +210,8 @@ def _scan(shard: Path) -> tuple[Index, list[str]]:
         for key in images:
             label = _text(file, written.get(key)) or _recorded(file, records.get(key))
             labels.append(sys.intern(class_name(label)))  # once for all images that have it
-    return Index(list(images.values())), labels
+    left_out[f"{LABEL} without an image"] = len(written.keys() - images.keys() - passed)
+    return Index(list(images.values())), labels, +left_out
 
 
 def _split_key(name: str) -> tuple[str, str]:

@@ -35,6 +35,7 @@ STARTS = {
     b"\0\0\0\x0cjP  \r\n\x87\n": "JPEG2000", b"\xff\x4f\xff\x51": "JPEG2000",
     b"\0\0\0\x0cJXL \r\n\x87\n": "JPEG XL", b"\xff\x0a": "JPEG XL",
 }  # fmt: skip
+PHOTOS = {".heic": "HEIF", ".heif": "HEIF", ".hif": "HEIF", ".jxl": "JPEG XL"}  # which other packages read
 BRANDS = dict.fromkeys((b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"), "HEIF")
 BRANDS |= dict.fromkeys((b"avif", b"avis"), "AVIF")
 BITMAPS = [length.to_bytes(4, "little") for length in (12, 40, 52, 56, 64, 108, 124)]  # of a second header

@@ -13,11 +13,13 @@ from typing import Any
 import numpy
 import pytest
 import webdataset
-from helpers.data_sets import add, closed_at_last, image_file, samples, sharded, tarred
+from helpers.data_sets import add, closed_at_last, heic, image_file, samples, sharded, tarred
 from timm.data.readers.reader_wds import ReaderWds
 
+from fastvit import FastViTWarning
 from fastvit.data import DataError, Source, open_source, training_source, validation_source
 from fastvit.data.shards import TOGETHER, Shards, expand
+from fastvit.images import kinds
 from fastvit.images.io import ImageError
 from fastvit.utils.extras import MissingExtraError
 
@@ -356,3 +358,20 @@ def test_shards_of_several_splits_in_one_folder_are_kept_apart(
     assert len(training_source(tmp_path)) == 12 and len(validation_source(tmp_path)) == 6
     with pytest.raises(DataError, match="are splits"):
         open_source(tmp_path)
+
+
+def test_labels_of_images_that_are_not_read_are_counted_and_photos_of_phones_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photo, path = heic((48, 32)), tmp_path / "000.tar"
+    with tarfile.open(path, "w") as tar:
+        for name, content in (("a.jpg", image_file(1, "JPEG")), ("b.heic", photo), ("c.HEIC", photo), ("d.npy", b"")):
+            add(tar, name, content)
+            add(tar, f"{name[0]}.cls", b"1")
+        add(tar, "@eaDir/e.jpg", image_file(2))
+    with pytest.warns(FastViTWarning, match=r"left out: 1 .cls without an image$"):
+        source = training_source(path)
+    assert [source.read(index).size for index in range(len(source))] == [(8, 8), (48, 32), (48, 32)]
+    monkeypatch.setattr(kinds, "missing", lambda *packages: list(packages))
+    with pytest.warns(FastViTWarning, match=r"left out: 2 .heic \(pip install 'fastvit\[heif\]'\), 1 .cls without"):
+        assert len(training_source(path)) == 1

@@ -410,6 +410,7 @@ def test_a_file_of_unreadable_images_alone_has_no_rows(model: Path, tmp_path: Pa
     assert all(each.reason.startswith(f"{tmp_path}/data/{each.name}: ") for each in found.unreadable)
 
 
+@pytest.mark.filterwarnings("ignore:.*left out. 1 __MACOSX/")
 @pytest.mark.parametrize("kind", ["folder", "zip", "split", "labelled zip"])
 def test_images_are_found_with_and_without_classes(model: Path, tmp_path: Path, kind: str) -> None:
     root = tmp_path / "data"
