@@ -72,9 +72,9 @@ class ClassFolders(StoredImages):
         """The images in folders inside `top`, class after class."""
         names = {_inside(top, parts) for parts in listing.folders} - {""}
         if not names or (unlabelled and not listing.images):
-            expected = "images" if unlabelled else f"{self.where}/CLASS/*.jpg for each class"
-            what = "images" if unlabelled else "folders"
-            raise DataError(f"{self.where}: no {what} in it; expected {expected}{_found(listing, top)}")
+            expected = f"no folders in it; expected {self.where}/CLASS/*.jpg for each class"
+            missing = "no images in it; check the name" if unlabelled else expected
+            raise DataError(f"{self.where}: {missing}{_found(listing, top)}")
         called = {name: class_name(name) for name in names}
         if twins := [name for name, count in Counter(called.values()).items() if count > 1]:
             warn(f"{self.where}: folders whose names are alike but for Unicode's form are one class: {some(twins)}")

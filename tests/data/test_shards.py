@@ -345,7 +345,8 @@ def test_tars_of_classes_may_have_numbers_in_their_names_and_other_files_inside(
         place = tmp_path / names[0]
         for name in names:
             tarred(place / f"{name}.tar", {"0.png": image_file(0), "1.png": image_file(1), "readme.txt": b""})
-        assert open_source(place).classes == list(names)
+        with pytest.warns(FastViTWarning, match=r"left out: 2 .txt$"):
+            assert open_source(place).classes == list(names)
 
 
 @pytest.mark.parametrize("names", [("train", "val"), ("Training", "valid"), ("train", "test")])
