@@ -16,6 +16,7 @@ from cyclopts import Group, Parameter
 
 from ..training.presets import RECIPES
 from ..training.recipe import DEFAULTS, SECTIONS, Recipe, RunOptions
+from ..utils.text import display_name
 from .options import Json, LabelledData
 from .output import Progress, note, plain_warnings, say, show_result, working
 
@@ -113,6 +114,7 @@ class Shown(ExitStack):
         architecture = trainer.state.model.pretrained_cfg["architecture"]
         data = f"{len(source)} images of {len(source.classes)} classes"
         say(f"{architecture} on {data}, {processes.device.type}{together}")
+        say(f"Trains on {display_name(source.where)}; validates on {display_name(trainer.validation.where)}.")
         if step:
             top1 = f", top-1 {trainer.history[-1]['top1']:.2f} %" if trainer.history else ""
             say(f"Resumed after step {step} of {trainer.total_steps}, epoch {trainer.epoch}{top1}.")

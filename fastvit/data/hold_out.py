@@ -49,6 +49,7 @@ def hold_out(source: Source, fraction: float = FRACTION, seed: int = 0) -> tuple
     if not held.any():
         raise DataError(f"{source.where}: no class has two images, of which one could be held out for validation")
     parts = [Selected(source, numpy.flatnonzero(chosen).tolist()) for chosen in (~held, held)]
+    parts[1].where = f"{source.where}, held out"
     warn(
         f"{source.where}: no validation images of their own; {held.sum()} of its {len(source)}, {fraction:.0%} of each "
         "class, are held out for it, the same in each run"

@@ -56,6 +56,7 @@ class Metrics:
         binned: (3, bins) by the probability of the best class: images, those of which it is right, its sum.
         seconds: that reading and computing took.
         unreadable: a line for each image that could not be read, none of which is counted.
+        source: which data the images are of, and which split.
         without_real_labels: images left out since they have no real labels; None where the data's own labels count.
     """
 
@@ -73,6 +74,7 @@ class Metrics:
         self.binned = torch.zeros(3, bins, dtype=torch.float64)
         self.seconds, self.unreadable = 0.0, list[str]()
         self.without_real_labels: int | None = None
+        self.source = ""
 
     def add(self, logits: Tensor, labels: Tensor, truth: Tensor | None = None) -> None:
         """Count predictions: logits (B, num_classes), labels (B) as classes of the data.
@@ -168,6 +170,7 @@ class Metrics:
         """What JSON takes: all but the confusion matrix."""
         names = ("images", "top1", "top5", "nll", "ece", "images_per_second", "num_classes", "without_real_labels")
         return {name: getattr(self, name) for name in names} | {
+            "source": self.source,
             "candidate_classes": len(self.candidates),
             "unreadable": self.unreadable,
             "bins": [asdict(each) for each in self.bins],
@@ -190,6 +193,8 @@ class Metrics:
         for row in shown:
             top1 = "-" if row.top1 is None else f"{row.top1:.2f}"
             rows.append((display_name(row.name), str(row.images), str(row.correct), top1))
+        if self.source:
+            lines.append(f"The images are those of {display_name(self.source)}.")
         if self.unreadable:
             lines += [f"{len(self.unreadable)} images could not be read, and are not counted:", *self.unreadable]
         if self.without_real_labels is not None:

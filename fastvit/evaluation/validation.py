@@ -100,7 +100,9 @@ def _opened(
     among_data = scoring == "data" or (scoring == "auto" and len(indices) < num_classes)
     fast = preprocess if fast_decoding else None
     images = LabelledImages(source, preprocess.pixels, labels=range(len(source)), fast_for=fast)
-    return images, Metrics(source.classes, indices, num_classes, among_data)
+    metrics = Metrics(source.classes, indices, num_classes, among_data)
+    metrics.source = source.where
+    return images, metrics
 
 
 def open_validation(data: str | Path | Source, split: str = "", *, num_classes: int | None = None) -> Source:

@@ -143,6 +143,7 @@ def test_what_has_nothing_to_validate_on_gets_a_hold_out_and_else_its_own(tmp_pa
     whole = open_source(data, "train" if kind in ("train only", "Kaggle") else "")
     parts = [{part.name(index) for index in range(len(part))} for part in (training, held)]
     assert parts[0] | parts[1] == {whole.name(index) for index in range(len(whole))} and not parts[0] & parts[1]
+    assert held.where == f"{training.where}, held out"
     assert abs(len(parts[1]) - 0.2 * len(whole)) <= 2 and training.classes == held.classes == whole.classes
     with pytest.raises(NoSplitError, match="expected val or test"):
         training_and_validation(data, fraction=0)

@@ -9,6 +9,7 @@ import pytest
 from helpers.data_sets import contents, expected, folder, held, image_file, tarred, zipped
 from torchvision.datasets import ImageFolder
 
+import fastvit
 from fastvit import FastViTWarning
 from fastvit.data import (
     DataError,
@@ -18,6 +19,7 @@ from fastvit.data import (
     training_source,
     validation_source,
 )
+from fastvit.testing import write_images
 
 or_whole = partial(validation_source, or_whole=True)
 Files = dict[str, bytes]
@@ -148,3 +150,10 @@ def test_folders_alone_in_a_zip_are_found_as_their_images_are(tmp_path: Path) ->
         for name in ("data/", "data/train/", "data/dev/", "data/labels/"):
             archive.writestr(name, "")
     assert held(training_source(path)) == held(validation_source(path)) == expected(contents(1))
+
+
+def test_an_evaluation_says_which_split_it_took(tmp_path: Path) -> None:
+    data = write_images(tmp_path / "data", ("cat", "ship"), train=1, Valid=2, test=1)
+    metrics = fastvit.evaluate(fastvit.load("fastvit_t8.cifar10"), data)
+    assert metrics.images == 4 and f"The images are those of {data}/Valid." in " ".join(str(metrics).split())
+    assert metrics.to_dict()["source"] == f"{data}/Valid"
