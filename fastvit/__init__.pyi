@@ -6,6 +6,7 @@ from . import evaluation as evaluation
 from . import fastvlm as fastvlm
 from . import images as images
 from . import models as models
+from . import sharing as sharing
 from . import testing as testing
 from . import training as training
 from . import verification as verification
@@ -29,6 +30,8 @@ from .models.multiscale import MultiScaleEncoder as MultiScaleEncoder
 from .models.reparam import reparameterize as reparameterize
 from .prediction import Prediction as Prediction
 from .prediction import predict as predict
+from .sharing.pretrained import push_to_hub as push_to_hub
+from .sharing.pretrained import save_pretrained as save_pretrained
 from .timm_registry import register_timm as register_timm
 from .training.run import train as train
 from .utils.warning import FastViTWarning as FastViTWarning

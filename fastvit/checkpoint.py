@@ -31,8 +31,10 @@ def load(source: Source, *, variant: str | Config | None = None, num_classes: in
     what others call fused is "partial", which `reparameterize` finishes and `overparameterize` undoes.
 
     Args:
-        source: a state dict, a .safetensors, .pt, .pth.tar or *.index.json file, a folder with one of them, or a name
-            of `list_models(pretrained=True)`.
+        source: a state dict, a .safetensors, .pt, .pth.tar or *.index.json file, a folder with one of them, a name of
+            `list_models(pretrained=True)`, or a repository of the Hugging Face Hub, "hf-hub:USER/NAME" or "USER/NAME",
+            with "@REVISION" for a branch, tag or commit. Of a folder or a repository, config.json of timm,
+            transformers or open_clip counts: preprocessing, classes and their names.
         variant: what to take it for. Needed only for twins, fastvit_mci3 and fastvithd, whose weights look alike and
             whose images are prepared differently; without it a warning says which was taken. And for a model of your
             own `Config` in a file that does not say it, as a .pt: that Config.
@@ -69,7 +71,8 @@ def from_weights(weights: Weights, form: Form | None = None, num_classes: int | 
             "give them branches: overparameterize(load(...)), or fastvit convert --overparameterize"
         )
     classes = found.num_classes if num_classes is None else num_classes
-    own = {"in_chans": found.in_chans, "global_pool": found.global_pool or ("avg" if classes else "")}
+    pool = weights.options["global_pool"] or ("avg" if classes else "")
+    own = {"in_chans": found.in_chans} | weights.options | {"global_pool": pool}
     model = outline(weights.config, found.form, found.stages, num_classes=classes, **own | options)
     state, shapes = _with_images(weights, model), {name: tensor.shape for name, tensor in model.state_dict().items()}
     fits = {name: t for name, t in state.items() if not name.startswith("head.") or shapes.get(name) == t.shape}
@@ -153,7 +156,7 @@ def _warn_of_loss(model: FastViT, path: Path, state: Mapping[str, Tensor]) -> No
     shapes = {name: tensor.to("meta") for name, tensor in state.items()}
     found = read_tensors(in_memory(str(path), shapes), model.config, {})
     lost = list(unlike(model.pretrained_cfg, found.cfg))
-    if model.global_pool != (found.detected.global_pool if model.num_classes else ""):
+    if model.global_pool != found.options["global_pool"]:
         lost.append("global_pool")
     if model.config.name == CUSTOM:
         lost.append("its Config, which load(path, variant=Config(...)) takes")

@@ -14,7 +14,7 @@ from .models.fastvit import FastViT, reset_parameters, stage_indices
 from .models.forms import outline
 from .models.reparam import Fusible
 from .weights import catalog
-from .weights.read import nearest, read
+from .weights.read import is_address, nearest, read
 
 if TYPE_CHECKING:
     from timm.models._features import FeatureGetterNet
@@ -26,10 +26,10 @@ def create_model(
     *,
     checkpoint_path: str | Path = "",
     num_classes: int | None = None,
-    in_chans: int = 3,
+    in_chans: int | None = None,
     drop_rate: float = 0.0,
     drop_path_rate: float = 0.0,
-    global_pool: str = "avg",
+    global_pool: str | None = None,
     features_only: bool = False,
     out_indices: int | Sequence[int] | None = None,
     reparameterized: bool = False,
@@ -39,14 +39,14 @@ def create_model(
     """A FastViT by name, in train mode as timm's are.
 
     Args:
-        name: one of `list_models()`, or with a tag one of `list_models(pretrained=True)`.
+        name: of `list_models()`, with a tag of `list_models(pretrained=True)`, "hf-hub:USER/NAME", "local-dir:FOLDER".
         pretrained: load the weights of the tag, or the variant's first; they are downloaded where they are not cached.
         checkpoint_path: load these weights: anything that `fastvit.load` takes.
         num_classes: None takes the weights' or the variant's, 0 leaves the classifier out, another starts a new one.
-        in_chans: channels of the images; for other than the weights' they are summed or repeated, as timm does.
+        in_chans: channels of the images; None takes the weights' or 3, which are summed or repeated, as timm does.
         drop_rate: dropout before the classifier.
         drop_path_rate: chance that the last block's residual branches are dropped; it grows from 0 at the first.
-        global_pool: "avg", "max", "avgmax", "catavgmax" or, with num_classes=0, "".
+        global_pool: "avg", "max", "avgmax", "catavgmax" or, with num_classes=0, ""; None takes the weights' or "avg".
         features_only: make a model that returns a list of the stages' maps, (B, C, H / 4, W / 4) and on.
         out_indices: the stages wanted with `features_only`, an int the last so many; None all, down to 1/64.
         reparameterized: make the fused model, the only form of FastVLM's weights, with one block's branches at a time.
@@ -61,6 +61,7 @@ def create_model(
         >>> model = fastvit.create_model("fastvit_t8", num_classes=10, drop_path_rate=0.1)
     """
     options: dict[str, Any] = {"num_classes": num_classes, "in_chans": in_chans, "global_pool": global_pool}
+    options = {key: value for key, value in options.items() if value is not None}
     options |= {"drop_rate": drop_rate, "drop_path_rate": drop_path_rate}
     model = _made(name, checkpoint_path or (name if pretrained else ""), reparameterized, device, options)
     return _features(model.to(dtype=dtype).train(), features_only, out_indices)
@@ -70,12 +71,15 @@ def _made(
     name: str, source: str | Path, fused: bool, device: torch.device | str | None, options: dict[str, Any]
 ) -> FastViT:
     """A FastViT with the weights of `source`, or with initial values if that is ""; `options` are FastViT's."""
-    variant = re.split("[.@]", name)[0]
-    if variant not in CONFIGS or (name != variant and (catalog.find(name) is None or ("@" in name and not source))):
+    variant, addressed = re.split("[.@]", name)[0], is_address(name)
+    if addressed and not source:
+        raise ValueError(f"{name} names weights: give pretrained=True, or the name of a variant for a new model")
+    published = catalog.find(name) is not None and ("@" not in name or source)
+    if not addressed and (variant not in CONFIGS or (name != variant and not published)):
         raise ValueError(f"unknown model {name!r}; {nearest(name)}")
     device = torch.device(device) if device else torch.get_default_device()
     if source:
-        weights = read(source, variant)
+        weights = read(source, None if addressed else variant)
         return from_weights(weights, "fused" if fused else "unfused", **options).to(device)
     model = outline(CONFIGS[variant], **options)
     model.pretrained_cfg["architecture"] = variant

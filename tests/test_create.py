@@ -91,8 +91,11 @@ def test_the_signature_is_timms_where_timm_has_the_argument() -> None:
     ]
     assert [key for key, parameter in ours.items() if parameter.kind is parameter.KEYWORD_ONLY] == list(ours)[2:]
     theirs = {**inspect.signature(timm.models.FastVit).parameters, **inspect.signature(timm.create_model).parameters}
-    for key in ("in_chans", "drop_rate", "drop_path_rate", "global_pool", "device", "dtype", "pretrained"):
+    for key in ("drop_rate", "drop_path_rate", "device", "dtype", "pretrained"):
         assert ours[key].default == theirs[key].default, key
+    for key in ("in_chans", "global_pool"):  # the weights' own, and else timm's default
+        assert ours[key].default is None
+        assert getattr(create_model("fastvit_t8"), key) == theirs[key].default
     assert not ours["checkpoint_path"].default and not theirs["checkpoint_path"].default
 
 

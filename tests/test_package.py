@@ -33,9 +33,11 @@ USES = {  # what a person calls; each lives in the package of its subject
     "load",
     "overparameterize",
     "predict",
+    "push_to_hub",
     "register_timm",
     "reparameterize",
     "save",
+    "save_pretrained",
     "train",
     "verify",
 }

@@ -15,7 +15,7 @@ from .output import Failure, complain, note, plain_warnings
 if TYPE_CHECKING:
     from cyclopts import App
 
-COMMANDS = ("bench", "classify", "convert", "embed", "evaluate", "export", "models", "train", "verify")
+COMMANDS = ("bench", "classify", "convert", "embed", "evaluate", "export", "models", "push", "train", "verify")
 INTERRUPTED = 130  # the shell's status of what Ctrl-C ended
 
 

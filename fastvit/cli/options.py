@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 HYPHEN = "\N{HYPHEN}"  # stands for a lone -, standard input, which cyclopts would take for an option
 RUNNING = Group("How the model runs", sort_key=50)  # below what only one command has
 
-ModelName = Annotated[str, Parameter(help="A name that `fastvit models` lists, a weights file, or a folder of one.")]
+ModelName = Annotated[
+    str, Parameter(help="A name that `fastvit models` lists, a weights file, a folder of one, or hf-hub:USER/NAME.")
+]
 LabelledData = Annotated[
     str,
     Parameter(

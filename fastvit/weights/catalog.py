@@ -222,12 +222,19 @@ def cfg(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def label_names(checkpoint: Checkpoint) -> list[str] | None:
-    """A short name for each class, no two the same; None for an embedding, and where the file has them itself.
+    """A short name for each class, no two the same; None for an embedding, and where the file has them itself."""
+    return imagenet_names() if checkpoint.classes == "imagenet-1k" else None
 
-    Those of ImageNet are the first of each class's synonyms in WordNet, with what it means where two would be the same.
-    """
-    if checkpoint.classes != "imagenet-1k":
-        return None
+
+def imagenet_synsets() -> list[str]:
+    """WordNet's number of each of ImageNet's classes, in their order."""
+    from timm.data import ImageNetInfo
+
+    return list(ImageNetInfo().label_names())
+
+
+def imagenet_names() -> list[str]:
+    """The first of each class's synonyms in WordNet, with what it means where two would be the same."""
     from timm.data import ImageNetInfo
 
     info = ImageNetInfo()

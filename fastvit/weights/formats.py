@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..utils.atomic import replacing
 from ..utils.text import some
+from ..utils.warning import warn
 from .safe_pickle import RefusedError, Stored, follow
 from .tensors import DamagedError, Tensors, WeightsError, in_one_line, unwrapped
 
@@ -171,11 +172,21 @@ def _in_folder(folder: Path) -> Path:
         ("pytorch_model.bin", [path for path in files if path.suffix.lower() in PICKLES]),
     ):
         if len(candidates) == 1 or folder / usual in candidates:
-            return candidates[0] if len(candidates) == 1 else folder / usual
+            taken = candidates[0] if len(candidates) == 1 else folder / usual
+            others = [path.name for path in files if _is_another(path, taken)]
+            if others:
+                warn(f"{folder}: {taken.name} is read of it, and not {some(others, 3)}: name the file for another")
+            return taken
         if candidates:
             named = some([path.name for path in candidates], 3)
             raise WeightsError(f"{folder}: holds {len(candidates)} files of weights ({named}): name one of them")
     raise WeightsError(f"{folder}: a folder without weights: no .safetensors, {', '.join(PICKLES)} or *.index.json")
+
+
+def _is_another(path: Path, taken: Path) -> bool:
+    """Whether these are other weights; beside an index are its shards."""
+    kinds = (".index.json",) if taken.name.endswith(".index.json") else (".safetensors", ".index.json", *PICKLES)
+    return path != taken and path.name.lower().endswith(kinds)
 
 
 def write(path: Path, state: Mapping[str, Tensor], header: dict[str, str]) -> None:

@@ -16,6 +16,10 @@ from .tensors import WeightsError
 _TOWER = "vision_tower"  # in the names of the tensors that belong to a FastVLM's encoder
 
 
+class NoFileError(WeightsError):
+    """A repository has none of the files that were asked for."""
+
+
 def download(published: Repository, *, whole: bool = False) -> Path:
     """Where the weights are on this machine, downloaded first if they are not in the hub's cache yet.
 
@@ -53,7 +57,7 @@ def folder_of(source: str | Path, revision: str, optional: Collection[str], *, w
     if listed is None and str(source) and Path(source).is_dir():
         return Path(source)
     repository = listed.repository if listed else str(source)
-    if isinstance(source, Path) or not _names_a_repository(repository):
+    if isinstance(source, Path) or not names_a_repository(repository):
         raise WeightsError(f"{str(source)!r}: no such folder, and no repository such as apple/FastVLM-0.5B")
     by_repository = {row.repository: row for row in CHECKPOINTS.values()}
     published = listed or by_repository.get(repository) or Repository(repository=repository)
@@ -61,9 +65,7 @@ def folder_of(source: str | Path, revision: str, optional: Collection[str], *, w
         published = replace(published, revision=revision)
     folder = _fetch_first(published, ["config.json"], ", which is required").parent
     commit = replace(published, revision=folder.name)
-    for file in optional:
-        if cached(commit, file) is None and not constants.HF_HUB_OFFLINE:
-            fetch(commit, file)
+    fetch_optional(commit, optional)
     if weights:
         download(commit, whole=True)
         if isinstance(published, Checkpoint):
@@ -71,7 +73,15 @@ def folder_of(source: str | Path, revision: str, optional: Collection[str], *, w
     return folder
 
 
-def _names_a_repository(source: str) -> bool:
+def fetch_optional(commit: Repository, files: Collection[str]) -> None:
+    """Those of the files that the repository has, in the cache."""
+    for file in files:
+        if cached(commit, file) is None and not constants.HF_HUB_OFFLINE:
+            fetch(commit, file)
+
+
+def names_a_repository(source: str) -> bool:
+    """Whether it is written as owner/name."""
     try:
         validate_repo_id(source)
     except errors.HFValidationError:
@@ -98,7 +108,7 @@ def _fetch_first(published: Repository, files: Collection[str], otherwise: str) 
         path = fetch(published, file)
         if path is not None:
             return path
-    raise WeightsError(f"{published} has no {' and no '.join(files)}{otherwise}")
+    raise NoFileError(f"{published} has no {' and no '.join(files)}{otherwise}")
 
 
 def _shards(published: Repository, index: Path, whole: bool) -> list[str]:
@@ -110,6 +120,7 @@ def _shards(published: Repository, index: Path, whole: bool) -> list[str]:
         raise WeightsError(
             f"{published}: {index.name} is no index of shards ({error}); it was removed: try again"
         ) from error
+    whole = whole or not (isinstance(published, Checkpoint) or any(_TOWER in name for name in places))
     shards = {shard for name, shard in places.items() if whole or _TOWER in name}
     strange = [shard for shard in shards if not shard.endswith(".safetensors")]
     if strange:

@@ -7,6 +7,7 @@ import re
 import tempfile
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,8 @@ def fetch(published: Repository, file: str) -> Path | None:
     before = cached(published, file)
     try:
         if not isinstance(before, str):
-            _check(published, file, _known(published, file))
+            with suppress(errors.EntryNotFoundError):  # which the download meets as well, and remembers in the cache
+                _check(published, file, _known(published, file))
         path = huggingface_hub.hf_hub_download(
             published.repository, file, revision=published.revision, cache_dir=_cache(), etag_timeout=SECONDS
         )

@@ -2,7 +2,9 @@
 
 import difflib
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,18 +12,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..models.config import CONFIGS, Config, own_cfg
+from ..models.config import CONFIGS, Config
 from ..models.fastvit import FastViT
 from ..models.forms import outline
 from ..utils.text import either, some
 from ..utils.warning import warn
-from . import catalog
+from . import catalog, folder_config
 from .detect import Detected, detect
 from .formats import PICKLES, open_path
 from .naming import NAMINGS, PROJECTION, names
-from .tensors import DamagedError, Shape, Tensors, WeightsError, in_memory, mismatches
+from .tensors import DamagedError, Shape, Tensors, WeightsError, in_memory, in_one_line, mismatches
 
 Source = str | Path | Mapping[str, Any]
+REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+(@.+)?")  # of the Hugging Face Hub, as owner/name, maybe with a revision
 SUFFIXES = (".safetensors", ".json", *PICKLES)  # names that end so are files, and no checkpoint's
 
 
@@ -34,6 +37,7 @@ class Weights:
     cfg: dict[str, Any]  # timm's pretrained_cfg: classes and their names, preprocessing, licence
     state: dict[str, Tensor]
     detected: Detected
+    options: dict[str, Any]  # arguments of FastViT, of what the file or its folder says
 
     @property
     def config(self) -> Config:
@@ -53,31 +57,75 @@ def read(source: Source, variant: str | Config | None = None) -> Weights:
         return read_tensors(in_memory("this state dict", source), variant, {})
     if not isinstance(source, str | Path):
         raise TypeError(f"source is a {type(source).__name__}, expected a path, a checkpoint's name or a state dict")
-    checkpoint = catalog.find(source) if isinstance(source, str) else None
+    where, place = _address(source)
+    checkpoint = catalog.find(place) if where == "" else None
     if checkpoint is not None:  # whatever lies in this folder under the same name
         return _published(checkpoint, variant)
-    path = Path(source)
-    if os.path.exists(path) or isinstance(source, Path) or path.suffix.lower() in SUFFIXES:
-        return read_tensors(open_path(path), variant, {})
-    raise WeightsError(f"{source}: no such file, and no checkpoint of that name; {nearest(source)}")
+    path, repository = Path(place), REPOSITORY.fullmatch(place)
+    if where != "hf-hub" and (where or os.path.exists(path) or path.suffix.lower() in SUFFIXES):
+        if repository and where == "":
+            from . import repositories  # and huggingface_hub, a tenth of a second
+
+            repositories.say_if_known(place)
+        return read_tensors(open_path(path), variant, {}, path=path)
+    if where or repository:
+        return _of_repository(place, variant, asked=where != "")
+    raise WeightsError(f"{source}: no such file, and no checkpoint of that name; {nearest(place)}")
+
+
+def _address(source: str | Path) -> tuple[str, str]:
+    """("hf-hub" or "local-dir", what is there), as timm says where it is; ("", source) where that is not said."""
+    where, colon, place = ("local-dir", ":", str(source)) if isinstance(source, Path) else source.partition(":")
+    where = where.lower().replace("_", "-")
+    return (where, place) if colon and where in ("hf-hub", "local-dir") else ("", str(source))
+
+
+def is_address(source: str) -> bool:
+    """Whether it says where weights are, as timm does."""
+    return _address(source)[0] != ""
+
+
+def _of_repository(place: str, variant: str | Config | None, asked: bool) -> Weights:
+    """Anybody's repository "owner/name" or "owner/name@revision"; `asked`: it can be nothing else."""
+    from . import repositories
+
+    repository = repositories.parsed(place)
+    if isinstance(repository, catalog.Checkpoint):
+        return _published(repository, variant)
+    try:
+        path = repositories.download(repository, folder_config.FILES)
+    except WeightsError as error:
+        if asked:
+            raise
+        raise WeightsError(f"{place}: no such file here, and of the Hub {error}; {nearest(place)}") from None
+    with _fresh(path, place):
+        return read_tensors(open_path(path), variant, {}, path=path.parent)
 
 
 def _published(checkpoint: catalog.Checkpoint, variant: str | Config | None) -> Weights:
     """What the catalogue lists: it ships with the package, or is downloaded."""
     if not checkpoint.repository:
         return read_tensors(open_path(catalog.bundled(checkpoint.name)), variant, {})
-    from . import hub, hub_file  # which take a tenth of a second to import, and most models are files
+    from . import hub  # which takes a tenth of a second to import, and most models are files
 
     path = hub.download(checkpoint)
-    try:
+    with _fresh(path, checkpoint.name):
         weights = read_tensors(open_path(path), variant or checkpoint.variant, catalog.cfg(checkpoint))
-    except DamagedError as error:
-        hub_file.discard(path)
-        raise WeightsError(
-            f"{checkpoint.name}: {error}; it was removed from the cache, so that the next try downloads it anew"
-        ) from error
     hub.print_license(checkpoint)
     return weights
+
+
+@contextmanager
+def _fresh(path: Path, name: str) -> Iterator[None]:
+    """A file in the cache that turns out to be damaged is removed from there."""
+    from . import hub_file
+
+    try:
+        yield
+    except DamagedError as error:
+        hub_file.discard(path)
+        removed = "it was removed from the cache, so that the next try downloads it anew"
+        raise WeightsError(f"{name}: {error}; {removed}") from error
 
 
 def nearest(name: str) -> str:
@@ -86,26 +134,33 @@ def nearest(name: str) -> str:
     return f"did you mean {either(near)}?" if near else "fastvit.list_models() and `fastvit models` have the names"
 
 
-def read_tensors(tensors: Tensors, variant: str | Config | None, catalogue: Mapping[str, Any]) -> Weights:
+def read_tensors(
+    tensors: Tensors, variant: str | Config | None, catalogue: Mapping[str, Any], *, path: Path | None = None
+) -> Weights:
     """The weights in `tensors`.
 
     Args:
         tensors: of any family.
         variant: what the caller or the catalogue calls it.
         catalogue: the pretrained_cfg that it is listed with.
+        path: where they are, if the files beside them are to count.
     """
     found = detect(tensors, {variant.name: variant} if isinstance(variant, Config) else CONFIGS)
-    variant = _variant(tensors, found, variant)
-    arguments: dict[str, Any] = {"num_classes": found.num_classes, "in_chans": found.in_chans}
-    config = found.variants[variant]
-    model = outline(config, found.form, found.stages, **arguments, global_pool=found.global_pool)
+    told = folder_config.told(path, found, tensors.source) if path else folder_config.Told()
+    variant = _variant(tensors, found, variant, told.cfg.get("architecture"))
+    options = {"global_pool": found.global_pool} | told.options
+    arguments: dict[str, Any] = {"num_classes": found.num_classes, "in_chans": found.in_chans} | options
+    with in_one_line(told.files or tensors.source, f"cannot be followed for a {variant}"):
+        model = outline(found.variants[variant], found.form, found.stages, **arguments)
+        cfg = folder_config.merged(variant, found, catalogue, told.cfg)
+        if told.cfg:
+            folder_config.check_preprocessing(cfg)
     state = _state(tensors, found, model)
-    cfg = _cfg(variant, found, catalogue)
-    return Weights(source=tensors.source, variant=variant, cfg=cfg, state=state, detected=found)
+    return Weights(source=tensors.source, variant=variant, cfg=cfg, state=state, detected=found, options=options)
 
 
-def _variant(tensors: Tensors, found: Detected, variant: str | Config | None) -> str:
-    """The variant that the weights are taken for: of twins the one asked for, else the header's, else the likelier."""
+def _variant(tensors: Tensors, found: Detected, variant: str | Config | None, told: str | None) -> str:
+    """The variant they are taken for: of twins the one asked for, else the header's or folder's, else the likelier."""
     nearest = next(iter(found.variants))
     if not found.fits:
         return nearest  # to say what is missing
@@ -114,31 +169,13 @@ def _variant(tensors: Tensors, found: Detected, variant: str | Config | None) ->
         if found.variants[nearest] != variant:  # the header's own
             raise WeightsError(f"{tensors.source}: holds a model of another Config: {found.variants[nearest]}")
         return nearest
-    taken = variant or ours or nearest
+    taken = variant or ours or told or nearest
     if taken not in found.variants or (variant and ours and found.variants[taken] != CONFIGS[variant]):
         raise WeightsError(f"{tensors.source}: holds a {nearest}, not a {taken}: create that one")
-    if len(found.variants) > 1 and not variant and not ours:
+    if len(found.variants) > 1 and not variant and not ours and not told:
         both = " and ".join(sorted(found.variants))
         warn(f"{tensors.source}: fits {both}, taken as {taken}; variant= overrules")
     return taken
-
-
-def _cfg(variant: str, found: Detected, catalogue: Mapping[str, Any]) -> dict[str, Any]:
-    """The weights' pretrained_cfg, by rising precedence: row, conversion, header, catalogue, tensors.
-
-    That is: the variant's own; how a conversion for transformers crops, where Apple's code pads; what the file's header
-    says; what the weights are listed with; and what the tensors themselves show.
-    """
-    conversion = {"crop_mode": "center"} if found.naming == "timm" and "vision_tower" in found.prefix else {}
-    whole = variant == found.cfg.get("architecture")  # a header of ours leaves nothing out
-    row = {} if whole else own_cfg(found.variants[variant], found.num_classes, found.in_chans)
-    tensors = {"architecture": variant, "num_classes": found.num_classes}
-    return row | conversion | _about(variant, found.cfg) | _about(variant, catalogue) | tensors
-
-
-def _about(variant: str, cfg: Mapping[str, Any]) -> dict[str, Any]:
-    """What a cfg says of `variant`: how images are prepared is another matter for its twin."""
-    return {key: cfg[key] for key in cfg if cfg["architecture"] == variant or key in ("label_names", "license")}
 
 
 def _state(tensors: Tensors, found: Detected, model: FastViT) -> dict[str, Tensor]:

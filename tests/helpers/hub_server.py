@@ -1,6 +1,7 @@
 """The part of the Hugging Face Hub that downloads speak to, on this machine's loopback, with faults to switch on."""
 
 import hashlib
+import json
 import re
 import threading
 import time
@@ -13,9 +14,9 @@ from typing import Any
 
 import huggingface_hub
 import pytest
+from helpers import hub_uploads
+from helpers.hub_uploads import LARGE as LARGE
 from huggingface_hub import constants
-
-LARGE = 1000  # bytes; larger files are in LFS, known by their sha256 and served by another host, as on the hub
 
 
 @dataclass
@@ -31,6 +32,8 @@ class Repository:
     files: dict[str, bytes]
     revisions: dict[str, str] = field(default_factory=lambda: {"main": "1" * 40})  # branch -> commit
     gated: bool = False
+    private: bool = False
+    messages: list[str] = field(default_factory=list)  # of the commits
 
 
 @dataclass
@@ -45,6 +48,9 @@ class Hub:
     damage: int | None = None  # the byte that arrives flipped
     short: int = 0  # bytes that large files have fewer than was announced
     status: int = 200  # that of every answer, if another
+    stored: dict[str, bytes] = field(default_factory=dict)  # what was uploaded, by its sha256
+    tokens: set[str] = field(default_factory=set)  # those that uploads need one of; none needs any
+    upload_status: int = 200  # that of every answer to what is no download, if another
     plain: bool = False  # a web server that is no hub: only the files, without the headers of the protocol
 
     def publish(self, name: str, files: dict[str, bytes], **more: Any) -> Repository:
@@ -84,11 +90,25 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._answer()
 
+    def do_POST(self) -> None:
+        self._answer()
+
+    def do_PUT(self) -> None:
+        self._answer()
+
     def log_message(self, format: str, *args: Any) -> None:
         pass
 
     def _answer(self) -> None:
         hub = self.hub
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        told = (
+            None
+            if hub.plain
+            else hub_uploads.answer(hub, self.command, self.path, body, self.headers.get("Authorization", ""))
+        )
+        if told is not None:
+            return self._say(*told)
         wanted = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
         start = int(wanted[1]) if wanted else None
         stored = re.fullmatch(r"/cdn/([^/]+/[^/]+)/(.+)", self.path)
@@ -128,6 +148,12 @@ class _Handler(BaseHTTPRequestHandler):
         }
         return self._head(302, headers)
 
+    def _say(self, status: int, what: Any) -> None:
+        content = json.dumps(what).encode()
+        code = {"X-Error-Code": "RepoNotFound"} if status == 404 and "Repository" in str(what) else {}
+        self._head(status, {"Content-Type": "application/json", "Content-Length": str(len(content))} | code)
+        self.wfile.write(content)
+
     def _refuse(self, status: int, code: str = "", headers: dict[str, str] | None = None) -> None:
         self._head(status, {"Content-Length": "0"} | ({"X-Error-Code": code} if code else {}) | (headers or {}))
 
@@ -160,6 +186,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache; the settings that huggingface_hub reads from the environment when it is imported."""
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)  # whose servers are others
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
     return tmp_path / "cache"
 
 
