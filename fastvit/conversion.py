@@ -1,6 +1,5 @@
 """A checkpoint of anybody's -> a file in the names, and of the form, that somebody else expects."""
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from .models.forms import overparameterize as with_branches
 from .models.reparam import fuse_children
 from .models.reparam import reparameterize as fused
 from .utils.atomic import check_writable
+from .utils.copies import duplicate
 from .utils.numerics import Error
 from .utils.sampling import evenly
 from .utils.text import lined
@@ -127,7 +127,7 @@ def _fused(model: FastViT, names: str) -> FastViT:
     if names == "fastvit":
         return fused(model)
     if form_of(model) == "unfused":
-        model = copy.deepcopy(model)
+        model = duplicate(model)
         fuse_children(model, KINDS["partial"])
     return model
 

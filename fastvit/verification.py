@@ -1,6 +1,5 @@
 """A model and its reparameterized form side by side: proof by measurement, block by block, and on somebody's images."""
 
-import copy
 import statistics
 from dataclasses import asdict, astuple, dataclass
 from functools import partial
@@ -14,6 +13,7 @@ from .models.affine import exact_device
 from .models.fastvit import FastViT
 from .models.forms import form_of
 from .models.reparam import Fusible, fusible_blocks, reparameterize, require_eval_mode
+from .utils.copies import duplicate
 from .utils.numerics import Error, probabilities, without_cudnn
 from .utils.text import finite, rendered, table
 from .utils.timing import ratio, timer
@@ -116,8 +116,8 @@ def verify(model: FastViT, images: Tensor | None = None) -> Report:
         size = [min(256, edge) for edge in model.config.preprocess.size]
         images = torch.randn(4, model.in_chans, *size, generator=torch.Generator().manual_seed(0))
     check_images(images, model.in_chans)
-    own, agreement, fused = _compare(copy.deepcopy(model), images)
-    exact, *_ = _compare(copy.deepcopy(model).to(exact_device(next(model.parameters()).device)).double(), images)
+    own, agreement, fused = _compare(duplicate(model), images)
+    exact, *_ = _compare(duplicate(model).to(exact_device(next(model.parameters()).device)).double(), images)
     kinds = {name: type(block).__name__ for name, block in fusible_blocks(model).items()} | {WHOLE: ""}
     *blocks, whole = (Row(name, kind, exact[name], own[name]) for name, kind in kinds.items())
     return Report(
@@ -183,7 +183,7 @@ class Comparison:
     def __init__(self, model: FastViT, fused: bool = True) -> None:
         if not fusible_blocks(model):
             raise ValueError("the model is fused already: to compare needs the weights that it was made of")
-        forms = copy.deepcopy(model), reparameterize(model)
+        forms = duplicate(model), reparameterize(model)
         self.unfused, self.fused = (form.to(memory_format=torch.channels_last) for form in forms)  # as images lie
         self.returns_fused = fused
         self.images, self.same_top1, self.largest_difference = 0, 0, 0.0

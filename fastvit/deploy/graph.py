@@ -21,7 +21,7 @@ from torch.fx.experimental import _config
 from ..images.preprocess import SMALLEST
 from ..models.fastvit import FastViT
 from ..models.multiscale import MultiScaleEncoder
-from .lowering import lower
+from .lowering import lower, unwrapped
 from .openvino_runtime import silence
 
 if TYPE_CHECKING:
@@ -62,7 +62,8 @@ def program(model: nn.Module) -> tuple[torch.export.ExportedProgram, list[str]]:
     with torch.inference_mode(False):  # where it is on, copies could not be traced
         lowered = lower(model)
         exported = traced(lowered, example(lowered, *TRACED))
-    return exported, output_names(model, len(exported.graph_signature.user_outputs))
+    outputs = exported.graph.output_node().args[0]
+    return exported, output_names(model, [output.meta["val"] for output in outputs])
 
 
 def traced(lowered: nn.Module, images: Tensor, free: Collection[int] = tuple(AXES)) -> torch.export.ExportedProgram:
@@ -82,18 +83,19 @@ def traced(lowered: nn.Module, images: Tensor, free: Collection[int] = tuple(AXE
     return exported
 
 
-def listed(outputs: Tensor | Sequence[Tensor]) -> list[Tensor]:
-    """The one output of a model, or the several, as a list."""
-    return [outputs] if isinstance(outputs, Tensor) else list(outputs)
+def output_names(model: nn.Module, outputs: Sequence[Tensor]) -> list[str]:
+    """What comes out: ["logits"] of classes, an ["embedding"], ["features"], or ["map0", "map1", ...].
 
-
-def output_names(model: nn.Module, count: int) -> list[str]:
-    """What comes out: ["logits"] of classes, an ["embedding"], ["features"], or ["map0", "map1", ...]."""
-    if not isinstance(model, FastViT | MultiScaleEncoder):
-        return [f"map{index}" for index in range(count)]
-    if isinstance(model, MultiScaleEncoder) or not model.num_classes:
+    Of a module of another class, what are no maps are ["output"] or ["output0", "output1", ...].
+    """
+    model = unwrapped(model)
+    if isinstance(model, MultiScaleEncoder) or (isinstance(model, FastViT) and not model.num_classes):
         return ["features"]
-    return ["embedding" if model.returns_embedding else "logits"]
+    if isinstance(model, FastViT):
+        return ["embedding" if model.returns_embedding else "logits"]
+    if [output.ndim for output in outputs] in ([2], [3]):
+        return ["output"]
+    return [f"{'map' if output.ndim == 4 else 'output'}{index}" for index, output in enumerate(outputs)]
 
 
 def as_onnx(exported: torch.export.ExportedProgram, outputs: Sequence[str]) -> onnx.ModelProto:

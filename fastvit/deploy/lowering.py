@@ -5,12 +5,48 @@ groups=C, 2C outputs. Libraries have fast kernels for one output for each group;
 grouped convolutions, which take a quarter of the smallest model's time for a fortieth of its arithmetic.
 """
 
-import copy
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from ..models.reparam import reparameterize, require_eval_mode
+from ..models.affine import class_of
+from ..models.reparam import reparameterize, require_eval_mode, share_hooks
+from ..utils.copies import duplicate, hook_tables
+
+WRAPPERS = {  # what runs the module that this attribute has, and does nothing else to its images and outputs
+    "torch._dynamo.eval_frame.OptimizedModule": "_orig_mod",  # what torch.compile returns
+    "torch.nn.parallel.distributed.DistributedDataParallel": "module",
+    "torch.nn.parallel.data_parallel.DataParallel": "module",
+    "torch.optim.swa_utils.AveragedModel": "module",
+    "timm.utils.model_ema.ModelEmaV2": "module",
+    "timm.utils.model_ema.ModelEmaV3": "module",
+}
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The model inside torch.compile's, data parallelism's or an EMA's wrapper; any other as it is."""
+    while isinstance(model, nn.Module) and class_of(model) in WRAPPERS:
+        model = getattr(model, WRAPPERS[class_of(model)])
+    return model
+
+
+@torch.no_grad()
+def unobserved(model: nn.Module, images: Tensor) -> nn.Module:
+    """A copy of `model` without hooks where they change nothing of what `images` give, else `model` itself.
+
+    A conversion traces hooks as it does all else. One that only records would be handed what is no tensor of numbers.
+    """
+    if not any(table for module in model.modules() for table in hook_tables(module)):
+        return model
+    plain = duplicate(model, hooks=False)
+    given, expected = (listed(each(images)) for each in (plain, model))
+    return plain if all(map(torch.equal, given, expected)) else model
+
+
+def listed(outputs: Tensor | Sequence[Tensor]) -> list[Tensor]:
+    """The one output of a model, or the several, as a list."""
+    return [outputs] if isinstance(outputs, Tensor) else list(outputs)
 
 
 class InterleavedConv(nn.Module):
@@ -21,11 +57,12 @@ class InterleavedConv(nn.Module):
         groups, multiple = conv.groups, conv.out_channels // conv.groups
         self.convs = nn.ModuleList()
         for first in range(multiple):
-            depthwise = copy.deepcopy(conv)
+            depthwise = duplicate(conv, hooks=False)
             depthwise.out_channels = groups
             for name, parameter in conv.named_parameters():  # weight, and bias if there is one
                 setattr(depthwise, name, nn.Parameter(parameter[first::multiple].contiguous(), requires_grad=False))
             self.convs.append(depthwise)
+        share_hooks(conv, self)
         self.train(conv.training)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,6 +1,5 @@
 """What runs a model: the model itself, fused or as it is, or an engine."""
 
-import copy
 from collections.abc import Collection
 from os import PathLike
 
@@ -12,6 +11,7 @@ from ..images.preprocess import Preprocess
 from ..models.fastvit import FastViT
 from ..models.reparam import fusible_blocks
 from ..models.reparam import reparameterize as fuse
+from ..utils.copies import duplicate
 from ..utils.devices import choose_device
 from ..utils.sampling import evenly
 from .engines.engine import Engine
@@ -74,7 +74,7 @@ def runnable(
 def _placed(model: FastViT, device: torch.device, inplace: bool, changes: bool) -> FastViT:
     """In eval mode on the device; a copy, if anything about the model `changes` that must not."""
     if not inplace and (changes or model.training or device != device_of(model)):
-        model = copy.deepcopy(model)
+        model = duplicate(model)
     return model.eval().to(device)
 
 

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from ..models.moments import Moments
 from ..models.reparam import reparameterize, require_eval_mode
-from .graph import first_convolution, listed
+from .graph import first_convolution
+from .lowering import listed
 from .quantize import Layer, batches, check_calibration, int8_layers
 
 ENOUGH = 20.0  # dB at the output: a tenth of its magnitude is noise

@@ -1,6 +1,5 @@
 """Images -> features, by whatever engine."""
 
-import copy
 from typing import Any
 
 import numpy
@@ -12,6 +11,7 @@ from torch.nn import functional as F
 from .. import checkpoint
 from ..deploy.running import device_for, runnable
 from ..models.fastvit import FastViT
+from ..utils.copies import duplicate
 from ..utils.digest import tensors_digest
 from .config import EmbedConfig
 
@@ -36,7 +36,7 @@ class FeatureExtractor:
 
     def __init__(self, model: str | FastViT, config: EmbedConfig) -> None:
         self.config = config
-        self.model = checkpoint.load(model) if isinstance(model, str) else copy.deepcopy(model).float()
+        self.model = checkpoint.load(model) if isinstance(model, str) else duplicate(model).float()
         self.name = model if isinstance(model, str) else self.model.pretrained_cfg.get("architecture", "FastViT")
         self.preprocess = self.model.preprocess
         self.digest = tensors_digest(self.model.state_dict())

@@ -1,6 +1,5 @@
 """A model and labelled images -> how often, and how confidently, it is right."""
 
-import copy
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing, contextmanager, nullcontext
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from ..data import Batch, LabelledImages, Source, check_range, open_source, validation_source
 from ..images.preprocess import Preprocess
+from ..utils.copies import duplicate
 from ..utils.devices import choose_device
 from ..utils.text import either
 from .imagenet import CLASSES, Real, match_classes
@@ -134,7 +134,7 @@ def _running(
         like = next(model.parameters(), like)
     chosen = like.device if device is None else choose_device(str(device))
     if isinstance(model, nn.Module) and chosen != like.device:
-        model = copy.deepcopy(model).to(chosen)
+        model = duplicate(model).to(chosen)
 
     def logits_of(pixels: Tensor) -> Tensor:
         logits: Tensor = model(preprocess.normalized(pixels.to(chosen, non_blocking=True)).to(like.dtype))

@@ -18,6 +18,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils import parametrize
 
 
 def _exact(tensor: Tensor) -> Tensor:
@@ -54,14 +55,77 @@ class ScaleShift(nn.Module):
         return self.weight[:, None, None] * x + self.bias[:, None, None]
 
 
+class StridedPointwise(nn.Conv2d):
+    """A 1x1 convolution with a stride: of every stride-th pixel, one without.
+
+    Beware of the same in one step: for 3 channels in channels_last, oneDNN's gradient of the weights writes past its
+    memory on processors with AVX2 and no AVX-512, which hangs, crashes or gives wrong gradients (oneDNN's issue 6035).
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in_channels, H, W) -> (B, out_channels, H / stride, W / stride), sizes rounded up."""
+        if torch.compiler.is_exporting():  # whose reasoning about sizes is lost in the slices; it needs no gradient
+            return super().forward(x)
+        return F.conv2d(x[..., :: self.stride[0], :: self.stride[1]], self.weight, self.bias, groups=self.groups)
+
+
+LAYERS = (nn.Conv2d, nn.Linear, StridedPointwise)
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm, ScaleShift)
+FROZEN = "torchvision.ops.misc.FrozenBatchNorm2d"  # by name: torchvision is not needed for anything else here
+
+
+def class_of(module: nn.Module) -> str:
+    """The full name of its class; of one with parametrized weights, which torch gives a class each, that before."""
+    kind = parametrize.type_before_parametrizations(module)
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def obstacle(module: nn.Module) -> str:
+    """Why the map of a layer or norm is not known; "" where it is, since its class is one of the above.
+
+    Its class exactly: a subclass may compute anything. Weights that torch derives from others whenever they are read,
+    as its `parametrizations.weight_norm` does, are read so; those that a hook sets before each call are none to read.
+    """
+    frozen = class_of(module) == FROZEN
+    if not frozen and parametrize.type_before_parametrizations(module) not in (*LAYERS, *NORMS):
+        return "which is no class whose map is known exactly"
+    if "forward" in vars(module):
+        return "whose forward was replaced"
+    if {"weight", "bias"} & vars(module).keys():
+        return "whose weights a hook sets before each call"
+    if any(hasattr(tensor, "__tensor_flatten__") for tensor in module.parameters()):
+        return "whose weights are not plain tensors"
+    if isinstance(module, nn.Conv2d):
+        height, width = module.kernel_size
+        plain = module.padding_mode == "zeros" and module.dilation == (1, 1)
+        if not (plain and height == width and height % 2 and module.padding == (height // 2, width // 2)):
+            return "which is not square, odd, undilated and padded with zeros to keep the size"
+    if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is None:
+        return "which keeps no running statistics and so depends on the batch"
+    return ""
+
+
+def require_known(module: nn.Module) -> None:
+    """Refuse a layer or norm whose map is not known.
+
+    Raises:
+        ValueError: why it is not.
+    """
+    if reason := obstacle(module):
+        raise ValueError(f"cannot reparameterize a {class_of(module)}, {reason}")
+
+
 def scale_and_shift(norm: nn.Module) -> tuple[Tensor, Tensor]:
     """norm(x) = scale * x + shift: a batch norm in eval mode, or a `ScaleShift`; both (C,), float64."""
-    weight, bias = _exact(cast(Tensor, norm.weight)), _exact(cast(Tensor, norm.bias))
+    require_known(norm)
     if isinstance(norm, ScaleShift):
-        return weight, bias
+        return _exact(norm.weight), _exact(norm.bias)
     norm = cast(nn.BatchNorm2d, norm)
-    scale = weight / torch.sqrt(_exact(cast(Tensor, norm.running_var)) + norm.eps)
-    return scale, bias - scale * _exact(cast(Tensor, norm.running_mean))
+    mean, variance = _exact(cast(Tensor, norm.running_mean)), _exact(cast(Tensor, norm.running_var))
+    weight = torch.ones_like(mean) if norm.weight is None else _exact(norm.weight)
+    bias = torch.zeros_like(mean) if norm.bias is None else _exact(norm.bias)
+    scale = weight / torch.sqrt(variance + norm.eps)
+    return scale, bias - scale * mean
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +144,7 @@ class Affine:
     @classmethod
     def of(cls, linear: nn.Conv2d | nn.Linear) -> "Affine":
         """The map that a plain layer computes."""
+        require_known(linear)
         weight = _exact(linear.weight)
         return cls(weight, weight.new_zeros(len(weight)) if linear.bias is None else _exact(linear.bias))
 

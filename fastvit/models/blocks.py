@@ -11,24 +11,9 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from .affine import Affine, ScaleShift
+from .affine import Affine, ScaleShift, StridedPointwise
 from .reparam import Fusible
-
-
-class StridedPointwise(nn.Conv2d):
-    """A 1x1 convolution with a stride: of every stride-th pixel, one without.
-
-    Beware of the same in one step: for 3 channels in channels_last, oneDNN's gradient of the weights writes past its
-    memory on processors with AVX2 and no AVX-512, which hangs, crashes or gives wrong gradients (oneDNN's issue 6035).
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, in_channels, H, W) -> (B, out_channels, H / stride, W / stride), sizes rounded up."""
-        if torch.compiler.is_exporting():  # whose reasoning about sizes is lost in the slices; it needs no gradient
-            return super().forward(x)
-        return F.conv2d(x[..., :: self.stride[0], :: self.stride[1]], self.weight, self.bias, groups=self.groups)
 
 
 class ConvNorm(Fusible):
@@ -71,7 +56,9 @@ class SkipNorm(Fusible):
 
     def affine(self) -> Affine:
         """norm(I x)."""
-        return Affine.identity(self.channels, self.groups, self.norm.weight.device).normed(self.norm)
+        return Affine.identity(self.channels, self.groups, cast(Tensor, self.norm.running_mean).device).normed(
+            self.norm
+        )
 
 
 class RepConv(Fusible):

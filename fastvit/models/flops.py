@@ -1,12 +1,11 @@
 """How much arithmetic a model does."""
 
-import copy
-
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..images.preprocess import check_size
+from ..utils.copies import duplicate
 from .fastvit import FastViT
 
 
@@ -29,7 +28,7 @@ def multiply_adds(model: FastViT, size: tuple[int, int]) -> int:
     check_size(size)
     copies = {id(buffer): buffer.to("meta") for buffer in model.buffers()}
     copies |= {id(weight): nn.Parameter(weight.detach().to("meta")) for weight in model.parameters()}
-    shapes = copy.deepcopy(model, copies).eval()  # which never had memory
+    shapes = duplicate(model, copies, hooks=False).eval()  # which never had memory
     images = torch.empty(1, model.in_chans, *size, dtype=next(model.parameters()).dtype, device="meta")
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         shapes(images)

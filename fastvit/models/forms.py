@@ -3,7 +3,6 @@
 What each kind of block gets back is in `inverses`, and what is measured for it in `moments`.
 """
 
-import copy
 from collections import defaultdict
 from collections.abc import Mapping
 from functools import lru_cache
@@ -13,13 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from ..images.preprocess import check_images
+from ..utils.copies import duplicate
 from .affine import scale_and_shift
 from .blocks import BRANCHED, NormLinear, ScaledLinear
 from .config import Config
 from .fastvit import FastViT
 from .inverses import exact, fill, fill_norm, linear_maps, settle
 from .moments import Moments, measured, pink_noise
-from .reparam import Fusible, fuse_children, fusible_blocks, share_hooks
+from .reparam import Fusible, fuse_children, fusible_blocks, obstacle_in, refusal, share_hooks
 
 Form = Literal["unfused", "partial", "fused"]
 """unfused: every branch, as trained. partial: parallel branches are one convolution; the MLPs' norms, the norms
@@ -101,8 +101,9 @@ def overparameterize(model: FastViT, images: Tensor | None = None) -> FastViT:
 
     Raises:
         TypeError: not a FastViT.
-        ValueError: a model on the meta device; images of another shape, of whole numbers or not finite; an attention
-            whose query bias, trained after it was fused, no norm's shift gives.
+        ValueError: a model on the meta device; images of another shape, of whole numbers or not finite; a layer of a
+            class that is not known exactly, such as an adapter; an attention whose query bias, trained after it was
+            fused, no norm's shift gives.
 
     Source: arXiv:2303.14189, section 3.2; arXiv:2206.04040, section 3.3.
 
@@ -116,7 +117,7 @@ def overparameterize(model: FastViT, images: Tensor | None = None) -> FastViT:
     if images is not None:
         check_images(images, model.in_chans)
     if not fused:
-        return copy.deepcopy(model)
+        return duplicate(model)
     return _overparameterized(model, fused, pink_noise(model) if images is None else images)
 
 
@@ -140,8 +141,15 @@ def _fused_blocks(model: FastViT) -> dict[str, Fusible]:
     if any(parameter.is_meta for parameter in model.parameters()):
         raise ValueError("cannot overparameterize a model on the meta device, where it has no weights: load them first")
     whole = fusible_blocks(outline(model.config, in_chans=model.in_chans))
-    modules = dict(model.named_modules())  # pruning has removed some
-    return {name: block for name, block in whole.items() if isinstance(modules.get(name), nn.Conv2d | nn.Linear)}
+    modules, fused = dict(model.named_modules()), {}
+    for name, block in whole.items():
+        layer = modules.get(name)
+        if layer is None or isinstance(layer, Fusible | nn.Identity):  # pruning has removed some
+            continue
+        if reason := obstacle_in(block, layer):
+            raise refusal("overparameterize", name, layer, reason)
+        fused[name] = block
+    return fused
 
 
 @torch.no_grad()
@@ -160,7 +168,7 @@ def _overparameterized(model: FastViT, fused: Mapping[str, Fusible], images: Ten
 @torch.no_grad()
 def _expanded(model: FastViT, fused: Mapping[str, Fusible], moments: Mapping[str, Mapping[str, Moments]]) -> FastViT:
     """A copy of `model` with these blocks in the places of their plain layers, which compute what those do."""
-    model = copy.deepcopy(model)
+    model = duplicate(model)
     for name, block in fused.items():
         layer = cast(nn.Conv2d | nn.Linear, model.get_submodule(name))
         affine = exact(layer)

@@ -1,6 +1,5 @@
 """Mean and variance of what layers put out, measured on images: batch norms are set from them."""
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..utils.copies import duplicate
 from .affine import Affine
 from .fastvit import FastViT
 
@@ -70,7 +70,7 @@ def measured(
     """
     like = next(model.parameters())
     dtype = torch.promote_types(like.dtype, torch.float32)
-    model = copy.deepcopy(model).eval().to(dtype)
+    model = duplicate(model, hooks=False).eval().to(dtype)
     moments: dict[str, dict[str, Moments]] = {}
     for name, parts in maps.items():
         moments[name] = {}

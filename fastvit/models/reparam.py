@@ -3,14 +3,15 @@
 What a foldable block is, and how a model's blocks are replaced. The blocks themselves are in `blocks`.
 """
 
-import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TypeVar, cast
 
 from torch import Tensor, nn
 
+from ..utils.copies import duplicate, hook_tables
 from ..utils.text import some
-from .affine import Affine
+from ..utils.warning import warn
+from .affine import Affine, class_of, obstacle
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -29,15 +30,73 @@ class Fusible(nn.Module):
         """The plain layer that replaces this block, on its device, in its dtype and mode and with its hooks.
 
         Computed in float64 and rounded once, by the running statistics of its norms, whatever the mode. It requires a
-        gradient if any parameter of the block does. Hooks on the branches inside go with them. The name and the
-        contract are those of `timm.models.reparameterize_model`; `reparameterize` refuses train mode.
+        gradient if any parameter of the block does. The name and the contract are those of
+        `timm.models.reparameterize_model`; `reparameterize` refuses train mode.
+
+        Raises:
+            ValueError: something inside has hooks, or is of a class that is not known exactly.
         """
-        parameters = list(self.parameters())
-        weight = max(parameters, key=Tensor.numel)  # in half precision, norms and scales may be kept in float32
+        require_foldable({"": self})
+        if hooked := hooked_inside(self):
+            raise ValueError(f"cannot reparameterize a {type(self).__name__} with hooks inside ({some(hooked, 1)})")
+        tensors = [*self.parameters(), *self.buffers()]
+        weight = max(tensors, key=Tensor.numel)  # in half precision, norms and scales may be kept in float32
         layer = self.affine().layer(self.stride, self.groups).to(weight.device, weight.dtype)
-        layer.requires_grad_(any(parameter.requires_grad for parameter in parameters))
+        layer.requires_grad_(any(tensor.requires_grad for tensor in tensors))
         share_hooks(self, layer)
         return layer.train(self.training)
+
+
+def require_foldable(blocks: Mapping[str, Fusible]) -> None:
+    """Refuse blocks, by name, that may compute something else than their `affine()` says.
+
+    Raises:
+        ValueError: names the first part that is not known exactly, its class, and what to do.
+    """
+    for outer, block in blocks.items():
+        for inner, part in _parts(block):
+            if reason := obstacle_in(block, part):
+                raise refusal("reparameterize", ".".join(filter(None, (outer, inner))), part, reason)
+
+
+def refusal(verb: str, name: str, part: nn.Module, reason: str) -> ValueError:
+    """The error that says what cannot be done, to which part, why, and what to do about it."""
+    if class_of(part).startswith("peft."):
+        remedy = "merge the adapters first, with model = model.merge_and_unload()"
+    elif "weight" in vars(part):
+        remedy = "make them plain first, with torch.nn.utils.remove_weight_norm(layer) or prune.remove(layer, name)"
+    else:
+        remedy = f"put a plain layer back in its place, or {verb} before it is exchanged"
+    return ValueError(f"cannot {verb} {name or 'it'}, a {class_of(part)}, {reason}: {remedy}")
+
+
+def _parts(module: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]:
+    """A block and what is inside it, by name, as far as it computes: not what other layers hide in them."""
+    yield name, module
+    if isinstance(module, Fusible | nn.ModuleList | nn.ModuleDict):
+        for child, part in module.named_children():
+            if child != "parametrizations":
+                yield from _parts(part, f"{name}.{child}".removeprefix("."))
+
+
+def obstacle_in(block: Fusible, part: nn.Module) -> str:
+    """Why it is not known what `part` of a block computes; "" where it is."""
+    if type(part) in (nn.ModuleList, nn.ModuleDict):
+        return ""
+    if not isinstance(part, Fusible):
+        told = (block.stride, block.stride), block.groups
+        if not (reason := obstacle(part)) and isinstance(part, nn.Conv2d) and (part.stride, part.groups) != told:
+            return f"whose stride and groups are {part.stride}, {part.groups} and its block's {told[0]}, {told[1]}"
+        return reason
+    forward, affine = (next(c for c in type(part).__mro__ if name in vars(c)) for name in ("forward", "affine"))
+    if "forward" in vars(part) or not issubclass(affine, forward):
+        return "whose forward is another than its affine() is of"
+    return ""
+
+
+def hooked_inside(block: Fusible) -> list[str]:
+    """The names of what is inside the block and has hooks, for which nothing would be left in one layer."""
+    return [name for name, part in _parts(block) if name and any(hook_tables(part))]
 
 
 def share_hooks(old: nn.Module, new: nn.Module) -> None:
@@ -64,12 +123,16 @@ def reparameterize(model: Module, inplace: bool = False) -> Module:
     finished. Any module that contains a FastViT will do, on any device, `meta` too. Arithmetic is in float64, rounded
     once to the model's dtype.
 
+    Hooks are kept. A block that has some inside, where they could change or see what one layer does not compute, is
+    left as it is, with a warning. All else in the model, such as another activation or head, is left alone.
+
     Args:
         model: in eval mode; left untouched unless `inplace`.
         inplace: replace the blocks of `model` itself, one by one, so that no second copy is held.
 
     Raises:
-        ValueError: a foldable block is in train mode.
+        ValueError: a foldable block is in train mode, or something in it is of a class that is not known exactly, as
+            adapters are that have not been merged; nothing was done.
 
     Source: arXiv:2303.14189, section 3.2; arXiv:2206.04040, section 3.3.
 
@@ -80,11 +143,17 @@ def reparameterize(model: Module, inplace: bool = False) -> Module:
         >>> len(list(model.modules())), len(list(fused.modules()))
         (330, 134)
     """
-    require_eval_mode(model, "reparameterize a model", fusible_blocks(model))
+    blocks = fusible_blocks(model)
+    require_eval_mode(model, "reparameterize a model", blocks)
+    require_foldable(blocks)
+    if hooked := [".".join(filter(None, (name, part))) for name in blocks for part in hooked_inside(blocks[name])]:
+        warn(
+            f"blocks with hooks inside stay as they are ({some(hooked, 1)}): remove the hooks and reparameterize again"
+        )
     if not inplace:
-        model = copy.deepcopy(model)
+        model = duplicate(model)
     if isinstance(model, Fusible):
-        return cast(Module, model.fuse())
+        return model if hooked else cast(Module, model.fuse())
     fuse_children(model)
     return model
 
@@ -92,10 +161,15 @@ def reparameterize(model: Module, inplace: bool = False) -> Module:
 def fuse_children(
     module: nn.Module, kinds: tuple[type[Fusible], ...] = (Fusible,), fused: dict[nn.Module, nn.Module] | None = None
 ) -> None:
-    """Replace the foldable blocks inside `module`, of these kinds; one that stands in two places stays one."""
+    """Replace the foldable blocks inside `module`, of these kinds; one that stands in two places stays one.
+
+    One with hooks inside stays as it is.
+    """
     fused = {} if fused is None else fused
     for name, child in list(module._modules.items()):  # named_children() would name a shared block once
         if isinstance(child, kinds):
+            if hooked_inside(child):
+                continue
             fused[child] = fused.get(child) or child.fuse()
             module.add_module(name, fused[child])
         elif child is not None:

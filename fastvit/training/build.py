@@ -1,6 +1,5 @@
 """What a recipe makes of a model, the state of a run, which a checkpoint keeps; and of images, what the run reads."""
 
-import copy
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,6 +16,7 @@ from torch.utils.data import DataLoader
 from ..data import Batch, Source, StepSampler, TrainingImages, check_unreadable, training_loader
 from ..images.preprocess import Preprocess
 from ..models.fastvit import FastViT
+from ..utils.copies import duplicate
 from .distributed import Processes
 from .recipe import Recipe, RecipeError
 
@@ -141,7 +141,7 @@ def build_state(recipe: Recipe, model: FastViT, processes: Processes, steps_per_
         ValueError: no such optimizer.
         RecipeError: synchronized batch norms on a CPU.
     """
-    template = copy.deepcopy(model).eval()
+    template = duplicate(model).eval()
     # FSDP2 wants its parameters contiguous
     layout = torch.channels_last if recipe.channels_last and not processes.sharded else torch.contiguous_format
     model = model.to(processes.device, memory_format=layout)  # type: ignore[call-overload]

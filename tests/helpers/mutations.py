@@ -34,20 +34,24 @@ class Mutation:
 
 
 HIDDEN, SEEN = True, False
-_MEAN = "_exact(cast(Tensor, norm.running_mean))"
-_VARIANCE = "_exact(cast(Tensor, norm.running_var))"
+_STATISTICS = "_exact(cast(Tensor, norm.running_mean)), _exact(cast(Tensor, norm.running_var))"
 _WITHOUT = "self.children()) if branch is not getattr(self, '{}', None)]"
 _MIXED = "x + self.scale * (self.mixer.affine() - self.norm.affine())"
 
 _TABLE = {
     "affine.scale_and_shift": [
-        ("running mean forgotten", f" - scale * {_MEAN}", "", HIDDEN),
-        ("mean taken for the variance", _VARIANCE, _MEAN, SEEN),
-        ("variance taken for the mean", _MEAN, _VARIANCE, SEEN),
+        ("running mean forgotten", " - scale * mean", "", HIDDEN),
+        ("mean taken for the variance", _STATISTICS, _STATISTICS.replace("var", "mean"), SEEN),
+        ("variance taken for the mean", _STATISTICS, _STATISTICS.replace("mean", "var"), SEEN),
         ("eps forgotten", " + norm.eps", "", HIDDEN),
-        ("eps outside the root", f"{_VARIANCE} + norm.eps)", f"{_VARIANCE}) + norm.eps", HIDDEN),
+        ("eps outside the root", "variance + norm.eps)", "variance) + norm.eps", HIDDEN),
         ("the norm's weight forgotten", "scale = weight / ", "scale = 1 / ", HIDDEN),
-        ("layer norm's weight and bias forgotten", "return weight, bias", "return weight**0, 0 * bias", HIDDEN),
+        (
+            "layer norm's weight and bias forgotten",
+            "_exact(norm.weight), _exact(norm.bias)\n",
+            "_exact(norm.weight) ** 0, 0 * _exact(norm.bias)\n",
+            HIDDEN,
+        ),
     ],
     "affine._exact": [
         ("fused in float32", "torch.float64", "torch.float32", HIDDEN),

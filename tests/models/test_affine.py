@@ -240,7 +240,7 @@ def test_a_linear_layer_becomes_a_map_and_a_plain_linear_layer_again(inputs: int
 @pytest.mark.parametrize("norm", [nn.BatchNorm2d, scale_shift], ids=["batch norm", "affine part of layer norm"])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64], ids=str)
 def test_arithmetic_is_in_float64_and_leaves_no_gradient(dtype: torch.dtype, norm: Callable[..., nn.Module]) -> None:
-    conv = nn.Conv2d(4, 4, 3, groups=2).to(dtype)
+    conv = nn.Conv2d(4, 4, 3, padding=1, groups=2).to(dtype)
     norm = (nn.BatchNorm2d(4) if norm is nn.BatchNorm2d else norm(4, 0)).to(dtype).eval()
     maps = [Affine.of(conv), Affine.of(conv).normed(norm), conv.bias * Affine.of(conv) - Affine.of(conv)]
     maps += [Affine.identity(4, 2, conv.weight.device)]

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..graph import as_onnx, as_openvino, example, first_convolution, listed, program
-from ..lowering import lower
+from ..graph import as_onnx, as_openvino, example, first_convolution, program
+from ..lowering import listed, lower
 from ..openvino_runtime import core, save
 from ..quantize import check_calibration, int8_layers, quantize
 from . import cache

@@ -25,6 +25,7 @@ from platformdirs import user_cache_path
 from torch import nn
 
 from ...utils.atomic import replacing
+from ...utils.copies import hook_tables
 from ...utils.digest import file_digest, tensors_digest
 from .engine import Request
 
@@ -102,7 +103,9 @@ def key_of(*parts: object) -> str:
 def converted(engine: str, model: nn.Module, request: Request, file: str, make: Callable[[Path], None]) -> Path:
     """`artefact` of `model` for an engine; what is asked of that matters only if the model is to be quantized."""
     given = {} if request.calibration is None else {"images to calibrate with": request.calibration}
-    key = key_of(structure_of(model), tensors_digest({**model.state_dict(), **given}), sorted(request.keep))
+    hooked = any(table for module in model.modules() for table in hook_tables(module))  # what they do, nothing tells
+    unique = uuid.uuid4().hex if hooked else ""
+    key = key_of(unique, structure_of(model), tensors_digest({**model.state_dict(), **given}), sorted(request.keep))
     return artefact(f"{engine}-{key}", file, make)
 
 

@@ -13,7 +13,8 @@ from ...images.preprocess import Preprocess, check_images, check_size
 from ...models.fastvit import check_numbers
 from ...utils.numerics import Error, compared, largest, without_cudnn
 from ...utils.text import one_line
-from ..graph import first_convolution, listed
+from ..graph import first_convolution
+from ..lowering import listed
 
 Run = Callable[[Tensor], list[Tensor]]
 """Images (B, in_chans, H, W) in float32 -> the model's outputs."""

@@ -1,6 +1,5 @@
 """Which engine: by name, or the one that is measured to be the fastest here."""
 
-import copy
 import logging
 import shutil
 from collections.abc import Collection, Sequence
@@ -11,13 +10,16 @@ from os import environ
 import torch
 from torch import Tensor, nn
 
+from ...images.preprocess import SMALLEST
 from ...models.fastvit import FastViT
 from ...models.reparam import require_eval_mode
+from ...utils.copies import duplicate
 from ...utils.devices import describe_machine
 from ...utils.extras import missing
 from ...utils.text import one_line
 from ...utils.timing import timer
 from ..graph import example, first_convolution
+from ..lowering import unobserved, unwrapped
 from . import cache
 from .builders import ENGINES
 from .engine import TOLERANCE, Engine, EngineError, Request, raising
@@ -68,9 +70,10 @@ def engine(
     """
     check_options(name, precision, calibration, keep)
     request = Request(precision=precision, threads=threads, input_size=input_size, calibration=calibration, keep=keep)
+    model = unwrapped(model)
     require_eval_mode(model, "run a model")
     with torch.inference_mode(False), torch.no_grad():  # where it is on, copies could not be traced
-        model = copy.deepcopy(model).float()
+        model = duplicate(model).float()
         return _fastest(model, request) if name == "auto" else _built(model, name, request)
 
 
@@ -111,8 +114,9 @@ def _built(model: nn.Module, name: str, request: Request) -> Engine:
     device = first_convolution(model).weight.device
     if name in RUNTIMES and device.type != "cpu":
         raise EngineError(f"{name} runs on the CPU and the model is on {device}: give it model.cpu()")
+    seen = unobserved(model, example(model, 1, SMALLEST, SMALLEST)) if name in RUNTIMES else model
     with raising(EngineError, name, ValueError, OSError):
-        run = ENGINES[name].build(model, request)
+        run = ENGINES[name].build(seen, request)
     return Engine(name, request, run, model)
 
 

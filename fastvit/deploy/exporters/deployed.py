@@ -1,6 +1,5 @@
 """What is exported: the model as it is run, with what it says of itself."""
 
-import copy
 import json
 from collections.abc import Collection
 
@@ -10,9 +9,10 @@ from torch import Tensor, nn
 from ..._version import __version__
 from ...images.preprocess import SMALLEST, Preprocess, check_size
 from ...models.fastvit import FastViT
-from ...models.reparam import reparameterize
-from ..graph import TRACED, example, listed, output_names, traced
-from ..lowering import lower
+from ...models.reparam import require_eval_mode
+from ...utils.copies import duplicate
+from ..graph import TRACED, example, output_names, traced
+from ..lowering import listed, lower, unobserved, unwrapped
 
 PIXELS = "RGB pixels from 0 to 255, of the size that the model is to see"
 PREPARED = "as pretrained_cfg says, ((pixels / 255) - mean) / std"
@@ -27,7 +27,7 @@ class Pipeline(nn.Module):
 
     def __init__(self, model: nn.Module, dtype: torch.dtype, preprocess: Preprocess | None, softmax: bool):
         super().__init__()
-        self.model = model if dtype == torch.float32 else copy.deepcopy(model).to(dtype)
+        self.model = model if dtype == torch.float32 else duplicate(model).to(dtype)
         self.dtype, self.preprocess, self.softmax = dtype, preprocess, softmax
         if preprocess:
             mean, std = (torch.tensor(values, dtype=torch.float64) for values in (preprocess.mean, preprocess.std))
@@ -49,10 +49,10 @@ class Pipeline(nn.Module):
 
 
 class Deployed:
-    """A model on its way into a file: fused, in two forms, as it is run and as it is compared with.
+    """A model on its way into a file: fused as it is run there, and as it was given.
 
     Attributes:
-        reference: eager and in float32, what the file is compared with.
+        reference: the model that was given, eager and in float32, with which the file is compared.
         lowered: what is written.
         preprocess: what is done inside the file, if anything.
         softmax: whether it gives probabilities.
@@ -79,6 +79,7 @@ class Deployed:
             raise ValueError(f"dtype is {dtype!r}, expected {' or '.join(DTYPES)}")
         if size is not None:
             check_size(size, "input_size")
+        model = unwrapped(model)
         inner = next((module for module in model.modules() if isinstance(module, FastViT)), None)
         if inner is None:
             raise ValueError(f"expected a FastViT, not a {type(model).__name__}")
@@ -87,11 +88,11 @@ class Deployed:
         self.free = sorted(set(free) - {2, 3}) if self.size else sorted(free)
         self.dtype, self.in_chans = dtype, inner.in_chans
         self.preprocess = Preprocess.from_cfg(inner.pretrained_cfg) if preprocesses else None
-        plain = copy.deepcopy(model).cpu().float()
-        self.lowered = lower(plain)
-        self.reference = reparameterize(plain, inplace=True)
-        outputs = listed(self.reference(example(self.reference, 1, SMALLEST, SMALLEST)))
-        self.outputs = output_names(model, len(outputs))
+        require_eval_mode(model, "export a model")
+        self.reference = duplicate(model).cpu().float()
+        smallest = example(self.reference, 1, SMALLEST, SMALLEST)
+        self.lowered = lower(unobserved(self.reference, smallest))
+        self.outputs = output_names(model, listed(self.reference(smallest)))
         self.softmax = preprocesses and self.outputs == ["logits"]
         if self.softmax:
             self.outputs = ["probabilities"]

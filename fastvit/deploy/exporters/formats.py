@@ -17,7 +17,8 @@ from ...images.preprocess import SMALLEST
 from ..engines.builders import run_onnx, run_openvino
 from ..engines.engine import Run
 from ..engines.select import RUNTIMES
-from ..graph import AXES, as_onnx, as_openvino, listed, quietly
+from ..graph import AXES, as_onnx, as_openvino, quietly
+from ..lowering import listed
 from ..openvino_runtime import core, save
 from . import mil_interpreter as mil
 from .deployed import Deployed
