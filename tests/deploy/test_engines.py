@@ -1,25 +1,31 @@
 """Engines: the same outputs as eager torch by each of them, at any size, from any thread; or an error that says so."""
 
+import copy
 import logging
 import math
 import os
+import pickle
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import numpy
 import platformdirs
 import pytest
 import torch
 from helpers.near import assert_near
 from helpers.paths import TESTS
 from helpers.small import shallow, small
+from timm.utils import ModelEmaV3
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from fastvit import create_model, engine, reparameterize
 from fastvit.deploy.engines import Engine, EngineError, available, builders, cache, select
@@ -52,8 +58,6 @@ def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def eager(model: nn.Module, images: Tensor) -> Tensor:
     """In float64, of the model as it was trained."""
-    import copy
-
     with torch.no_grad():
         result: Tensor = copy.deepcopy(model).double()(images.double())
     return result.float()
@@ -304,6 +308,88 @@ def test_images_may_be_of_any_floating_point_dtype(runtime: str, dtype: torch.dt
     given = called(engine(model, runtime, threads=1), images)
     assert given.dtype == torch.float32
     assert_near(given, eager(model, images), RELATIVE["float32"])
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("compared", [False, True], ids=["before its first call", "after it"])
+def test_a_copy_and_what_comes_out_of_a_pickle_give_the_same(runtime: str, compared: bool) -> None:
+    run, images = engine(shallow(), runtime, input_size=(64, 64), threads=1), torch.randn(1, 3, 64, 64)
+    if compared:
+        run(images)
+    expected = eager(shallow(), images)
+    for again in (copy.deepcopy(run), copy.copy(run), pickle.loads(pickle.dumps(run))):
+        assert (again.name, again.num_classes, again.preprocess) == (run.name, run.num_classes, run.preprocess)
+        assert_near(called(again, images), expected, RELATIVE["float32"])
+        assert_near(called(again, images[..., :32]), eager(shallow(), images[..., :32]), RELATIVE["float32"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_another_process_takes_an_engine(runtime: str) -> None:
+    run, images = engine(shallow(), runtime, threads=1), torch.randn(2, 3, 64, 64)
+    with ProcessPoolExecutor(1, get_context("spawn")) as executor:
+        given = executor.submit(run, images).result()
+    assert_near(given, eager(shallow(), images), RELATIVE["float32"])
+
+
+def test_an_engine_whose_file_is_gone_says_so(empty_cache: Path) -> None:
+    pickled = pickle.dumps(engine(shallow(), "onnxruntime", threads=1))
+    shutil.rmtree(empty_cache)
+    with pytest.raises(EngineError, match=r"model\.onnx: is not there.*: make a new one"):
+        pickle.loads(pickled)
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_an_array_is_taken_for_images(runtime: str) -> None:
+    run, images = engine(shallow(), runtime, threads=1), numpy.random.default_rng(0).normal(size=(2, 3, 64, 64))
+    backwards = images.astype(numpy.float32)[:, :, ::-1]
+    backwards.flags.writeable = False
+    for array in (images, images.astype(numpy.float16), backwards):
+        given = called(run, array)
+        assert_near(given, eager(shallow(), torch.tensor(array.copy())), 1e-5)
+
+
+def test_what_is_no_tensor_and_no_array_is_refused_in_one_line() -> None:
+    run = engine(shallow(), "torch")
+    with pytest.raises(TypeError, match=r"images are a list, expected a tensor or an array \(B, C, H, W\)"):
+        run([1.0])
+    with pytest.raises(ValueError, match=r"images are torch\.uint8, expected preprocessed ones"):
+        run(numpy.zeros((1, 3, 64, 64), numpy.uint8))
+
+
+# What observes the model, or wraps it
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_a_hook_that_changes_outputs_counts_and_one_that_records_sees_only_numbers(runtime: str) -> None:
+    images, seen = torch.randn(1, 3, 64, 64), []
+    for changes in (False, True):
+        model = shallow()
+        model.stages[0].register_forward_hook(lambda module, inputs, output: seen.append(output))
+        if changes:
+            model.stages[0].blocks[0].mixer.register_forward_hook(lambda module, inputs, output: 2 * output)
+        given = called(engine(model, runtime, threads=1), images)
+        assert_near(given, eager(model, images), RELATIVE["float32"])
+        if not changes:
+            assert seen and all(type(output) is Tensor for output in seen)
+
+
+def test_hooks_of_convolutions_that_are_run_as_several_see_one_output() -> None:
+    model, seen = small("fastvit_t8", num_classes=3), []
+    model.stages[1].downsample[0].conv.register_forward_hook(lambda module, inputs, output: seen.append(output.shape))
+    model(images := torch.randn(1, 3, 64, 64))
+    engine(model, "torch")(images)
+    assert len(seen) > 1 and len(set(seen)) == 1
+
+
+@pytest.mark.parametrize(
+    "wrap", [torch.compile, nn.DataParallel, AveragedModel, ModelEmaV3], ids=lambda it: it.__name__
+)
+def test_what_only_runs_a_model_is_taken_for_it(wrap: Callable[[nn.Module], nn.Module]) -> None:
+    images = torch.randn(1, 3, 64, 64)
+    run = engine(wrap(shallow()).eval(), "torch")
+    assert_near(called(run, images), eager(shallow(), images), RELATIVE["float32"])
+    assert run.num_classes == 5 and run.preprocess == shallow().preprocess
 
 
 def test_one_map_is_a_list_of_one() -> None:

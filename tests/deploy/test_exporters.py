@@ -20,7 +20,9 @@ from helpers.paths import PHOTOGRAPH
 from helpers.small import SMALL, shallow, small
 from PIL import Image
 from timm.models._features import FeatureGetterNet
+from timm.utils import ModelEmaV3
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 import fastvit
 from fastvit import CONFIGS, Config, FastViT, export, reparameterize, save
@@ -502,6 +504,43 @@ def test_an_embedding_stays_one_with_preprocessing(tmp_path: Path) -> None:
     assert [check.images for check in report.checks] == [(1, 3, 32, 48), (2, 3, 32, 48)]
     with pytest.raises(Exception, match=r"size|shape"):
         loaded(report.path)(torch.rand(1, 3, 48, 32))
+
+
+@pytest.mark.parametrize(
+    "wrap", [torch.compile, nn.DataParallel, AveragedModel, ModelEmaV3], ids=lambda it: it.__name__
+)
+def test_what_only_runs_a_model_is_exported_as_the_model(wrap: Any, tmp_path: Path) -> None:
+    report = export(wrap(tiny()).eval(), tmp_path / "model.pt2", input_size=(32, 32))
+    assert report.outputs == ("logits",) and report.metadata["variant"] == "tiny"
+    with pytest.raises(ValueError, match=r"cannot export a model in train mode \(.*call model\.eval\(\) first"):
+        export(wrap(tiny()).train(), tmp_path / "none.pt2")
+
+
+def test_outputs_of_a_module_that_is_no_fastvit_are_called_outputs(tmp_path: Path) -> None:
+    report = export(nn.Sequential(tiny(), nn.Softmax(1)).eval(), tmp_path / "model.pt2", input_size=(32, 32))
+    assert report.outputs == ("output",)
+
+
+def test_a_file_is_compared_with_the_model_that_was_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Were folding wrong, comparing with the folded model would not tell."""
+    from fastvit.models.affine import Affine
+
+    right = Affine.normed
+    monkeypatch.setattr(Affine, "normed", lambda self, norm: Affine(right(self, norm).weight, self.bias))
+    with pytest.raises(ExportError, match="differs from eager torch"):
+        export(tiny(), tmp_path / "model.pt2", input_size=(32, 32))
+    assert not list(tmp_path.iterdir())
+
+
+def test_hooks_that_change_the_output_are_exported_and_those_that_record_see_only_numbers(tmp_path: Path) -> None:
+    images, seen, model = torch.randn(1, 3, 32, 32), [], tiny()
+    model.stages[0].register_forward_hook(lambda module, inputs, output: seen.append(output))
+    export(model, tmp_path / "model.pt2", input_size=(32, 32))
+    assert seen and all(type(output) is Tensor for output in seen)
+    model.stem.register_forward_hook(lambda module, inputs, output: 2 * output)
+    export(model, tmp_path / "hooked.pt2", input_size=(32, 32))
+    assert_near(run_file(tmp_path / "hooked.pt2", images)[0], model(images), 1e-5)
+    assert_near(run_file(tmp_path / "model.pt2", images)[0], tiny()(images), 1e-5)
 
 
 @torch.no_grad()

@@ -175,7 +175,7 @@ REFUSED: dict[str, tuple[str, Callable[[Any], nn.Module], str]] = {
     "pruning by a mask": (
         CONV,
         lambda conv: prune.l1_unstructured(conv, "weight", 0.5),
-        "whose weights a hook.*: .*prune",
+        "a hook.*: .*prune",
     ),
     "a forward of another class": (
         "stages.0.blocks.0.mixer",

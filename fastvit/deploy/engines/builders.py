@@ -20,7 +20,7 @@ from ..lowering import listed, lower
 from ..openvino_runtime import core, save
 from ..quantize import check_calibration, int8_layers, quantize
 from . import cache
-from .engine import EngineError, Request, Run
+from .engine import EngineError, Remade, Request, Run
 
 FLOATS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}  # and OpenVINO's names for them
 SMALL = 4 * 64**2  # pixels: of as many or fewer, a model may end in four positions
@@ -35,6 +35,11 @@ def build_torch(model: nn.Module, request: Request, compiles: bool = False) -> R
     """
     device, dtype = first_convolution(model).weight.device, getattr(torch, request.precision)
     prepared = lower(model).to(dtype).to(memory_format=torch.channels_last)
+    return Remade(_run_torch, prepared, request, device, dtype, compiles)
+
+
+def _run_torch(prepared: nn.Module, request: Request, device: torch.device, dtype: torch.dtype, compiles: bool) -> Run:
+    """What runs a lowered model."""
     call: Any = torch.compile(prepared, options={"freezing": True}) if compiles else prepared
 
     def run(images: Tensor) -> list[Tensor]:
@@ -79,7 +84,8 @@ def build_onnxruntime(model: nn.Module, request: Request) -> Run:
 
         onnx.save(_graph(model, request, as_onnx), path)
 
-    return run_onnx(cache.converted("onnxruntime", model, request, "model.onnx", convert), request.threads)
+    path = cache.converted("onnxruntime", model, request, "model.onnx", convert)
+    return Remade(run_onnx, path, request.threads)
 
 
 def run_onnx(path: Path, threads: int | None = None) -> Run:
@@ -103,8 +109,12 @@ def build_openvino(model: nn.Module, request: Request) -> Run:
     def convert(path: Path) -> None:
         save(_graph(model, request, as_openvino), path)
 
-    graph = core().read_model(cache.converted("openvino", model, request, "model.xml", convert))
-    config = _config(request)
+    return Remade(_run_graph, cache.converted("openvino", model, request, "model.xml", convert), request)
+
+
+def _run_graph(path: Path, request: Request) -> Run:
+    """What runs the file on the CPU, compiled ahead for one image of `input_size` and later for other shapes."""
+    graph, config = core().read_model(path), _config(request)
 
     def compiled(shape: tuple[int, ...] | None) -> Run:
         made_for = graph.clone()

@@ -4,9 +4,12 @@ import threading
 from collections.abc import Callable, Collection, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import numpy
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ...images.preprocess import Preprocess, check_images, check_size
@@ -22,6 +25,28 @@ Run = Callable[[Tensor], list[Tensor]]
 # Largest difference from eager float32, relative to the largest output, that counts as the same. bfloat16 keeps 8 bits
 # and float16 11; of int8 only a mistake can be told from its rounding, and how good it is its accuracy says.
 TOLERANCE = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2, "int8": 0.5}
+
+
+class Remade:
+    """`make(*arguments)`, a function of images, which pickle and copy pass on as how it is made.
+
+    Raises:
+        EngineError: a file among the arguments is not there.
+    """
+
+    def __init__(self, make: Callable[..., Run], *arguments: Any) -> None:
+        if gone := [path for path in arguments if isinstance(path, Path) and not path.exists()]:
+            raise EngineError(f"{gone[0]}: is not there, of which this engine was made: make a new one of the model")
+        self._made_by = make, arguments
+        self._run = make(*arguments)
+
+    def __call__(self, images: Tensor) -> list[Tensor]:
+        """What the function gives."""
+        return self._run(images)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        make, arguments = self._made_by
+        return type(self), (make, *arguments)
 
 
 class EngineError(ValueError):
@@ -51,7 +76,7 @@ class Engine:
     That is logits (B, classes), features, or a list of maps. Any batch, and any H and W from 32 up; several threads may
     call at once. The first call also runs the model in eager torch, on its first image, and compares. What is compiled
     apart, for the one image of `input_size` and for anything else, is compared apart, each when it is first called;
-    with "compile" each shape is.
+    with "compile" each shape is. An engine may be copied, and pickled into another process of the same machine.
 
     Attributes:
         name: "torch", "compile", "onnxruntime" or "openvino".
@@ -88,13 +113,26 @@ class Engine:
             raise ValueError("this engine's model is no FastViT and does not say how images are prepared")
         return Preprocess.from_cfg(self.pretrained_cfg)
 
-    def __call__(self, images: Tensor) -> Tensor | list[Tensor]:
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _lock=threading.Lock())
+
+    def __call__(self, images: Tensor | NDArray[numpy.floating]) -> Tensor | list[Tensor]:
         """The model's outputs for preprocessed images (B, in_chans, H, W), of a floating-point dtype, on any device.
 
+        A numpy array will do for images; the outputs are tensors.
+
         Raises:
+            TypeError: images that are no tensor and no array.
             ValueError: images of another shape or dtype.
             EngineError: the first outputs differ from eager torch's by more than `TOLERANCE`, or there are none.
         """
+        if isinstance(images, numpy.ndarray):
+            images = torch.from_numpy(numpy.array(images))  # a copy: it may be read-only, which a tensor cannot be
+        if not isinstance(images, Tensor):
+            raise TypeError(f"images are a {type(images).__name__}, expected a tensor or an array (B, C, H, W)")
         check_images(images, self._in_chans, finite=False)
         plain, shape = images.detach().float(), tuple(images.shape)
         kind: Hashable = shape if self.name == "compile" else shape == self._ahead  # of what is compiled apart
