@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fastvit import CONFIGS, FastViT, create_model, reparameterize
+from fastvit.models import forms
 from fastvit.models.blocks import (
     ConvNorm,
     NormLinear,
@@ -569,12 +570,25 @@ def test_another_default_dtype_or_autocast_does_not_matter() -> None:
 # The images
 
 
-def test_without_images_pink_noise_stands_in_for_photographs() -> None:
-    model, seen = fuse(small("fastvit_sa12")), []
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
+    """The images on which models are measured."""
+    images: list[Tensor] = []
+    measured = forms.measured
+
+    def spy(model: FastViT, maps: Any, given: Tensor) -> Any:
+        images.append(given)
+        return measured(model, maps, given)
+
+    monkeypatch.setattr(forms, "measured", spy)
+    return images
+
+
+def test_without_images_pink_noise_stands_in_for_photographs(seen: list[Tensor]) -> None:
+    model = fuse(small("fastvit_sa12"))
     model.pretrained_cfg["input_size"] = (3, 128, 128)
-    model.stem.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].clone()))
     overparameterize(model)
-    images = torch.cat(seen).double()
+    (images,) = seen
     assert images.shape == (16, 3, 128, 128)
     mean, std = (torch.tensor(getattr(model.config.preprocess, key))[:, None, None] for key in ("mean", "std"))
     pixels = images * std + mean
@@ -586,20 +600,18 @@ def test_without_images_pink_noise_stands_in_for_photographs() -> None:
 
 
 @pytest.mark.parametrize("in_chans", [1, 4])
-def test_pink_noise_has_the_channels_and_the_size_of_the_model(in_chans: int) -> None:
-    model, seen = fuse(small("fastvit_t8", in_chans=in_chans)), []
+def test_pink_noise_has_the_channels_and_the_size_of_the_model(in_chans: int, seen: list[Tensor]) -> None:
+    model = fuse(small("fastvit_t8", in_chans=in_chans))
     model.pretrained_cfg["input_size"] = (in_chans, 64, 96)
-    model.stem.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].shape))
     overparameterize(model)
-    assert sum(shape[0] for shape in seen) == 16 and {shape[1:] for shape in seen} == {(in_chans, 64, 96)}
+    assert [images.shape for images in seen] == [(16, in_chans, 64, 96)]
 
 
-def test_pink_noise_is_at_most_256_pixels_high_and_wide() -> None:
-    model, seen = fuse(small("fastvit_t8")), []
+def test_pink_noise_is_at_most_256_pixels_high_and_wide(seen: list[Tensor]) -> None:
+    model = fuse(small("fastvit_t8"))
     model.pretrained_cfg["input_size"] = (3, 32, 320)
-    model.stem.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].shape))
     overparameterize(model)
-    assert {shape[1:] for shape in seen} == {(3, 32, 256)}
+    assert [images.shape for images in seen] == [(16, 3, 32, 256)]
 
 
 def test_images_of_another_dtype_are_taken() -> None:
