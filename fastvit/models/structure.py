@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..utils.text import one_line
+from .affine import class_of
 
 # What counts in training alone, and no file of weights has: outputs in eval mode are the same with any.
 TRAINING = {"training", "drop_rate", "rate", "p", "momentum", "grad_checkpointing", "layer_scale", "start_small"}
@@ -25,7 +26,8 @@ def differences(given: nn.Module, expected: nn.Module, name: str = "") -> Iterat
     """
     where = name or "the model"
     if type(given) is not type(expected):
-        yield f"{where} is a {_described(given)}, expected a {_described(expected)}"
+        namesake = type(given).__name__ == type(expected).__name__
+        yield f"{where} is a {class_of(given) if namesake else _described(given)}, expected a {_described(expected)}"
         return
     yield from _settings(given, expected, where)
     yield from _tensors(given, expected, where)

@@ -64,6 +64,8 @@ def _expected(model: FastViT, form: Form) -> FastViT:
 
 
 def _told(found: list[str]) -> str:
+    if any(" peft." in each for each in found):
+        return f"no file says that {some(found, 3)}; merge the adapters first, with model = model.merge_and_unload()"
     return (
         f"no file says that {some(found, 3)}; keep the layers that its Config makes, with reset_classifier(n) for "
         "another classifier, or write it whole with torch.save(model, path)"
