@@ -1,7 +1,8 @@
 """Every FastViT, as a row of a table that says only what varies, and how large it is."""
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import FrozenInstanceError, dataclass, fields, replace
 from typing import Any, NamedTuple
 
 from ..images.preprocess import Preprocess
@@ -13,9 +14,11 @@ HEAD_CHANNELS = 32  # of an attention's head
 SQUEEZED = 16  # the final convolution's channels for one of its squeeze-excite
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(unsafe_hash=True, kw_only=True)
 class Config:
-    """What distinguishes one FastViT encoder from another.
+    """What distinguishes one FastViT encoder from another; its fields cannot be changed.
+
+    Other attributes may be set, as transformers' Trainer does on any model's `config`; here they mean nothing.
 
     Example:
         >>> from dataclasses import replace
@@ -65,6 +68,11 @@ class Config:
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} is {getattr(self, name)!r}, expected True or False")
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in vars(self) and name in self.__dataclass_fields__:
+            raise FrozenInstanceError(f"cannot assign to field {name!r}: make another with dataclasses.replace")
+        object.__setattr__(self, name, value)
+
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> "Config":
         """What `to_row` gives -> Config.
@@ -84,6 +92,12 @@ class Config:
         """Config -> what JSON can hold, for `from_row`."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return values | {"depths": list(self.depths), "preprocess": self.preprocess.to_cfg()}
+
+    to_dict = to_row  # by transformers' name, for those of its callbacks that log a model's config
+
+    def to_json_string(self) -> str:
+        """The same as JSON, for TensorBoard's callback."""
+        return json.dumps(self.to_row(), indent=2)
 
     @property
     def name(self) -> str:

@@ -3,6 +3,7 @@
 Shapes: B images, C channels, H x W positions; sizes are rounded up at each stride.
 """
 
+import copy
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -49,7 +50,7 @@ class FastViT(nn.Module):
         num_classes = config.num_classes if num_classes is None else num_classes
         check_numbers(num_classes=(num_classes, 0, None), in_chans=(in_chans, 1, None))
         check_numbers(drop_rate=(drop_rate, 0, 1), drop_path_rate=(drop_path_rate, 0, 1))
-        self.config = config
+        self.config = copy.copy(config)  # others may set attributes on it
         self.num_classes = num_classes
         self.in_chans = in_chans
         self.drop_rate = drop_rate
