@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 import fastvit
 from fastvit import FastViT
+from fastvit.models.layers import RepMixerBlock
 from fastvit.testing import randomize
 
 transformers = pytest.importorskip("transformers")
@@ -110,7 +111,7 @@ def test_a_detectors_backbone_is_loaded_by_name() -> None:
             backbone_config=transformers.TimmBackboneConfig(backbone=NAME, out_indices=[0, 2])
         )
         backbone = load_backbone(config)
-        assert any(isinstance(module, FastViT) for module in backbone.modules())
+        assert any(isinstance(module, RepMixerBlock) for module in backbone.modules())
         assert backbone.out_indices == [0, 2] and backbone.channels == [48, 192]
         again = transformers.AutoBackbone.from_config(
             transformers.TimmBackboneConfig(backbone=NAME, out_indices=(0, 1))
@@ -162,24 +163,19 @@ def fastvlm_config() -> Any:
 def test_transformers_fastvlm_goes_from_one_tower_to_the_other(ours: bool, tmp_path: Path) -> None:
     cls = transformers.FastVlmForConditionalGeneration
     images = torch.rand(2, 3, 16, 16)
-    tokens = torch.tensor([[0] * 1 + [5, 6, 7]] * 2)
     with overridden(not ours), torch.no_grad():
         first = cls(fastvlm_config()).eval()
         tower = first.model.vision_tower.timm_model
         assert isinstance(tower, kind(not ours))
         randomize(tower)
-        count = first.get_image_features(images).pooler_output
-        tokens = torch.cat([torch.zeros(2, _count(count), dtype=torch.long), torch.tensor([[5, 6, 7]] * 2)], 1)
+        count = len(first.get_image_features(images).pooler_output[0])
+        tokens = torch.tensor([[0] * count + [5, 6, 7]] * 2)
         expected = first(input_ids=tokens, pixel_values=images).logits
         first.save_pretrained(tmp_path)
     with overridden(ours), torch.no_grad():
         second = cls.from_pretrained(tmp_path).eval()
         assert isinstance(second.model.vision_tower.timm_model, kind(ours))
         assert_near(second(input_ids=tokens, pixel_values=images).logits, expected, 1e-4)
-
-
-def _count(features: Any) -> int:
-    return int(features[0].shape[0])
 
 
 class Batches(torch.utils.data.Dataset[dict[str, Any]]):
