@@ -19,18 +19,25 @@ FIXED: dict[str, Any] = {"repmixer_kernel_size": 3, "down_patch_size": 7, "down_
 FIXED |= {"proj_drop_rate": 0, "fork_feat": False, "act_layer": nn.GELU}
 
 
+class Unfit(ValueError):
+    """Arguments of timm's for which we have no model."""
+
+
 def build(name: str, options: Mapping[str, Any]) -> FastViT:
     """The model of timm's `options`, which must not say otherwise than a `fastvit.Config` can.
 
     Raises:
         TypeError: an argument that timm's FastViT has not, either.
-        ValueError: one that it has, of a value for which we have no model.
+        Unfit: one that it has, of a value for which we have no model.
     """
     options = dict(options)
     device, dtype = options.pop("device", None), options.pop("dtype", None)
     fused = options.pop("inference_mode", False)
     shared = {key: options.pop(key) for key in SHARED if key in options}
-    config = _config(name, options)
+    try:
+        config = _config(name, options)
+    except ValueError as error:  # of a Config as well
+        raise Unfit(str(error)) from error
     with torch.device(device or torch.get_default_device()):
         model = FastViT(config, **shared)
     if fused:  # as timm leaves it: branches are one convolution, norms and scales of the rest are there
@@ -39,25 +46,31 @@ def build(name: str, options: Mapping[str, Any]) -> FastViT:
 
 
 def _config(name: str, options: Mapping[str, Any]) -> Config:
-    """The variant's row with timm's arguments in it."""
-    config = CONFIGS[name]
+    """The variant's row with timm's arguments in it; `layers` says first how many stages there are."""
+    config = _with_stages(CONFIGS[name], len(options.get("layers", CONFIGS[name].depths)))
+    mixers = options.get("token_mixers")
+    if mixers is not None and (attends := _last(config, [mixer == "attention" for mixer in mixers])) is not None:
+        config = replace(config, attention_stages=attends)
     for key, value in options.items():
-        if key not in _EXPECTED:
+        if key not in FIXED and key not in _ROWS:
             raise TypeError(f"{name} takes no argument {key!r}, only those of timm's FastVit")
         row = _ROWS[key](config, value) if key in _ROWS else {} if value == FIXED[key] else None
         if row is None:
-            raise ValueError(f"{name} cannot be made with {key}={value!r}: {_EXPECTED[key]}; timm's own class may")
+            raise Unfit(f"{name} cannot be made with {key}={value!r}: {_EXPECTED[key]}")
         config = replace(config, **row)
     return config
 
 
-def _depths(config: Config, layers: Sequence[int]) -> dict[str, Any] | None:
-    return {"depths": tuple(layers)} if len(layers) == len(config.depths) else None
+def _with_stages(config: Config, count: int) -> Config:
+    """The first stages of the row; each attends, and its downsampling squeezes, as it does there."""
+    lost = len(config.depths) - count
+    attends, squeezed = (max(0, last - lost) for last in (config.attention_stages, config.squeezed_stages))
+    return replace(config, depths=config.depths[:count], attention_stages=attends, squeezed_stages=squeezed)
 
 
 def _width(config: Config, widths: Sequence[int]) -> dict[str, Any] | None:
-    doubled = tuple(widths[0] * 2**stage for stage in range(len(config.depths)))
-    return {"width": widths[0]} if tuple(widths) == doubled else None
+    doubled = [widths[0] * 2**stage for stage in range(len(config.depths))]
+    return {"width": widths[0]} if list(widths)[: len(doubled)] == doubled else None
 
 
 def _ratio(config: Config, ratios: Sequence[float]) -> dict[str, Any] | None:
@@ -92,7 +105,7 @@ def _norm(config: Config, layer: Any) -> dict[str, Any] | None:
 
 
 _ROWS: dict[str, Callable[[Config, Any], dict[str, Any] | None]] = {
-    "layers": _depths,
+    "layers": lambda config, layers: {"depths": tuple(layers)} if len(layers) == len(config.depths) else None,
     "embed_dims": _width,
     "mlp_ratios": _ratio,
     "token_mixers": _same(lambda mixer: mixer == "attention"),

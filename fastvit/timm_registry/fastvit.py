@@ -21,7 +21,7 @@ from ..weights import catalog
 from ..weights.naming import NAMINGS, renamed
 from ..weights.read import read
 from ..weights.tensors import WeightsError
-from .arguments import build
+from .arguments import Unfit, build
 from .names import speak_timm
 
 __all__: list[str] = []  # timm adds the names that it takes from this module
@@ -37,25 +37,37 @@ def published(name: str) -> Any:
 def entry(name: str) -> Any:
     """The function that timm calls to make a model, as a part of this module."""
 
-    def create(pretrained: bool = False, **options: Any) -> nn.Module:
-        stages = options.pop("out_indices", (0, 1, 2, 3))  # timm's own for all its FastViTs
-        options = _of_catalogue(name, pretrained, options)
-        model: nn.Module = build_model_with_cfg(
-            partial(_made, name),
-            name,
-            pretrained,
-            pretrained_filter_fn=_in_timms_names,
-            feature_cfg={"flatten_sequential": True, "out_indices": stages},
-            **options,
-        )
-        cast(dict[str, Any], model.pretrained_cfg).pop("state_dict", None)  # it has them
-        return model
+    def create(pretrained: bool = False, **given: Any) -> nn.Module:
+        try:
+            return _built(name, pretrained, dict(given))
+        except Unfit as error:
+            if not hasattr(timms, name):
+                raise
+            warn(f"{error}; timm's own class is made, and not a FastViT")
+            model: nn.Module = getattr(timms, name)(pretrained, **given)
+            return model
 
     create.__name__ = create.__qualname__ = name
     create.__module__ = __name__
     create.__doc__ = f"{name} of the fastvit package."
     setattr(sys.modules[__name__], name, create)
     return create
+
+
+def _built(name: str, pretrained: bool, options: dict[str, Any]) -> nn.Module:
+    """Our model, made, loaded and cut to features by timm's own code."""
+    stages = options.pop("out_indices", (0, 1, 2, 3))  # timm's own for all its FastViTs
+    options = _of_catalogue(name, pretrained, options)
+    model: nn.Module = build_model_with_cfg(
+        partial(_made, name),
+        name,
+        pretrained,
+        pretrained_filter_fn=_in_timms_names,
+        feature_cfg={"flatten_sequential": True, "out_indices": stages},
+        **options,
+    )
+    cast(dict[str, Any], model.pretrained_cfg).pop("state_dict", None)  # it has them
+    return model
 
 
 def _made(name: str, **options: Any) -> FastViT:
