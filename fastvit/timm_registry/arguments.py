@@ -19,7 +19,7 @@ FIXED: dict[str, Any] = {"repmixer_kernel_size": 3, "down_patch_size": 7, "down_
 FIXED |= {"proj_drop_rate": 0, "fork_feat": False, "act_layer": nn.GELU}
 
 
-class Unfit(ValueError):
+class UnfitError(ValueError):
     """Arguments of timm's for which we have no model."""
 
 
@@ -28,7 +28,7 @@ def build(name: str, options: Mapping[str, Any]) -> FastViT:
 
     Raises:
         TypeError: an argument that timm's FastViT has not, either.
-        Unfit: one that it has, of a value for which we have no model.
+        UnfitError: one that it has, of a value for which we have no model.
     """
     options = dict(options)
     device, dtype = options.pop("device", None), options.pop("dtype", None)
@@ -37,7 +37,7 @@ def build(name: str, options: Mapping[str, Any]) -> FastViT:
     try:
         config = _config(name, options)
     except ValueError as error:  # of a Config as well
-        raise Unfit(str(error)) from error
+        raise UnfitError(str(error)) from error
     with torch.device(device or torch.get_default_device()):
         model = FastViT(config, **shared)
     if fused:  # as timm leaves it: branches are one convolution, norms and scales of the rest are there
@@ -47,7 +47,9 @@ def build(name: str, options: Mapping[str, Any]) -> FastViT:
 
 def _config(name: str, options: Mapping[str, Any]) -> Config:
     """The variant's row with timm's arguments in it; `layers` says first how many stages there are."""
-    config = _with_stages(CONFIGS[name], len(options.get("layers", CONFIGS[name].depths)))
+    config = CONFIGS[name]
+    if len(options.get("embed_dims", ())) == len(options.get("layers", ())) > 0:
+        config = _with_stages(config, len(options["layers"]))
     mixers = options.get("token_mixers")
     if mixers is not None and (attends := _last(config, [mixer == "attention" for mixer in mixers])) is not None:
         config = replace(config, attention_stages=attends)
@@ -56,7 +58,7 @@ def _config(name: str, options: Mapping[str, Any]) -> Config:
             raise TypeError(f"{name} takes no argument {key!r}, only those of timm's FastVit")
         row = _ROWS[key](config, value) if key in _ROWS else {} if value == FIXED[key] else None
         if row is None:
-            raise Unfit(f"{name} cannot be made with {key}={value!r}: {_EXPECTED[key]}")
+            raise UnfitError(f"{name} cannot be made with {key}={value!r}: {_EXPECTED[key]}")
         config = replace(config, **row)
     return config
 
@@ -70,7 +72,7 @@ def _with_stages(config: Config, count: int) -> Config:
 
 def _width(config: Config, widths: Sequence[int]) -> dict[str, Any] | None:
     doubled = [widths[0] * 2**stage for stage in range(len(config.depths))]
-    return {"width": widths[0]} if list(widths)[: len(doubled)] == doubled else None
+    return {"width": widths[0]} if list(widths) == doubled else None
 
 
 def _ratio(config: Config, ratios: Sequence[float]) -> dict[str, Any] | None:
@@ -118,7 +120,7 @@ _ROWS: dict[str, Callable[[Config, Any], dict[str, Any] | None]] = {
     "stem_use_scale_branch": lambda config, value: {"stem_scale": value},
 }
 _EXPECTED = {key: f"it is {value!r} here" for key, value in FIXED.items()} | {
-    "layers": "expected as many stages as it has",
+    "layers": "expected as many stages as it has, or embed_dims of as many",
     "embed_dims": "expected each stage to double the channels",
     "mlp_ratios": "expected one whole number for all stages",
     "token_mixers": "expected the variant's own",

@@ -21,7 +21,7 @@ from ..weights import catalog
 from ..weights.naming import NAMINGS, renamed
 from ..weights.read import read
 from ..weights.tensors import WeightsError
-from .arguments import Unfit, build
+from .arguments import UnfitError, build
 from .names import speak_timm
 
 __all__: list[str] = []  # timm adds the names that it takes from this module
@@ -40,7 +40,7 @@ def entry(name: str) -> Any:
     def create(pretrained: bool = False, **given: Any) -> nn.Module:
         try:
             return _built(name, pretrained, dict(given))
-        except Unfit as error:
+        except UnfitError as error:
             if not hasattr(timms, name):
                 raise
             warn(f"{error}; timm's own class is made, and not a FastViT")

@@ -182,7 +182,7 @@ def test_transformers_fastvlm_goes_from_one_tower_to_the_other(ours: bool, tmp_p
     "given",
     [
         {"act_layer": nn.ReLU},
-        {"embed_dims": (8, 24, 32, 64)},
+        {"embed_dims": (8, 16, 32, 32)},
         {"mlp_ratios": (4, 3, 4, 4)},
         {"repmixer_kernel_size": 5},
     ],
@@ -198,15 +198,12 @@ def test_what_only_timms_class_can_be_is_made_of_it_with_a_word(given: dict[str,
 
 
 @pytest.mark.parametrize("name", ["fastvit_sa12", "fastvit_mci3"])
-@pytest.mark.parametrize("layers", [(1, 1), (1, 2, 1, 1), (1, 1, 1, 1, 1)], ids=str)
+@pytest.mark.parametrize("layers", [(1, 1), (1, 2, 1, 1)], ids=str)
 def test_fewer_stages_are_those_of_timms_class(name: str, layers: tuple[int, ...]) -> None:
-    count = len(timm.create_model(name).stages)
-    if len(layers) > count:
-        pytest.skip("it has not as many")
-    widths = tuple(32 * 2**stage for stage in range(count))
-    theirs = randomize(timm.create_model(name, layers=layers, embed_dims=widths, num_classes=3)).eval()
+    shape = {"layers": layers, "embed_dims": tuple(32 * 2**stage for stage in range(len(layers)))}
+    theirs = randomize(timm.create_model(name, num_classes=3, **shape)).eval()
     with overridden(), torch.no_grad():
-        ours = timm.create_model(name, layers=layers, embed_dims=widths, num_classes=3).eval()
+        ours = timm.create_model(name, num_classes=3, **shape).eval()
         assert isinstance(ours, FastViT)
         ours.load_state_dict(theirs.state_dict())
         assert_near(ours(IMAGES), theirs(IMAGES), 1e-4)
