@@ -24,7 +24,8 @@ LabelledData = Annotated[
     str,
     Parameter(
         help="A folder, zip or tar with SPLIT/CLASS/*.jpg or CLASS/*.jpg; WebDataset's shards as "
-        "'FOLDER/{split}-{000..127}.tar'; torch/NAME:FOLDER of torchvision; hfds/NAME of Hugging Face."
+        "'FOLDER/{split}-{000..127}.tar'; torch/NAME:FOLDER of torchvision; 'hfds/NAME?image=COLUMN&label=COLUMN' of "
+        "Hugging Face, where ? and on may be left out. SPLIT is train; val, valid, validation, dev or eval; or test."
     ),
 ]
 Json = Annotated[bool, Parameter(help="Print the result as JSON.")]

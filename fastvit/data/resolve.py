@@ -49,6 +49,7 @@ from .stored import ARCHIVES, COMPRESSED, Archive, Folder
 from .torchvision import Torchvision
 
 NOTATION = __doc__ or ""
+KINDS = "a folder, .zip, .tar, shards as 'NAME-{000..127}.tar', torch/NAME:FOLDER or hfds/NAME"
 
 
 def open_source(
@@ -186,7 +187,7 @@ class _Request:
             return self._in_file(Path(data))
         if any(sign in data for sign in ("{", "*", "?", "::")):
             return self._in_shards(data)
-        raise DataError(f"{data}: no such file or folder; expected one of the kinds that fastvit train --help lists")
+        raise DataError(f"{data}: no such file or folder; check the name, or give {KINDS}")
 
     def _in_folder(self, folder: Path) -> Source:
         """The split that is meant; else, of a folder with nothing but one other in it, what is in that."""
@@ -212,7 +213,7 @@ class _Request:
     def _in_file(self, path: Path) -> Source:
         archive = Archive(path)
         if path.suffix.lower() not in (*ARCHIVES, *COMPRESSED):
-            raise DataError(f"{path}: no folder, .zip or .tar; fastvit train --help lists what is read")
+            raise DataError(f"{path}: no folder, .zip or .tar; give {KINDS}")
         entries = list(archive.entries())
         if path.suffix.lower() != ".tar" or not is_shard(path, entries):
             return ClassFolders(archive, self.splits, unlabelled=self.unlabelled, entries=entries)
