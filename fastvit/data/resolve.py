@@ -150,7 +150,7 @@ def training_and_validation(
     """
     training = training_source(data, num_classes=num_classes)
     try:
-        return training, validation_source(data, num_classes=num_classes)
+        return training, validation_source(data, num_classes=num_classes or len(training.classes))
     except NoSplitError:
         if not fraction:
             raise

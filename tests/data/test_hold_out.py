@@ -161,3 +161,11 @@ def test_damage_is_no_reason_to_hold_out(tmp_path: Path) -> None:
     (tmp_path / "val.zip").write_bytes(b"text")
     with pytest.raises(DataError, match=r"val\.zip: damaged"):
         training_and_validation(tmp_path)
+
+
+def test_validation_shards_without_the_last_class_have_those_of_training(tmp_path: Path) -> None:
+    sharded(str(tmp_path / "train-%03d.tar"), samples(12, 4), 5)
+    sharded(str(tmp_path / "val-%03d.tar"), samples(6, 2), 5)
+    for data in (str(tmp_path / "{split}-*.tar"), str(tmp_path)):
+        training, validation = training_and_validation(data)
+        assert training.classes == validation.classes == ["0", "1", "2", "3"] and len(validation) == 6
