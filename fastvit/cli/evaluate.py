@@ -1,5 +1,6 @@
 """fastvit evaluate: how many labelled images a model names correctly, and how well it knows when it does."""
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -8,7 +9,7 @@ from cyclopts import Group, Parameter
 from cyclopts.types import NonNegativeInt
 
 from .options import RUNNING, RUNS, BatchSize, Json, LabelledData, ModelName, Running
-from .output import Progress, failing, show_result
+from .output import Progress, failing, show_result, working
 
 INT8 = Group("With --precision int8", sort_key=60)
 Keep = Annotated[
@@ -70,9 +71,11 @@ def evaluate(
     if confusion:
         check_plot(confusion)
     run = running.prepare(load(model), calibration=calibration, keep=keep)
-    with Progress() as bar:
+    with Progress() as bar, ExitStack() as opening:
+        opening.enter_context(working(f"opening {data}"))
 
         def show(done: int, total: int, top1: float) -> None:
+            opening.close()
             bar.update(done, total, f"top-1 {top1:.2f} %")
 
         metrics = count(run, data, progress=show, fast_decoding=running.fast_decoding, **vars(counting))
