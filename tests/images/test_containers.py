@@ -170,3 +170,26 @@ def test_avif_without_a_pillow_that_reads_it_is_said(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(containers.features, "check", lambda feature: False)
     with pytest.raises(ImageError, match="AVIF, which this Pillow does not read; run: pip install -U pillow"):
         read_image(content)
+
+
+def test_what_systems_leave_in_a_folder_to_classify_is_no_image_and_its_folders_are_named(tmp_path: Path) -> None:
+    names = ("a.png", "b", "in/c.dat")
+    system = ("@eaDir/a.png/thumb.png", "in/__MACOSX/c.png", "$RECYCLE.BIN/d.png", "lost+found/e.png", "Thumbs.db",
+              ".ipynb_checkpoints/a.png", ".DS_Store", "desktop.ini", "._a.png", ".git/f.png")  # fmt: skip
+    for name in (*names, *system):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(PNG)
+    with pytest.warns(fastvit.FastViTWarning) as said:
+        assert find_images([str(tmp_path)]) == [str(tmp_path / name) for name in names]
+    (line,) = [str(each.message).removeprefix(f"{tmp_path}: left out: ") for each in said]
+    expected = {"@eaDir", "__MACOSX", "$RECYCLE.BIN", "lost+found", ".ipynb_checkpoints"}
+    assert set(line.split(", ")) == {f"1 {name}/" for name in expected}
+
+
+def test_a_folder_of_files_without_suffixes_is_predicted_on_as_with_them(tmp_path: Path) -> None:
+    for number in range(3):
+        (tmp_path / f"{number:032x}").write_bytes(image_file(number, "JPEG", 32))
+    (tmp_path / "list.txt").write_text("0\n")
+    with pytest.warns(fastvit.FastViTWarning, match=r"left out: 1 \.txt$"):
+        found = list(fastvit.predict("fastvit_t8.cifar10", tmp_path, top=1))
+    assert len(found) == 3 and not any(each.error for each in found)
