@@ -10,7 +10,7 @@ from .affine import class_of
 
 # What counts in training alone, and no file of weights has: outputs in eval mode are the same with any.
 TRAINING = {"training", "drop_rate", "rate", "p", "momentum", "grad_checkpointing", "layer_scale", "start_small"}
-DESCRIBED = {"pretrained_cfg"}  # what a model says of itself, rather than computes
+DESCRIBED = {"pretrained_cfg", "feature_info"}  # what a model says of itself, rather than computes
 
 
 def differences(given: nn.Module, expected: nn.Module, name: str = "") -> Iterator[str]:

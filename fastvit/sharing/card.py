@@ -4,7 +4,6 @@ Nothing is claimed that was not measured: counts are counted, differences are di
 what an evaluation counted.
 """
 
-import copy
 from typing import Any
 
 import torch
@@ -15,6 +14,7 @@ from ..models.fastvit import FastViT
 from ..models.flops import multiply_adds
 from ..models.forms import form_of
 from ..models.reparam import reparameterize
+from ..utils.copies import duplicate
 from ..utils.numerics import Error
 from ..utils.text import display_name, some
 from ..weights.catalog import CHECKPOINTS
@@ -113,7 +113,7 @@ def _license(name: str | None) -> dict[str, str]:
 
 def _about(model: FastViT) -> str:
     """What can be counted and measured of the model alone."""
-    cfg, form, given = model.pretrained_cfg, form_of(model), copy.deepcopy(model).eval()
+    cfg, form, given = model.pretrained_cfg, form_of(model), duplicate(model).eval()
     fused = given if form == "fused" else reparameterize(given)
     size = (int(cfg["input_size"][1]), int(cfg["input_size"][2]))
     billions = f"{multiply_adds(fused, size) / 1e9:.2f} billion"
