@@ -1,15 +1,20 @@
 """fastvit evaluate: how many labelled images a model names correctly, and how well it knows when it does."""
 
+from __future__ import annotations
+
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
 from cyclopts.types import NonNegativeInt
 
 from .options import RUNNING, RUNS, BatchSize, Json, LabelledData, ModelName, Running
 from .output import Progress, failing, show_result, working
+
+if TYPE_CHECKING:
+    from ..evaluation.metrics import Metrics
 
 INT8 = Group("With --precision int8", sort_key=60)
 Keep = Annotated[
@@ -66,11 +71,21 @@ def evaluate(
     """
     from ..checkpoint import load
     from ..evaluation.confusion import check_plot, draw_confusion
-    from ..evaluation.validation import evaluate as count
 
     if confusion:
         check_plot(confusion)
     run = running.prepare(load(model), calibration=calibration, keep=keep)
+    metrics = _counted(run, data, fast_decoding=running.fast_decoding, **vars(counting))
+    show_result(metrics, json, model=model, data=data)
+    if confusion:
+        with failing(OSError):
+            draw_confusion(metrics, confusion)
+
+
+def _counted(model: Any, data: str, **options: Any) -> Metrics:
+    """The metrics, with progress."""
+    from ..evaluation.validation import evaluate as count
+
     with Progress() as bar, ExitStack() as opening:
         opening.enter_context(working(f"opening {data}"))
 
@@ -78,8 +93,4 @@ def evaluate(
             opening.close()
             bar.update(done, total, f"top-1 {top1:.2f} %")
 
-        metrics = count(run, data, progress=show, fast_decoding=running.fast_decoding, **vars(counting))
-    show_result(metrics, json, model=model, data=data)
-    if confusion:
-        with failing(OSError):
-            draw_confusion(metrics, confusion)
+        return count(model, data, progress=show, **options)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy
 
-from ..images.kinds import say_left_out
+from ..images.kinds import counted, say_left_out
 from ..utils.text import some
 from ..utils.warning import warn
 from .listing import LABEL, Folders, Listing
@@ -115,8 +115,8 @@ class ClassArchives(StoredImages):
 
 def _found(listing: Listing, folders: Folders) -> str:
     """What is in a folder instead of images."""
-    counts = listing.left_out(folders, below=False)
-    return "; found: " + some([f"{count} {kind}" for kind, count in counts.items()]) if counts else ""
+    found = counted(listing.left_out(folders, below=False))
+    return f"; found: {found}" if found else ""
 
 
 def _wrapping(folders: Collection[Folders], asked: Collection[str]) -> Folders:

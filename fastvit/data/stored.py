@@ -183,7 +183,9 @@ def _zip_entries(file: BinaryIO, path: Path) -> Iterator[Entry]:
             raise ValueError(f"{info.filename} would be larger than any disk")
         link = stat.S_ISLNK(info.external_attr >> 16)
         size = UNREAD if link else info.compress_size if info.file_size <= LARGEST else info.file_size
-        yield Entry(info.filename, info.header_offset, size, info.is_dir())
+        # Windows' own separator, as some of its programs write it against the standard
+        name = info.filename if "/" in info.filename else info.filename.replace("\\", "/")
+        yield Entry(name.rstrip("/"), info.header_offset, size, name.endswith("/"))
 
 
 def _unzipped(file: BinaryIO, size: int, beginning: int = 0) -> bytes:

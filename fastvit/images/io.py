@@ -124,10 +124,13 @@ without_warnings = _WithoutWarnings()
 def _loaded(image: Image.Image) -> Image.Image:
     """What Pillow has opened already, which is left as it is."""
     with LOADING:
+        white, deep = declared_white(image), has_deep_colours(image)
         image.load()
+    if deep:
+        check_deep_colours(image)
     with suppress(Exception):  # broken metadata says nothing about the image
         image = ImageOps.exif_transpose(image)
-    return to_rgb(image)
+    return to_rgb(image, white)
 
 
 def _opened(source: str | os.PathLike[str] | bytes | BinaryIO) -> BinaryIO:

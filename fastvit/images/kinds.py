@@ -121,10 +121,22 @@ def refusal(name: str, head: Callable[[], bytes]) -> str | None:
     return f"{called} ({needed})" if needed else called
 
 
+def counted(counts: Counter[str]) -> str:
+    """How many of each kind, the most frequent first; "" for none.
+
+    Example:
+        >>> from fastvit.images.kinds import counted
+        >>> counted(Counter({".csv": 1, ".txt": 3}))
+        '3 .txt, 1 .csv'
+    """
+    kinds = sorted((kind for kind in counts if kind and counts[kind]), key=lambda kind: (-counts[kind], kind))
+    return some([f"{counts[kind]} {kind}" for kind in kinds], most=12) if kinds else ""
+
+
 def say_left_out(where: str, counts: Counter[str]) -> None:
-    """Warn of files and folders that are left out, if there are any: how many of each kind, the most frequent first."""
-    if counted := [f"{count} {kind}" for kind, count in counts.most_common() if kind]:
-        warn(f"{where}: left out: {some(counted, most=12)}")
+    """Warn of files and folders that are left out, if there are any."""
+    if left_out := counted(counts):
+        warn(f"{where}: left out: {left_out}")
 
 
 def head_of(path: str) -> bytes:

@@ -157,3 +157,18 @@ def test_an_evaluation_says_which_split_it_took(tmp_path: Path) -> None:
     metrics = fastvit.evaluate(fastvit.load("fastvit_t8.cifar10"), data)
     assert metrics.images == 4 and f"The images are those of {data}/Valid." in " ".join(str(metrics).split())
     assert metrics.to_dict()["source"] == f"{data}/Valid"
+
+
+def test_a_zip_with_windows_separators_holds_folders(tmp_path: Path) -> None:
+    parts = {"train": contents(1), "valid": contents(2, seed=7)}
+    files = {f"pets/{split}/{name}": file for split in parts for name, file in parts[split].items()}
+    data = zipped(tmp_path / "data.zip", {name.replace("/", "\\"): file for name, file in files.items()})
+    assert held(training_source(data)) == expected(parts["train"])
+    assert held(validation_source(data)) == expected(parts["valid"])
+
+
+@every_place
+def test_a_class_with_no_image_that_can_be_read_says_what_it_has(tmp_path: Path, place: str) -> None:
+    files = contents(1) | {f"wolf/{number}.{suffix}": b"x" for number in range(3) for suffix in ("nef", "mov")}
+    with pytest.raises(DataError, match=r"/wolf: no images in it; found: 3 .mov, 3 .nef; add some or"):
+        open_source(PLACES[place](tmp_path / "data", files))

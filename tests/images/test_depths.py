@@ -67,6 +67,7 @@ SIXTEEN = {
     "array": lambda values: values,
     "tensor": lambda values: torch.from_numpy(values.astype(numpy.int32)).to(torch.uint16),
     "PNG colours": lambda values: deep_png(numpy.stack([values] * 3, axis=-1)),
+    "PNG colours, opened": lambda values: Image.open(io.BytesIO(deep_png(numpy.stack([values] * 3, axis=-1)))),
     "PNG grey and alpha": lambda values: deep_png(numpy.stack([values, numpy.full_like(values, 65535)], axis=-1)),
     "PNG colours and alpha": lambda values: deep_png(numpy.stack([*[values] * 3, numpy.full_like(values, 65535)], -1)),
 }
