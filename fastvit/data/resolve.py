@@ -182,7 +182,10 @@ class _Request:
         if library == "hfds" and rest:
             return HuggingFace(data, self.splits, unlabelled=self.unlabelled)
         if os.path.isdir(data):
-            return self._in_folder(unwrapped(Path(data), self.splits))
+            around, folder = Path(data), unwrapped(Path(data), self.splits)
+            source = self._in_folder(folder)
+            source.root = source.root if folder == around else str(around)  # names begin where the user's own does
+            return source
         if os.path.isfile(data):
             return self._in_file(Path(data))
         if any(sign in data for sign in ("{", "*", "?", "::")):

@@ -41,7 +41,7 @@ def evaluate(
     Args:
         model: a FastViT, an Engine or any images (B, 3, H, W) -> logits (B, classes); it stays as it is, in its mode.
         data: a Source, or what `fastvit.data.NOTATION` lists; its classes are found among the model's by name.
-        split: of `data`; by default val, validation or test, and the whole of what has none of them.
+        split: of `data`; by default val (or valid, validation, dev, eval) or test; the whole, if it has none.
         cfg: the `pretrained_cfg` of a model that has none: the keys of `Preprocess.to_cfg`, and "label_names".
         scoring: "all" classes can be predicted, or those of the "data" only, or all, by ImageNet's "real" labels
             (arXiv:2006.07159); "auto" is "data" where that has fewer classes, as timm evaluates ImageNet-A and -R.
@@ -106,7 +106,7 @@ def _opened(
 
 
 def open_validation(data: str | Path | Source, split: str = "", *, num_classes: int | None = None) -> Source:
-    """The split of that name; by default val, validation or test, and the whole of what has none of them.
+    """The split of that name; by default val (or valid, validation, dev, eval) or test; the whole, if it has none.
 
     Raises:
         DataError: as `open_source` does, or a label is out of range, as where a test set's are secret.

@@ -172,3 +172,12 @@ def test_a_class_with_no_image_that_can_be_read_says_what_it_has(tmp_path: Path,
     files = contents(1) | {f"wolf/{number}.{suffix}": b"x" for number in range(3) for suffix in ("nef", "mov")}
     with pytest.raises(DataError, match=r"/wolf: no images in it; found: 3 .mov, 3 .nef; add some or"):
         open_source(PLACES[place](tmp_path / "data", files))
+
+
+@every_place
+def test_names_begin_with_what_was_given_whatever_folders_are_around_the_classes(tmp_path: Path, place: str) -> None:
+    data = PLACES[place](tmp_path / "data", inside("photos/2026", contents(1)))
+    source = open_source(data, unlabelled=True)
+    assert source.root == str(data) and held(source) == expected(contents(1))
+    names = {source.name(index).removeprefix(f"{source.root}/") for index in range(len(source))}
+    assert names == inside("photos/2026", contents(1)).keys()
