@@ -159,7 +159,8 @@ def merged(variant: str, found: Detected, catalogue: Mapping[str, Any], told: Ma
     whole = variant == found.cfg.get("architecture")  # a header of ours leaves nothing out
     row = {} if whole else own_cfg(found.variants[variant], found.num_classes, found.in_chans)
     tensors = {"architecture": variant, "num_classes": found.num_classes}
-    given = (_about(variant, each) for each in (told, found.cfg, catalogue))
+    header = {key: value for key, value in found.cfg.items() if value is not None or key not in told}
+    given = (_about(variant, each) for each in (told, header, catalogue))
     return reduce(or_, given, row | conversion) | tensors
 
 

@@ -325,6 +325,12 @@ def test_the_header_goes_first_and_a_config_that_contradicts_it_is_an_error(tmp_
         assert message.startswith("the header of ") and "model.safetensors has" in message and "config.json" in message
 
 
+def test_what_the_header_leaves_open_the_folder_says(tmp_path: Path) -> None:
+    save(named("fastvit_t8", num_classes=3), tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps({"architecture": "fastvit_t8", "label_names": LABELS}))
+    assert load(tmp_path).pretrained_cfg["label_names"] == LABELS
+
+
 @pytest.mark.usefixtures("theirs")
 def test_what_is_not_used_is_named_once(tmp_path: Path) -> None:
     changed(tmp_path, lambda config: config.update(calibration=1, temperature=2))
