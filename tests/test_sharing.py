@@ -78,10 +78,10 @@ def programs(card: str) -> list[str]:
     [
         ("fastvit_t8", {"num_classes": 3}),
         ("fastvit_sa12", {"num_classes": 7, "in_chans": 1}),
-        ("fastvit_sa12", {"num_classes": 0}),
+        pytest.param("fastvit_sa12", {"num_classes": 0}, marks=pytest.mark.slow),
         ("fastvit_t8", {"num_classes": 2, "global_pool": "catavgmax"}),
         ("fastvit_mci0", {}),
-        ("fastvit_mci0", {"num_classes": 3, "global_pool": "max"}),
+        pytest.param("fastvit_mci0", {"num_classes": 3, "global_pool": "max"}, marks=pytest.mark.slow),
     ],
 )
 def test_timms_own_class_reads_a_folder_and_computes_and_prepares_the_same(
@@ -130,7 +130,7 @@ def test_config_has_the_keys_that_timm_writes(tmp_path: Path) -> None:
     assert ours["label_names"] == LABELS and ours["num_features"] == expected["num_features"] == model.num_features
 
 
-@pytest.mark.parametrize("form", ["fused", "partial"])
+@pytest.mark.parametrize("form", ["fused", pytest.param("partial", marks=pytest.mark.slow)])
 def test_fused_models_are_shared_in_our_names_and_timms_are_refused_with_advice(
     form: str, model: FastViT, tmp_path: Path
 ) -> None:
@@ -157,7 +157,7 @@ def test_fastvithd_says_that_timm_lacks_it(tmp_path: Path) -> None:
     assert load(tmp_path / "hd").pretrained_cfg["architecture"] == "fastvithd"
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float16, pytest.param(torch.bfloat16, marks=pytest.mark.slow)])
 def test_half_precision_halves_the_file_and_timm_reads_it(model: FastViT, dtype: torch.dtype, tmp_path: Path) -> None:
     save_pretrained(model, tmp_path / "whole")
     save_pretrained(model, tmp_path / "half", dtype=dtype)
@@ -319,6 +319,7 @@ def test_what_timm_pushes_is_loaded(hub: Hub) -> None:
     assert "pytorch_model.bin" not in hub.asked("GET")  # which lies there too
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("token")
 def test_a_revision_is_a_branch_and_is_loaded_by_name(model: FastViT, hub: Hub) -> None:
     push_to_hub(model, "user/pets")
@@ -346,6 +347,7 @@ def test_a_card_that_is_there_stays_unless_asked_and_so_do_other_weights(model: 
     assert hub.repositories["user/pets"].files["README.md"].startswith(b"---\n")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("token")
 def test_a_public_repository_does_not_become_private_without_a_word(model: FastViT, hub: Hub) -> None:
     push_to_hub(model, "user/mine", private=True)
@@ -355,6 +357,7 @@ def test_a_public_repository_does_not_become_private_without_a_word(model: FastV
         push_to_hub(model, "user/pets", private=True)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("token")
 def test_a_name_alone_is_of_the_tokens_user(model: FastViT, hub: Hub) -> None:
     assert push_to_hub(model, "pets") == f"{hub.endpoint}/user/pets"
@@ -487,6 +490,7 @@ def test_a_pickle_is_read_safely_and_a_damaged_file_is_not_kept(model: FastViT, 
     assert equal(load("hf-hub:user/damaged"), model)
 
 
+@pytest.mark.slow
 def test_whatever_takes_a_model_takes_a_repository(model: FastViT, hub: Hub, tmp_path: Path) -> None:
     published(hub, model, tmp_path / "pets")
     image = tmp_path / "image.png"

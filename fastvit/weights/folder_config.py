@@ -22,9 +22,10 @@ from .formats import read_json
 from .header import WIDEST
 from .tensors import WeightsError, in_one_line
 
-FILES = {  # and how what each holds is read
+FILES: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {  # and how what each holds is read
     "config.json": dialects.config,
     "preprocessor_config.json": dialects.processor,
+    "processor_config.json": lambda given: dialects.processor(inner) if (inner := given.get("image_processor")) else {},
     "open_clip_config.json": dialects.open_clip,
 }
 USUAL = ("model", "pytorch_model", "open_clip_model", "open_clip_pytorch_model")  # weights that such files speak of

@@ -93,6 +93,7 @@ def test_a_folder_that_timm_saved_computes_prepares_and_names_as_timms_class(
     assert ours.pretrained_cfg["architecture"] == name and ours.global_pool == "max"
 
 
+@pytest.mark.slow
 def test_whatever_takes_a_model_follows_the_folder(theirs: nn.Module, tmp_path: Path, image: Image.Image) -> None:
     path = tmp_path / "image.png"
     transform = create_transform(**resolve_data_config({}, model=theirs), is_training=False)
@@ -137,6 +138,7 @@ def test_a_file_of_the_usual_name_is_spoken_of_and_another_is_not(tmp_path: Path
     assert load(tmp_path).pretrained_cfg["label_names"] == LABELS
 
 
+@pytest.mark.slow
 def test_what_the_catalogue_has_of_the_name_and_tag_names_the_classes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -203,6 +205,19 @@ def test_apples_fastvlm_says_that_it_is_fastvithd_and_how_images_are_padded(tmp_
     (tmp_path / "padded/preprocessor_config.json").write_text(json.dumps(size | {"crop_size": 448}))
     message = failure(tmp_path / "padded")
     assert "input_size (3, 512, 512)" in message and "preprocessor_config.json (3, 448, 448)" in message
+
+
+def test_a_processors_own_file_is_read_as_that_of_its_image_processor(tmp_path: Path) -> None:
+    """Since transformers 5 it has both, and the tokenizer's options."""
+    llava(tmp_path / "model", image_aspect_ratio="square")
+    inner = {"size": {"shortest_edge": 512}, "crop_size": 512, "image_mean": [0.1] * 3, "resample": 2}
+    for content in ({"processor_class": "LlavaProcessor"}, {"image_processor": inner}):
+        (tmp_path / "model/processor_config.json").write_text(json.dumps(content))
+        cfg = load(tmp_path / "model").pretrained_cfg
+        said = ((0.1,) * 3, "bilinear") if "image_processor" in content else ((0.0,) * 3, "bicubic")
+        assert (cfg["mean"], cfg["interpolation"]) == said
+    (tmp_path / "model/processor_config.json").write_text('{"image_processor": [1]}')
+    assert "processor_config.json: is no config that can be followed" in failure(tmp_path / "model")
 
 
 def test_transformers_fastvlm_is_fastvithd_whatever_timm_calls_it(tmp_path: Path) -> None:
