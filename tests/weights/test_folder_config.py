@@ -21,7 +21,7 @@ import fastvit
 from fastvit import CONFIGS, FastViT, FastViTWarning, WeightsError, create_model, load, save
 from fastvit.testing import randomize
 from fastvit.weights.catalog import imagenet_names
-from fastvit.weights.folder_dialects import labels
+from fastvit.weights.folder_dialects import config, labels
 
 pytestmark = pytest.mark.usefixtures("small_variants")
 LABELS = ["a", "بهتر", "c"]
@@ -122,6 +122,11 @@ def test_one_level_is_what_timm_once_wrote(tmp_path: Path) -> None:
 
     changed(tmp_path, flatten)
     assert load(tmp_path).pretrained_cfg == expected
+
+
+def test_without_a_crop_mode_timm_means_the_centre_and_without_preprocessing_nothing() -> None:
+    assert config({"architecture": "fastvithd", "pretrained_cfg": {"crop_pct": 0.9}})["crop_mode"] == "center"
+    assert config({"architecture": "fastvithd", "pretrained_cfg": {}})["crop_mode"] is None
 
 
 def test_images_of_one_channel_come_from_timm_as_well(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
