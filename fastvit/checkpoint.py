@@ -1,17 +1,18 @@
 """Models from and to checkpoints."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .models.config import CUSTOM, Config
 from .models.fastvit import FastViT
 from .models.forms import Form, outline, stages_left, with_norms
 from .models.reparam import reparameterize
-from .utils.text import some
+from .utils.text import some, with_article
 from .utils.warning import warn
 from .weights import formats, naming
 from .weights.header import header
@@ -20,6 +21,7 @@ from .weights.savable import check_savable, unlike
 from .weights.tensors import WeightsError, in_memory
 
 NAMES = ("fastvit", "timm", "apple")  # those that files are written in
+Model = TypeVar("Model")
 
 
 def load(source: Source, *, variant: str | Config | None = None, num_classes: int | None = None) -> FastViT:
@@ -50,6 +52,35 @@ def load(source: Source, *, variant: str | Config | None = None, num_classes: in
         (10, ['airplane', 'automobile', 'bird'])
     """
     return from_weights(read(source, variant), num_classes=num_classes)
+
+
+def loaded(model: Model | Source | os.PathLike[str], kind: type[Any] = nn.Module) -> Model | FastViT:
+    """What every function that takes a model does with it first: what `load` reads is loaded, a model is as it was.
+
+    Args:
+        model: a model; or a name, path, folder or state dict.
+        kind: what a model is for that function.
+
+    Raises:
+        TypeError: it is neither.
+        fastvit.WeightsError: it cannot be loaded.
+
+    Example:
+        >>> from fastvit.checkpoint import loaded
+        >>> loaded(loaded("fastvit_t8.cifar10")).num_classes
+        10
+        >>> loaded(5)
+        Traceback (most recent call last):
+        TypeError: model is an int, expected a FastViT, or a name, path or folder that fastvit.load reads
+    """
+    if isinstance(model, str | Mapping):
+        return load(model)
+    if isinstance(model, os.PathLike):
+        return load(Path(model))
+    if not isinstance(model, kind):
+        expected = "expected a FastViT, or a name, path or folder that fastvit.load reads"
+        raise TypeError(f"model is {with_article(type(model).__name__)}, {expected}")
+    return cast(Model, model)
 
 
 def from_weights(weights: Weights, form: Form | None = None, num_classes: int | None = None, **options: Any) -> FastViT:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .checkpoint import check_target, from_weights, load, save
-from .images.inputs import find_images
+from .images.inputs import found_images
 from .models.fastvit import FastViT
 from .models.forms import KINDS, Form, form_of
 from .models.forms import overparameterize as with_branches
@@ -136,8 +136,7 @@ def _pixels(model: FastViT, images: Tensor | str | Path | Sequence[str | Path] |
     """(B, C, H, W): the images as they are, or as many of the files as are needed, evenly chosen from all folders."""
     if images is None or isinstance(images, Tensor):
         return images
-    paths = [images] if isinstance(images, str | Path) else images
-    found = find_images([str(path) for path in paths])
+    found = found_images(images)
     height, width = model.preprocess.size
     chosen = evenly(max(FEWEST, CALIBRATION // (height * width)), len(found))
     return model.preprocess.read(found[index] for index in chosen)

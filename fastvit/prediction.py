@@ -17,22 +17,23 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from .checkpoint import load
 from .deploy.engines.engine import Engine
 from .deploy.running import device_of, runnable
 from .images.cards import fitted
 from .images.io import ImageError, ImageLike
 from .images.prefetch import ahead, read_or_error, several
 from .models.fastvit import FastViT
+from .utils.numbers import check_whole
 from .utils.numerics import probabilities
 from .utils.processes import cores
 from .utils.text import STANDARD_INPUT, display_name
 from .verification import Comparison
+from .weights.read import Source
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-Model = FastViT | Engine | Comparison | str | os.PathLike[str]
+Model = FastViT | Engine | Comparison | Source
 Top = tuple[tuple[str, float], ...]
 
 
@@ -117,7 +118,8 @@ def predict(
 
     Raises:
         ImageError: a single image that cannot be read.
-        ValueError: a model without classes, or one that returns NaN or infinity for a single image.
+        ValueError: a model without classes, or one that returns NaN or infinity for a single image; `top` or
+            `batch_size` that is no whole number from 1 on.
 
     Example:
         >>> import fastvit
@@ -128,8 +130,7 @@ def predict(
         >>> [found.label for found in fastvit.predict(model, [sky, sky], top=1)]
         ['airplane', 'airplane']
     """
-    if min(top, batch_size) < 1:
-        raise ValueError(f"top is {top} and batch_size {batch_size}: expected 1 or more of each")
+    check_whole(1, top=top, batch_size=batch_size)
     classifier, many = _Classifier(model, top, fast_decoding, thumbnails), several(images)
     return classifier.one(images) if many is None else classifier.many(many, batch_size)
 
@@ -138,12 +139,10 @@ class _Classifier:
     """Images -> predictions."""
 
     def __init__(self, model: Model, top: int, fast: bool, thumbnails: bool) -> None:
-        if isinstance(model, str | os.PathLike):
-            model = runnable(load(os.fspath(model)), device="", inplace=True)
-        elif isinstance(model, FastViT):
+        if isinstance(model, FastViT):
             model = runnable(model, reparameterize=None)
         elif not isinstance(model, Engine | Comparison):
-            raise TypeError(f"model is a {type(model).__name__}, expected a FastViT, an engine, a name or a path")
+            model = runnable(model, device="")
         self.run: Callable[[Tensor], Any] = model
         model = model.unfused if isinstance(model, Comparison) else model
         if not model.num_classes:

@@ -1,13 +1,17 @@
 """A model and its reparameterized form side by side: proof by measurement, block by block, and on somebody's images."""
 
 import statistics
+from collections.abc import Sequence
 from dataclasses import asdict, astuple, dataclass
 from functools import partial
+from os import PathLike
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from .checkpoint import loaded
+from .images.inputs import found_images
 from .images.preprocess import check_images
 from .models.affine import exact_device
 from .models.fastvit import FastViT
@@ -17,10 +21,12 @@ from .utils.copies import duplicate
 from .utils.numerics import Error, probabilities, without_cudnn
 from .utils.text import finite, rendered, table
 from .utils.timing import ratio, timer
+from .weights.read import Source
 
 # Largest relative error that counts as equal. Half precision is reported and not judged: there the unfused model
 # rounds more often than the fused one and is the less exact of the two.
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
+Images = Tensor | str | PathLike[str] | Sequence[str | PathLike[str]] | None
 WHOLE = "end to end"
 ROUNDS = 5  # in which both forms are timed, one after the other: what slows both down leaves their ratio
 ROUND_SECONDS = 0.3  # for each form in each round
@@ -85,14 +91,16 @@ class Report:
         )
 
 
-def verify(model: FastViT, images: Tensor | None = None) -> Report:
+def verify(model: FastViT | Source, images: Images = None) -> Report:
     """Reparameterize a copy of `model` and measure how far its outputs, and each block's, are from the original's.
 
     Each block is compared on what it receives, in float64 and in the model's dtype; the model is left untouched.
 
     Args:
-        model: unfused, in eval mode. At its initial values it proves little: batch norm is then almost the identity.
-        images: (B, in_chans, H, W); by default four of normal noise, of the variant's size but at most 256 x 256.
+        model: unfused, in eval mode, or what `fastvit.load` reads. At its initial values it proves little: batch norm
+            is then almost the identity.
+        images: (B, in_chans, H, W), preprocessed; or paths, folders or patterns of images, one or several. By default
+            four of normal noise, of the variant's size but at most 256 x 256.
 
     Returns:
         A `fastvit.verification.Report`: `exact` says whether they agree, `print` shows the errors of every block.
@@ -109,12 +117,15 @@ def verify(model: FastViT, images: Tensor | None = None) -> Report:
         >>> print(str(report).splitlines()[-1])
         The reparameterized model computes the same.
     """
+    model = loaded(model, FastViT)
     require_eval_mode(model, "verify a model")
     if form_of(model) == "fused":
         raise ValueError("cannot verify a fused model: nothing is left to compare with; give the unfused one")
     if images is None:
         size = [min(256, edge) for edge in model.config.preprocess.size]
         images = torch.randn(4, model.in_chans, *size, generator=torch.Generator().manual_seed(0))
+    elif not isinstance(images, Tensor):
+        images = model.preprocess.read(found_images(images))
     check_images(images, model.in_chans)
     own, agreement, fused = _compare(duplicate(model), images)
     exact, *_ = _compare(duplicate(model).to(exact_device(next(model.parameters()).device)).double(), images)
@@ -158,7 +169,7 @@ class Comparison:
     Each batch goes through both forms once. Images with a result that is not finite are not counted.
 
     Args:
-        model: unfused, in eval mode; it is left as it is.
+        model: unfused, in eval mode, left as it is; or what `fastvit.load` reads.
         fused: whether the logits are those of the fused form.
 
     Attributes:
@@ -180,7 +191,8 @@ class Comparison:
         (4, True)
     """
 
-    def __init__(self, model: FastViT, fused: bool = True) -> None:
+    def __init__(self, model: FastViT | Source, fused: bool = True) -> None:
+        model = loaded(model, FastViT)
         if not fusible_blocks(model):
             raise ValueError("the model is fused already: to compare needs the weights that it was made of")
         forms = duplicate(model), reparameterize(model)

@@ -171,7 +171,7 @@ def test_what_is_neither_an_image_nor_several_is_a_type_error(model: fastvit.Fas
             fastvit.predict(model, given)  # type: ignore[call-overload]
     with pytest.raises(TypeError, match="an image is a NoneType"):
         list(fastvit.predict(model, [image(), None]))  # type: ignore[list-item]
-    with pytest.raises(TypeError, match="model is a Linear"):
+    with pytest.raises(TypeError, match="model is a Linear, expected a FastViT, or a name, path or folder"):
         fastvit.predict(torch.nn.Linear(1, 1), image())  # type: ignore[call-overload]
 
 
@@ -401,7 +401,11 @@ def test_a_model_that_returns_no_numbers_is_no_prediction(model: fastvit.FastViT
     "options,words",
     [
         ({"top": 0}, "top is 0"),
-        ({"batch_size": 0}, "batch_size 0"),
+        ({"batch_size": 0}, "batch_size is 0, expected a whole number, 1 or more"),
+        ({"top": "a"}, "top is 'a', expected a whole number"),
+        ({"top": 2.5}, "top is 2.5, expected"),
+        ({"top": True}, "top is True, expected"),
+        ({"batch_size": math.nan}, "batch_size is nan, expected"),
     ],
     ids=str,
 )

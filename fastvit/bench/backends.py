@@ -15,8 +15,10 @@ from torch import Tensor, nn
 from ..deploy.engines.builders import ENGINES
 from ..deploy.engines.select import available
 from ..deploy.engines.select import engine as make_engine
+from ..images.preprocess import SMALLEST
 from ..models.reparam import reparameterize
 from ..testing import load_or_random
+from ..utils.numbers import check_whole
 from .racing import Backend
 
 Run = Callable[[], Any]
@@ -44,9 +46,9 @@ class Subject:
     threads: int = 1
 
     def __post_init__(self) -> None:
-        if min(self.size) < 32 or self.batch_size < 1 or self.threads < 1:
-            given = f"size {self.size}, batch_size {self.batch_size}, threads {self.threads}"
-            raise ValueError(f"{given}: expected at least 32 pixels, 1 image and 1 thread")
+        check_whole(1, batch_size=self.batch_size, threads=self.threads)
+        for edge in self.size:
+            check_whole(SMALLEST, size=edge)
 
 
 def ours(subject: Subject, engine: str, precision: str = "float32") -> Backend:

@@ -21,9 +21,9 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 from ..utils.processes import Child, ProcessDiedError, ProcessError, end
+from ..utils.text import one_line
 
 PAUSE = 0.1  # seconds before each; after a pass OpenMP's threads spin for 0.01, ONNX Runtime's for up to 0.05
 PASSES = 0.1  # seconds that a backend runs at least in a round: short passes are repeated, and their median counts
@@ -112,7 +112,7 @@ def _left_out_if_it_fails(name: str, result: Race, workers: dict[str, Worker]) -
     except (ProcessError, OSError) as error:  # OSError: too many processes or files, or a full disk, as it is started
         if name in workers:
             end([workers.pop(name).child], GRACE)
-        result.drop(name, str(error))
+        result.drop(name, one_line(error))
 
 
 class Worker:
@@ -127,7 +127,7 @@ class Worker:
         self.log = tempfile.NamedTemporaryFile(prefix="fastvit-bench-", delete=False)  # noqa: SIM115
         running.callback(Path(self.log.name).unlink, missing_ok=True)
         running.callback(self.log.close)
-        with patch.dict(os.environ, dict.fromkeys(THREADS, str(threads))):
+        with _environment(dict.fromkeys(THREADS, str(threads))):
             self.child = Child(_serve, threads, self.log.name)
         running.callback(end, [self.child], GRACE)
 
@@ -145,6 +145,20 @@ class Worker:
             printed = [line for line in self.log.read().decode(errors="replace").splitlines() if line.strip()]
             last = f": {printed[-1].strip()}" if printed else ""
             raise ProcessError(f"its process {death}{last}") from None
+
+
+@contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Inside, processes that are started have these variables, and afterwards those of before."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
 
 
 def _serve(starter: Connection, threads: int, log: str) -> None:

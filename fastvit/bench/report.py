@@ -1,21 +1,28 @@
 """One model by every engine and precision that is installed, against plain PyTorch."""
 
 import math
+import os
 import platform
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, astuple, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, astuple, dataclass, replace
 from datetime import date
 from importlib.metadata import PackageNotFoundError, version
+from os import PathLike
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from rich.console import Group
 
+from ..checkpoint import load, loaded, save
+from ..models.fastvit import FastViT
 from ..models.forms import form_of
 from ..testing import load_or_random
 from ..utils.devices import describe_machine
-from ..utils.text import rendered, table
+from ..utils.text import counted, rendered, table
 from ..utils.timing import Quartiles, quartiles, ratio
+from ..weights.read import Source
 from . import backends
 from .backends import Subject
 from .racing import Race, race
@@ -86,7 +93,8 @@ class Report:
         model, (height, width), batch_size, threads = astuple(self.subject)
         return Group(
             f"{self.machine}\n",
-            f"{model}, {batch_size} x {height} x {width}, {threads} threads, {self.rounds} rounds; "
+            f"{model}, {batch_size} x {height} x {width}, {counted(threads, 'thread')}, "
+            f"{counted(self.rounds, 'round')}; "
             f"against {self.baseline}",
             table(("", ">ms", ">images/s", ">speedup", ">difference"), rows),
             *(f"{name}: {reason}" for name, reason in self.failed.items()),
@@ -94,7 +102,7 @@ class Report:
 
 
 def measure(
-    model: str = "fastvit_sa12",
+    model: FastViT | Source = "fastvit_sa12",
     *,
     size: int | None = None,
     batch_size: int = 1,
@@ -109,7 +117,8 @@ def measure(
     `if __name__ == "__main__":` around it, since these processes import it.
 
     Args:
-        model: what `fastvit.load` reads; or a name of `fastvit.list_models`, with random weights, as fast as any.
+        model: a FastViT, or what `fastvit.load` reads; or a name of `fastvit.list_models`, with random weights, as fast
+            as any.
         size: height and width of the images; by default the model's own.
         batch_size: images in a pass.
         threads: of each engine; by default as many as torch takes.
@@ -124,18 +133,36 @@ def measure(
         >>> import fastvit
         >>> fastvit.bench.measure("fastvit_t8.cifar10", threads=0)
         Traceback (most recent call last):
-        ValueError: size (64, 64), batch_size 1, threads 0: expected at least 32 pixels, 1 image and 1 thread
+        ValueError: threads is 0, expected a whole number, 1 or more
     """
     usable, reasons = backends.engines(engines)
     if not usable:
         raise ValueError("; ".join(f"{name}: {reason}" for name, reason in reasons.items()))
-    made = load_or_random(model)
-    pixels = made.preprocess.size if size is None else (size, size)
-    subject = Subject(model, pixels, batch_size, torch.get_num_threads() if threads is None else threads)
-    plain = backends.eager(subject, f"eager, {form_of(made)}")
-    candidates = [plain, *(backends.ours(subject, name, precision) for name, precision in usable)]
-    result = race(candidates, threads=subject.threads, seconds=seconds, progress=progress)
-    return _report(subject, plain.name, result, reasons)
+    if not 0 < seconds < math.inf:
+        raise ValueError(f"seconds is {seconds!r}, expected a number above 0")
+    with _named(model) as (name, path, made):
+        pixels = made.preprocess.size if size is None else (size, size)
+        subject = Subject(path, pixels, batch_size, torch.get_num_threads() if threads is None else threads)
+        plain = backends.eager(subject, f"eager, {form_of(made)}")
+        candidates = [plain, *(backends.ours(subject, name, precision) for name, precision in usable)]
+        result = race(candidates, threads=subject.threads, seconds=seconds, progress=progress)
+    return _report(replace(subject, model=name), plain.name, result, reasons)
+
+
+@contextmanager
+def _named(model: FastViT | Source) -> Iterator[tuple[str, str, FastViT]]:
+    """What a report calls the model; from where each process loads it, meanwhile a file of its own; and the model."""
+    if isinstance(model, str):
+        yield model, model, load_or_random(model)
+        return
+    if isinstance(model, PathLike):
+        yield os.fspath(model), os.path.abspath(model), load(model)
+        return
+    made = loaded(model, FastViT)
+    with TemporaryDirectory(prefix="fastvit-bench-") as folder:
+        path = f"{folder}/model.safetensors"
+        save(made, path)
+        yield made.pretrained_cfg["architecture"], path, made
 
 
 def _report(subject: Subject, baseline: str, result: Race, failed: dict[str, str]) -> Report:

@@ -6,6 +6,7 @@ from os import PathLike
 import torch
 from torch import Tensor
 
+from ..checkpoint import loaded
 from ..images.inputs import find_images
 from ..images.preprocess import Preprocess
 from ..models.fastvit import FastViT
@@ -14,6 +15,7 @@ from ..models.reparam import reparameterize as fuse
 from ..utils.copies import duplicate
 from ..utils.devices import choose_device
 from ..utils.sampling import evenly
+from ..weights.read import Source
 from .engines.engine import Engine
 from .engines.select import RUNTIMES, check_options
 from .engines.select import engine as make_engine
@@ -25,7 +27,7 @@ MOST_NUMBERS = 2**27  # in all of them: half a gigabyte
 
 
 def runnable(
-    model: FastViT,
+    model: FastViT | Source,
     *,
     device: torch.device | str | None = None,
     engine: str = "torch",
@@ -41,7 +43,7 @@ def runnable(
     In torch and float32 that is a FastViT in eval mode, else an `Engine`; both say how images are prepared.
 
     Args:
-        model: in any form and mode; left as it is unless `inplace`.
+        model: in any form and mode, left as it is unless `inplace`; or what `fastvit.load` reads.
         device: where to run; None where the model is, "" on the fastest device that the engine runs on.
         engine: "torch", "compile", "onnxruntime", "openvino", or "auto", as `fastvit.engine` has them.
         precision: "float32", "bfloat16", "float16" or "int8"; not every engine has every one.
@@ -60,7 +62,9 @@ def runnable(
         >>> fastvit.form_of(fastvit.deploy.running.runnable(fastvit.load("fastvit_t8.cifar10")))
         'fused'
     """
-    _check(model, engine, precision, reparameterize, calibration, keep)
+    check_options(engine, precision, calibration, keep)
+    inplace, model = inplace or not isinstance(model, FastViT), loaded(model, FastViT)
+    _check_form(model, engine, precision, reparameterize)
     fuses = (engine, precision) == PLAIN and bool(reparameterize)
     model = _placed(model, device_for(model, device, engine), inplace, fuses)
     if (engine, precision) == PLAIN:
@@ -93,11 +97,8 @@ def device_for(model: FastViT, device: torch.device | str | None, engine: str) -
     return chosen
 
 
-def _check(
-    model: FastViT, engine: str, precision: str, reparameterize: bool | None, calibration: object, keep: Collection[str]
-) -> None:
-    """A ValueError for what cannot be asked for together."""
-    check_options(engine, precision, calibration, keep)
+def _check_form(model: FastViT, engine: str, precision: str, reparameterize: bool | None) -> None:
+    """A ValueError for a form that cannot be run so."""
     unfused = reparameterize is False
     if unfused and (engine, precision) != PLAIN:
         raise ValueError(

@@ -8,8 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..checkpoint import loaded
 from ..models.moments import Moments
 from ..models.reparam import reparameterize, require_eval_mode
+from ..weights.read import Source
 from .graph import first_convolution
 from .lowering import listed
 from .quantize import Layer, batches, check_calibration, int8_layers
@@ -76,14 +78,14 @@ def decibels(noise: float) -> float:
 
 
 @torch.no_grad()
-def layer_errors(model: nn.Module, images: Tensor) -> LayerErrors:
+def layer_errors(model: nn.Module | Source, images: Tensor) -> LayerErrors:
     """How much noise each layer that `quantize` would quantize brings, alone and with all before it.
 
     It is an imitation, with the rounding that nncf is asked for; runtimes round a little otherwise. Two passes over the
     images for each layer: some tens of them are enough.
 
     Args:
-        model: a FastViT in eval mode, or what has one in it; left untouched.
+        model: a FastViT in eval mode, or what has one in it, left untouched; or what `fastvit.load` reads.
         images: (N, in_chans, H, W), as the model will see; they set the ranges too.
 
     Raises:
@@ -96,6 +98,7 @@ def layer_errors(model: nn.Module, images: Tensor) -> LayerErrors:
         >>> errors.layers[0].name, errors.layers[0].kind
         ('stem.1.conv', '3x3 depthwise')
     """
+    model = loaded(model)
     require_eval_mode(model, "quantize a model")
     copied = reparameterize(model).float().cpu()
     check_calibration(images, first_convolution(copied).in_channels)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from ..utils.numbers import check_whole
 from ..utils.text import either
 
 OUTPUTS = ("features", "head")
@@ -55,10 +56,8 @@ class EmbedConfig:
         for name, value, known in (("outputs", self.outputs, ("", *OUTPUTS)), ("dtype", self.dtype, DTYPES)):
             if value not in known:
                 raise ValueError(f"{name} is {value!r}, expected {either(known)}")
-        if not 1 <= self.rows <= MOST_ROWS:
-            raise ValueError(f"rows is {self.rows}, expected 1 to {MOST_ROWS}")
-        if self.batch_size < 1 or self.max_unreadable < 0:
-            given = f"batch_size is {self.batch_size} and max_unreadable {self.max_unreadable}"
-            raise ValueError(f"{given}, expected at least 1 and 0")
+        check_whole(1, MOST_ROWS, rows=self.rows)
+        check_whole(1, batch_size=self.batch_size)
+        check_whole(0, max_unreadable=self.max_unreadable)
         if self.precision == "int8":
             raise ValueError("precision int8 changes features too much; use bfloat16, float16 or float32")

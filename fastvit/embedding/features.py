@@ -1,4 +1,8 @@
-"""A folder of features: embed.json says what made them, part-0000000.parquet, ... hold them; each whole or absent."""
+"""A folder of features: _embed.json says what made them, part-0000000.parquet, ... hold them; each whole or absent.
+
+Readers of Parquet data sets take the whole folder, as pyarrow's `read_table(folder)` does: they pass over names that
+begin with an underscore.
+"""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -10,13 +14,13 @@ import numpy
 from numpy.typing import NDArray
 
 from ..data import DataError
-from ..utils.atomic import check_writable, remove_leftovers, replacing
+from ..utils.atomic import check_writable, make_folder, remove_leftovers, replacing
 from ..utils.extras import require
 from ..utils.text import one_line, some
 from .config import DTYPES
 
 PARQUET = "Parquet, which embeddings are written as,"
-NAME = "embed.json"
+NAME, OLD_NAME = "_embed.json", "embed.json"  # the old one is still read
 KINDS = {"images": int, "rows": int, "width": int, "dtype": str, "classes": list}
 INFORMATIVE = ("model", "data")  # digests count, not what weights and images are called or where they lie
 MANIFEST, UNREADABLE = b"fastvit", b"fastvit.unreadable"  # in the schema's metadata, both JSON
@@ -54,8 +58,8 @@ class FeatureFolder:
 
     Attributes:
         path: the folder.
-        manifest: what stands in its embed.json and in each file; of it "images", "rows", "width", "dtype" and "classes"
-            count here.
+        manifest: what stands in its _embed.json and in each file; of it "images", "rows", "width", "dtype" and
+            "classes" count here.
     """
 
     path: Path
@@ -68,15 +72,16 @@ class FeatureFolder:
         Raises:
             DataError: it has none, or none of ours.
         """
+        file = _manifest_file(path)
         try:
-            manifest: dict[str, Any] = json.loads((path / NAME).read_text())
+            manifest: dict[str, Any] = json.loads(file.read_text())
         except FileNotFoundError:
-            raise DataError(f"{path / NAME}: no such file; expected a folder that fastvit embed made") from None
+            raise DataError(f"{file}: no such file; expected a folder that fastvit embed made") from None
         except (ValueError, OSError) as error:
-            raise DataError(f"{path / NAME}: cannot be read ({error}); use another folder") from None
+            raise DataError(f"{file}: cannot be read ({one_line(error)}); use another folder") from None
         known = isinstance(manifest, dict) and all(isinstance(manifest.get(key), kind) for key, kind in KINDS.items())
         if not known or min(manifest["rows"], manifest["width"]) < 1 or manifest["dtype"] not in DTYPES:
-            raise DataError(f"{path / NAME}: damaged, or not written by fastvit embed; use another folder")
+            raise DataError(f"{file}: damaged, or not written by fastvit embed; use another folder")
         return cls(path, manifest)
 
     def write_or_compare(self) -> None:
@@ -87,8 +92,8 @@ class FeatureFolder:
             OSError: of the disk.
             ValueError: the folder may not be written to.
         """
-        path = self.path / NAME
-        self.path.mkdir(parents=True, exist_ok=True)
+        make_folder(self.path)
+        path = _manifest_file(self.path)
         check_writable(path)
         if not path.exists():
             if any(self.path.glob("part-*.parquet")):
@@ -155,6 +160,12 @@ class FeatureFolder:
             parquet.write_table(table, temporary, use_dictionary=["label"])
 
 
+def _manifest_file(folder: Path) -> Path:
+    """Where the manifest is, or would be."""
+    old = folder / OLD_NAME
+    return old if old.exists() and not (folder / NAME).exists() else folder / NAME
+
+
 def read_embeddings(folder: str | Path) -> Embeddings:
     """All that `fastvit.embed` wrote into a folder: names, labels (N), features (N, D).
 
@@ -166,7 +177,7 @@ def read_embeddings(folder: str | Path) -> Embeddings:
         >>> import fastvit
         >>> fastvit.embedding.read_embeddings("nothere")
         Traceback (most recent call last):
-        fastvit.data.source.DataError: nothere/embed.json: no such file; expected a folder that fastvit embed made
+        fastvit.data.source.DataError: nothere/_embed.json: no such file; expected a folder that fastvit embed made
     """
     require("embed", "pyarrow", what=PARQUET)
     from pyarrow import parquet

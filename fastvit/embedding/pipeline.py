@@ -11,18 +11,23 @@ from pathlib import Path
 from typing import Any
 
 from .._version import __version__
+from ..checkpoint import loaded
 from ..data import DataError, Source, check_unreadable, open_source
 from ..deploy.running import PLAIN
 from ..models.fastvit import FastViT
+from ..utils.atomic import check_folder
 from ..utils.extras import require
-from ..utils.text import some
+from ..utils.numbers import check_whole
+from ..utils.text import counted, some, with_article
+from ..weights.read import Source as WeightsSource
 from .config import EmbedConfig
 from .extractor import FeatureExtractor
 from .features import PARQUET, FeatureFolder, Unreadable
 from .work import AGAIN, Work, device_of, embed_files, embed_in_processes, launched, stored_name
 
 DECISIVE = ("normalize", "dtype", "fast_decoding", "engine", "precision", "split", "rows")  # of the options
-Model = str | PathLike[str] | FastViT
+Model = FastViT | WeightsSource
+Data = str | PathLike[str] | Source
 Progress = Callable[[int, int], object]
 
 
@@ -64,12 +69,13 @@ class Summary:
     def __str__(self) -> str:
         now = f"{self.images_per_second:.0f} images/s" if self.images_per_second else "nothing was left to do"
         before = f", {self.images_before} of them before" if self.images_before and self.images_per_second else ""
-        return f"{self.images} images{before}, {self.width} numbers each, in {self.files} files; {now}"
+        files = f"{self.width} numbers each, in {counted(self.files, 'file')}"
+        return f"{counted(self.images, 'image')}{before}, {files}; {now}"
 
 
 def embed(
     model: Model,
-    data: str | PathLike[str],
+    data: Data,
     out: str | PathLike[str],
     config: EmbedConfig | None = None,
     *,
@@ -83,8 +89,8 @@ def embed(
     torchrun or accelerate launch each process writes its own files.
 
     Args:
-        model: a name or path that `fastvit.load` reads; or a FastViT, for one process, which stays as it is.
-        data: a folder, .zip or .tar of images, in class folders or not; or what `open_source` reads.
+        model: what `fastvit.load` reads; or a FastViT, for one process, which stays as it is.
+        data: a folder, .zip or .tar of images, in class folders or not; or what `open_source` reads; or a Source.
         out: the folder that receives the files; `fastvit.embedding.read_embeddings` reads it.
         config: how the images are embedded.
         processes: processes on this machine, which share its cores or its GPUs.
@@ -106,7 +112,7 @@ def embed(
         >>> fastvit.embedding.read_embeddings(f"{folder}/features").features.shape
         (1, 768)
     """
-    run = _Run(model, os.fspath(data), Path(out), replace(config or EmbedConfig(), **options), processes, progress)
+    run = _Run(model, data, Path(out), replace(config or EmbedConfig(), **options), processes, progress)
     try:
         run.embed()
         return run.summary()
@@ -118,23 +124,31 @@ class _Run:
     """What is known before the first image is read, and what is counted from then on, in all processes started here."""
 
     def __init__(
-        self, model: Model, data: str, out: Path, config: EmbedConfig, processes: int, progress: Progress | None
+        self, model: Model, data: Data, out: Path, config: EmbedConfig, processes: int, progress: Progress | None
     ) -> None:
         """Whatever can be wrong is found here."""
         require("embed", "pyarrow", what=PARQUET)
         ranks = launched()
-        if processes < 1 or (processes > 1 and ranks.world_size > 1):
-            hint = f"; {ranks.world_size} have been started already, so leave it out" if ranks.world_size > 1 else ""
-            raise ValueError(f"processes is {processes}, expected 1 or more{hint}")
+        check_whole(1, processes=processes)
+        if processes > 1 and ranks.world_size > 1:
+            started = f"{ranks.world_size} have been started already"
+            raise ValueError(f"processes is {processes}, and {started}: leave it out")
+        model = os.fspath(model) if isinstance(model, str | PathLike) else loaded(model, FastViT)
         if processes > 1 and isinstance(model, FastViT):
             raise ValueError(f"processes is {processes}, and each loads the model itself: give its name or path")
-        extractor = FeatureExtractor(model if isinstance(model, FastViT) else os.fspath(model), config)
+        if isinstance(data, Source) and config.split:
+            raise ValueError(f"split is {config.split!r}, and the data is a Source, which is one split: leave it out")
+        if not isinstance(data, str | PathLike | Source):
+            raise TypeError(f"data is {with_article(type(data).__name__)}, expected a path or a Source")
+        check_folder(out)
+        extractor = FeatureExtractor(model, config)
         if processes == 1:
             extractor.device = device_of(extractor.device, ranks.local_rank)
         if processes == 1 or (config.engine, config.precision) != PLAIN:  # converted once, and cached for all processes
             extractor.prepare()
         config = replace(config, device=extractor.device, engine=extractor.engine)
-        source = open_source(data, config.split, unlabelled=True)
+        source = data if isinstance(data, Source) else open_source(os.fspath(data), config.split, unlabelled=True)
+        data = source.where if isinstance(data, Source) else os.fspath(data)
         folder = FeatureFolder(out, _manifest(config, extractor, data, source))
         folder.write_or_compare()
         before = folder.finished()

@@ -4,20 +4,26 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
 
+from ..checkpoint import loaded
 from ..data import Batch, LabelledImages, Source, check_range, open_source, validation_source
 from ..images.preprocess import Preprocess
+from ..models.fastvit import FastViT
+from ..models.reparam import reparameterize
 from ..utils.copies import duplicate
 from ..utils.devices import choose_device
+from ..utils.numbers import check_whole
 from ..utils.text import either
+from ..weights.read import Source as WeightsSource
 from .imagenet import CLASSES, Real, match_classes
 from .metrics import Metrics
 
-Model = Callable[[Tensor], Any]
+Run = Callable[[Tensor], Any]
+Model = Callable[[Tensor], Any] | WeightsSource
 Scoring = Literal["auto", "all", "data", "real"]
 Progress = Callable[[int, int, float], None]
 
@@ -39,14 +45,15 @@ def evaluate(
     """Count how many labelled images a model names correctly, and how well it knows when it does.
 
     Args:
-        model: a FastViT, an Engine or any images (B, 3, H, W) -> logits (B, classes); it stays as it is, in its mode.
+        model: a FastViT, an Engine or any images (B, 3, H, W) -> logits (B, classes), which stays as it is, in its
+            mode; or what `fastvit.load` reads, which is fused and runs on the fastest device.
         data: a Source, or what `fastvit.data.NOTATION` lists; its classes are found among the model's by name.
         split: of `data`; by default val (or valid, validation, dev, eval) or test; the whole, if it has none.
         cfg: the `pretrained_cfg` of a model that has none: the keys of `Preprocess.to_cfg`, and "label_names".
         scoring: "all" classes can be predicted, or those of the "data" only, or all, by ImageNet's "real" labels
             (arXiv:2006.07159); "auto" is "data" where that has fewer classes, as timm evaluates ImageNet-A and -R.
         batch_size: images computed at a time.
-        workers: processes that read images; with 0, threads of this one do.
+        workers: processes that read images, 0 or more; with 0, threads of this one do.
         device: where to compute, "" for the fastest device; by default where the model is.
         fast_decoding: decode large JPEGs at a reduced size.
         max_unreadable: how many images may be left out since they cannot be read; None for any number.
@@ -62,6 +69,9 @@ def evaluate(
         ...     print(fastvit.evaluate(fastvit.load("fastvit_t8.cifar10"), data).images)
         4
     """
+    check_whole(1, batch_size=batch_size)
+    check_whole(0, workers=workers, max_unreadable=0 if max_unreadable is None else max_unreadable)
+    model, device = _fused(model, device)
     cfg = _cfg_of(model, cfg)
     images, metrics = _opened(data, split, cfg, scoring, fast_decoding)
     with _running(model, device, cfg, min(batch_size, len(images))) as logits_of:
@@ -69,7 +79,15 @@ def evaluate(
         return _count(metrics, images.source, read, logits_of, progress)
 
 
-def _cfg_of(model: Model, cfg: Mapping[str, Any] | None) -> Mapping[str, Any]:
+def _fused(model: Model, device: str | torch.device | None) -> tuple[Run, str | torch.device | None]:
+    """What computes, and where: what was loaded is fused, and computes on the fastest device."""
+    given = loaded(model, Callable)  # type: ignore[arg-type]
+    if given is model:
+        return given, device
+    return reparameterize(cast(FastViT, given), inplace=True), device or ""
+
+
+def _cfg_of(model: Run, cfg: Mapping[str, Any] | None) -> Mapping[str, Any]:
     """What the model's classes and its preprocessing are, with "num_classes"."""
     if cfg is not None:
         return {"num_classes": len(cfg.get("label_names") or ())} | dict(cfg)
@@ -125,7 +143,7 @@ def open_validation(data: str | Path | Source, split: str = "", *, num_classes: 
 
 @contextmanager
 def _running(
-    model: Model, device: str | torch.device | None, cfg: Mapping[str, Any], batch_size: int
+    model: Run, device: str | torch.device | None, cfg: Mapping[str, Any], batch_size: int
 ) -> Iterator[Callable[[Tensor], Tensor]]:
     """(B, *size, 3) bytes -> logits (B, classes) in float32 on the CPU, by the model in eval mode."""
     preprocess = Preprocess.from_cfg(cfg)

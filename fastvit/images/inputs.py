@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 
-from ..utils.text import STANDARD_INPUT
+from ..utils.text import STANDARD_INPUT, with_article
 from .kinds import SYSTEM, head_of, is_ignored, is_image_name, refusal, say_left_out
 
 
@@ -27,6 +27,26 @@ def find_images(arguments: Sequence[str]) -> list[str]:
         for name in _names(argument):
             unique.setdefault(name if name == STANDARD_INPUT else os.path.abspath(name), name)
     return list(unique.values())
+
+
+def found_images(images: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> list[str]:
+    """What one path, folder or pattern stands for, or several of them, as `find_images` has it.
+
+    Raises:
+        TypeError: it is none.
+
+    Example:
+        >>> from pathlib import Path
+        >>> found_images(Path("cat.jpg")), found_images(["cat.jpg", "dog.jpg"])
+        (['cat.jpg'], ['cat.jpg', 'dog.jpg'])
+    """
+    paths = [images] if isinstance(images, str | os.PathLike) else images
+    if not isinstance(paths, Sequence) or not all(isinstance(path, str | os.PathLike) for path in paths):
+        raise TypeError(
+            f"images are {with_article(type(images).__name__)}, expected paths, folders or patterns of images, or a "
+            "tensor (B, C, H, W) of preprocessed ones"
+        )
+    return find_images([os.fspath(path) for path in paths])
 
 
 def _names(argument: str) -> list[str]:

@@ -24,6 +24,30 @@ def check_writable(path: Path, suffixes: Collection[str] = ()) -> None:
         raise ValueError(f"{path}: the folder {path.parent} may not be written to")
 
 
+def check_folder(path: Path) -> None:
+    """Refuse, before any work is done, a path where no folder can be.
+
+    Raises:
+        ValueError: it, or one that it would be in, is a file or may not be written to.
+    """
+    there = next(each for each in (path, *path.absolute().parents) if os.path.lexists(each))
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        what = "may not be written to" if there.is_dir() else "is no folder"
+        raise ValueError(f"{path}: {there} {what}; choose another place")
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder, and those that it is to be in, unless it is there.
+
+    Raises:
+        ValueError: it cannot be.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"{path}: no folder can be made there ({error.strerror}); choose another place") from None
+
+
 def remove_leftovers(path: Path) -> None:
     """Remove what processes that were killed while they wrote `path`, which may be a pattern, have left."""
     for leftover in path.parent.glob(f".{path.name}.*{WRITING}"):
@@ -40,7 +64,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     belongs to it is.
 
     Raises:
-        OSError: of the disk; or `path` is a folder, and what was written is a file.
+        OSError: of the disk, which names `path`; or `path` is a folder, and what was written is a file.
 
     Example:
         >>> import tempfile
@@ -51,18 +75,31 @@ def replacing(path: str | Path) -> Iterator[Path]:
         [('a.txt', 'whole')]
     """
     path = Path(path)
-    folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=WRITING, dir=path.parent))
+    with _named(path):
+        folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=WRITING, dir=path.parent))
     try:
         made = folder / "made"
         made.mkdir()
-        yield made / path.name
-        _settle(made)
-        _exchange(made, path, folder / "replaced")
+        with _named(path):
+            yield made / path.name
+            _settle(made)
+            _exchange(made, path, folder / "replaced")
         shutil.rmtree(folder / "replaced", ignore_errors=True)
     finally:
         shutil.rmtree(folder / "made", ignore_errors=True)
         with suppress(OSError):  # what could not be put back stays there, rather than be lost
             folder.rmdir()
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """An error of the disk that names the folder in which `path` is written, or nothing, names `path` itself."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or (error.filename and WRITING not in str(error.filename)):
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def _settle(folder: Path) -> None:

@@ -10,6 +10,8 @@ from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any, NoReturn, cast
 
+from .text import one_line
+
 PATIENCE = 10.0  # seconds in which a process that is no longer needed may clean up behind itself
 
 
@@ -115,8 +117,9 @@ def _do(starter: Connection, work: Callable[..., object], arguments: tuple[objec
     except Exception as error:
         lines = str(error).strip().splitlines() or ["without a message"]
         named = isinstance(error, ValueError | OSError)  # their messages stand by themselves
+        first = one_line(error) if isinstance(error, OSError) else lines[0]
         with suppress(OSError):  # the starter has gone
-            starter.send(ProcessError(lines[0] if named else f"{type(error).__name__}: {lines[0]}"))
+            starter.send(ProcessError(first if named else f"{type(error).__name__}: {first}"))
 
 
 def _leave(number: int, frame: object) -> NoReturn:

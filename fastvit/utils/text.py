@@ -21,7 +21,17 @@ def display_name(source: str | os.PathLike[str]) -> str:
 
 
 def one_line(text: object) -> str:
-    """The message of another library's error, or any text, as one printable line; an error without one is its class."""
+    """The message of another library's error, or any text, as one printable line; an error without one is its class.
+
+    Of the system's errors it is what their file is called, and what the system says.
+
+    Example:
+        >>> one_line(FileNotFoundError(2, "No such file or directory", "cat.jpg"))
+        'cat.jpg: No such file or directory'
+    """
+    if isinstance(text, OSError) and text.strerror:
+        name = text.filename
+        text = f"{os.fsdecode(name)}: {text.strerror}" if isinstance(name, str | bytes | os.PathLike) else text.strerror
     line = " ".join(str(text).split())
     return display_name(line) if line or not isinstance(text, BaseException) else type(text).__name__
 
@@ -36,6 +46,26 @@ def either(names: Iterable[str]) -> str:
     """a, b or c; without those that are empty."""
     named = [name for name in names if name]
     return " or ".join(filter(None, (", ".join(named[:-1]), *named[-1:])))
+
+
+def with_article(noun: str) -> str:
+    """A or an before it, by its first letter.
+
+    Example:
+        >>> with_article("Engine"), with_article("list")
+        ('an Engine', 'a list')
+    """
+    return f"{'an' if noun[:1].lower() in tuple('aeiou') else 'a'} {noun}"
+
+
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """So many of them, with commas in large numbers.
+
+    Example:
+        >>> counted(1, "image"), counted(1000, "image"), counted(2, "class", "classes")
+        ('1 image', '1,000 images', '2 classes')
+    """
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
 def rendered(what: object) -> str:

@@ -144,7 +144,7 @@ def test_a_backend_that_cannot_be_started_is_left_out(monkeypatch: pytest.Monkey
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr(multiprocessing.get_context("spawn").Process, "start", start)
     assert race([Backend("waiting", waiting)], threads=1, seconds=0).failed == {
-        "waiting": f"[Errno {errno.EAGAIN}] too many processes"
+        "waiting": "too many processes"
     }
     assert not list(tmp_path.iterdir())
 
@@ -410,7 +410,7 @@ def test_bench_says_in_one_line_what_it_cannot_do(monkeypatch: pytest.MonkeyPatc
     for option, value in (("--size", 31), ("--size", 0), ("--threads", 0), ("--batch-size", 0)):
         status, shown, error = bench("fastvit_t8.cifar10", option, str(value))
         assert (status, shown, error.count("\n")) == (2, "", 1), (option, value)
-        assert "expected at least 32 pixels, 1 image and 1 thread" in error
+        assert f"{option[2:].replace('-', '_')} is {value}, expected a whole number, " in error
     monkeypatch.setattr(backends, "available", lambda: {"openvino": "needs openvino"})
     assert bench("--engine", "openvino")[2] == "error: openvino: needs openvino\n"
 

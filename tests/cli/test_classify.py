@@ -443,7 +443,7 @@ def test_a_failing_save_keeps_the_old_image(
 
     monkeypatch.setattr(Image.Image, "save", half)
     result = run(image, "--save", "out.png")
-    assert result.status == 1 and result.stderr == "error: [Errno 28] No space left on device\n"
+    assert result.status == 1 and result.stderr == "error: out.png: No space left on device\n"
     assert (tmp_path / "out.png").read_bytes() == old and len(list(tmp_path.iterdir())) == 2
 
 

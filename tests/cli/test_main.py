@@ -52,7 +52,7 @@ def test_what_cannot_be_understood_is_one_line_and_status_2(words: list[str], li
     "raised,status,line",
     [
         (ValueError("of two\nlines"), 2, "error: of two lines"),
-        (FileNotFoundError(2, "No such file or directory", "a"), 2, "error: [Errno 2] No such file or directory: 'a'"),
+        (FileNotFoundError(2, "No such file or directory", "a"), 2, "error: a: No such file or directory"),
         (ImportError("training needs yaml"), 2, "error: training needs yaml"),
         (Failure("the disk is full"), 1, "error: the disk is full"),
         (KeyboardInterrupt(), 130, "interrupted"),

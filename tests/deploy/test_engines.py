@@ -555,7 +555,7 @@ def test_other_images_are_refused(images: Tensor, message: str) -> None:
     [
         ({"name": "tensorrt"}, ValueError, "engine 'tensorrt', expected one of auto, torch, compile, onnxruntime, "),
         ({"precision": "int4"}, ValueError, "precision 'int4', expected one of float32, float16, bfloat16, int8"),
-        ({"threads": 0}, ValueError, "threads is 0, expected 1 or more"),
+        ({"threads": 0}, ValueError, "threads is 0, expected a whole number, 1 or more"),
         ({"input_size": (16, 64)}, ValueError, r"input_size=\(16, 64\): expected \(height, width\)"),
         ({"input_size": 64}, ValueError, "input_size=64: expected"),
         ({"precision": "int8"}, ValueError, "precision int8 needs images to calibrate with, as calibration"),

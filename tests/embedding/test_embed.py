@@ -308,14 +308,14 @@ def test_whatever_decides_the_numbers_stands_in_the_manifest_and_is_compared(
     model: Path, data: Path, tmp_path: Path
 ) -> None:
     assert run(model, data, tmp_path / "out")[0] == 0
-    manifest = json.loads((tmp_path / "out/embed.json").read_text())
+    manifest = json.loads((tmp_path / "out/_embed.json").read_text())
     names = "names", "classes", "images", "rows", "split", "weights", "preprocess", "fast_decoding", "engine"
     assert manifest.keys() == {*names, "precision", "output", "width", "normalize", "dtype", "fastvit", "model", "data"}
     FeatureFolder(tmp_path / "out", manifest | {"model": "moved.pt", "data": "moved"}).write_or_compare()
     for key in manifest.keys() - {"model", "data"}:
         with pytest.raises(DataError, match=rf'embed\.json: made with something else: {key} was .* and is "other"'):
             FeatureFolder(tmp_path / "out", manifest | {key: "other"}).write_or_compare()
-    assert json.loads((tmp_path / "out/embed.json").read_text()) == manifest
+    assert json.loads((tmp_path / "out/_embed.json").read_text()) == manifest
 
 
 @pytest.mark.parametrize(
@@ -354,7 +354,7 @@ def test_a_full_disk_is_one_line_and_leaves_no_half_file(
     monkeypatch.setattr(parquet, "write_table", full)
     code, shown, error = run(model, data, tmp_path / "out", "--rows=4")
     assert (code, shown, error.count("\n")) == (1, "", 1) and "No space left" in error
-    assert [path.name for path in sorted((tmp_path / "out").iterdir())] == ["embed.json", "part-0000000.parquet"]
+    assert [path.name for path in sorted((tmp_path / "out").iterdir())] == ["_embed.json", "part-0000000.parquet"]
     assert run(model, data, tmp_path / "out", "--rows=4")[0] == 0
     check_all(model, tmp_path / "out", sorted(data.glob("*/*")), data)
 
@@ -465,6 +465,60 @@ def test_names_that_are_no_text_are_kept_apart(tmp_path: Path) -> None:
         (tmp_path / os.fsdecode(name)).write_bytes((tmp_path / "a.png").read_bytes())
     source = open_source(tmp_path, unlabelled=True)
     assert sorted(stored_name(source, index) for index in range(3)) == [r"\udcfe.png", r"\udcff.png", "a.png"]
+
+
+def test_the_folder_is_a_parquet_data_set_to_every_reader_of_such(model: Path, data: Path, tmp_path: Path) -> None:
+    """pyarrow's data sets, pandas and Hugging Face's datasets, each given the folder alone."""
+    import datasets
+    import pandas
+
+    (data / "cat" / "text.png").write_text("no image")
+    out = tmp_path / "out"
+    assert run(model, data, out, "--rows=4", "--max-unreadable=1")[0] == 0
+    expected = read_embeddings(out)
+    table = parquet.read_table(out)
+    assert table["name"].to_pylist() == expected.names
+    assert numpy.array_equal(numpy.array(table["embedding"].to_pylist(), numpy.float32), expected.features)
+    assert pandas.read_parquet(out)["name"].tolist() == expected.names
+    loaded = datasets.load_dataset("parquet", data_dir=str(out), split="train", cache_dir=str(tmp_path / "cache"))
+    assert loaded["name"][:] == expected.names and loaded.column_names == ["name", "label", "embedding"]
+
+
+def test_a_folder_with_the_manifest_of_old_is_read_compared_and_gone_on_with(
+    model: Path, data: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    assert run(model, data, out, "--rows=4")[0] == 0
+    expected = read_embeddings(out)
+    (out / "_embed.json").rename(out / "embed.json")
+    files(out)[1].unlink()
+    code, _, error = run(model, data, out, "--rows=5")
+    assert code == 2 and f"{out}/embed.json: made with something else: rows was 4 and is 5" in error
+    assert run(model, data, out, "--rows=4")[0] == 0
+    assert not (out / "_embed.json").exists()
+    assert numpy.array_equal(read_embeddings(out).features, expected.features)
+
+
+def test_a_source_is_embedded_as_what_it_was_opened_from(model: Path, data: Path, tmp_path: Path) -> None:
+    fastvit.embed(model, data, tmp_path / "path")
+    fastvit.embed(model, open_source(data), tmp_path / "source", processes=1)
+    assert files(tmp_path / "path")[0].read_bytes() == files(tmp_path / "source")[0].read_bytes()
+    with pytest.raises(ValueError, match="split is 'train', and the data is a Source, which is one split"):
+        fastvit.embed(model, open_source(data), tmp_path / "split", split="train")
+    with pytest.raises(TypeError, match=r"data is a list, expected a path or a Source"):
+        fastvit.embed(model, [data], tmp_path / "list")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("place", ["file", "file/inside", "file/deeper/inside"])
+def test_a_place_where_no_folder_can_be_is_refused_before_anything_is_read(
+    place: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    monkeypatch.setattr("fastvit.embedding.pipeline.FeatureExtractor", lambda *_: pytest.fail("a model was read"))
+    code, shown, error = run("fastvit_t8.cifar10", data, tmp_path / place)
+    expected = f"error: {tmp_path / place}: {tmp_path / 'file'} is no folder; choose another place\n"
+    assert (code, shown, error) == (2, "", expected)
+    assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_wrong_arguments_are_one_line(model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -631,7 +685,7 @@ def test_a_manifest_that_says_what_cannot_be_is_refused(
     model: Path, data: Path, tmp_path: Path, damage: dict[str, object]
 ) -> None:
     assert run(model, data, tmp_path / "out")[0] == 0
-    path = tmp_path / "out/embed.json"
+    path = tmp_path / "out/_embed.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | damage))
     with pytest.raises(DataError, match=r"embed\.json"):
         read_embeddings(tmp_path / "out")
@@ -697,10 +751,10 @@ def test_processes_that_have_nothing_to_do_are_mentioned(
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ({"rows": 0}, "rows is 0, expected 1 to 1000000"),
-        ({"batch_size": 0}, "batch_size is 0 and max_unreadable 0, expected at least 1 and 0"),
-        ({"max_unreadable": -1}, "batch_size is 64 and max_unreadable -1, expected at least 1 and 0"),
-        ({"processes": 0}, "processes is 0, expected 1 or more"),
+        ({"rows": 0}, "rows is 0, expected a whole number, 1 to 1,000,000"),
+        ({"batch_size": 0}, "batch_size is 0, expected a whole number, 1 or more"),
+        ({"max_unreadable": -1}, "max_unreadable is -1, expected a whole number, 0 or more"),
+        ({"processes": 0}, "processes is 0, expected a whole number, 1 or more"),
     ],
 )
 def test_options_out_of_their_range_are_refused(
@@ -723,7 +777,7 @@ def test_the_engine_that_auto_chose_is_said_and_kept(
     assert status == 0 and not error
     summary = json.loads(shown)
     assert summary["engine"] == "torch" and summary["chosen"].startswith("torch, the fastest for one image of 32 x 32")
-    assert json.loads((tmp_path / "out/embed.json").read_text())["engine"] == "torch"
+    assert json.loads((tmp_path / "out/_embed.json").read_text())["engine"] == "torch"
     check_all(model, tmp_path / "out", sorted(data.glob("*/*")), data)
     _, _, error = run(model, data, tmp_path / "out", "--engine=auto")
     assert error.startswith("torch, the fastest for one image of 32 x 32")

@@ -38,7 +38,7 @@ def test_an_interrupt_is_left_to_the_starter(echo: Child) -> None:
     ("error", "reason"),
     [
         (ValueError("3 is not a size"), "3 is not a size"),
-        (FileNotFoundError(2, "No such file", "x"), "[Errno 2] No such file: 'x'"),
+        (FileNotFoundError(2, "No such file", "x"), "x: No such file"),
         (RuntimeError("no kernel\nand more"), "RuntimeError: no kernel"),
         (KeyError(), "KeyError: without a message"),
     ],

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ...images.preprocess import Preprocess, check_images, check_size
-from ...models.fastvit import check_numbers
+from ...utils.numbers import check_whole
 from ...utils.numerics import Error, compared, largest, without_cudnn
 from ...utils.text import one_line
 from ..graph import first_convolution
@@ -65,7 +65,7 @@ class Request:
 
     def __post_init__(self) -> None:
         if self.threads is not None:
-            check_numbers(threads=(self.threads, 1, None))
+            check_whole(1, threads=self.threads)
         if self.input_size is not None:
             check_size(self.input_size, "input_size")
 

@@ -10,6 +10,7 @@ from os import environ
 import torch
 from torch import Tensor, nn
 
+from ...checkpoint import loaded
 from ...images.preprocess import SMALLEST
 from ...models.fastvit import FastViT
 from ...models.reparam import require_eval_mode
@@ -18,6 +19,7 @@ from ...utils.devices import describe_machine
 from ...utils.extras import missing
 from ...utils.text import one_line
 from ...utils.timing import timer
+from ...weights.read import Source
 from ..graph import example, first_convolution
 from ..lowering import unobserved, unwrapped
 from . import cache
@@ -31,7 +33,7 @@ CANDIDATES = ("torch", "onnxruntime", "openvino")  # torch.compile takes a minut
 
 
 def engine(
-    model: nn.Module,
+    model: nn.Module | Source,
     name: str = "auto",
     *,
     precision: str = "float32",
@@ -48,7 +50,8 @@ def engine(
     that the variable FASTVIT_CACHE names, or in the user's cache folder (on Linux ~/.cache/fastvit).
 
     Args:
-        model: in eval mode, on the CPU; "torch" and "compile" run on other devices too. It is left untouched.
+        model: in eval mode, on the CPU; "torch" and "compile" run on other devices too. It is left untouched. Or what
+            `fastvit.load` reads.
         name: "torch", "compile" (torch.compile), "onnxruntime", "openvino", or "auto": the fastest of those installed,
             but "compile", for one image; measured for two seconds each, and remembered. `Engine.chosen` says why.
         precision: "float32", "bfloat16", "float16" or "int8"; not every engine has every one.
@@ -69,6 +72,7 @@ def engine(
         torch.Size([1, 10])
     """
     check_options(name, precision, calibration, keep)
+    model = loaded(model)
     request = Request(precision=precision, threads=threads, input_size=input_size, calibration=calibration, keep=keep)
     model = unwrapped(model)
     require_eval_mode(model, "run a model")

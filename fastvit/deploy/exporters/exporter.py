@@ -9,9 +9,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from ...checkpoint import loaded
 from ...utils.atomic import check_writable, replacing
 from ...utils.extras import require
 from ...utils.numerics import Error, compared, largest
+from ...weights.read import Source
 from ..engines.engine import difference, raising
 from .deployed import Deployed
 from .formats import FORMATS, Format
@@ -64,7 +66,7 @@ class ExportReport:
 
 
 def export(
-    model: nn.Module,
+    model: nn.Module | Source,
     path: str | Path,
     *,
     with_preprocessing: bool = False,
@@ -80,7 +82,8 @@ def export(
     on Apple's machines alone, is followed by torch. Preprocessing, class names and licence are the file's metadata.
 
     Args:
-        model: a FastViT, or what has one in it, in eval mode, fused or not; left untouched.
+        model: a FastViT, or what has one in it, in eval mode, fused or not, left untouched; or what `fastvit.load`
+            reads.
         path: replaced if it exists.
         with_preprocessing: take RGB pixels from 0 to 255 (.mlpackage: an image), and give "probabilities" for logits.
         input_size: (height, width) in pixels, if they are to be fixed.
@@ -101,6 +104,7 @@ def export(
         (('logits',), (1, 3, 64, 64))
     """
     format = check_target(path)
+    model = loaded(model)
     with torch.inference_mode(False), replacing(path) as temporary:  # where it is on, copies could not be traced
         deployed = Deployed(model, with_preprocessing, input_size, dtype or format.dtype, format.free)
         return _written(deployed, format, temporary, Path(path))

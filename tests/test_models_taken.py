@@ -1,0 +1,133 @@
+"""Wherever a model is taken, a name, a path, a folder, a state dict and a model are taken, and mean the same."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers.small import small
+
+import fastvit
+from fastvit.bench import report
+from fastvit.bench.racing import Backend, Race
+from fastvit.deploy.running import runnable
+from fastvit.deploy.sensitivity import layer_errors
+from fastvit.testing import write_images
+from fastvit.verification import Comparison
+
+IMAGES = torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+Use = Callable[[Any, Path], Any]
+
+
+def predicted(model: Any, folder: Path) -> Any:
+    return [found.top for found in fastvit.predict(model, folder / "data")]
+
+
+def evaluated(model: Any, folder: Path) -> Any:
+    return round(fastvit.evaluate(model, folder / "data").nll, 5)
+
+
+def embedded(model: Any, folder: Path) -> Any:
+    out = folder / "out" / str(len(list(folder.glob("out/*"))))
+    fastvit.embed(model, folder / "data", out)
+    return fastvit.embedding.read_embeddings(out).features.round(5).tolist()
+
+
+def exported(model: Any, folder: Path) -> Any:
+    return fastvit.export(model, folder / "model.pt2", input_size=(32, 32)).operations
+
+
+def raced(model: Any, folder: Path) -> Any:
+    """Nothing is timed; what each process is told to load is loaded."""
+    found = []
+
+    def race(backends: list[Backend], **_: Any) -> Race:
+        found.append(fastvit.load(backends[0].options["subject"].model)(IMAGES).tolist())
+        return Race()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report, "race", race)
+        fastvit.bench.measure(model, engines=["torch"])
+    return found
+
+
+USES: dict[str, Use] = {
+    "predict": predicted,
+    "evaluate": evaluated,
+    "embed": embedded,
+    "engine": lambda model, _: fastvit.engine(model, "torch")(IMAGES).tolist(),
+    "export": exported,
+    "verify": lambda model, _: fastvit.verify(model, IMAGES).whole,
+    "Comparison": lambda model, _: Comparison(model)(IMAGES).tolist(),
+    "runnable": lambda model, _: runnable(model)(IMAGES).tolist(),
+    "layer_errors": lambda model, _: layer_errors(model, IMAGES).whole,
+    "measure": raced,
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With the file of a small model, and images of its two classes."""
+    folder = tmp_path_factory.mktemp("models")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(fastvit.CONFIGS, "fastvit_t8", small("fastvit_t8").config)
+        model = small("fastvit_t8", num_classes=2)
+        model.pretrained_cfg |= {"architecture": "fastvit_t8", "input_size": (3, 32, 32)}
+        model.pretrained_cfg |= {"label_names": ["red", "blue"]}
+        (folder / "saved").mkdir()
+        fastvit.save(model, folder / "saved" / "model.safetensors")
+    write_images(folder, data=2)
+    return folder
+
+
+@pytest.mark.parametrize("use", USES)
+def test_a_model_a_name_a_path_and_a_folder_mean_the_same(use: str, folder: Path, small_variants: None) -> None:
+    path = folder / "saved" / "model.safetensors"
+    model = fastvit.load(path)
+    expected = USES[use](model, folder)
+    assert fastvit.form_of(model) == "unfused"
+    for given in (str(path), path, path.parent, str(path.parent)):
+        found = USES[use](given, folder)
+        if use in ("predict", "evaluate"):  # fused, for what is loaded
+            assert found == pytest.approx(expected, abs=1e-5) if use == "evaluate" else len(found) == len(expected)
+            continue
+        assert found == expected, given
+
+
+@pytest.mark.parametrize("use", USES)
+def test_what_is_no_model_and_cannot_be_loaded_is_one_sentence(use: str, folder: Path) -> None:
+    for given in (None, 5, [torch.nn.Linear(1, 1)]):
+        with pytest.raises(TypeError, match=r"^model is an? \w+, expected a FastViT, or a name, path or folder that "):
+            USES[use](given, folder)
+    with pytest.raises(fastvit.WeightsError, match="fastvit_t99: no such file, and no checkpoint of that name"):
+        USES[use]("fastvit_t99", folder)
+
+
+def test_a_name_of_the_catalogue_is_loaded_by_every_function(folder: Path) -> None:
+    run = fastvit.engine("fastvit_t8.cifar10", "torch")
+    assert torch.allclose(run(IMAGES), fastvit.load("fastvit_t8.cifar10")(IMAGES), atol=1e-4)
+
+
+def test_images_to_verify_on_are_paths_folders_patterns_or_a_tensor(folder: Path, small_variants: None) -> None:
+    path = folder / "saved" / "model.safetensors"
+    files = sorted((folder / "data").glob("*/*"))
+    expected = fastvit.verify(path, fastvit.load(path).preprocess.read(files))
+    for given in (folder / "data", str(folder / "data"), f"{folder}/data/*/*", files, list(map(str, files))):
+        assert fastvit.verify(path, given) == expected, given
+    for wrong in (5, [5], b"bytes"):
+        with pytest.raises(TypeError, match=r"^images are an? \w+, expected paths, folders or patterns of images"):
+            fastvit.verify(path, wrong)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"nowhere\.png: there is no such file"):
+        fastvit.verify(path, "nowhere.png")
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("workers", -1), ("batch_size", 0), ("batch_size", 1.5), ("max_unreadable", -1), ("workers", True)],
+)
+def test_numbers_that_evaluate_cannot_use_are_refused_by_name(
+    option: str, value: object, folder: Path, small_variants: None
+) -> None:
+    with pytest.raises(ValueError, match=rf"^{option} is {value}, expected a whole number, \d or more$"):
+        fastvit.evaluate(folder / "saved", folder / "data", **{option: value})  # type: ignore[arg-type]
