@@ -10,6 +10,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypedDict, overload
 
 import torch
@@ -19,9 +20,10 @@ from torch import Tensor
 
 from .deploy.engines.engine import Engine
 from .deploy.running import device_of, runnable
-from .images.cards import fitted
+from .images.cards import Card, fitted
 from .images.io import ImageError, ImageLike
 from .images.prefetch import ahead, read_or_error, several
+from .images.reports import check_report, report
 from .models.fastvit import FastViT
 from .utils.numbers import check_whole
 from .utils.numerics import probabilities
@@ -107,7 +109,7 @@ def predict(
         images: a path, a file's bytes, a binary stream, a PIL image, an array (H, W, 3) or (H, W), or a tensor
             (3, H, W), of bytes or of floats from 0 to 1. Or several: a folder, a pattern such as "*.jpg", an array
             (B, H, W, 3), a tensor (B, 3, H, W), or anything that gives single ones in turn. "-" is standard input.
-        top: how many classes to name.
+        top: how many classes to name; all, where the model has no more.
         batch_size: images computed at a time.
         fast_decoding: decode large JPEGs at a reduced size: several times faster, with slightly different results.
         thumbnails: keep a small copy of each image in its prediction.
@@ -133,6 +135,35 @@ def predict(
     check_whole(1, top=top, batch_size=batch_size)
     classifier, many = _Classifier(model, top, fast_decoding, thumbnails), several(images)
     return classifier.one(images) if many is None else classifier.many(many, batch_size)
+
+
+def recorded(
+    predictions: Iterable[Prediction], path: str | os.PathLike[str], images: int
+) -> Generator[Prediction, None, None]:
+    """Pass predictions on, and write them all, with their images and errors, into a report.
+
+    Args:
+        predictions: with thumbnails, unless it is to be a table.
+        path: its suffix, .png, .jpg, .webp, .pdf, .html or .csv, says what it is, as for `images.reports.report`.
+        images: how many they are; of more than 100, sheets are sheet-1.png and on.
+
+    Raises:
+        ValueError: another suffix, or a place that cannot be written to.
+        OSError: of the disk.
+
+    Example:
+        >>> import fastvit, tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     data = fastvit.testing.write_images(folder, val=2)
+        ...     found = fastvit.predict("fastvit_t8.cifar10", data, thumbnails=True)
+        ...     print(len(list(fastvit.prediction.recorded(found, f"{folder}/found.html", images=4))))
+        4
+    """
+    check_report(path := Path(path))
+    with report(path, images) as add:
+        for prediction in predictions:
+            add(Card(prediction.path or "", prediction.thumbnail, prediction.top, prediction.error))
+            yield prediction
 
 
 class _Classifier:

@@ -332,7 +332,7 @@ def test_what_is_loaded_runs_fused_and_a_model_in_its_own_form(
         return fused
 
     monkeypatch.setattr("fastvit.deploy.running.fuse", marked)
-    monkeypatch.setattr("fastvit.prediction.load", lambda name: model)
+    monkeypatch.setattr("fastvit.checkpoint.load", lambda name: model)
     found = fastvit.predict("a name" if loaded else model, image(1))
     assert (found.label == "class 5" and found.probability > 0.99) == loaded
 

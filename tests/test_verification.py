@@ -252,5 +252,5 @@ def test_a_pruned_model_is_verified_as_far_as_it_goes() -> None:
 
 @pytest.mark.parametrize("use", [verify, fastvit.engine])
 def test_what_is_no_model_is_said(use: Any) -> None:
-    with pytest.raises(TypeError, match=r"^model is a str, expected a FastViT, as fastvit"):
-        use("fastvit_t8.cifar10")
+    with pytest.raises(TypeError, match=r"^model is a list, expected a FastViT, or a name, path or folder"):
+        use(["fastvit_t8.cifar10"])

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import math
 import os
+import re
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from typing import TYPE_CHECKING
+from io import TextIOWrapper
+from typing import TYPE_CHECKING, Any
 
 from .._version import __version__
 from ..utils.text import STANDARD_INPUT
-from .output import Failure, complain, note, plain_warnings
+from .output import Failure, complain, plain_warnings
 
 if TYPE_CHECKING:
     from cyclopts import App
 
 COMMANDS = ("bench", "classify", "convert", "embed", "evaluate", "export", "models", "push", "train", "verify")
 INTERRUPTED = 130  # the shell's status of what Ctrl-C ended
+
+
+class UsageError(ValueError):
+    """Words that are no command of this program's."""
 
 
 def make_app(listed: bool = False) -> App:
@@ -35,7 +42,7 @@ def make_app(listed: bool = False) -> App:
         result_action="return_int_as_exit_code_else_zero",  # and True for 0, False for 1
         suppress_keyboard_interrupt=False,
         group_parameters=Group("Options", sort_key=1),
-        default_parameter=Parameter(negative_bool=(), negative_iterable=(), show_default=_shown),
+        default_parameter=Parameter(negative_bool=(), negative_iterable=(), show_default=_shown, converter=_converted),
     )
     for name in COMMANDS:
         module = f"fastvit.cli.{name}"
@@ -49,31 +56,65 @@ def _shown(default: object) -> str | None:
     return None if default is False or default in (None, "", ()) else str(default)
 
 
+def _converted(kind: Any, tokens: Sequence[Any]) -> Any:
+    """A word as the kind of value that an option has: cyclopts alone takes 2.7 for the whole number 3."""
+    from cyclopts import convert
+
+    word = tokens[0].value if len(tokens) == 1 else ""
+    if kind is bool and word and word.lower() not in ("true", "false", "yes", "no", "1", "0"):
+        raise ValueError(f'"{word}" is neither true nor false')
+    if kind is int and not re.fullmatch(r"[+-]?[0-9]+", word):
+        raise ValueError(f'"{word}" is no whole number')
+    if kind is float and not _is_number(word):
+        raise ValueError(f'"{word}" is no number')
+    return convert(kind, tokens)
+
+
+def _is_number(word: str) -> bool:
+    try:
+        return math.isfinite(float(word))
+    except ValueError:
+        return False
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command, and exit with 0 if all went well, 1 if the work failed, 2 if it was asked for wrongly."""
-    try:  # around all imports but Python's own, which take seconds that somebody may not want to wait
-        with plain_warnings():
-            status = _run(list(sys.argv[1:] if arguments is None else arguments))
-        sys.stdout.flush()
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper) and stream.errors == "strict":  # a letter that it lacks is its number
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        sys.exit(_status(words))
     except BrokenPipeError:  # the reader has left, as in `fastvit models | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
-        status = 1
+        sys.exit(1)
+
+
+def _status(words: list[str]) -> int:
+    """Run the command, and say what goes wrong: in a line, and where results are JSON, as such too."""
+    json = "--json" in words
+    try:  # around all imports but Python's own, which take seconds that somebody may not want to wait
+        with plain_warnings():
+            status = _run(words)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:
+        raise
     except KeyboardInterrupt as interrupt:
-        note(str(interrupt) or "interrupted")
-        status = INTERRUPTED
-    except (Failure, ValueError, ImportError, OSError) as error:  # else what was given is wrong, or not to be had
-        complain(error)
-        status = error.status if isinstance(error, Failure) else 2
-    sys.exit(status)
+        return complain(interrupt, INTERRUPTED, json)
+    except Failure as failure:
+        return complain(failure, failure.status, json)
+    except (ValueError, ImportError, OSError) as error:  # what was given is wrong, or not to be had
+        return complain(error, 2, json)
 
 
 def _run(words: list[str]) -> int:
     """The status of the command that these words are.
 
     Raises:
-        ValueError: there is no such command or option, or a value does not suit it.
+        UsageError: there is no such command or option, or a value does not suit it.
     """
-    from cyclopts import CycloptsError, UnusedCliTokensError
+    from cyclopts import CycloptsError, UnknownCommandError, UnusedCliTokensError
 
     from .options import HYPHEN
 
@@ -81,7 +122,10 @@ def _run(words: list[str]) -> int:
     try:
         status: int = app([HYPHEN if word == STANDARD_INPUT else word for word in words])
     except UnusedCliTokensError as error:
-        raise ValueError(f"unexpected argument {(error.unused_tokens or words)[0]}; try --help") from None
+        raise UsageError(f"unexpected argument {(error.unused_tokens or words)[0]}; try --help") from None
+    except UnknownCommandError as error:
+        unknown, *_ = str(error).partition(" Available commands:")
+        raise UsageError(f"{unknown} The commands are {', '.join(COMMANDS)}.") from None
     except CycloptsError as error:
-        raise ValueError(str(error)) from None
+        raise UsageError(str(error)) from None
     return status

@@ -1,9 +1,9 @@
-"""fastvit classify: images -> their most likely classes, printed, as JSON, or drawn."""
+"""fastvit classify: images -> their most likely classes, printed, as JSON, or in a report."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,14 +12,11 @@ from cyclopts import Parameter
 from cyclopts.types import PositiveInt
 
 from ..utils.text import STANDARD_INPUT, display_name, lined
-from .options import HYPHEN, RUNS, BatchSize, ModelName, Running
-from .output import Progress, complain, failing, say, say_json, show
+from .options import HYPHEN, RUNS, BatchSize, Force, ModelName, Running, check_free
+from .output import Progress, complain, failing, note, say, say_json, show
 
 if TYPE_CHECKING:
-    from ..images.cards import Card
     from ..prediction import Prediction
-
-MOST_CARDS = 100  # on one sheet; of a million nobody wants one
 
 
 def classify(
@@ -27,8 +24,11 @@ def classify(
     /,
     *,
     model: ModelName = "fastvit_t8.cifar10",
-    top: Annotated[PositiveInt, Parameter(help="Number of classes to show for each image.")] = 5,
-    save: Annotated[Path | None, Parameter(help="Draw images and classes into this .png, .jpg or .webp.")] = None,
+    top: Annotated[PositiveInt, Parameter(help="Number of classes to show for each image, if there are so many.")] = 5,
+    save: Annotated[
+        Path | None, Parameter(help="Write a report too: .png, .jpg, .webp or .pdf; .html; or .csv.")
+    ] = None,
+    force: Force = False,
     compare: Annotated[bool, Parameter(help="Compute fused and unfused, and show what differs.")] = False,
     json: Annotated[bool, Parameter(help="Print one JSON object a line.")] = False,
     running: Running = RUNS,
@@ -37,75 +37,92 @@ def classify(
     """Name what is in images, with probabilities.
 
     An image that cannot be read is reported on standard error, and the
-    others go on; the exit status is then 1. --save draws the first hundred,
-    with up to ten classes each.
+    others go on; the exit status is then 1. --save writes all of them: 100 a
+    sheet, as found-1.png and on, 12 a page of .pdf, with up to ten classes
+    each; .html and .csv have all classes that --top asks for. In .csv, text
+    that a spreadsheet would compute begins with an apostrophe.
 
     For example:
 
-        fastvit classify cat.jpg
+        fastvit classify cat.jpg --save cat.png
         fastvit classify holiday --model fastvit_sa12 --json > found.jsonl
     """
     from ..checkpoint import load
-    from ..images import cards, inputs
-    from ..prediction import predict
-    from ..utils.atomic import check_writable
+    from ..images import inputs
+    from ..prediction import predict, recorded
     from ..verification import Comparison
 
     names = inputs.find_images([STANDARD_INPUT if name == HYPHEN else name for name in images])
     if save:
-        check_writable(save, cards.SUFFIXES)
-        if save.exists() and any(os.path.exists(name) and save.samefile(name) for name in names):
-            raise ValueError(f"{save}: --save would replace an image that is to be read; choose another name")
+        _check_report(save, names, force)
     run: Any = running.prepare(load(model), reparameterize=running.reparameterize and not compare)
     comparison = Comparison(run, fused=running.reparameterize) if compare else None
     seen = {"fast_decoding": running.fast_decoding, "thumbnails": save is not None}
     predictions = predict(comparison or run, names, top, batch_size=batch_size, **seen)
-    drawn, all_read = _show_predictions(predictions, len(names), json)
+    with failing(OSError), closing(predictions):
+        all_read = _show_predictions(recorded(predictions, save, len(names)) if save else predictions, len(names), json)
     if comparison and comparison.images:
         _show_comparison(comparison.summary(), json)
-    if save and drawn:
-        with failing(OSError):
-            cards.write(cards.sheet(drawn), save)
+    if save:
+        _note_report(save, len(names), min(top, run.num_classes))
     return all_read
 
 
-def _show_predictions(
-    predictions: Generator[Prediction, None, None], total: int, json: bool
-) -> tuple[list[Card], bool]:
-    """Each as soon as it is there -> what is to be drawn of the first ones, and whether none has an error."""
-    from ..images.cards import Card
+def _check_report(path: Path, names: Sequence[str], force: bool) -> None:
+    """A ValueError, if it cannot be written, or would replace what must stay."""
+    from ..images.reports import check_report, files_of
 
-    drawn: list[Card] = []
+    check_report(path)
+    written = files_of(path, len(names))
+    read = [file for file in written if file.exists() and any(os.path.exists(n) and file.samefile(n) for n in names)]
+    if read:
+        raise ValueError(f"{read[0]}: --save would replace an image that is to be read; choose another name")
+    check_free(written[0], force, *written[1:])
+
+
+def _note_report(path: Path, images: int, top: int) -> None:
+    from ..images.cards import MOST_ROWS
+    from ..images.reports import DRAWN, files_of
+
+    written = files_of(path, images)
+    if len(written) > 1:
+        note(f"drawn on {len(written)} sheets, {written[0]} to {written[-1]}")
+    if path.suffix.lower() in DRAWN and top > MOST_ROWS:
+        note(f"drawn with {MOST_ROWS} of {top} classes each; .html and .csv have them all")
+
+
+def _show_predictions(predictions: Generator[Prediction, None, None], total: int, json: bool) -> bool:
+    """Each as soon as it is there -> whether none has an error."""
     all_read = True
     with closing(predictions), Progress(total) as progress:
         for prediction in predictions:
             progress.pause()
             if prediction.error:
                 all_read = False
-                complain(prediction.error)
-            elif prediction.thumbnail and len(drawn) < MOST_CARDS:
-                name = display_name(os.path.basename(prediction.path or ""))
-                drawn.append(Card(name, prediction.thumbnail, prediction.top))
-            if json:
+                complain(PredictionError(prediction.error), 1, json, file=prediction.path)
+            elif json:
                 top = [{"label": label, "probability": probability} for label, probability in prediction.top]
-                found = {"error": prediction.error} if prediction.error else {"predictions": top}
-                say_json({"file": prediction.path, **found})
-            elif not prediction.error:
+                say_json({"file": prediction.path, "predictions": top})
+            else:
                 _show_table(prediction)
             progress.advance()
-    return drawn, all_read
+    return all_read
+
+
+class PredictionError(Exception):
+    """Why there is no prediction for one image."""
 
 
 def _show_table(prediction: Prediction) -> None:
-    from rich.progress_bar import ProgressBar
     from rich.table import Column, Table
     from rich.text import Text
+
+    from .output import Bar
 
     columns = (Column(width=44, overflow="fold"), Column(width=20), Column(width=7, justify="right"))
     table = Table(*columns, box=None, show_header=False, padding=(0, 2, 0, 0))
     for label, probability in prediction.top:
-        bar = ProgressBar(total=1, completed=probability, width=20)
-        table.add_row(Text(display_name(label)), bar, f"{100 * probability:.1f} %")
+        table.add_row(Text(display_name(label)), Bar(probability, 20), f"{100 * probability:.1f} %")
     show(Text(display_name(prediction.path or ""), style="bold", overflow="fold"), table, "")
 
 

@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from .options import Json
-from .output import show_result, working
+from .options import Force, Json, check_free
+from .output import failing, show_result, working
 
 
 @Parameter(name="*", negative="")
@@ -42,6 +42,7 @@ def convert(
     /,
     *,
     target: Target = TARGET,
+    force: Force = False,
     json: Json = False,
 ) -> None:
     """Read a checkpoint, say what it is, and write it in other names or in another form.
@@ -59,6 +60,7 @@ def convert(
     from ..conversion import convert as run
 
     dtype = None if target.dtype == "float32" else getattr(torch, target.dtype)
-    with working(f"converting {source}"):
+    check_free(out, force)
+    with working(f"converting {source}"), failing(OSError):
         report = run(source, out, **asdict(target) | {"dtype": dtype})
     show_result(report, json)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Group, Parameter
 from cyclopts.types import NonNegativeInt
 
-from .options import RUNNING, RUNS, BatchSize, Json, LabelledData, ModelName, Running
+from .options import RUNNING, BatchSize, Force, Json, LabelledData, ModelName, Running, check_free
 from .output import Progress, failing, show_result, working
 
 if TYPE_CHECKING:
@@ -42,6 +42,16 @@ class Counting:
     workers: Annotated[NonNegativeInt, Parameter(group=RUNNING)] = 0
 
 
+@dataclass(frozen=True, kw_only=True)
+class Quantized(Running):
+    """What runs the model, also in int8."""
+
+    precision: Annotated[
+        str,
+        Parameter(help="Precision of the arithmetic: float32, bfloat16, float16 or int8; not every engine has all."),
+    ] = "float32"
+
+
 def evaluate(
     model: ModelName,
     data: LabelledData,
@@ -49,8 +59,9 @@ def evaluate(
     *,
     counting: Counting = Counting(),
     confusion: Annotated[Path | None, Parameter(help="Draw the confusion matrix into this .png, .pdf or .svg.")] = None,
+    force: Force = False,
     json: Json = False,
-    running: Running = RUNS,
+    running: Annotated[Quantized, Parameter(name="*", group=RUNNING)] = Quantized(),
     calibration: Annotated[Path | None, Parameter(group=INT8, help="A folder of images to calibrate with.")] = None,
     keep: Keep = (),
 ) -> None:
@@ -74,6 +85,7 @@ def evaluate(
 
     if confusion:
         check_plot(confusion)
+        check_free(confusion, force)
     run = running.prepare(load(model), calibration=calibration, keep=keep)
     metrics = _counted(run, data, fast_decoding=running.fast_decoding, **vars(counting))
     show_result(metrics, json, model=model, data=data)

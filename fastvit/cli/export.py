@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from .options import Json, ModelName
+from .options import Force, Json, ModelName, check_free
 from .output import Failure, failing, say, show_result, working
 
 
@@ -35,6 +35,7 @@ def export(
     /,
     *,
     form: Form = Form(),
+    force: Force = False,
     json: Json = False,
 ) -> None:
     """Write a reparameterized model as another runtime's file, and check that it gives the same results.
@@ -55,9 +56,10 @@ def export(
     from ..testing import has_weights, load_or_random
 
     size, random = _size(form.input_size), not has_weights(model)
+    check_free(out, force)
     exporters.check_target(out)  # before the weights are read
     try:
-        with working(f"reading {model}") as tell, failing(exporters.ExportError):
+        with working(f"reading {model}") as tell, failing(exporters.ExportError, OSError):
             subject = load_or_random(model)
             if form.features and subject.num_classes:
                 subject.reset_classifier(0)

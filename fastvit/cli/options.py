@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Group, Parameter
@@ -29,7 +31,18 @@ LabelledData = Annotated[
     ),
 ]
 Json = Annotated[bool, Parameter(help="Print the result as JSON.")]
+Force = Annotated[bool, Parameter(help="Replace a file that is there already.")]
 BatchSize = Annotated[PositiveInt, Parameter(group=RUNNING, help="Images computed at a time.")]
+
+
+def check_free(path: Path | None, force: bool, *others: Path) -> None:
+    """Refuse to replace a file, or one of the others that belong to it, unless that is wanted.
+
+    Raises:
+        ValueError: one is there.
+    """
+    if path and not force and (there := [each for each in (path, *others) if os.path.lexists(each)]):
+        raise ValueError(f"{there[0]}: is there already; choose another name, or replace it with --force")
 
 
 @Parameter(name="*", group=RUNNING)
@@ -42,7 +55,7 @@ class Running:
     Attributes:
         device: Where to compute: cpu, cuda, mps ... [default: the fastest one]
         engine: What runs the model: torch, compile, onnxruntime, openvino, or auto, the fastest one here.
-        precision: Precision of the arithmetic: float32, bfloat16, float16, in evaluate int8; not every engine has all.
+        precision: Precision of the arithmetic: float32, bfloat16 or float16; not every engine has all.
         reparameterize: Run the model's fused form: faster, with the same results.
         fast_decoding: Decode large JPEGs at a part of their size: much faster, with slightly different results.
     """
@@ -61,6 +74,11 @@ class Running:
         """
         from ..deploy.running import PLAIN, runnable
 
+        if self.precision == "int8" and "calibration" not in more:
+            raise ValueError(
+                "precision int8 needs images to calibrate with, which only evaluate takes: choose float32, bfloat16 or "
+                "float16"
+            )
         how = vars(self) | more
         del how["fast_decoding"]  # which is not about the model
         with working(f"preparing {self.engine} in {self.precision}", quiet=(self.engine, self.precision) == PLAIN):

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 from ..utils.text import finite, one_line
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.console import Console, ConsoleOptions, RenderableType
+    from rich.measure import Measurement
+    from rich.segment import Segment
 
 QUIET_SECONDS = 2.0  # before progress is shown
 RECENT = 120  # seconds that the speed shown is of
@@ -27,7 +29,7 @@ class Failure(Exception):  # noqa: N818
 
     def __init__(self, message: object, status: int = 1) -> None:
         super().__init__(one_line(message))
-        self.status = status
+        self.status, self.kind = status, type(message if isinstance(message, Exception) else self).__name__
 
 
 @contextmanager
@@ -39,6 +41,8 @@ def failing(*errors: type[Exception]) -> Iterator[None]:
     """
     try:
         yield
+    except BrokenPipeError:  # the reader has left
+        raise
     except errors as error:
         raise Failure(error) from None
 
@@ -53,9 +57,15 @@ def note(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def complain(error: object) -> None:
-    """What went wrong, as one line on standard error."""
-    note(f"error: {one_line(error)}")
+def complain(error: BaseException, status: int, json: bool = False, **about: object) -> int:
+    """Say what went wrong in one line on standard error; where results are JSON, in one of these too -> the status."""
+    interrupted = isinstance(error, KeyboardInterrupt)
+    message = "interrupted" if interrupted and not str(error) else one_line(error)
+    note(message if interrupted else f"error: {message}")
+    kind = getattr(error, "kind", type(error).__name__)
+    if json:
+        say_json(about | {"error": {"type": kind, "message": message, "status": status}})
+    return status
 
 
 def say_json(value: dict[str, Any]) -> None:
@@ -70,6 +80,25 @@ def show(*what: RenderableType) -> None:
     console = Console(highlight=False, markup=False, emoji=False)
     for each in what:
         console.print(each)
+
+
+class Bar:
+    """A share from 0 to 1 as a bar of so many columns at most, which is as long as that in every colour or none."""
+
+    def __init__(self, share: float, width: int) -> None:
+        self.share, self.width = share, width
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        from rich.measure import Measurement
+
+        return Measurement(self.width, self.width)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Segment]:
+        from rich.segment import Segment
+
+        whole, half = divmod(int(2 * self.width * self.share), 2)
+        text = "-" * whole if options.ascii_only else "━" * whole + "╸" * half
+        yield Segment(text, console.get_style("bar.complete"))
 
 
 def show_result(result: Any, json: bool, **more: object) -> None:

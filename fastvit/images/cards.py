@@ -1,31 +1,38 @@
 """Images with their most likely classes drawn below as bars: one card, or a sheet of many."""
 
 import math
+import os
 from bisect import bisect_right
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
-from ..utils.atomic import replacing
 from ..utils.text import display_name
+from .fonts import Run, draw_text, runs, width
 
 WIDTH, HEIGHT = 480, 360  # the box in which an image is shown
 GAP = 24  # around images, and between cards
 ROW = 46  # from one bar to the next
 CAPTION = 30
 MOST_ROWS = 10
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+LARGE, SMALL = 19, 16  # letters, in pixels
 INK, PALE, FIRST, OTHERS, TRACK = (15, 23, 42), (100, 116, 139), (13, 148, 136), (148, 163, 184), (236, 240, 244)
+WRONG = (185, 28, 28)
 
 
 class Card(NamedTuple):
-    """What is drawn of one image."""
+    """What is shown of one image."""
 
-    name: str
-    image: Image.Image  # as `fitted` makes it
+    path: str  # "-" for standard input
+    image: Image.Image | None  # as `fitted` makes it; None if it cannot be read
     predictions: Sequence[tuple[str, float]]  # class, probability
+    error: str = ""  # why there are none
+
+    @property
+    def name(self) -> str:
+        """Without the folders."""
+        return display_name(os.path.basename(self.path))
 
 
 def fitted(image: Image.Image) -> Image.Image:
@@ -38,7 +45,7 @@ def fitted(image: Image.Image) -> Image.Image:
 def sheet(cards: Sequence[Card]) -> Image.Image:
     """Cards side by side, about as wide as high; a single one is just as large as its image."""
     captioned = len(cards) > 1
-    image_height = HEIGHT if captioned else cards[0].image.height
+    image_height = HEIGHT if captioned or cards[0].image is None else cards[0].image.height
     rows = min(MOST_ROWS, max(len(card.predictions) for card in cards))
     height = image_height + (CAPTION if captioned else 0) + GAP // 2 + rows * ROW
     columns = min(len(cards), math.ceil(math.sqrt(len(cards) * (height + GAP) / (WIDTH + GAP))))
@@ -51,34 +58,27 @@ def sheet(cards: Sequence[Card]) -> Image.Image:
     return canvas
 
 
-def write(image: Image.Image, path: Path) -> None:
-    """Save a sheet, in the format that the path ends in.
-
-    Raises:
-        OSError: of the disk.
-    """
-    with replacing(path) as temporary:
-        image.save(temporary, quality=92)  # which PNG has no use for
-
-
 def _draw(canvas: Image.Image, card: Card, left: int, top: int, height: int, captioned: bool) -> None:
-    """Image, name, and one line for each class: its name and percentage over its bar."""
+    """Image, name, and one line for each class: its name and percentage over its bar; or the error in its place."""
     draw = ImageDraw.Draw(canvas)
-    text, small = ImageFont.load_default(19), ImageFont.load_default(16)
-    across, down = (WIDTH - card.image.width) // 2, (height - card.image.height) // 2
     canvas.paste(TRACK, (left, top), _rounded((WIDTH, height), 10))
-    canvas.paste(card.image, (left + across, top + down), _rounded(card.image.size, 10))
+    if card.image is not None:
+        across, down = (WIDTH - card.image.width) // 2, (height - card.image.height) // 2
+        canvas.paste(card.image, (left + across, top + down), _rounded(card.image.size, 10))
+    for line, words in enumerate(_lines(card.error, height)):
+        draw_text(draw, (left + GAP, top + GAP + line * CAPTION), words, WRONG)
     top += height
     if captioned:
-        draw.text((left, top + 18), _shortened(card.name, small, WIDTH), PALE, small, anchor="lm")
+        draw_text(draw, (left, top + 18), _shortened(card.name, SMALL, WIDTH), PALE)
         top += CAPTION
     top += GAP // 2
     for row, (label, probability) in enumerate(card.predictions[:MOST_ROWS]):
         middle, percentage = top + row * ROW + 12, f"{100 * probability:.1f} %"
         ink, color = (INK, FIRST) if row == 0 else (PALE, OTHERS)
-        room = WIDTH - GAP - math.ceil(text.getlength(percentage))
-        draw.text((left, middle), _shortened(display_name(label), text, room), ink, text, anchor="lm")
-        draw.text((left + WIDTH, middle), percentage, ink, text, anchor="rm")
+        share = runs(percentage, LARGE)
+        room = WIDTH - GAP - math.ceil(width(share))
+        draw_text(draw, (left, middle), _shortened(display_name(label), LARGE, room), ink)
+        draw_text(draw, (left + WIDTH - width(share), middle), share, ink)
         _bar(canvas, (left, middle + 14), WIDTH, TRACK)
         _bar(canvas, (left, middle + 14), round(WIDTH * probability), color)
 
@@ -97,8 +97,25 @@ def _rounded(size: tuple[int, int], radius: int) -> Image.Image:
     return mask.reduce(4)
 
 
-def _shortened(label: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, room: float) -> str:
-    if font.getlength(label) <= room:
-        return label
+def _shortened(label: str, size: int, room: float) -> list[Run]:
+    """As much of it as there is room for; "..." stands for the rest."""
+    whole = runs(label, size)
+    if width(whole) <= room:
+        return whole
     lengths = range(1, min(len(label), 200))  # more never fits
-    return label[: bisect_right(lengths, room, key=lambda length: font.getlength(label[:length] + "..."))] + "..."
+    fitting = bisect_right(lengths, room, key=lambda length: width(runs(label[:length] + "...", size)))
+    return runs(label[:fitting] + "...", size)
+
+
+def _lines(text: str, height: int) -> list[list[Run]]:
+    """The text in lines of a card's width, as many as there is height for."""
+    lines, most = list[list[Run]](), max(1, (height - GAP) // CAPTION)
+    while text and len(lines) < most:
+        length = len(text)
+        while width(runs(text[:length], SMALL)) > WIDTH - 2 * GAP:
+            length = text.rfind(" ", 0, length) if text.rfind(" ", 0, length) > 0 else length - 1
+        rest = text[length:].lstrip()
+        last = rest and len(lines) == most - 1
+        lines.append(_shortened(text, SMALL, WIDTH - 2 * GAP) if last else runs(text[:length], SMALL))
+        text = rest
+    return lines

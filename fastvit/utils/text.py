@@ -16,7 +16,7 @@ def display_name(source: str | os.PathLike[str]) -> str:
     """A name that prints as one line everywhere: line breaks, control codes and undecodable bytes are escaped."""
     if source == STANDARD_INPUT:
         return "standard input"
-    name = os.fspath(source)
+    name = os.fspath(source) or "''"
     return "".join(c if c.isprintable() or c in JOINERS else c.encode("unicode_escape").decode("ascii") for c in name)
 
 

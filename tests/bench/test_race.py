@@ -143,9 +143,7 @@ def test_a_backend_that_cannot_be_started_is_left_out(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr(multiprocessing.get_context("spawn").Process, "start", start)
-    assert race([Backend("waiting", waiting)], threads=1, seconds=0).failed == {
-        "waiting": "too many processes"
-    }
+    assert race([Backend("waiting", waiting)], threads=1, seconds=0).failed == {"waiting": "too many processes"}
     assert not list(tmp_path.iterdir())
 
 

@@ -1,6 +1,8 @@
 """`fastvit classify` says what the model says, survives bad files, and behaves in a pipeline."""
 
+import base64
 import copy
+import csv
 import functools
 import io
 import json
@@ -10,6 +12,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy
@@ -25,7 +28,7 @@ from timm.data import create_transform
 import fastvit
 from fastvit import verification
 from fastvit.deploy.engines import Engine, EngineError
-from fastvit.images import cards
+from fastvit.images import cards, fonts
 
 REPARAMETERIZE = fastvit.reparameterize
 LOAD_ONCE = functools.cache(fastvit.load)  # making the model takes longer than the rest
@@ -255,7 +258,8 @@ def test_a_bad_file_is_one_line_and_the_others_go_on(
     assert result.status == 1
     assert result.stderr.startswith(f"error: {bad}: ") and result.stderr.count("\n") == 1
     error, line = lines(result)
-    assert error == {"file": str(bad), "error": result.stderr.removeprefix("error: ").strip()}
+    message = result.stderr.removeprefix("error: ").strip()
+    assert error == {"file": str(bad), "error": {"type": "PredictionError", "message": message, "status": 1}}
     assert line["file"] == str(image) and len(line["predictions"]) == 5
 
 
@@ -284,7 +288,7 @@ def test_without_json_bad_files_are_only_on_standard_error(
 def test_nothing_but_bad_files(run: Callable[..., Result], tmp_path: Path) -> None:
     result = run("a.png", "b.png", "--save", "out.png", "--compare")
     assert (result.status, result.stdout, result.stderr.count("\n")) == (1, "", 2)
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.iterdir()) == [tmp_path / "out.png"]  # with the two errors
 
 
 def test_a_model_without_numbers_is_no_prediction(run: Callable[..., Result], weights: Path, image: Path) -> None:
@@ -292,9 +296,8 @@ def test_a_model_without_numbers_is_no_prediction(run: Callable[..., Result], we
     torch.nn.init.constant_(model.head.fc.weight, 3e38)  # finite, and too large to add up
     fastvit.save(model, "nan.safetensors")
     for options in ([], ["--json"], ["--json", "--compare", "--save", "out.png"]):
-        result = run(image, "--model", "nan.safetensors", *options)
+        result = run(image, "--model", "nan.safetensors", "--force", *options)
         assert result.status == 1 and "its weights may be corrupted" in result.stderr
-        assert not Path("out.png").exists()
         assert "predictions" not in result.stdout
         for line in result.stdout.splitlines():
             json.loads(line, parse_constant=lambda constant: pytest.fail(f"{constant} is no JSON"))
@@ -318,11 +321,13 @@ def test_a_model_without_numbers_is_no_prediction(run: Callable[..., Result], we
         (["--engine", "abacus"], "engine 'abacus', expected one of auto, torch"),
         (["--precision", "float8"], "precision 'float8', expected one of float32"),
         (["--engine", "onnxruntime", "--precision", "bfloat16"], "onnxruntime has no bfloat16"),
-        (["--precision", "int8"], "precision int8 needs images to calibrate with"),
+        (["--precision", "int8"], "precision int8 needs images to calibrate with, which only evaluate takes"),
         (["--engine", "openvino", "--device", "meta"], "engine openvino runs on the CPU, not on device meta"),
         (["--engine", "openvino", "--no-reparameterize"], "runs in torch and float32 alone: leave out engine"),
         (["--precision", "bfloat16", "--compare"], "runs in torch and float32 alone: leave out engine"),
-        (["--save", "out.txt"], "expected a name that ends in .png"),
+        (["--save", "out.txt"], "expected a name that ends in .png, .jpg, .jpeg, .webp, .pdf, .html, .csv"),
+        (["--save", "there.png"], "there.png: is there already; choose another name, or replace it with --force"),
+        (["--save", "nowhere/out.csv", "--force"], "there is no folder nowhere"),
         (["--save", "nowhere/out.png"], "there is no folder nowhere"),
         (["--save", "folder.png"], "is a folder"),
     ],
@@ -332,6 +337,7 @@ def test_wrong_usage_is_one_line_and_status_2(
     run: Callable[..., Result], weights: Path, tmp_path: Path, image: Path, arguments: list[str], line: str
 ) -> None:
     (tmp_path / "folder.png").mkdir()
+    (tmp_path / "there.png").write_text("mine")
     for name in ("text.safetensors", "text.pth"):
         (tmp_path / name).write_text("hello")
     if "fused.safetensors" in arguments:
@@ -343,6 +349,7 @@ def test_wrong_usage_is_one_line_and_status_2(
     result = run(image, *arguments)
     assert (result.status, result.stdout) == (2, "")
     assert line in result.stderr and result.stderr.count("\n") == 1 and result.stderr.startswith("error: ")
+    assert (tmp_path / "there.png").read_text() == "mine"
 
 
 @pytest.mark.parametrize(
@@ -350,6 +357,13 @@ def test_wrong_usage_is_one_line_and_status_2(
     [
         ([], "IMAGES requires an argument"),
         (["x.png", "--top", "0"], 'Invalid value "0" for --top'),
+        (["x.png", "--top", "2.7"], 'Invalid value for --top: "2.7" is no whole number'),
+        (["x.png", "--top", "-3"], 'Invalid value "-3" for --top'),
+        (["x.png", "--top", "nan"], '"nan" is no whole number'),
+        (["x.png", "--top", "1_000"], '"1_000" is no whole number'),
+        (["x.png", "--top", "٣"], '"٣" is no whole number'),
+        (["x.png", "--batch-size", "1.5"], '"1.5" is no whole number'),
+        (["x.png", "--json=maybe"], '"maybe" is neither true nor false'),
         (["x.png", "--batch-size", "0"], 'Invalid value "0" for --batch-size'),
         (["x.png", "--nonsense"], "Unknown option: --nonsense"),
         (["x.png", "--dvice", "cpu"], "Did you mean --device?"),
@@ -403,7 +417,7 @@ def test_save_draws_the_image_with_its_bars(
     """Bars are as long as probabilities: the teal one is measured."""
     blue = tmp_path / "blue.png"
     Image.new("RGB", (48, 36), (0, 0, 255)).save(blue)
-    assert run(blue, "--save", f"out.{suffix}", "--top", 2).status == 0
+    assert run(blue, "--save", f"out.{suffix}", "--top", 2) == run(blue, "--top", 2)
     canvas = numpy.asarray(Image.open(f"out.{suffix}").convert("RGB")).astype(int)
     is_blue = numpy.abs(canvas - (0, 0, 255)).max(-1) < 30
     assert 0.98 < is_blue.sum() / (cards.WIDTH * cards.HEIGHT) <= 1.01
@@ -413,13 +427,148 @@ def test_save_draws_the_image_with_its_bars(
     assert [path.name for path in tmp_path.iterdir() if "out" in path.name] == [f"out.{suffix}"]
 
 
-def test_several_images_are_a_sheet_and_bad_ones_are_left_out(run: Callable[..., Result], tmp_path: Path) -> None:
+def test_several_images_are_a_sheet_and_bad_ones_are_on_it_with_their_error(
+    run: Callable[..., Result], tmp_path: Path
+) -> None:
     for index, colour in enumerate([(0, 0, 255), (255, 0, 0), (0, 255, 0)]):
         Image.new("RGB", (40, 30), colour).save(tmp_path / f"{index}.png")
     assert run("0.png", "1.png", "missing.png", "2.png", "--save", "out.png").status == 1
     canvas = numpy.asarray(Image.open("out.png")).astype(int)
     for colour in [(0, 0, 255), (255, 0, 0), (0, 255, 0)]:
         assert (canvas == colour).all(-1).sum() > 0.98 * cards.WIDTH * cards.HEIGHT, colour
+    assert (canvas == cards.WRONG).all(-1).sum() > 100
+
+
+@pytest.fixture
+def many(tmp_path: Path, image: Path) -> list[str]:
+    """230 images, the last of which cannot be read."""
+    (tmp_path / "many").mkdir()
+    names = [f"{index:03}.png" for index in range(230)]
+    for name in names[:-1]:
+        os.link(image, tmp_path / "many" / name)
+    (tmp_path / "many" / names[-1]).write_text("no image")
+    return names
+
+
+def test_all_of_many_images_are_drawn_on_as_many_sheets_as_they_need(
+    run: Callable[..., Result], tmp_path: Path, many: list[str]
+) -> None:
+    result = run("many", "--save", "out.png", "--top", 1)
+    assert result.status == 1 and "drawn on 3 sheets, out-1.png to out-3.png" in result.stderr.splitlines()
+    assert {path.name for path in tmp_path.glob("out*")} == {"out-1.png", "out-2.png", "out-3.png"}
+    teal = []
+    for sheet in range(1, 4):
+        canvas = numpy.asarray(Image.open(f"out-{sheet}.png")).astype(int)
+        teal.append((canvas == cards.FIRST).all(-1).sum())
+    assert teal[0] == teal[1] and teal[2] / teal[0] == pytest.approx(0.29, rel=0.01)  # the bars of 100, 100 and 29
+    before = [Path(f"out-{sheet}.png").read_bytes() for sheet in range(1, 4)]
+    refused = run("many", "--save", "out.png")
+    assert refused.status == 2 and "out-1.png: is there already" in refused.stderr
+    Path("out-1.png").unlink()
+    assert "out-2.png: is there already" in run("many", "--save", "out.png").stderr
+    assert run("many", "--save", "out.png", "--top", 1, "--force").status == 1
+    assert [Path(f"out-{sheet}.png").read_bytes() for sheet in range(1, 4)] == before
+
+
+def test_a_pdf_has_as_many_pages_as_its_images_need(run: Callable[..., Result], many: list[str]) -> None:
+    assert run("many/00*.png", "many/01*.png", "many/229.png", "--save", "out.pdf").status == 1
+    content = Path("out.pdf").read_bytes()
+    assert content.startswith(b"%PDF") and len(re.findall(rb"/Type /Page\b", content)) == 2  # 21, 12 a page
+
+
+class Page(HTMLParser):
+    """What a browser finds in a page: tags with their attributes, and the text outside of styles."""
+
+    def __init__(self, content: str) -> None:
+        super().__init__()
+        self.tags, self.text = list[tuple[str, dict[str, str | None]]](), ""
+        self.feed(content)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+HOSTILE = ("<img src=x onerror=alert(1)>.png", "\"&amp;'.png", "猫 می‌خواهم 🐈.png", "=cmd|' -'!A1.png", "a\nb.png")
+
+
+def test_a_page_for_a_browser_is_one_file_that_shows_every_name_as_it_is(
+    run: Callable[..., Result], weights: Path, tmp_path: Path
+) -> None:
+    for index, name in enumerate(HOSTILE):
+        draw(tmp_path / name.replace("/", ""), index)
+    (tmp_path / "<b>.png").write_text("no image")
+    assert run(*HOSTILE, "<b>.png", "--save", "out.html", "--top", 6).status == 1
+    page = Page(Path("out.html").read_text(encoding="utf-8"))
+    images = [attributes for tag, attributes in page.tags if tag == "img"]
+    assert [image["alt"] for image in images] == [name.replace("\n", "\\n") for name in HOSTILE]
+    for image in images:
+        assert image["loading"] == "lazy" and set(image) == {"loading", "decoding", "width", "height", "alt", "src"}
+        kind, _, data = (image["src"] or "").partition(",")
+        assert kind == "data:image/jpeg;base64" and Image.open(io.BytesIO(base64.b64decode(data))).format == "JPEG"
+    assert not {tag for tag, _ in page.tags} & {"script", "link", "b", "iframe"}
+    assert "<b>.png: not an image" in page.text and "[red]automobile[/red]" in page.text
+    assert page.text.count(" %") >= 2 * 6 * len(HOSTILE) - 1
+
+
+def test_a_table_has_a_row_for_each_class_and_no_formula(
+    run: Callable[..., Result], weights: Path, tmp_path: Path
+) -> None:
+    for index, name in enumerate(HOSTILE):
+        draw(tmp_path / name.replace("/", ""), index)
+    assert run(*HOSTILE, "none.png", "--save", "out.csv", "--top", 2).status == 1
+    with open("out.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    expected = [
+        (name, rank, *found) for name in HOSTILE for rank, found in enumerate(by_hand(weights, Path(name))[:2], 1)
+    ]
+    assert len(rows) == len(expected) + 1
+    for row, (name, rank, label, probability) in zip(rows, expected, strict=False):
+        assert row["path"].removeprefix("'") == name and row["path"].startswith("'") == name.startswith("=")
+        assert (row["rank"], row["label"], row["error"]) == (str(rank), label, "")
+        assert float(row["probability"]) == pytest.approx(probability, abs=1e-5)
+    assert rows[-1] == dict.fromkeys(("rank", "label", "probability"), "") | {
+        "path": "none.png",
+        "error": "none.png: there is no such file; check the name",
+    }
+
+
+def test_what_a_drawing_has_no_room_for_is_said(run: Callable[..., Result], image: Path, tmp_path: Path) -> None:
+    model = fastvit.create_model("fastvit_t8", num_classes=12)
+    fastvit.save(model, "many.safetensors")
+    note = "drawn with 10 of 12 classes each; .html and .csv have them all\n"
+    assert run(image, "--model", "many.safetensors", "--top", 99, "--save", "a.png").stderr == note
+    assert run(image, "--model", "many.safetensors", "--top", 10, "--save", "b.png").stderr == ""
+    assert run(image, "--model", "many.safetensors", "--top", 99, "--save", "c.csv").stderr == ""
+    assert len(Path("c.csv").read_text().splitlines()) == 13
+
+
+def test_letters_are_drawn_by_a_font_that_has_them_or_as_their_numbers(
+    run: Callable[..., Result], image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ["Kätzchen 猫.png", "سگ می‌خواهم.png"]
+    for name in names:
+        os.link(image, tmp_path / name)
+    monkeypatch.setattr(fonts, "_warned", [])
+    result = run(*names, "--save", "out.png")
+    without = [
+        line for line in result.stderr.splitlines() if line.startswith("warning: no font of this machine has 猫")
+    ]
+    assert result.status == 0 and len(without) == result.stderr.count("\n") == (fonts.shown("猫") != "猫")
+
+
+def test_a_bar_is_as_long_as_its_probability_in_colours_too(
+    run: Callable[..., Result], image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = run(image).stdout
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    coloured = run(image).stdout
+    assert "\x1b[" in coloured and re.sub(r"\x1b\[[0-9;]*m", "", coloured) == plain
+    lengths = [line.count("━") for line in plain.splitlines() if "━" in line or "╸" in line]
+    shares = [float(share) for share in re.findall(r"([0-9.]+) %", plain)]
+    assert max(lengths) <= 20 and lengths[0] == int(20 * shares[0] / 100)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 3000), (3000, 1), (300, 200)])
@@ -428,7 +577,7 @@ def test_images_of_any_shape_fit_their_card(size: tuple[int, int]) -> None:
     assert small.width <= cards.WIDTH and small.height <= cards.HEIGHT
     assert small.width == cards.WIDTH or small.height == cards.HEIGHT
     long = [("a very long name " * 20, 0.5)] * 30
-    sheet = cards.sheet([cards.Card(name="n" * 999, image=small, predictions=long)] * 2)
+    sheet = cards.sheet([cards.Card("n" * 999, small, long), cards.Card("n", None, (), "a long error " * 999)])
     assert sheet.height < 2 * (cards.HEIGHT + 30 * cards.ROW) and sheet.width == 2 * cards.WIDTH + 3 * cards.GAP
 
 
@@ -442,14 +591,14 @@ def test_a_failing_save_keeps_the_old_image(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Image.Image, "save", half)
-    result = run(image, "--save", "out.png")
+    result = run(image, "--save", "out.png", "--force")
     assert result.status == 1 and result.stderr == "error: out.png: No space left on device\n"
     assert (tmp_path / "out.png").read_bytes() == old and len(list(tmp_path.iterdir())) == 2
 
 
 def test_save_does_not_replace_what_it_reads(run: Callable[..., Result], tmp_path: Path, image: Path) -> None:
     before = image.read_bytes()
-    result = run(image, "--save", "./image.png")
+    result = run(image, "--save", "./image.png", "--force")
     assert (result.status, result.stdout) == (2, "") and "--save would replace an image" in result.stderr
     assert image.read_bytes() == before
 
@@ -478,7 +627,10 @@ def test_standard_output_is_pure_json_the_exit_status_tells_and_nothing_heavy_is
     command = shell(weights, PHOTOGRAPH, "missing.png", "-", "--json", before=say)
     found = subprocess.run(command, input=PHOTOGRAPH.read_bytes(), capture_output=True, env=ENVIRONMENT, cwd=tmp_path)
     cat, missing, piped = map(json.loads, found.stdout.splitlines())
-    assert found.returncode == 1 and found.stderr.decode().splitlines() == [f"error: {missing['error']}", "set()"]
+    assert found.returncode == 1 and found.stderr.decode().splitlines() == [
+        f"error: {missing['error']['message']}",
+        "set()",
+    ]
     assert cat["predictions"] == piped["predictions"]
 
 

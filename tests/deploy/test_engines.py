@@ -27,7 +27,7 @@ from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from fastvit import create_model, engine, reparameterize
+from fastvit import FastViTWarning, create_model, engine, reparameterize
 from fastvit.deploy.engines import Engine, EngineError, available, builders, cache, select
 from fastvit.deploy.engines.engine import Request, Run
 from fastvit.deploy.graph import as_openvino, program
@@ -784,7 +784,8 @@ def test_all_code_that_has_a_part_in_a_conversion_is_in_the_key() -> None:
     used = {
         name.split(".")[1] for name in graph.find_upstream_modules("fastvit.deploy", as_package=True) if "." in name
     }
-    assert used <= {*cache.CODE, "_version"}
+    loading = {"checkpoint", "weights"}  # whose part, the model, is in the key itself
+    assert used <= {*cache.CODE, "_version", *loading}
     assert all((Path(cache.__file__).parents[2] / package).is_dir() for package in cache.CODE)
 
 
@@ -794,17 +795,92 @@ def test_without_a_variable_all_is_kept_in_the_users_cache_folder(monkeypatch: p
     monkeypatch.setenv("FASTVIT_CACHE", "elsewhere")
     assert cache.folder() == Path("elsewhere")
 
+    monkeypatch.setenv("FASTVIT_CACHE", "~/elsewhere")
+    assert cache.folder() == Path.home() / "elsewhere"
 
-def test_where_nothing_can_be_kept_it_runs_all_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+
+def no_home(patch: pytest.MonkeyPatch) -> None:
+    """As a container's user has it who is but a number."""
+    import pwd
+
+    def getpwuid(number: int) -> None:
+        raise KeyError(f"getpwuid(): uid not found: {number}")
+
+    for name in ("FASTVIT_CACHE", "HOME", "XDG_CACHE_HOME"):
+        patch.delenv(name, raising=False)
+    patch.setattr(pwd, "getpwuid", getpwuid)
+
+
+def relative_home(patch: pytest.MonkeyPatch) -> None:
+    """As platformdirs before 4.4 has it without a home."""
+    patch.delenv("FASTVIT_CACHE")
+    patch.setattr(cache, "user_cache_path", lambda *_, **__: Path("~/.cache/fastvit"))
+
+
+def in_the_way(patch: pytest.MonkeyPatch) -> None:
+    Path("file").write_text("in the way")
+    patch.setenv("FASTVIT_CACHE", "file/cache")
+
+
+def read_only(patch: pytest.MonkeyPatch) -> None:
+    """The root that runs tests may write everywhere."""
+    make = Path.mkdir
+
+    def mkdir(path: Path, *arguments: Any, **more: Any) -> None:
+        if "not ours" in str(path):
+            raise PermissionError(13, "Permission denied", str(path))
+        make(path, *arguments, **more)
+
+    patch.setenv("FASTVIT_CACHE", "not ours")
+    patch.setattr(Path, "mkdir", mkdir)
+
+
+def full(patch: pytest.MonkeyPatch) -> None:
+    """What is written there fails as a runtime does it, which has errors of its own."""
+    write = Path.write_text
+
+    def fails(path: Path, *arguments: Any, **more: Any) -> int:
+        if "cache" in path.parts:
+            raise OSError(28, "No space left on device", str(path))
+        return write(path, *arguments, **more)
+
+    patch.setenv("FASTVIT_CACHE", "cache")
+    patch.setattr(Path, "write_text", fails)
+
+
+@pytest.mark.parametrize("place", [no_home, relative_home, in_the_way, read_only, full])
+def test_where_nothing_can_be_kept_it_runs_all_the_same_with_one_warning(
+    place: Callable[[pytest.MonkeyPatch], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "file").write_text("in the way")
-    monkeypatch.setenv("FASTVIT_CACHE", str(tmp_path / "file" / "cache"))
     model, images = shallow(), torch.randn(1, 3, 32, 32)
-    assert_near(called(engine(model, "openvino", threads=1), images), eager(model, images), RELATIVE["float32"])
-    assert "cannot keep converted models there" in caplog.text
-    cache.remember("key", {"name": "torch"})
-    assert cache.remembered("key") is None and "cannot remember" in caplog.text
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cache, "_warned", set())
+    place(monkeypatch)
+    words = r"^what is converted for engines is not kept.*FASTVIT_CACHE"
+    with pytest.warns(FastViTWarning, match=words) as said:
+        found = called(engine(model, "onnxruntime", threads=1), images)
+        cache.remember("key", {"name": "torch"})
+        engine(model, "onnxruntime", threads=1)
+    assert_near(found, eager(model, images), RELATIVE["float32"])
+    assert len(said) == 1 and cache.remembered("key") is None
+    assert not list(tmp_path.glob("~*")) and not list(tmp_path.glob("*/*"))  # nor a folder that is called ~
+
+
+def test_a_runtime_that_fails_on_a_full_disk_writes_elsewhere(
+    empty_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def make(path: Path) -> None:
+        if empty_cache in path.parents:
+            raise RuntimeError("Can't write bin file")
+        path.write_text("whole")
+
+    with pytest.raises(RuntimeError, match="write bin file"):  # there is room: something else is wrong
+        cache.artefact("a", "file", make)
+    monkeypatch.setattr(cache, "_room", lambda path: 1000)
+    monkeypatch.setattr(cache, "_warned", set())
+    with pytest.warns(FastViTWarning, match="No space left on device"):
+        assert cache.artefact("a", "file", make).read_text() == "whole"
+    assert not list(empty_cache.glob("*"))
 
 
 def test_what_is_kept_in_a_folder_that_is_not_ours_is_taken(empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

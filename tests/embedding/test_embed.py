@@ -468,7 +468,7 @@ def test_names_that_are_no_text_are_kept_apart(tmp_path: Path) -> None:
 
 
 def test_the_folder_is_a_parquet_data_set_to_every_reader_of_such(model: Path, data: Path, tmp_path: Path) -> None:
-    """pyarrow's data sets, pandas and Hugging Face's datasets, each given the folder alone."""
+    """Pyarrow's data sets, pandas and Hugging Face's datasets, each given the folder alone."""
     import datasets
     import pandas
 
@@ -480,7 +480,7 @@ def test_the_folder_is_a_parquet_data_set_to_every_reader_of_such(model: Path, d
     assert table["name"].to_pylist() == expected.names
     assert numpy.array_equal(numpy.array(table["embedding"].to_pylist(), numpy.float32), expected.features)
     assert pandas.read_parquet(out)["name"].tolist() == expected.names
-    loaded = datasets.load_dataset("parquet", data_dir=str(out), split="train", cache_dir=str(tmp_path / "cache"))
+    loaded = datasets.load_dataset(str(out), split="train", cache_dir=str(tmp_path / "cache"))
     assert loaded["name"][:] == expected.names and loaded.column_names == ["name", "label", "embedding"]
 
 

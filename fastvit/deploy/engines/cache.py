@@ -1,11 +1,12 @@
 """What took long to make, kept on disk: converted models, and which engine was found to be the fastest.
 
 The folder is what the variable FASTVIT_CACHE names, or else fastvit in the user's cache folder (on Linux ~/.cache). It
-may be deleted at any time. Where it cannot be written to, nothing is kept.
+may be deleted at any time. Where there is none, or it cannot be written to, nothing is kept: one warning says so.
 """
 
 import ast
 import atexit
+import errno
 import hashlib
 import json
 import logging
@@ -27,11 +28,14 @@ from torch import nn
 from ...utils.atomic import replacing
 from ...utils.copies import hook_tables
 from ...utils.digest import file_digest, tensors_digest
+from ...utils.text import one_line
+from ...utils.warning import warn
 from .engine import Request
 
 LOG = logging.getLogger("fastvit")
 MOST_BYTES = 8 * 2**30  # of converted models; those not used for the longest time go first
 MANIFEST = "sha256.json"
+ROOM = 2**26  # bytes: with fewer, a disk counts as full
 UNFINISHED = ".making."
 DAY = 24 * 60 * 60.0
 LIBRARIES = ("torch", "onnx", "onnxruntime", "onnxscript", "openvino", "nncf")
@@ -39,18 +43,51 @@ CODE = ("utils", "images", "models", "deploy")  # the packages of this library t
 PLAIN = (str, int, float, bool, tuple, list, type(None))
 
 
-def folder() -> Path:
-    """Where all of it is kept, whether it exists yet or not."""
-    own = os.environ.get("FASTVIT_CACHE")
-    return Path(own) if own else user_cache_path("fastvit", appauthor=False)
+def folder() -> Path | None:
+    """Where all of it is kept, whether it exists yet or not; None for a user without a home folder."""
+    if own := os.environ.get("FASTVIT_CACHE"):
+        return Path(os.path.expanduser(own))
+    try:
+        path = user_cache_path("fastvit", appauthor=False)
+    except RuntimeError:  # there is no HOME, and the user's number has no entry that names one
+        return None
+    return path if path.is_absolute() else None  # older versions of platformdirs: "~" is left in it
 
 
 def artefact(key: str, file: str, make: Callable[[Path], None]) -> Path:
     """The path of `file`, in a folder of its own, as `make(path)` wrote it now or at an earlier time.
 
     What is not as it was written, to the bit, is made anew. Two processes may make the same; one of them is kept.
+    Where nothing can be kept, it lies in a folder for temporary files until this process ends.
     """
-    home = folder() / key
+    kept_in = folder()
+    if kept_in is None:
+        _warn(None, "there is no home folder")
+    else:
+        try:
+            return _kept(kept_in, key, file, make)
+        except OSError as error:
+            _warn(kept_in, one_line(error))
+    path = Path(tempfile.mkdtemp(prefix="fastvit."))
+    atexit.register(shutil.rmtree, path, ignore_errors=True)
+    make(path / file)
+    return path / file
+
+
+_warned = set[Path | None]()
+
+
+def _warn(path: Path | None, why: str) -> None:
+    """Say, once for each folder, that nothing is kept in it."""
+    if path not in _warned:
+        _warned.add(path)
+        where = "" if path is None else f" in {path}"
+        warn(f"what is converted for engines is not kept{where} ({why}): set FASTVIT_CACHE to a folder to write in")
+
+
+def _kept(cache: Path, key: str, file: str, make: Callable[[Path], None]) -> Path:
+    """`artefact` in that folder; an OSError, where it cannot be written to."""
+    home = cache / key
     there = home.exists()  # before it is looked into: another process may put it there any time
     if _whole(home):
         with suppress(OSError):  # not ours to write in
@@ -59,40 +96,55 @@ def artefact(key: str, file: str, make: Callable[[Path], None]) -> Path:
     if there:
         LOG.warning("%s: damaged; making it anew", home)
         shutil.rmtree(home, ignore_errors=True)
-    path = folder() / f"{UNFINISHED}{uuid.uuid4().hex}"
-    try:
-        path.mkdir(parents=True)  # with the mode that the umask allows: others may use the cache too
-    except OSError as error:
-        LOG.warning("%s: cannot keep converted models there (%s)", folder(), error)
-        path = Path(tempfile.mkdtemp(prefix="fastvit."))
+    path = cache / f"{UNFINISHED}{uuid.uuid4().hex}"
+    path.mkdir(parents=True)  # with the mode that the umask allows: others may use the cache too
     atexit.register(shutil.rmtree, path, ignore_errors=True)  # where it stays: a runtime may read from it till the end
-    make(path / file)
     try:
+        make(path / file)
         (path / MANIFEST).write_text(json.dumps({each.name: file_digest(each) for each in path.iterdir()}))
+    except Exception as error:
+        shutil.rmtree(path, ignore_errors=True)
+        if not isinstance(error, OSError) and _room(cache) < ROOM:  # what a runtime raises then may be of any kind
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(cache)) from error
+        raise
+    try:
         path.rename(home)
-    except OSError:  # another process was first, the disk is full, or it is another one
+    except OSError:  # another process was first
         return path / file
-    _bound()
+    _bound(cache)
     return home / file
+
+
+def _room(path: Path) -> int:
+    """Bytes that are free where it is; none if that is not known."""
+    try:
+        return shutil.disk_usage(path).free
+    except OSError:
+        return 0
 
 
 def remembered(key: str) -> dict[str, Any] | None:
     """What `remember` stored under this key; None if nothing, or if it cannot be read."""
+    kept_in = folder()
     try:
-        record = json.loads((folder() / f"{key}.json").read_text())
+        record = json.loads((kept_in / f"{key}.json").read_text()) if kept_in else None
     except (OSError, ValueError):
         return None
     return record if isinstance(record, dict) else None
 
 
 def remember(key: str, record: dict[str, Any]) -> None:
-    """Store what JSON can hold under this key; where that cannot be, a warning is logged."""
+    """Store what JSON can hold under this key; where that cannot be, there is the one warning."""
+    kept_in = folder()
+    if kept_in is None:
+        _warn(None, "there is no home folder")
+        return
     try:
-        folder().mkdir(parents=True, exist_ok=True)
-        with replacing(folder() / f"{key}.json") as path:
+        kept_in.mkdir(parents=True, exist_ok=True)
+        with replacing(kept_in / f"{key}.json") as path:
             path.write_text(json.dumps(record))
     except OSError as error:
-        LOG.warning("%s: cannot remember there what is fastest (%s)", folder(), error)
+        _warn(kept_in, one_line(error))
 
 
 def key_of(*parts: object) -> str:
@@ -158,14 +210,14 @@ def _whole(home: Path) -> bool:
         return False
 
 
-def _bound() -> None:
+def _bound(cache: Path) -> None:
     """Remove what was not used for the longest time, until the rest is small enough, and what a killed process left."""
-    for left in folder().glob(f"{UNFINISHED}*"):
+    for left in cache.glob(f"{UNFINISHED}*"):
         with suppress(OSError):  # here and below: another process does the same
             if time.time() - left.stat().st_mtime > DAY:
                 shutil.rmtree(left, ignore_errors=True)
     kept: list[tuple[float, int, Path]] = []
-    for manifest in folder().glob(f"[!.]*/{MANIFEST}"):
+    for manifest in cache.glob(f"[!.]*/{MANIFEST}"):
         home = manifest.parent
         with suppress(OSError):
             kept.append((home.stat().st_mtime, sum(file.stat().st_size for file in home.iterdir()), home))

@@ -1,0 +1,178 @@
+"""Many images with their most likely classes in one file: sheets of cards, a page for a browser, or a table."""
+
+import base64
+import csv
+import html
+import io
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from PIL import Image
+
+from ..utils.atomic import check_writable, replacing
+from ..utils.text import display_name
+from .cards import Card, sheet
+
+PER_SHEET = 100
+PER_PAGE = 12  # of a PDF
+THUMBNAIL = (240, 180)  # in a page for a browser
+SHEETS = (".png", ".jpg", ".jpeg", ".webp")
+DRAWN = (*SHEETS, ".pdf")  # with as many classes as a card has room for
+Add = Callable[[Card], None]
+
+
+def check_report(path: Path) -> None:
+    """Refuse, before any work is done, a path where no report can be written.
+
+    Raises:
+        ValueError: it ends in none of the suffixes, or cannot be written.
+    """
+    check_writable(path, tuple(WRITERS))
+
+
+def files_of(path: Path, images: int) -> list[Path]:
+    """The files that a report on so many images is in: of more than a sheet holds, sheet-1.png and on.
+
+    Example:
+        >>> [file.name for file in files_of(Path("sheet.png"), 250)]
+        ['sheet-1.png', 'sheet-2.png', 'sheet-3.png']
+    """
+    sheets = math.ceil(images / PER_SHEET) if path.suffix.lower() in SHEETS else 1
+    return [path] if sheets < 2 else [path.with_stem(f"{path.stem}-{sheet}") for sheet in range(1, sheets + 1)]
+
+
+@contextmanager
+def report(path: Path, images: int) -> Iterator[Add]:
+    """Write a report on so many images, card by card; the files are there once all are, or none of them.
+
+    The suffix says what it is: .png, .jpg or .webp, sheets of 100 cards; .pdf, pages of 12; .html, one page with small
+    images in it; .csv, a row for each class of each image.
+
+    Raises:
+        OSError: of the disk.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with report(Path(folder, "found.csv"), 1) as add:
+        ...         add(Card("cat.jpg", None, [("cat", 0.75)]))
+        ...     print(Path(folder, "found.csv").read_text().splitlines()[1])
+        cat.jpg,1,cat,0.75,
+    """
+    with replacing(path) as temporary, WRITERS[path.suffix.lower()](temporary, images) as add:
+        yield add
+
+
+@contextmanager
+def _sheets(path: Path, images: int) -> Iterator[Add]:
+    cards, files = list[Card](), iter(files_of(path, images))
+
+    def flush() -> None:
+        if cards:
+            sheet(cards).save(next(files), quality=92)  # which PNG has no use for
+            cards.clear()
+
+    def add(card: Card) -> None:
+        cards.append(card)
+        if len(cards) == PER_SHEET:
+            flush()
+
+    yield add
+    flush()
+
+
+@contextmanager
+def _pages(path: Path, images: int) -> Iterator[Add]:
+    cards = list[Card]()
+
+    def flush() -> None:
+        if cards:
+            sheet(cards).save(path, append=path.exists(), quality=92)
+            cards.clear()
+
+    def add(card: Card) -> None:
+        cards.append(card)
+        if len(cards) == PER_PAGE:
+            flush()
+
+    yield add
+    flush()
+
+
+@contextmanager
+def _table(path: Path, images: int) -> Iterator[Add]:
+    """Path, rank, label, probability, error. Text that a spreadsheet would compute begins with an apostrophe."""
+    with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(("path", "rank", "label", "probability", "error"))
+
+        def add(card: Card) -> None:
+            if card.error:
+                rows.writerow((_cell(card.path), "", "", "", _cell(card.error)))
+            for rank, (label, probability) in enumerate(card.predictions, 1):
+                rows.writerow((_cell(card.path), rank, _cell(label), probability, ""))
+
+        yield add
+
+
+def _cell(text: str) -> str:
+    """To spreadsheets, =, +, -, @ and two control codes begin a formula."""
+    return f"'{text}" if len(text) > 1 and text[0] in "=+-@\t\r" else text
+
+
+@contextmanager
+def _page(path: Path, images: int) -> Iterator[Add]:
+    """Everything is in the one file; a browser shows images as they come into sight."""
+    with path.open("w", encoding="utf-8", errors="backslashreplace") as file:
+        file.write(f"{HEAD}<p>{images:,} {'image' if images == 1 else 'images'}</p>\n<main>\n")
+
+        def add(card: Card) -> None:
+            name = html.escape(display_name(card.path))
+            rows = [_row(*each) for each in card.predictions]
+            below = f"<table>{''.join(rows)}</table>"
+            if card.error:
+                below = f'<p class="error">{html.escape(card.error)}</p>'
+            shown = "" if card.image is None else _image(card.image, name)
+            file.write(f'<figure>{shown}<figcaption dir="auto">{name}</figcaption>{below}</figure>\n')
+
+        yield add
+        file.write("</main>\n")
+
+
+def _row(label: str, probability: float) -> str:
+    share = f"{100 * probability:.1f}"
+    bar = f'<meter value="{probability:.4f}">{share} %</meter>'
+    return f'<tr><td dir="auto">{html.escape(display_name(label))}</td><td>{bar}</td><td>{share} %</td></tr>'
+
+
+def _image(image: Image.Image, name: str) -> str:
+    small, file = image.copy(), io.BytesIO()
+    small.thumbnail(THUMBNAIL)
+    small.save(file, "JPEG", quality=85)
+    data = base64.b64encode(file.getvalue()).decode()
+    size = f'width="{small.width}" height="{small.height}"'
+    return f'<img loading="lazy" decoding="async" {size} alt="{name}" src="data:image/jpeg;base64,{data}">'
+
+
+HEAD = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<title>Images and their most likely classes</title>
+<style>
+body { font: 15px system-ui, sans-serif; color: #0f172a; margin: 1.5rem }
+main { display: grid; grid-template-columns: repeat(auto-fill, 260px); gap: 1.5rem }
+figure { margin: 0; overflow-wrap: anywhere }
+img { display: block; border-radius: 8px }
+figcaption { color: #64748b; margin: .4rem 0 }
+table { border-spacing: 0; width: 100% }
+td { padding: 0 .4rem .2rem 0 }
+td:last-child { text-align: right; white-space: nowrap }
+meter { width: 80px }
+.error { color: #b91c1c }
+</style>
+"""
+
+WRITERS = dict.fromkeys(SHEETS, _sheets) | {".pdf": _pages, ".html": _page, ".csv": _table}
