@@ -49,12 +49,16 @@ def runs(text: str, size: float) -> list[Run]:
     found: list[Run] = []
     for letter in text:
         last = found[-1].font if found else None
-        font = last if last and _has(last, letter) else next(font for font in _fonts(size) if _has(font, letter))
+        font = last if last and _has(last, letter) else _first(letter, size)
         if font is last:
             found[-1] = Run(found[-1].text + letter, font)
         else:
             found.append(Run(letter, font))
     return found
+
+
+def _first(letter: str, size: float) -> Font:
+    return next((font for font in _fonts(size) if _has(font, letter)), default_font(size))
 
 
 def shown(text: str, size: float = 16) -> str:
@@ -128,10 +132,15 @@ def _has(font: Font, letter: str) -> bool:
     """Whether it draws something else for the letter than for what it lacks."""
     if not _is_drawn(letter):
         return True
+    drawn, box = _mask(font, letter), _mask(font, NOT_A_LETTER)
+    return drawn is not None and drawn != box
+
+
+def _mask(font: Font, letter: str) -> bytes | None:
     try:
-        return bytes(font.getmask(letter)) != bytes(font.getmask(NOT_A_LETTER))
+        return bytes(font.getmask(letter))
     except (OSError, UnicodeEncodeError):  # a bitmap font has Latin-1 alone
-        return False
+        return None
 
 
 def _is_drawn(letter: str) -> bool:
