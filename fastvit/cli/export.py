@@ -56,8 +56,8 @@ def export(
     from ..testing import has_weights, load_or_random
 
     size, random = _size(form.input_size), not has_weights(model)
-    check_free(out, force)
     exporters.check_target(out)  # before the weights are read
+    check_free(out, force)
     try:
         with working(f"reading {model}") as tell, failing(exporters.ExportError, OSError):
             subject = load_or_random(model)

@@ -73,13 +73,20 @@ def _records(pattern: str, pretrained: bool) -> tuple[list[Row], list[Row]]:
 
     variants, checkpoints = [], []
     for name in [] if pretrained else list_models(pattern):
-        more = {"widths": CONFIGS[name].widths, **SIZES[name]._asdict()}
+        more = {"widths": CONFIGS[name].widths, **(SIZES.get(name) or _counted(name))._asdict()}
         tags = [checkpoint.tag for checkpoint in CHECKPOINTS.values() if checkpoint.variant == name]
         variants.append(_record("model", name, CONFIGS[name]) | more | {"weights": tags})
     for name in list_models(pattern, pretrained=True):
         row = _record("checkpoint", name, CHECKPOINTS[name])
         checkpoints.append(row | {"hub_id": row.pop("repository")})  # "" for what ships with the package
     return variants, checkpoints
+
+
+def _counted(name: str) -> Any:
+    """Of a variant whose counts are not in the table: this imports torch, and takes its time."""
+    from ..models.flops import size_of
+
+    return size_of(name)
 
 
 def _record(kind: str, name: str, known: Any) -> Row:

@@ -6,7 +6,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ..images.preprocess import check_size
 from ..utils.copies import duplicate
+from .config import CONFIGS, SIZES, Size
 from .fastvit import FastViT
+from .forms import outline
+from .reparam import reparameterize
 
 
 def multiply_adds(model: FastViT, size: tuple[int, int]) -> int:
@@ -33,3 +36,19 @@ def multiply_adds(model: FastViT, size: tuple[int, int]) -> int:
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         shapes(images)
     return int(counter.get_total_flops()) // 2  # which counts a product and its sum as two
+
+
+def size_of(variant: str) -> Size:
+    """The counts of a variant with its own head: those of the table, or counted now.
+
+    Example:
+        >>> size_of("fastvit_t8").parameters
+        4026232
+    """
+    if variant in SIZES:
+        return SIZES[variant]
+    model = outline(CONFIGS[variant])
+    parameters = sum(map(torch.numel, model.parameters()))
+    fused = reparameterize(model, inplace=True)
+    size = CONFIGS[variant].preprocess.size
+    return Size(parameters, sum(map(torch.numel, fused.parameters())), multiply_adds(fused, size))

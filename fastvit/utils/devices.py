@@ -5,6 +5,7 @@ import platform
 import torch
 
 from .processes import cores
+from .text import either
 
 
 def cpu_name() -> str:
@@ -21,6 +22,20 @@ def describe_machine() -> str:
     return f"{cpu_name()}, {cores()} cores, {torch.backends.cpu.get_cpu_capability()}"
 
 
+def devices() -> list[str]:
+    """The devices of this machine that torch computes on.
+
+    Example:
+        >>> devices()[0]
+        'cpu'
+    """
+    if not torch.accelerator.is_available():
+        return ["cpu"]
+    kind = str(torch.accelerator.current_accelerator()).partition(":")[0]
+    count = torch.accelerator.device_count()
+    return ["cpu", kind, *([f"{kind}:{number}" for number in range(count)] if count > 1 else [])]
+
+
 def choose_device(name: str = "") -> torch.device:
     """The device of that name, or the fastest one if there is no name.
 
@@ -31,6 +46,6 @@ def choose_device(name: str = "") -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         torch.empty(1, device=name)
-    except (RuntimeError, AssertionError) as error:  # a torch built without CUDA asserts
-        raise ValueError(f"device {name}: {str(error).splitlines()[0]}; device cpu always works") from None
+    except (RuntimeError, AssertionError):  # of many kinds and lengths; a torch built without CUDA asserts
+        raise ValueError(f"device is {name!r}, and this machine has {either(devices())}") from None
     return torch.device(name)

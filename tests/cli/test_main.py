@@ -1,6 +1,7 @@
 """What every command has in common: its exit status, one line for what went wrong, progress, and Tab."""
 
 import io
+import json
 import os
 import re
 import subprocess
@@ -10,11 +11,13 @@ from pathlib import Path
 
 import pytest
 from helpers.command import run
+from helpers.paths import PHOTOGRAPH
 from helpers.terminal import open_terminal
 
 import fastvit
 from fastvit.cli import COMMANDS, main, output
 from fastvit.cli.output import Failure, Progress
+from fastvit.testing import write_images
 
 
 def shell(code: str, *arguments: str, **more: object) -> subprocess.CompletedProcess[str]:
@@ -37,7 +40,11 @@ def test_without_a_command_it_is_help() -> None:
         (["--nonsense"], "--nonsense"),
         (["classify", "a.png", "--dvice", "cpu"], "Unknown option: --dvice. Did you mean --device?"),
         (["classify", "a.png", "--top"], "--top requires an argument"),
-        (["classify", "a.png", "--top", "many"], 'Invalid value for --top: unable to convert "many" into int'),
+        (["classify", "a.png", "--top", "many"], 'Invalid value for --top: "many" is no whole number'),
+        (["bench", "--seconds", "inf"], 'Invalid value for --seconds: "inf" is no number'),
+        (["embed", "a", "b", "c", "--rows", "2.5"], 'Invalid value for --rows: "2.5" is no whole number'),
+        (["train", "a", "--epochs", "1.5"], 'Invalid value for --epochs: "1.5" is no whole number'),
+        (["clasify"], f"The commands are {', '.join(COMMANDS)}."),
         (["verify", "fastvit_t8", "fastvit_t12"], "unexpected argument fastvit_t12"),
     ],
     ids=str,
@@ -68,6 +75,87 @@ def test_what_goes_wrong_is_one_line_and_a_status(
 
     monkeypatch.setattr("fastvit.checkpoint.load", failing)
     assert run("classify", "a.png") == (status, "", f"{line}\n")
+
+
+JSON_ERRORS = [
+    (["clasify"], "UsageError", 2),
+    (["classify", "a.png", "--top", "x"], "UsageError", 2),
+    (["models", "resnet50"], "ValueError", 2),
+    (["verify", "fastvit_t9"], "WeightsError", 2),
+    (["evaluate", "fastvit_t8.cifar10", "nowhere"], "DataError", 2),
+    (["embed", "fastvit_t8.cifar10", "nowhere", "out"], "DataError", 2),
+    (["export", "fastvit_t8.cifar10", "a.tflite"], "ValueError", 2),
+    (["convert", "nothing", "a.safetensors"], "WeightsError", 2),
+    (["bench", "--engine", "tensorrt"], "ValueError", 2),
+    (["train", "nowhere"], "DataError", 2),
+    (["classify", "nowhere.png"], "PredictionError", 1),
+]
+
+
+@pytest.mark.parametrize(("words", "kind", "status"), JSON_ERRORS, ids=str)
+def test_with_json_what_goes_wrong_is_the_same_object_for_every_command(
+    words: list[str], kind: str, status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = run(*words, "--json")
+    (line,) = map(json.loads, result.stdout.splitlines())
+    error = line["error"]
+    assert set(line) <= {"file", "error"} and set(error) == {"type", "message", "status"}
+    assert (error["type"], error["status"], result.status) == (kind, status, status)
+    assert result.stderr == f"error: {error['message']}\n" and error["message"]
+    assert run(*words).stdout == ""
+
+
+def test_what_is_no_result_of_the_work_and_an_interrupt_are_json_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    for raised, expected in (
+        (Failure(OSError(28, "No space left on device", "a")), ("OSError", "a: No space left on device", 1)),
+        (Failure("no backend ran"), ("Failure", "no backend ran", 1)),
+        (KeyboardInterrupt(), ("KeyboardInterrupt", "interrupted", 130)),
+        (ImportError("training needs yaml"), ("ImportError", "training needs yaml", 2)),
+    ):
+
+        def failing(*_: object, raised: BaseException = raised, **__: object) -> None:
+            raise raised
+
+        monkeypatch.setattr("fastvit.checkpoint.load", failing)
+        status, shown, _ = run("classify", "a.png", "--json")
+        error = json.loads(shown)["error"]
+        assert (error["type"], error["message"], error["status"]) == expected and status == expected[-1]
+
+
+def test_letters_that_the_terminal_has_not_are_their_numbers(tmp_path: Path) -> None:
+    environment = os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    ran = shell("from fastvit.cli import main; main()", "models", "猫", cwd=tmp_path, env=environment)
+    assert (ran.returncode, ran.stderr) == (
+        2,
+        "error: no model or checkpoint is named '\\u732b'; fastvit models lists all of them\n",
+    )
+
+
+WRITERS = {
+    "classify": (["classify", PHOTOGRAPH, "--save"], "out.png"),
+    "export": (["export", "fastvit_t8.cifar10"], "out.pt2"),
+    "export to two files": (["export", "fastvit_t8.cifar10"], "out.xml"),
+    "convert": (["convert", "fastvit_t8.cifar10"], "out.safetensors"),
+    "evaluate": (["evaluate", "fastvit_t8.cifar10", "data", "--confusion"], "out.svg"),
+}
+
+
+@pytest.mark.parametrize("command", WRITERS)
+def test_no_command_replaces_a_file_unless_it_is_told_to(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_images(".", ("cat", "ship"), data=1)
+    words, name = WRITERS[command]
+    (tmp_path / name).write_text("mine")
+    status, shown, error = run(*words, name)
+    assert (status, shown) == (2, "")
+    assert error == f"error: {name}: is there already; choose another name, or replace it with --force\n"
+    assert (tmp_path / name).read_text() == "mine"
+    if command not in ("export to two files", "export"):  # which take seconds
+        assert run(*words, name, "--force").status == 0
+        assert b"mine" not in (tmp_path / name).read_bytes()[:4]
 
 
 @pytest.mark.parametrize("module", ["cyclopts", "fastvit.cli.classify", "torch", "fastvit.prediction"])

@@ -32,6 +32,7 @@ from fastvit.deploy.engines import Engine, EngineError, available, builders, cac
 from fastvit.deploy.engines.engine import Request, Run
 from fastvit.deploy.graph import as_openvino, program
 from fastvit.deploy.lowering import InterleavedConv
+from fastvit.deploy.openvino_runtime import core
 from fastvit.utils import extras
 from fastvit.utils.numerics import compared
 
@@ -94,6 +95,8 @@ def test_it_gives_what_the_unfused_model_gives_at_any_size_and_batch(name: str, 
     ("runtime", "precision"), [("torch", "bfloat16"), ("torch", "float16"), ("openvino", "bfloat16")]
 )
 def test_half_precision_is_near_and_no_more(runtime: str, precision: str) -> None:
+    if runtime == "openvino":
+        computes_in_bfloat16()
     model, images = small("fastvit_sa12"), torch.randn(2, 3, 64, 96)
     run = engine(model, runtime, precision=precision, threads=1)
     given = called(run, images)
@@ -102,6 +105,32 @@ def test_half_precision_is_near_and_no_more(runtime: str, precision: str) -> Non
     assert run.error is not None
     if runtime == "torch":
         assert run.error.relative > 1e-5  # it was really computed in it
+
+
+def computes_in_bfloat16() -> None:
+    """Skip a test on a processor where OpenVINO does not."""
+    if "BF16" not in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        pytest.skip("this processor does not compute in bfloat16")
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_a_precision_that_the_processor_lacks_is_refused_rather_than_computed_in_another(
+    precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Old:
+        """As OpenVINO describes a processor with AVX2 alone."""
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(real, name)
+
+        def get_property(self, device: str, name: str) -> list[str]:
+            return ["WINOGRAD", "FP32", "INT8", "BIN", "EXPORT_IMPORT"]
+
+    real = core()
+    monkeypatch.setattr(builders, "core", Old)
+    words = rf"^openvino: this processor does not compute in {precision}: choose float32$"
+    with pytest.raises(EngineError, match=words):
+        engine(shallow(), "openvino", precision=precision, threads=1)
 
 
 def test_openvino_is_asked_for_the_precision(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,6 +143,7 @@ def test_openvino_is_asked_for_the_precision(monkeypatch: pytest.MonkeyPatch) ->
         return compile_model(core, model, device, config)
 
     monkeypatch.setattr(openvino.Core, "compile_model", spy)
+    computes_in_bfloat16()
     for precision, hint in (("float32", "f32"), ("bfloat16", "bf16")):
         engine(shallow(), "openvino", precision=precision, threads=1, input_size=(64, 64))
         assert asked[-1]["INFERENCE_PRECISION_HINT"] == hint and asked[-1]["INFERENCE_NUM_THREADS"] == 1
@@ -561,7 +591,11 @@ def test_other_images_are_refused(images: Tensor, message: str) -> None:
         ({"precision": "int8"}, ValueError, "precision int8 needs images to calibrate with, as calibration"),
         ({"calibration": torch.zeros(1, 3, 32, 32)}, ValueError, "calibration is for precision int8, and it is float"),
         ({"keep": ["stem"]}, ValueError, "keep is for precision int8, and it is float32: leave it out"),
-        ({"name": "onnxruntime", "precision": "bfloat16"}, EngineError, "onnxruntime has no bfloat16, expected one of"),
+        (
+            {"name": "onnxruntime", "precision": "bfloat16"},
+            EngineError,
+            "onnxruntime has no bfloat16: choose float32 or int8, or engine torch, compile or openvino",
+        ),
     ],
 )
 def test_what_cannot_be_is_said_in_one_line(arguments: dict[str, Any], error: type[Exception], message: str) -> None:

@@ -76,7 +76,7 @@ def test_a_model_that_needs_no_change_is_not_copied() -> None:
         ({"keep": ["stem"], "precision": "bfloat16"}, "keep is for precision int8, and it is bfloat16"),
         (
             {"precision": "int8", "calibration": "nowhere"},
-            "torch has no int8, expected one of float32, bfl",
+            "torch has no int8: choose float32, bfloat16 or float16, or engine onnxruntime or openvino",
         ),
         ({"engine": "auto", "reparameterize": False}, "unfused, a model runs in torch and float32 alone"),
         ({"precision": "bfloat16", "reparameterize": False}, "unfused, a model runs in torch and float32 alone"),

@@ -20,6 +20,7 @@ SMALL = {
 
 
 LARGE = [name for name, config in CONFIGS.items() if sum(config.depths) > 15]  # of more than 15 blocks
+PUBLISHED = [name for name in CONFIGS if timm.is_model("fastvit_mci3" if name == "fastvithd" else name)]  # timm's too
 EVERY_VARIANT = [pytest.param(name, marks=[pytest.mark.slow] * (name in LARGE)) for name in CONFIGS]
 
 

@@ -45,8 +45,8 @@ EVALUATION = {
 }
 
 
-def test_there_are_thirteen_variants_in_the_order_of_the_papers() -> None:
-    assert list(CONFIGS) == list(PAPERS)
+def test_the_published_variants_come_first_in_the_order_of_the_papers() -> None:
+    assert list(CONFIGS)[: len(PAPERS)] == list(PAPERS), "a new row goes below the published ones"
 
 
 @pytest.mark.parametrize("name", PAPERS)
@@ -116,4 +116,5 @@ import fastvit.models.config
 print("torch" in sys.modules, len(fastvit.models.config.CONFIGS))
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert result.stdout.split() == ["False", "13"], result.stderr
+    imported, variants = result.stdout.split()
+    assert imported == "False" and int(variants) >= len(PAPERS), result.stderr

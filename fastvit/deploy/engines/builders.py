@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ...utils.text import either
 from ..graph import as_onnx, as_openvino, example, first_convolution, program
 from ..lowering import listed, lower
 from ..openvino_runtime import core, save
@@ -23,6 +24,7 @@ from . import cache
 from .engine import EngineError, Remade, Request, Run
 
 FLOATS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}  # and OpenVINO's names for them
+OPENVINO = {"float32": "FP32", "bfloat16": "BF16", "float16": "FP16"}  # among what it says that a processor can do
 SMALL = 4 * 64**2  # pixels: of as many or fewer, a model may end in four positions
 NARROW = 32  # channels
 COMPILED = 8  # at a time, of those that OpenVINO makes when first asked for
@@ -158,8 +160,9 @@ def _of_their_own_shape(graph: Any) -> float:
 
 def _config(request: Request) -> dict[str, Any]:
     computes_in = core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    if request.precision == "float16" and "FP16" not in computes_in:
-        raise EngineError("openvino: this processor does not compute in float16: choose bfloat16 or float32")
+    having = [precision for precision, name in OPENVINO.items() if name in computes_in]
+    if request.precision in OPENVINO and request.precision not in having:  # it would compute in float32, and not say so
+        raise EngineError(f"openvino: this processor does not compute in {request.precision}: choose {either(having)}")
     hint = FLOATS.get(request.precision) or ("bf16" if "BF16" in computes_in else "f32")
     config: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": hint}
     return config | ({"INFERENCE_NUM_THREADS": request.threads} if request.threads else {})

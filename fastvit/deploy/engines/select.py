@@ -17,7 +17,7 @@ from ...models.reparam import require_eval_mode
 from ...utils.copies import duplicate
 from ...utils.devices import describe_machine
 from ...utils.extras import missing
-from ...utils.text import one_line
+from ...utils.text import either, one_line
 from ...utils.timing import timer
 from ...weights.read import Source
 from ..graph import example, first_convolution
@@ -104,12 +104,13 @@ def check_options(name: str, precision: str, calibration: object, keep: Collecti
     if precision not in TOLERANCE:
         raise ValueError(f"precision {precision!r}, expected one of {', '.join(TOLERANCE)}")
     if precision == "int8" and calibration is None:
-        raise ValueError("precision int8 needs images to calibrate with, as calibration")
+        raise ValueError("precision int8 needs images to calibrate with: give some as calibration")
     if precision != "int8" and (calibration is not None or keep):
         given = "calibration" if calibration is not None else "keep"
         raise ValueError(f"{given} is for precision int8, and it is {precision}: leave it out")
     if name != "auto" and precision not in ENGINES[name].precisions:
-        raise EngineError(f"{name} has no {precision}, expected one of {', '.join(ENGINES[name].precisions)}")
+        having = either(other for other, kind in ENGINES.items() if precision in kind.precisions)
+        raise EngineError(f"{name} has no {precision}: choose {either(ENGINES[name].precisions)}, or engine {having}")
 
 
 def _built(model: nn.Module, name: str, request: Request) -> Engine:
