@@ -15,6 +15,7 @@ from .create import create_model
 from .models.affine import ScaleShift
 from .models.config import CONFIGS
 from .models.fastvit import FastViT
+from .utils.numbers import check_whole
 
 Module = TypeVar("Module", bound=nn.Module)
 NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, ScaleShift)
@@ -66,13 +67,14 @@ def random_model(variant: str, seed: int = 0, layer_scale: float = 1.0) -> FastV
             from growing block by block.
 
     Raises:
-        ValueError: an unknown variant.
+        ValueError: an unknown variant, or a seed that is none.
 
     Example:
         >>> from fastvit.testing import random_model
         >>> random_model("fastvit_t8").num_classes
         1000
     """
+    check_whole(0, 2**63 - 1, seed=seed)
     model = randomize(cast(FastViT, create_model(variant)), seed).eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():

@@ -121,12 +121,7 @@ def verify(model: FastViT | Source, images: Images = None) -> Report:
     require_eval_mode(model, "verify a model")
     if form_of(model) == "fused":
         raise ValueError("cannot verify a fused model: nothing is left to compare with; give the unfused one")
-    if images is None:
-        size = [min(256, edge) for edge in model.config.preprocess.size]
-        images = torch.randn(4, model.in_chans, *size, generator=torch.Generator().manual_seed(0))
-    elif not isinstance(images, Tensor):
-        images = model.preprocess.read(found_images(images))
-    check_images(images, model.in_chans)
+    images = _as_tensor(images, model)
     own, agreement, fused = _compare(duplicate(model), images)
     exact, *_ = _compare(duplicate(model).to(exact_device(next(model.parameters()).device)).double(), images)
     kinds = {name: type(block).__name__ for name, block in fusible_blocks(model).items()} | {WHOLE: ""}
@@ -141,6 +136,17 @@ def verify(model: FastViT | Source, images: Images = None) -> Report:
         parameters=tuple(sum(map(torch.numel, each.parameters())) for each in (model, fused)),
         modules=tuple(len(list(each.modules())) for each in (model, fused)),
     )
+
+
+def _as_tensor(images: Images, model: FastViT) -> Tensor:
+    """(B, in_chans, H, W), as `verify` says."""
+    if images is None:
+        size = [min(256, edge) for edge in model.config.preprocess.size]
+        images = torch.randn(4, model.in_chans, *size, generator=torch.Generator().manual_seed(0))
+    elif not isinstance(images, Tensor):
+        images = model.preprocess.read(found_images(images))
+    check_images(images, model.in_chans)
+    return images
 
 
 @torch.no_grad()

@@ -117,8 +117,7 @@ def measure(
     `if __name__ == "__main__":` around it, since these processes import it.
 
     Args:
-        model: a FastViT, or what `fastvit.load` reads; or a name of `fastvit.list_models`, with random weights, as fast
-            as any.
+        model: a FastViT, what `fastvit.load` reads, or a name of `fastvit.list_models`: random weights, as fast as any.
         size: height and width of the images; by default the model's own.
         batch_size: images in a pass.
         threads: of each engine; by default as many as torch takes.

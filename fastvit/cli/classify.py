@@ -25,9 +25,7 @@ def classify(
     *,
     model: ModelName = "fastvit_t8.cifar10",
     top: Annotated[PositiveInt, Parameter(help="Number of classes to show for each image, if there are so many.")] = 5,
-    save: Annotated[
-        Path | None, Parameter(help="Write a report too: .png, .jpg, .webp or .pdf; .html; or .csv.")
-    ] = None,
+    save: Annotated[Path | None, Parameter(help="Write a report too: .png, .jpg, .webp, .pdf, .html or .csv.")] = None,
     force: Force = False,
     compare: Annotated[bool, Parameter(help="Compute fused and unfused, and show what differs.")] = False,
     json: Annotated[bool, Parameter(help="Print one JSON object a line.")] = False,
@@ -37,10 +35,9 @@ def classify(
     """Name what is in images, with probabilities.
 
     An image that cannot be read is reported on standard error, and the
-    others go on; the exit status is then 1. --save writes all of them: 100 a
-    sheet, as found-1.png and on, 12 a page of .pdf, with up to ten classes
-    each; .html and .csv have all classes that --top asks for. In .csv, text
-    that a spreadsheet would compute begins with an apostrophe.
+    others go on; the exit status is then 1. --save has all images: 100 on a
+    sheet, found-1.png and on, 12 on a page of .pdf, with up to ten classes;
+    .html and .csv with all of --top. In .csv an apostrophe precedes formulas.
 
     For example:
 
@@ -53,8 +50,7 @@ def classify(
     from ..verification import Comparison
 
     names = inputs.find_images([STANDARD_INPUT if name == HYPHEN else name for name in images])
-    if save:
-        _check_report(save, names, force)
+    _check_report(save, names, force)
     run: Any = running.prepare(load(model), reparameterize=running.reparameterize and not compare)
     comparison = Comparison(run, fused=running.reparameterize) if compare else None
     seen = {"fast_decoding": running.fast_decoding, "thumbnails": save is not None}
@@ -63,15 +59,16 @@ def classify(
         all_read = _show_predictions(recorded(predictions, save, len(names)) if save else predictions, len(names), json)
     if comparison and comparison.images:
         _show_comparison(comparison.summary(), json)
-    if save:
-        _note_report(save, len(names), min(top, run.num_classes))
+    _note_report(save, len(names), min(top, run.num_classes))
     return all_read
 
 
-def _check_report(path: Path, names: Sequence[str], force: bool) -> None:
+def _check_report(path: Path | None, names: Sequence[str], force: bool) -> None:
     """A ValueError, if it cannot be written, or would replace what must stay."""
     from ..images.reports import check_report, files_of
 
+    if path is None:
+        return check_free(path, force)
     check_report(path)
     written = files_of(path, len(names))
     read = [file for file in written if file.exists() and any(os.path.exists(n) and file.samefile(n) for n in names)]
@@ -80,10 +77,12 @@ def _check_report(path: Path, names: Sequence[str], force: bool) -> None:
     check_free(written[0], force, *written[1:])
 
 
-def _note_report(path: Path, images: int, top: int) -> None:
+def _note_report(path: Path | None, images: int, top: int) -> None:
     from ..images.cards import MOST_ROWS
     from ..images.reports import DRAWN, files_of
 
+    if path is None:
+        return
     written = files_of(path, images)
     if len(written) > 1:
         note(f"drawn on {len(written)} sheets, {written[0]} to {written[-1]}")

@@ -67,9 +67,8 @@ def evaluate(
 ) -> None:
     """Count how many labelled images a model names correctly: top-1, top-5, and class by class.
 
-    Classes are matched by name; those of ImageNet and its relatives by
-    WordNet's number, as n01440764, or by their own, as in ImageNet-V2. The
-    calibration error is the expected one of 15 bins (arXiv:1706.04599).
+    Classes are matched by name; ImageNet's by WordNet's number, or their own
+    (ImageNet-V2). The calibration error has 15 bins (arXiv:1706.04599).
 
     With --scoring all, every class of the model can be predicted; with data,
     only those that DATA has; with real, every one, and ImageNet's real labels
@@ -85,7 +84,7 @@ def evaluate(
 
     if confusion:
         check_plot(confusion)
-        check_free(confusion, force)
+    check_free(confusion, force)
     run = running.prepare(load(model), calibration=calibration, keep=keep)
     metrics = _counted(run, data, fast_decoding=running.fast_decoding, **vars(counting))
     show_result(metrics, json, model=model, data=data)

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from ..utils.text import table
+from ..utils.text import either, table
 from .output import say_json, show
 
 Row = dict[str, Any]
@@ -100,11 +100,13 @@ def _show_table(columns: Columns, rows: list[Row]) -> None:
 
 def _notes(rows: list[Row]) -> list[str]:
     """What the abbreviations in the table of checkpoints mean, as far as it has them."""
-    metrics = sorted(dict.fromkeys(row["metric"] for row in rows), key=_short)
+    metrics: dict[str, list[str]] = {}
+    for metric in sorted({row["metric"] for row in rows}, reverse=True):
+        metrics.setdefault(_short(metric), []).append(metric)
     embeddings = sorted({row["num_classes"] for row in rows if row["classes"] == "embedding"})
     return [
         "\nAccuracies are those that the authors publish; --json names the sources.",
-        *(f"  {_short(metric)}: {metric}" for metric in metrics),
+        *(f"  {short}: {either(metrics[short])}" for short in sorted(metrics)),
         *(f"{count}-d: an embedding of {count} numbers, not classes." for count in embeddings),
         "Licences are for the weights, not for this code; --json has their addresses.",
     ]

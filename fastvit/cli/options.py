@@ -39,8 +39,10 @@ def check_free(path: Path | None, force: bool, *others: Path) -> None:
     """Refuse to replace a file, or one of the others that belong to it, unless that is wanted.
 
     Raises:
-        ValueError: one is there.
+        ValueError: one is there; or that is wanted, and none is written.
     """
+    if force and not path:
+        raise ValueError("--force replaces the file that is written, and none is: name one, or leave it out")
     if path and not force and (there := [each for each in (path, *others) if os.path.lexists(each)]):
         raise ValueError(f"{there[0]}: is there already; choose another name, or replace it with --force")
 

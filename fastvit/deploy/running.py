@@ -45,8 +45,7 @@ def runnable(
     Args:
         model: in any form and mode, left as it is unless `inplace`; or what `fastvit.load` reads.
         device: where to run; None where the model is, "" on the fastest device that the engine runs on.
-        engine: "torch", "compile", "onnxruntime", "openvino", or "auto", as `fastvit.engine` has them.
-        precision: "float32", "bfloat16", "float16" or "int8"; not every engine has every one.
+        engine, precision: as `fastvit.engine` has them.
         reparameterize: run the fused form; False runs the branches, in torch and float32 alone; None the form it has.
         threads: of an engine on the CPU; None leaves it to the library.
         calibration: for int8 alone, a folder of images, or images (N, 3, H, W) as the model will see them.

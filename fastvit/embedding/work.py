@@ -1,6 +1,5 @@
 """Images read ahead, embedded and written file by file, by this process or by several, each with its share of files."""
 
-import logging
 import os
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -13,12 +12,12 @@ import torch
 
 from ..data import LabelledImages, Source, check_unreadable, in_batches
 from ..utils.processes import Child, ProcessDiedError, ProcessError, end, ready
-from ..utils.text import display_name
+from ..utils.text import counted, display_name
+from ..utils.warning import warn
 from .config import EmbedConfig
 from .extractor import FeatureExtractor
 from .features import Embeddings, FeatureFolder, Unreadable
 
-LOG = logging.getLogger("fastvit")
 FINISHED = "finished"  # what a process sends besides its progress
 AGAIN = "start again, and it goes on from there"
 
@@ -123,7 +122,8 @@ def embed_in_processes(work: Work, processes: int, report: Report) -> None:
     """
     count = min(processes, len(work.pending))
     if count < processes:
-        LOG.warning(f"only {count} files are left for {processes} processes; with fewer rows there are more")
+        left = f"{counted(count, 'file is', 'files are')} left for {processes} processes"
+        warn(f"{left}: as many are started; with fewer rows in each there are more files")
     children: list[Child] = []
     try:
         for process in range(count):

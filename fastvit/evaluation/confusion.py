@@ -6,6 +6,8 @@ from ..utils.atomic import check_writable, replacing
 from ..utils.extras import require
 from .metrics import Metrics
 
+KINDS = (".png", ".pdf", ".svg")
+
 
 def check_plot(path: Path) -> None:
     """Refuse, before any work is done, a path where no confusion matrix can be drawn.
@@ -15,9 +17,7 @@ def check_plot(path: Path) -> None:
         MissingExtraError: matplotlib is not installed.
     """
     require("train", "matplotlib", what="A plot of the confusion matrix")
-    from matplotlib.figure import Figure
-
-    check_writable(path, [f".{kind}" for kind in Figure().canvas.get_supported_filetypes()])
+    check_writable(path, KINDS)
 
 
 def draw_confusion(metrics: Metrics, path: str | Path) -> None:

@@ -45,15 +45,15 @@ def evaluate(
     """Count how many labelled images a model names correctly, and how well it knows when it does.
 
     Args:
-        model: a FastViT, an Engine or any images (B, 3, H, W) -> logits (B, classes), which stays as it is, in its
-            mode; or what `fastvit.load` reads, which is fused and runs on the fastest device.
+        model: images (B, 3, H, W) -> logits (B, classes), as a FastViT, an Engine or any, which stays as it is; or what
+            `fastvit.load` reads, which is fused and runs on the fastest device.
         data: a Source, or what `fastvit.data.NOTATION` lists; its classes are found among the model's by name.
         split: of `data`; by default val (or valid, validation, dev, eval) or test; the whole, if it has none.
         cfg: the `pretrained_cfg` of a model that has none: the keys of `Preprocess.to_cfg`, and "label_names".
         scoring: "all" classes can be predicted, or those of the "data" only, or all, by ImageNet's "real" labels
             (arXiv:2006.07159); "auto" is "data" where that has fewer classes, as timm evaluates ImageNet-A and -R.
         batch_size: images computed at a time.
-        workers: processes that read images, 0 or more; with 0, threads of this one do.
+        workers: processes that read images; with 0, threads of this one do.
         device: where to compute, "" for the fastest device; by default where the model is.
         fast_decoding: decode large JPEGs at a reduced size.
         max_unreadable: how many images may be left out since they cannot be read; None for any number.
@@ -69,14 +69,18 @@ def evaluate(
         ...     print(fastvit.evaluate(fastvit.load("fastvit_t8.cifar10"), data).images)
         4
     """
-    check_whole(1, batch_size=batch_size)
-    check_whole(0, workers=workers, max_unreadable=0 if max_unreadable is None else max_unreadable)
+    _check_numbers(batch_size, workers, max_unreadable)
     model, device = _fused(model, device)
     cfg = _cfg_of(model, cfg)
     images, metrics = _opened(data, split, cfg, scoring, fast_decoding)
     with _running(model, device, cfg, min(batch_size, len(images))) as logits_of:
         read = images.batches(batch_size, workers=workers, pin=torch.cuda.is_available(), max_unreadable=max_unreadable)
         return _count(metrics, images.source, read, logits_of, progress)
+
+
+def _check_numbers(batch_size: int, workers: int, max_unreadable: int | None) -> None:
+    check_whole(1, batch_size=batch_size)
+    check_whole(0, workers=workers, max_unreadable=0 if max_unreadable is None else max_unreadable)
 
 
 def _fused(model: Model, device: str | torch.device | None) -> tuple[Run, str | torch.device | None]:

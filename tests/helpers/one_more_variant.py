@@ -1,4 +1,4 @@
-"""A plugin for pytest: the table of variants has one row more, as after a contributor added it, and nothing else has."""
+"""A plugin for pytest: the table of variants, and nothing else, has one row more, as a contributor adds it."""
 
 from dataclasses import replace
 

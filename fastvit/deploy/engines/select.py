@@ -19,6 +19,7 @@ from ...utils.devices import describe_machine
 from ...utils.extras import missing
 from ...utils.text import either, one_line
 from ...utils.timing import timer
+from ...utils.warning import warn
 from ...weights.read import Source
 from ..graph import example, first_convolution
 from ..lowering import unobserved, unwrapped
@@ -45,18 +46,17 @@ def engine(
     """`model` as something that runs fast: images (B, in_chans, H, W) -> what the model gives, in float32.
 
     The model, a FastViT or what has one in it, is fused in a copy. The first call compares with eager torch in float32;
-    of the largest output they may differ by 1e-4 in float32, 1e-2 in float16, 5e-2 in bfloat16, and 0.5 in int8. Any
-    batch and any size from 32 up will do; several threads may call at once. Converted models are kept in the folder
-    that the variable FASTVIT_CACHE names, or in the user's cache folder (on Linux ~/.cache/fastvit).
+    they may differ by 1e-4 of the largest output, in float16 1e-2, in bfloat16 5e-2, in int8 0.5. Any batch and size
+    from 32 up will do; several threads may call at once. Converted models are kept in the folder that FASTVIT_CACHE
+    names, or in the user's cache folder (on Linux ~/.cache/fastvit).
 
     Args:
-        model: in eval mode, on the CPU; "torch" and "compile" run on other devices too. It is left untouched. Or what
-            `fastvit.load` reads.
+        model: in eval mode, on the CPU ("torch" and "compile" run elsewhere too), or what `fastvit.load` reads.
         name: "torch", "compile" (torch.compile), "onnxruntime", "openvino", or "auto": the fastest of those installed,
             but "compile", for one image; measured for two seconds each, and remembered. `Engine.chosen` says why.
         precision: "float32", "bfloat16", "float16" or "int8"; not every engine has every one.
         threads: of the CPU; None leaves it to the library.
-        input_size: (height, width) to compile ahead for; "auto" is measured at it, or else at the weights' own size.
+        input_size: (height, width) that "compile" and "openvino" compile ahead for, and "auto" is measured at.
         calibration: for int8 alone, images (N, in_chans, H, W) as the model will see; some hundreds.
         keep: for int8 alone, layers or blocks such as "stages.3.blocks.0" that are not quantized, since it hurts them:
             those that `deploy.sensitivity.layer_errors(model, images).sensitive()` names, for example.
@@ -120,6 +120,8 @@ def _built(model: nn.Module, name: str, request: Request) -> Engine:
     if name in RUNTIMES and device.type != "cpu":
         raise EngineError(f"{name} runs on the CPU and the model is on {device}: give it model.cpu()")
     seen = unobserved(model, example(model, 1, SMALLEST, SMALLEST)) if name in RUNTIMES else model
+    if request.threads is not None and device.type != "cpu":
+        warn(f"threads is of the CPU, and the model is on {device}: it changes nothing")
     with raising(EngineError, name, ValueError, OSError):
         run = ENGINES[name].build(seen, request)
     return Engine(name, request, run, model)
