@@ -21,6 +21,7 @@ from torch import Tensor
 from .deploy.engines.engine import Engine
 from .deploy.running import device_of, runnable
 from .images.cards import Card, fitted
+from .images.inputs import check_fast_decoding
 from .images.io import ImageError, ImageLike
 from .images.prefetch import ahead, read_or_error, several
 from .images.reports import check_report, report
@@ -120,8 +121,7 @@ def predict(
 
     Raises:
         ImageError: a single image that cannot be read.
-        ValueError: a model without classes, or one that returns NaN or infinity for a single image; `top` or
-            `batch_size` that is no whole number from 1 on.
+        ValueError: no classes, no whole numbers from 1 on, or a model that returns NaN or infinity for a single image.
 
     Example:
         >>> import fastvit
@@ -134,6 +134,9 @@ def predict(
     """
     check_whole(1, top=top, batch_size=batch_size)
     classifier, many = _Classifier(model, top, fast_decoding, thumbnails), several(images)
+    named = [images] if many is None else many
+    if fast_decoding and isinstance(named, list):
+        check_fast_decoding([str(each) if isinstance(each, str | os.PathLike) else "" for each in named])
     return classifier.one(images) if many is None else classifier.many(many, batch_size)
 
 

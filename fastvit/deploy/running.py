@@ -40,12 +40,13 @@ def runnable(
 ) -> FastViT | Engine:
     """`model` as what runs it: preprocessed images (B, 3, H, W) -> logits (B, num_classes).
 
-    In torch and float32 that is a FastViT in eval mode, else an `Engine`; both say how images are prepared.
+    In torch and float32 that is a FastViT in eval mode, else an `Engine`.
 
     Args:
         model: in any form and mode, left as it is unless `inplace`; or what `fastvit.load` reads.
         device: where to run; None where the model is, "" on the fastest device that the engine runs on.
-        engine, precision: as `fastvit.engine` has them.
+        engine: a name that `fastvit.engine` has.
+        precision: as `fastvit.engine` has it.
         reparameterize: run the fused form; False runs the branches, in torch and float32 alone; None the form it has.
         threads: of an engine on the CPU; None leaves it to the library.
         calibration: for int8 alone, a folder of images, or images (N, 3, H, W) as the model will see them.
@@ -53,13 +54,11 @@ def runnable(
         inplace: the model may be used up, so that no second copy is held.
 
     Raises:
-        ValueError: options that do not go together, or a device that is not there.
-        fastvit.deploy.engines.EngineError: an engine that is not installed, or has no such precision.
+        ValueError: options that do not go together, a device or an engine (EngineError) that is not there.
 
     Example:
-        >>> import fastvit, fastvit.deploy.running
-        >>> fastvit.form_of(fastvit.deploy.running.runnable(fastvit.load("fastvit_t8.cifar10")))
-        'fused'
+        >>> runnable("fastvit_t8.cifar10").num_classes
+        10
     """
     check_options(engine, precision, calibration, keep)
     inplace, model = inplace or not isinstance(model, FastViT), loaded(model, FastViT)

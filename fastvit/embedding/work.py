@@ -11,6 +11,7 @@ import numpy
 import torch
 
 from ..data import LabelledImages, Source, check_unreadable, in_batches
+from ..images.inputs import check_fast_decoding
 from ..utils.processes import Child, ProcessDiedError, ProcessError, end, ready
 from ..utils.text import counted, display_name
 from ..utils.warning import warn
@@ -85,6 +86,8 @@ def embed_files(work: Work, extractor: FeatureExtractor, report: Report) -> None
     config, source, folder, lost = work.config, work.source, work.folder, list[Unreadable]()
     batches = {number: in_batches(folder.indices(number), config.batch_size) for number in work.pending}
     fast_for = extractor.preprocess if config.fast_decoding else None
+    if fast_for:
+        check_fast_decoding(map(source.name, range(len(source))))
     images = LabelledImages(source, extractor.preprocess.pixels, labels=range(len(source)), fast_for=fast_for)
     report(0, [])
     with closing(images.read([batch for of_file in batches.values() for batch in of_file])) as read:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..checkpoint import loaded
 from ..data import Batch, LabelledImages, Source, check_range, open_source, validation_source
+from ..images.inputs import check_fast_decoding
 from ..images.preprocess import Preprocess
 from ..models.fastvit import FastViT
 from ..models.reparam import reparameterize
@@ -45,8 +46,7 @@ def evaluate(
     """Count how many labelled images a model names correctly, and how well it knows when it does.
 
     Args:
-        model: images (B, 3, H, W) -> logits (B, classes), as a FastViT, an Engine or any, which stays as it is; or what
-            `fastvit.load` reads, which is fused and runs on the fastest device.
+        model: images (B, 3, H, W) -> logits (B, classes), left as it is; or what `fastvit.load` reads, run fused.
         data: a Source, or what `fastvit.data.NOTATION` lists; its classes are found among the model's by name.
         split: of `data`; by default val (or valid, validation, dev, eval) or test; the whole, if it has none.
         cfg: the `pretrained_cfg` of a model that has none: the keys of `Preprocess.to_cfg`, and "label_names".
@@ -54,28 +54,26 @@ def evaluate(
             (arXiv:2006.07159); "auto" is "data" where that has fewer classes, as timm evaluates ImageNet-A and -R.
         batch_size: images computed at a time.
         workers: processes that read images; with 0, threads of this one do.
-        device: where to compute, "" for the fastest device; by default where the model is.
+        device: where to compute, "" for the fastest device; by default where the model is, or for a name the fastest.
         fast_decoding: decode large JPEGs at a reduced size.
         max_unreadable: how many images may be left out since they cannot be read; None for any number.
-        progress: is given the images done, the images in all, and top-1 so far in percent, after each batch.
+        progress: is given the images done, those in all, and top-1 so far in percent, after each batch.
 
     Raises:
         ValueError: options that do not go together, or a DataError: what is wrong with the data.
 
     Example:
         >>> import fastvit, tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     data = fastvit.testing.write_images(folder, ("cat", "ship"), val=2)
-        ...     print(fastvit.evaluate(fastvit.load("fastvit_t8.cifar10"), data).images)
+        >>> data = fastvit.testing.write_images(tempfile.mkdtemp(), ("cat", "ship"), val=2)
+        >>> fastvit.evaluate("fastvit_t8.cifar10", data).images
         4
     """
     _check_numbers(batch_size, workers, max_unreadable)
     model, device = _fused(model, device)
-    cfg = _cfg_of(model, cfg)
-    images, metrics = _opened(data, split, cfg, scoring, fast_decoding)
+    images, metrics = _opened(data, split, cfg := _cfg_of(model, cfg), scoring, fast_decoding)
+    reading: dict[str, Any] = {"workers": workers, "pin": torch.cuda.is_available(), "max_unreadable": max_unreadable}
     with _running(model, device, cfg, min(batch_size, len(images))) as logits_of:
-        read = images.batches(batch_size, workers=workers, pin=torch.cuda.is_available(), max_unreadable=max_unreadable)
-        return _count(metrics, images.source, read, logits_of, progress)
+        return _count(metrics, images.source, images.batches(batch_size, **reading), logits_of, progress)
 
 
 def _check_numbers(batch_size: int, workers: int, max_unreadable: int | None) -> None:
@@ -121,6 +119,8 @@ def _opened(
         source = Real(source)
     among_data = scoring == "data" or (scoring == "auto" and len(indices) < num_classes)
     fast = preprocess if fast_decoding else None
+    if fast:
+        check_fast_decoding(map(source.name, range(len(source))))
     images = LabelledImages(source, preprocess.pixels, labels=range(len(source)), fast_for=fast)
     metrics = Metrics(source.classes, indices, num_classes, among_data)
     metrics.source = source.where

@@ -3,11 +3,12 @@
 import glob
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 
 from ..utils.text import STANDARD_INPUT, with_article
-from .kinds import SYSTEM, head_of, is_ignored, is_image_name, refusal, say_left_out
+from ..utils.warning import warn
+from .kinds import SUFFIXES, SYSTEM, head_of, is_ignored, is_image_name, refusal, say_left_out
 
 
 def find_images(arguments: Sequence[str]) -> list[str]:
@@ -47,6 +48,20 @@ def found_images(images: str | os.PathLike[str] | Sequence[str | os.PathLike[str
             "tensor (B, C, H, W) of preprocessed ones"
         )
     return find_images([os.fspath(path) for path in paths])
+
+
+JPEGS = (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo")
+
+
+def check_fast_decoding(names: Iterable[str]) -> None:
+    """Warn where fast decoding has been asked for and none of the images is called as a JPEG is.
+
+    Example:
+        >>> check_fast_decoding(["a.png", "b.JPG", "-"])
+    """
+    endings = {os.path.splitext(name)[1].lower() for name in names}
+    if endings and endings <= SUFFIXES and endings.isdisjoint(JPEGS):
+        warn("fast decoding is of JPEGs, and none of these images is called so: it changes nothing")
 
 
 def _names(argument: str) -> list[str]:

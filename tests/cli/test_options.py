@@ -1,15 +1,21 @@
 """The options that several commands share."""
 
+import ast
+import re
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import pytest
 from cyclopts import App
+from helpers.command import run
+from helpers.paths import ROOT
 from helpers.small import small
 
 from fastvit.cli.options import RUNS, Running
 from fastvit.deploy.engines import Engine
 from fastvit.models.reparam import fusible_blocks
+from fastvit.testing import write_images
 
 
 def parsed(*words: str) -> Running:
@@ -51,3 +57,63 @@ def test_what_auto_chose_is_noted(capsys: pytest.CaptureFixture[str], monkeypatc
     monkeypatch.setattr("fastvit.deploy.running.make_engine", lambda *_, **__: Chosen())
     Running(device="cpu", engine="auto").prepare(small("fastvit_t8"))
     assert capsys.readouterr() == ("", "torch, the fastest of all\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["classify", "a.png", "--force"], "--force replaces the file that is written, and none is: name one, or leave it"),
+        (["evaluate", "fastvit_t8.cifar10", "data", "--force"], "--force replaces the file that is written, and none is"),
+        (["verify", "fastvit_t8.cifar10", "--seed", "1"], "--seed is of random weights, and fastvit_t8.cifar10 has its own"),
+        (["verify", "fastvit_t8", "--seed", "-1"], 'Invalid value "-1" for --seed'),
+        (["verify", "fastvit_t8", "--seed", str(2**70)], f"seed is {2**70}, expected a whole number, 0 to 9,223,372,036,"),
+        (["convert", "fastvit_t8.cifar10", "a.safetensors", "--images", "x"], "images are for overparameterize only"),
+        (["evaluate", "fastvit_t8.cifar10", "data", "--keep", "stem"], "keep is for precision int8, and it is float32"),
+        (["classify", "a.png", "--precision", "int8"], "precision int8 needs images to calibrate with, which only evaluate"),
+        (["classify", "a.png", "--device", "gpu"], "device is 'gpu', and this machine has cpu"),
+        (["evaluate", "fastvit_t8.cifar10", "data", "--confusion", "a.eps"], "expected a name that ends in .png, .pdf, .svg"),
+        (["bench", "--seconds", "0"], "seconds is 0.0, expected a number above 0"),
+        (["embed", "fastvit_t8.cifar10", "data", "out", "--split", "train"], "train"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_an_option_cannot_do_where_it_stands_is_refused(
+    words: list[str], line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_images(tmp_path, ("cat", "ship"), data=1)
+    status, _, error = run(*words)
+    assert (status, error.count("\n")) == (2, 1) and line in error, error
+    assert {path.name for path in tmp_path.iterdir()} == {"data"}
+
+
+@pytest.mark.filterwarnings("default::fastvit.FastViTWarning")
+@pytest.mark.parametrize(
+    "words", [["classify", "data"], ["evaluate", "MODEL", "data"], ["embed", "MODEL", "data", "out"]]
+)
+def test_fast_decoding_of_what_is_no_jpeg_is_said_to_change_nothing(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_images(tmp_path, ("cat", "ship"), data=1)
+    words = [word.replace("MODEL", "fastvit_t8.cifar10") for word in words]
+    said = "warning: fast decoding is of JPEGs, and none of these images is called so: it changes nothing"
+    assert said in run(*words, "--fast-decoding").stderr.splitlines()
+    for path in tmp_path.glob("data/*/*.png"):
+        path.rename(path.with_suffix(".jpg"))
+    words = [word.replace("out", "again") for word in words]
+    assert said not in run(*words, "--fast-decoding").stderr
+
+
+def test_no_message_of_the_library_speaks_of_options_or_of_keywords() -> None:
+    """The shell and Python both show them: they name the thing. A whole command may be named, as fastvit train --help."""
+    wrong = []
+    for path in sorted((ROOT / "fastvit").rglob("*.py")):
+        if "cli" in path.parts or "training" in path.parts:
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Raise) or (isinstance(node, ast.Call) and getattr(node.func, "id", "") == "warn"):
+                texts = [str(part.value) for part in ast.walk(node) if isinstance(part, ast.Constant)]
+                text = re.sub(r"(fastvit \w+|tar) --[\w-]+", "", " ".join(texts))
+                wrong += [f"{path.name}:{node.lineno}: {text}"] * bool(re.search(r"(^|[ ,(])--[a-z]", text))
+    assert wrong == []
