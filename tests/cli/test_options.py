@@ -17,6 +17,8 @@ from fastvit.deploy.engines import Engine
 from fastvit.models.reparam import fusible_blocks
 from fastvit.testing import write_images
 
+MODEL = "fastvit_t8.cifar10"
+
 
 def parsed(*words: str) -> Running:
     """What a command gets."""
@@ -62,21 +64,30 @@ def test_what_auto_chose_is_noted(capsys: pytest.CaptureFixture[str], monkeypatc
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["classify", "a.png", "--force"], "--force replaces the file that is written, and none is: name one, or leave it"),
-        (["evaluate", "fastvit_t8.cifar10", "data", "--force"], "--force replaces the file that is written, and none is"),
-        (["verify", "fastvit_t8.cifar10", "--seed", "1"], "--seed is of random weights, and fastvit_t8.cifar10 has its own"),
+        (
+            ["classify", "a.png", "--force"],
+            "--force replaces the file that is written, and none is: name one, or leave it",
+        ),
+        (["evaluate", MODEL, "data", "--force"], "--force replaces the file that is written, and none is"),
+        (["verify", MODEL, "--seed", "1"], "--seed is of random weights, and fastvit_t8.cifar10 has its own"),
         (["verify", "fastvit_t8", "--seed", "-1"], 'Invalid value "-1" for --seed'),
-        (["verify", "fastvit_t8", "--seed", str(2**70)], f"seed is {2**70}, expected a whole number, 0 to 9,223,372,036,"),
-        (["convert", "fastvit_t8.cifar10", "a.safetensors", "--images", "x"], "images are for overparameterize only"),
-        (["evaluate", "fastvit_t8.cifar10", "data", "--keep", "stem"], "keep is for precision int8, and it is float32"),
-        (["classify", "a.png", "--precision", "int8"], "precision int8 needs images to calibrate with, which only evaluate"),
+        (
+            ["verify", "fastvit_t8", "--seed", str(2**70)],
+            f"seed is {2**70}, expected a whole number, 0 to 9,223,372,036,",
+        ),
+        (["convert", MODEL, "a.safetensors", "--images", "x"], "images are for overparameterize only"),
+        (["evaluate", MODEL, "data", "--keep", "stem"], "keep is for precision int8, and it is float32"),
+        (
+            ["classify", "a.png", "--precision", "int8"],
+            "precision int8 needs images to calibrate with, which only evaluate",
+        ),
         (["classify", "a.png", "--device", "gpu"], "device is 'gpu', and this machine has cpu"),
-        (["evaluate", "fastvit_t8.cifar10", "data", "--confusion", "a.eps"], "expected a name that ends in .png, .pdf, .svg"),
+        (["evaluate", MODEL, "data", "--confusion", "a.eps"], "expected a name that ends in .png, .pdf, .svg"),
         (["bench", "--seconds", "0"], "seconds is 0.0, expected a number above 0"),
-        (["embed", "fastvit_t8.cifar10", "data", "out", "--split", "train"], "train"),
+        (["embed", MODEL, "data", "out", "--split", "train"], "train"),
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_what_an_option_cannot_do_where_it_stands_is_refused(
     words: list[str], line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -106,7 +117,7 @@ def test_fast_decoding_of_what_is_no_jpeg_is_said_to_change_nothing(
 
 
 def test_no_message_of_the_library_speaks_of_options_or_of_keywords() -> None:
-    """The shell and Python both show them: they name the thing. A whole command may be named, as fastvit train --help."""
+    """The shell and Python both show them: they name the thing. A whole command may be named."""
     wrong = []
     for path in sorted((ROOT / "fastvit").rglob("*.py")):
         if "cli" in path.parts or "training" in path.parts:
