@@ -299,8 +299,8 @@ def test_a_model_without_numbers_is_no_prediction(run: Callable[..., Result], we
     model = copy.deepcopy(fastvit.load(weights))
     torch.nn.init.constant_(model.head.fc.weight, 3e38)  # finite, and too large to add up
     fastvit.save(model, "nan.safetensors")
-    for options in ([], ["--json"], ["--json", "--compare", "--save", "out.png"]):
-        result = run(image, "--model", "nan.safetensors", "--force", *options)
+    for options in ([], ["--json"], ["--json", "--compare", "--save", "out.png", "--force"]):
+        result = run(image, "--model", "nan.safetensors", *options)
         assert result.status == 1 and "its weights may be corrupted" in result.stderr
         assert "predictions" not in result.stdout
         for line in result.stdout.splitlines():
