@@ -61,8 +61,6 @@ def _converted(kind: Any, tokens: Sequence[Any]) -> Any:
     from cyclopts import convert
 
     word = tokens[0].value if len(tokens) == 1 else ""
-    if kind is bool and word and word.lower() not in ("true", "false", "yes", "no", "1", "0"):
-        raise ValueError(f'"{word}" is neither true nor false')
     if kind is int and not re.fullmatch(r"[+-]?[0-9]+", word):
         raise ValueError(f'"{word}" is no whole number')
     if kind is float and not _is_number(word):

@@ -367,7 +367,7 @@ def test_wrong_usage_is_one_line_and_status_2(
         (["x.png", "--top", "1_000"], '"1_000" is no whole number'),
         (["x.png", "--top", "٣"], '"٣" is no whole number'),
         (["x.png", "--batch-size", "1.5"], '"1.5" is no whole number'),
-        (["x.png", "--json=maybe"], '"maybe" is neither true nor false'),
+        (["x.png", "--json=maybe"], 'unable to convert "maybe" into bool'),
         (["x.png", "--batch-size", "0"], 'Invalid value "0" for --batch-size'),
         (["x.png", "--nonsense"], "Unknown option: --nonsense"),
         (["x.png", "--dvice", "cpu"], "Did you mean --device?"),
