@@ -82,9 +82,7 @@ def evaluate(
     from ..checkpoint import load
     from ..evaluation.confusion import check_plot, draw_confusion
 
-    if confusion:
-        check_plot(confusion)
-    check_free(confusion, force)
+    check_free(confusion, force, check=check_plot)
     run = running.prepare(load(model), calibration=calibration, keep=keep)
     metrics = _counted(run, data, fast_decoding=running.fast_decoding, **vars(counting))
     show_result(metrics, json, model=model, data=data)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -35,12 +36,20 @@ Force = Annotated[bool, Parameter(help="Replace a file that is there already.")]
 BatchSize = Annotated[PositiveInt, Parameter(group=RUNNING, help="Images computed at a time.")]
 
 
-def check_free(path: Path | None, force: bool, *others: Path) -> None:
+def check_free(path: Path | None, force: bool, *others: Path, check: Callable[[Path], object] | None = None) -> None:
     """Refuse to replace a file, or one of the others that belong to it, unless that is wanted.
+
+    Args:
+        path: of the file, if one is to be written.
+        force: whether it is wanted.
+        others: the files.
+        check: refuses a path, before all else.
 
     Raises:
         ValueError: one is there; or that is wanted, and none is written.
     """
+    if path and check:
+        check(path)
     if force and not path:
         raise ValueError("--force replaces the file that is written, and none is: name one, or leave it out")
     if path and not force and (there := [each for each in (path, *others) if os.path.lexists(each)]):

@@ -72,9 +72,8 @@ def engine(
         torch.Size([1, 10])
     """
     check_options(name, precision, calibration, keep)
-    model = loaded(model)
+    model = unwrapped(loaded(model))
     request = Request(precision=precision, threads=threads, input_size=input_size, calibration=calibration, keep=keep)
-    model = unwrapped(model)
     require_eval_mode(model, "run a model")
     with torch.inference_mode(False), torch.no_grad():  # where it is on, copies could not be traced
         model = duplicate(model).float()
