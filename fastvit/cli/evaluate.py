@@ -58,7 +58,7 @@ def evaluate(
     /,
     *,
     counting: Counting = Counting(),
-    confusion: Annotated[Path | None, Parameter(help="Draw the confusion matrix into this .png, .pdf or .svg.")] = None,
+    confusion: Annotated[Path | None, Parameter(help="Confusion matrix, as .png, .pdf, .svg, .csv or .json.")] = None,
     force: Force = False,
     json: Json = False,
     running: Annotated[Quantized, Parameter(name="*", group=RUNNING)] = Quantized(),
@@ -80,15 +80,15 @@ def evaluate(
         fastvit evaluate fastvit_sa12.apple_in1k imagenet --engine openvino
     """
     from ..checkpoint import load
-    from ..evaluation.confusion import check_plot, draw_confusion
+    from ..evaluation.confusion import check_confusion, write_confusion
 
-    check_free(confusion, force, check=check_plot)
+    check_free(confusion, force, check=check_confusion)
     run = running.prepare(load(model), calibration=calibration, keep=keep)
     metrics = _counted(run, data, fast_decoding=running.fast_decoding, **vars(counting))
     show_result(metrics, json, model=model, data=data)
     if confusion:
         with failing(OSError):
-            draw_confusion(metrics, confusion)
+            write_confusion(metrics, confusion)
 
 
 def _counted(model: Any, data: str, **options: Any) -> Metrics:

@@ -27,12 +27,17 @@ class Bin:
 
 @dataclass(frozen=True)
 class ClassMetrics:
-    """The images of one class of the data, and how many of them the model names correctly."""
+    """The images of one class of the data, and how many of them the model names correctly; shares are in percent.
+
+    Precision and F1 are None where no image is taken for this class, and with real labels, of which an image has many.
+    """
 
     name: str
     images: int
     correct: int
-    top1: float | None  # in percent, None without images
+    top1: float | None  # the recall: of the images of this class the share that is correct; None without images
+    precision: float | None = None  # of the images taken for this class the share that is of it
+    f1: float | None = None  # the harmonic mean of both
 
 
 class Metrics:
@@ -163,8 +168,15 @@ class Metrics:
     @property
     def classes(self) -> list[ClassMetrics]:
         """A row for each class of the data."""
-        counted = zip(self.names, self.counts.sum(1).tolist(), self.correct.tolist(), strict=True)
-        return [ClassMetrics(name, n, correct, 100 * correct / n if n else None) for name, n, correct in counted]
+        taken = [0] * len(self.names) if self.without_real_labels is not None else self.confusion.sum(0).tolist()
+        counted = zip(self.names, self.counts.sum(1).tolist(), self.correct.tolist(), taken, strict=True)
+        found = []
+        for name, images, correct, predicted in counted:
+            recall = 100 * correct / images if images else None
+            precision = 100 * correct / predicted if predicted else None
+            f1 = 200 * correct / (images + predicted) if images and predicted else None
+            found.append(ClassMetrics(name, images, correct, recall, precision, f1))
+        return found
 
     def to_dict(self) -> dict[str, Any]:
         """What JSON takes: all but the confusion matrix."""
@@ -191,8 +203,8 @@ class Metrics:
             lines = [f"The {len(shown)} worst of {len(self.names)} classes are shown.", ""]
         rows = []
         for row in shown:
-            top1 = "-" if row.top1 is None else f"{row.top1:.2f}"
-            rows.append((display_name(row.name), str(row.images), str(row.correct), top1))
+            shares = ("-" if share is None else f"{share:.2f}" for share in (row.top1, row.precision, row.f1))
+            rows.append((display_name(row.name), str(row.images), str(row.correct), *shares))
         if self.source:
             lines.append(f"The images are those of {display_name(self.source)}.")
         if self.unreadable:
@@ -204,4 +216,7 @@ class Metrics:
         lines.append(f"expected calibration error {self.ece:.4f}, negative log likelihood {self.nll:.4f}")
         result = f"{self.images} images: top-1 {self.top1:.2f} %, top-5 {self.top5:.2f} %"
         lines.append(f"{result}, {self.images_per_second:.0f} images/s")
-        return Group(table(("class", ">images", ">correct", ">top-1 %"), rows), *(Text(line) for line in lines))
+        return Group(
+            table(("class", ">images", ">correct", ">top-1 %", ">precision %", ">F1 %"), rows),
+            *(Text(line) for line in lines),
+        )

@@ -76,11 +76,25 @@ def summary_of(*arguments: object) -> dict[str, Any]:
 def test_json_has_the_counts_of_folders_matched_by_name(model: Path, data: Path, form: str) -> None:
     summary = summary_of(model, data, "--batch-size=3", form)
     assert (summary["images"], summary["top1"], summary["top5"]) == (8, 37.5, 100.0)
+    never = {"precision": None, "f1": None}
     assert summary["classes"] == [
-        {"name": "cat", "images": 3, "correct": 3, "top1": 100.0},
-        {"name": "dog", "images": 1, "correct": 0, "top1": 0.0},
-        {"name": "ship", "images": 4, "correct": 0, "top1": 0.0},
+        {"name": "cat", "images": 3, "correct": 3, "top1": 100.0, "precision": 37.5, "f1": pytest.approx(600 / 11)},
+        {"name": "dog", "images": 1, "correct": 0, "top1": 0.0, **never},
+        {"name": "ship", "images": 4, "correct": 0, "top1": 0.0, **never},
     ]
+
+
+@pytest.mark.parametrize("kind", ["csv", "json"])
+def test_the_confusion_matrix_becomes_numbers_without_matplotlib(
+    model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr("fastvit.utils.extras.find_spec", lambda name: None)
+    path = tmp_path / f"confusion.{kind}"
+    assert run(model, data, f"--confusion={path}").status == 0
+    if kind == "csv":
+        assert path.read_text() == "label,cat,dog,ship\ncat,3,0,0\ndog,1,0,0\nship,4,0,0\n"
+    else:
+        assert json.loads(path.read_text())["counts"] == [[3, 0, 0], [1, 0, 0], [4, 0, 0]]
 
 
 @pytest.mark.filterwarnings(FORKS)
@@ -146,7 +160,14 @@ def test_of_classes_without_images_there_is_no_share(
     monkeypatch.setattr(axes.Axes, "text", lambda self, x, y, text, **style: drawn.append(text))
     shutil.rmtree(data / "val/dog")
     source = archived(data / "val", "shards", tmp_path)
-    assert summary_of(model, source)["classes"][0] == {"name": "dog", "images": 0, "correct": 0, "top1": None}
+    assert summary_of(model, source)["classes"][0] == {
+        "name": "dog",
+        "images": 0,
+        "correct": 0,
+        "top1": None,
+        "precision": None,
+        "f1": None,
+    }
     result = run(model, source, f"--confusion={tmp_path / 'confusion.png'}")
     assert result.status == 0 and ["dog", "0", "0", "-"] in [line.split() for line in result.stdout.splitlines()]
     assert drawn == ["100.0", "100.0"]  # cats and ships, all of which are called cats
