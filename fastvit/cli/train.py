@@ -56,16 +56,17 @@ def train(
     recipe: Annotated[str, Parameter(help=f"Preset to start from: {PRESETS}.")] = "",
     config: Annotated[Path | None, Parameter(help="A recipe.yaml, over the preset; that of a run repeats it.")] = None,
     given: Annotated[Given, Parameter(name="*")] = {},  # noqa: B006
-    validation: Annotated[str, Parameter(help="Validation images. [default: val, validation or test of DATA]")] = "",
+    validation: Annotated[str, Parameter(help="Validation images. [default: DATA's, or a part held out]")] = "",
     json: Json = False,
     options: Annotated[RunOptions, Parameter(name="*", group=GROUPS["seed"])] = DEFAULTS,
 ) -> int:
     """Train a model on labelled images; stopped or killed at any time, the same command goes on.
 
-    The output folder receives model.safetensors (the EMA of the weights),
-    recipe.yaml, metrics.jsonl, curves.png and checkpoints. Under
-    torchrun or accelerate launch, many processes and machines train together:
-    torchrun --nproc-per-node 8 -m fastvit train ...
+    The output folder receives model.safetensors, the EMA of the last epoch's
+    weights, for which the folder stands in other commands; best.safetensors,
+    that of the epoch with the best validation, and a report on it; recipe.yaml,
+    metrics.jsonl, curves.png and checkpoints. Under torchrun or accelerate launch,
+    many train together: torchrun --nproc-per-node 8 -m fastvit train ...
 
     For example:
 
@@ -80,7 +81,7 @@ def train(
     quiet = json or not main
     chosen, data, validation = choose_recipe(recipe, config, given, data, validation)
     try:
-        with plain_warnings(quiet), Shown(data, quiet) as shown:
+        with plain_warnings(quiet=not main), Shown(data, quiet) as shown:
             trained = run(chosen, data, output, options, validation=validation, callback=cast(Any, shown))
     except Stopped as stopped:
         if not quiet:

@@ -176,7 +176,7 @@ def check_unreadable(reasons: Sequence[str], most: int) -> None:
     """
     if len(reasons) > most:
         count = f"{len(reasons)} images cannot be read, {most} may: " if most else ""
-        remedy = f"repair it, or leave such images out with max-unreadable {len(reasons)} or more"
+        remedy = f"repair it, or leave such images out with max-unreadable {len(reasons)} or more, as others may follow"
         raise DataError(f"{count}{reasons[-1]}; {remedy}")
 
 

@@ -1,5 +1,6 @@
 """What a recipe makes of a model, the state of a run, which a checkpoint keeps; and of images, what the run reads."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,9 +18,14 @@ from ..data import Batch, Source, StepSampler, TrainingImages, check_unreadable,
 from ..images.preprocess import Preprocess
 from ..models.fastvit import FastViT
 from ..utils.copies import duplicate
+from ..utils.text import one_line
 from .distributed import Processes
-from .recipe import Recipe, RecipeError
+from .options import RecipeError
+from .recipe import Recipe
+from .schedule import make_schedule, scale_rate
 
+NOTATION = "timm's notation: rand-m9-n2-mstd0.5-mmax9-inc1, augmix-m3-w3, original, v0 or 3a, or '' for none"
+SECTION = re.compile(r"t|(m|n|p|mstd|mmax|inc)\d")  # of RandAugment
 POWER = 2 / 3  # of the EMA's warm-up, as in timm.utils.ModelEmaV3
 
 
@@ -71,6 +77,7 @@ class TrainState:
         step: the number of complete steps.
         loss_sums: (2) the sum of the losses since the last line of the log, and in this epoch.
         unreadable: a line for each image that could not be read, in order.
+        best: the line of the epoch with the best validation so far; empty before the first.
     """
 
     processes: Processes
@@ -82,11 +89,13 @@ class TrainState:
     step: int = 0
     loss_sums: Tensor = field(default_factory=lambda: torch.zeros(2, dtype=torch.float64, device="cpu"))
     unreadable: dict[str, None] = field(default_factory=dict)
+    best: dict[str, float] = field(default_factory=dict)
 
     @property
     def learning_rate(self) -> float:
-        """Of the last layer, which none exceeds."""
-        return float(self.optimizer.param_groups[-1]["lr"])
+        """That of the recipe at this step, before the factors of layers and of the classifier."""
+        group = self.optimizer.param_groups[0]
+        return float(group["lr"] / group.get("lr_scale", 1.0))
 
     def count_unreadable(self, lines: Iterable[str], most: int) -> None:
         """Remember which images cannot be read; a DataError if they are too many."""
@@ -110,6 +119,7 @@ class TrainState:
             "scaler": scaler.state_dict() if scaler else {},
             "ema": processes.whole(self.ema.tensors),
             "step": self.step,
+            "best": self.best,
             "loss_sums": processes.mean(self.loss_sums).cpu(),
             "unreadable": list(dict.fromkeys(processes.gather(list(self.unreadable)))),
         }
@@ -130,16 +140,18 @@ class TrainState:
         self.step = state["step"]
         self.loss_sums.copy_(state["loss_sums"])
         self.unreadable = dict.fromkeys(state["unreadable"])
+        self.best = state.get("best", {})  # a run from before there was one goes on
 
 
-def build_state(recipe: Recipe, model: FastViT, processes: Processes, steps_per_epoch: int) -> TrainState:
+def build_state(
+    recipe: Recipe, model: FastViT, processes: Processes, steps_per_epoch: int, new_head: bool = True
+) -> TrainState:
     """The state before the first step; the model is used up.
 
     The learning rate rises linearly, falls as half a cosine, and then stays the lowest, from step to step.
 
     Raises:
-        ValueError: no such optimizer.
-        RecipeError: synchronized batch norms on a CPU.
+        RecipeError: an optimizer that there is not, or synchronized batch norms on a CPU.
     """
     template = duplicate(model).eval()
     # FSDP2 wants its parameters contiguous
@@ -151,24 +163,27 @@ def build_state(recipe: Recipe, model: FastViT, processes: Processes, steps_per_
         model.set_grad_checkpointing()
     if recipe.sync_batch_norm and processes.world_size > 1:
         model = cast(FastViT, synchronize(model, processes.device))
-    optimizer = timm.optim.create_optimizer_v2(
-        model,
-        recipe.optimizer,
-        lr=recipe.learning_rate,
-        weight_decay=recipe.weight_decay,
-        layer_decay=recipe.layer_decay or None,
-    )
-    schedule = CosineLRScheduler(
-        optimizer,
-        t_initial=round((recipe.epochs - recipe.cooldown_epochs) * steps_per_epoch),
-        lr_min=min(recipe.min_learning_rate, recipe.learning_rate),
-        warmup_t=round(recipe.warmup_epochs * steps_per_epoch),
-        warmup_lr_init=min(recipe.warmup_learning_rate, recipe.learning_rate),
-        t_in_epochs=False,
-    )
+    try:
+        optimizer = timm.optim.create_optimizer_v2(
+            model,
+            recipe.optimizer,
+            lr=recipe.learning_rate,
+            weight_decay=recipe.weight_decay,
+            layer_decay=recipe.layer_decay or None,
+        )
+    except (ValueError, TypeError, AssertionError, ImportError, RuntimeError) as error:  # as of a package that it needs
+        raise RecipeError(f"optimizer is {recipe.optimizer!r}, which timm cannot make: {one_line(error)}") from None
+    if recipe.head_factor != 1:
+        scale_rate(optimizer, model.head, recipe.head_factor if new_head else 1.0)
+    schedule = make_schedule(recipe, optimizer, steps_per_epoch)
     if recipe.compile:
         model.compile()
-    wrapped, prepared = processes.accelerator.prepare(model.train(), optimizer)
+    model.train()
+    if recipe.freeze_batch_norm:
+        for norm in model.modules():
+            if isinstance(norm, nn.modules.batchnorm._BatchNorm):
+                norm.eval()
+    wrapped, prepared = processes.accelerator.prepare(model, optimizer)
     return TrainState(processes, model, wrapped, prepared, schedule, EMA(model, recipe.ema_decay, template))
 
 
@@ -178,6 +193,7 @@ def augmentation(recipe: Recipe, epoch: int, preprocess: Preprocess | None = Non
     Raises:
         RecipeError: augmentation in a notation that timm does not know.
     """
+    _check_sections(recipe.auto_augment)
     preprocess = preprocess or Preprocess(size=(recipe.size, recipe.size))
     try:
         return timm.data.create_transform(
@@ -192,8 +208,19 @@ def augmentation(recipe: Recipe, epoch: int, preprocess: Preprocess | None = Non
             mean=preprocess.mean,
             std=preprocess.std,
         )
-    except (AssertionError, ValueError, KeyError) as error:
-        raise RecipeError(f"auto_augment is {recipe.auto_augment!r}, expected timm's notation ({error})") from None
+    except (AssertionError, ValueError, KeyError):
+        raise RecipeError(f"auto_augment is {recipe.auto_augment!r}, expected {NOTATION}") from None
+
+
+def _check_sections(notation: str) -> None:
+    """Refuse what timm passes over in RandAugment's notation, and what fails in the middle of a run."""
+    policy, *sections = notation.split("-")
+    if policy != "rand":
+        return
+    if unknown := [each for each in sections if not SECTION.match(each)]:
+        raise RecipeError(f"auto_augment is {notation!r}: {unknown[0]!r} is unknown; expected {NOTATION}")
+    if "inc1" in sections and not any(each.startswith("mmax") for each in sections):
+        raise RecipeError(f"auto_augment is {notation!r}: inc1 needs mmax9, as Pillow refuses to posterize at 10")
 
 
 def build_loader(

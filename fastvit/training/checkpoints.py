@@ -8,20 +8,15 @@ from typing import Any
 
 import torch
 
-from ..utils.atomic import check_writable, remove_leftovers, replacing
+from ..utils.atomic import remove_leftovers, replacing
 from ..utils.text import one_line
-from .recipe import Recipe, RecipeError
+from ..utils.warning import warn
+from .options import RecipeError
+from .recipe import Recipe
 
 LOG = logging.getLogger("fastvit")
 SUFFIX = ".pt"
-
-
-def check_output(folder: Path) -> None:
-    """A ValueError, before any work is done, if it cannot hold a run."""
-    if folder.exists() and not folder.is_dir():
-        raise RecipeError(f"{folder}: is a file, expected a folder; choose another --output")
-    there = next(each for each in (folder, *folder.absolute().parents) if each.is_dir())
-    check_writable(there / "model.safetensors")
+FREE = "patience"  # may be another when a run goes on: it says when to stop, and changes no step
 
 
 class Checkpoints:
@@ -87,6 +82,9 @@ def _check_same(path: Path, state: dict[str, Any], about: dict[str, Any]) -> Non
     except (KeyError, TypeError):
         raise RecipeError(f"{path}: is of another version; remove {path.parent} to start anew") from None
     then, now = (values | {"recipe": None} for values in (then, about | about["recipe"]))
-    if differing := [name for name in now if now[name] != then.get(name)]:
+    differing = [name for name in now if now[name] != then.get(name)]
+    if set(differing) == {FREE}:
+        return warn(f"{path.parent.parent}: goes on where it stopped; {FREE} was {then[FREE]}, is {now[FREE]}")
+    if differing:
         changes = ", ".join(f"{name} was {then.get(name)!r}, is {now[name]!r}" for name in differing)
-        raise RecipeError(f"{path}: is of another run: {changes}; give the same options or another --output")
+        raise RecipeError(f"{path}: is of another run: {changes}; give the same options or another output")

@@ -9,16 +9,21 @@ import os
 from pathlib import Path
 from typing import Any, cast
 
-import accelerate
 import torch
 import torch.distributed
-from accelerate.state import AcceleratorState
-from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from ..utils.devices import choose_device
-from .recipe import Recipe, RecipeError
+from ..utils.extras import require
+from ..utils.warning import warn
+from .options import RecipeError
+from .recipe import Recipe
+
+require("train", "accelerate", what="Training")
+import accelerate  # noqa: E402
+from accelerate.state import AcceleratorState  # noqa: E402
+from accelerate.utils import broadcast_object_list, gather_object  # noqa: E402
 
 MIXED = {"float32": "no", "float64": "no", "bfloat16": "bf16", "float16": "fp16"}
 
@@ -140,3 +145,24 @@ def check_batch_size(recipe: Recipe, world_size: int) -> None:
     if recipe.batch_size % (multiple := math.prod(parts.values())):
         divided = " and ".join(f"{count} {what}" for what, count in parts.items() if count > 1)
         raise RecipeError(f"batch_size is {recipe.batch_size}, expected a multiple of {multiple} for {divided}")
+
+
+def check_statistics(recipe: Recipe, world_size: int, reduction: int) -> None:
+    """Warn where batch norms have one image at a time, and refuse where that is one value of each channel.
+
+    Args:
+        recipe: names the batches and sizes.
+        world_size: the number of processes that share a batch.
+        reduction: how many times smaller than the image the model's last map is.
+
+    Raises:
+        RecipeError: it is one value, of which there are no statistics.
+    """
+    if recipe.batch_size > world_size * recipe.gradient_accumulation or recipe.freeze_batch_norm:
+        return
+    smallest = min(recipe.size_at(epoch) for epoch in range(recipe.epochs))
+    told = f"batch_size is {recipe.batch_size}: batch norms have one image at a time"
+    remedy = "give more images, or keep the weights' statistics with freeze_batch_norm"
+    if smallest <= reduction:
+        raise RecipeError(f"{told}, of {smallest} pixels, which is one value, and no statistics; {remedy}")
+    warn(f"{told}, and their statistics are poor; {remedy}")

@@ -1,9 +1,11 @@
 """The model that a run starts from."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, cast
+from unicodedata import normalize
 
 import torch
 from torch import Tensor
@@ -16,6 +18,8 @@ from ..models.config import CONFIGS
 from ..models.fastvit import FastViT
 from ..models.forms import overparameterize
 from ..utils.sampling import evenly
+from ..utils.text import some
+from ..utils.warning import warn
 from ..weights.read import read
 from .build import augmentation
 from .recipe import Recipe
@@ -23,8 +27,8 @@ from .recipe import Recipe
 CALIBRATION = 64  # training images from which the norms of fused weights take their statistics
 
 
-def initial_model(recipe: Recipe, source: Source, checkpoint: dict[str, Any] | None = None) -> FastViT:
-    """An unfused model for the classes of the data, with the recipe's weights or random ones.
+def initial_model(recipe: Recipe, source: Source, checkpoint: dict[str, Any] | None = None) -> tuple[FastViT, bool]:
+    """An unfused model for the classes of the data, with the recipe's weights or random ones; and if its head is new.
 
     Args:
         recipe: names the model and its weights.
@@ -40,16 +44,56 @@ def initial_model(recipe: Recipe, source: Source, checkpoint: dict[str, Any] | N
     if checkpoint:
         model = cast(FastViT, create(checkpoint["cfg"]["architecture"], global_pool=checkpoint["global_pool"]))
         model.pretrained_cfg |= checkpoint["cfg"]
-        return model
+        return model, False
     name = re.split("[.@]", recipe.model)[0]
-    file = recipe.weights or (recipe.model if recipe.model != name else "")
+    file = recipe.start
     if not file or (name and name not in CONFIGS):  # of which create_model knows what to say
-        return cast(FastViT, create(name or "fastvit_t8"))
+        return cast(FastViT, create(name or "fastvit_t8")), True
     weights = read(file)
     if name and name != weights.variant:
-        raise ValueError(f"{file}: is a {weights.variant}, expected a {name}: leave out --model, or give other weights")
-    model = from_weights(weights, num_classes=len(source.classes), in_chans=3, drop_path_rate=recipe.drop_path).float()
-    return model if weights.detected.form == "unfused" else overparameterize(model, augmented_images(recipe, source))
+        raise ValueError(f"{file}: is a {weights.variant}, expected a {name}: name no model, or give other weights")
+    model = from_weights(weights, in_chans=3, drop_path_rate=recipe.drop_path).float()
+    new = classify(model, source.classes, weights.source, anew=recipe.classifier == "new")
+    if weights.detected.form != "unfused":
+        model = overparameterize(model, augmented_images(recipe, source))
+    return model, new
+
+
+def classify(model: FastViT, classes: Sequence[str], name: str, anew: bool = False) -> bool:
+    """Give a model a classifier of these classes, in place, with what its own knows of them by their names.
+
+    A warning says what was kept and what begins anew; nothing, where all classes are the same or `anew` asks for it.
+
+    Args:
+        model: as its weights are, perhaps without a classifier.
+        classes: those of the data.
+        name: what a message calls the weights.
+        anew: keep nothing.
+
+    Returns:
+        Whether any class begins anew.
+    """
+    known, count = model.pretrained_cfg.get("label_names"), len(classes)
+    had = f"its classifier is of {model.num_classes} classes" if model.num_classes else "it has no classifier"
+    if not known and not anew and model.num_classes == count and not model.config.embeds:
+        warn(f"{name}: its {count} classes have no names, and are taken for those of the data in their order")
+        return False
+    places = {} if anew else {normalize("NFC", each): row for row, each in enumerate(known or ())}
+    rows = [places.get(normalize("NFC", each), -1) for each in classes]
+    if rows == list(range(model.num_classes)):
+        return False
+    before = model.head.fc
+    model.reset_classifier(count)
+    if kept := [place for place, row in enumerate(rows) if row >= 0]:
+        with torch.no_grad():
+            for mine, theirs in zip(model.head.fc.parameters(), before.parameters(), strict=True):
+                mine[kept] = theirs[[rows[place] for place in kept]]
+        how = f"keeps what it knows of {some([classes[place] for place in kept])}"
+        more = f", and begins anew with {count - len(kept)} others" if len(kept) < count else ""
+        warn(f"{name}: {had} and {how}{more}; a new classifier forgets it")
+    elif not anew:
+        warn(f"{name}: {had}; started a new one of {count}")
+    return -1 in rows
 
 
 def augmented_images(recipe: Recipe, source: Source, count: int = CALIBRATION) -> Tensor:

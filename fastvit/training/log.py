@@ -1,28 +1,25 @@
-"""What a run says of itself: its losses and speed, line by line in metrics.jsonl; a plot; where all of it is."""
+"""What a run says of itself while it trains: its losses and speed, line by line in metrics.jsonl, and a plot."""
 
 import json
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from ..checkpoint import load
 from ..evaluation.metrics import Metrics
-from ..models.fastvit import FastViT
 from ..utils.atomic import replacing
 from ..utils.extras import missing
 from .build import TrainState
-from .recipe import RecipeError
+from .options import RecipeError
 
 Line = dict[str, float]
 LINE_EVERY = 10  # steps: between two lines of metrics.jsonl, and two looks at whether to stop or save
-SHOWN = 20  # of the images that could not be read
+FEW = 3  # points of a curve, which are marked
 
 
 class Meter:
@@ -71,7 +68,7 @@ class Meter:
         """Raise a RecipeError if the loss is NaN or infinite."""
         if not math.isfinite(loss):
             raise RecipeError(
-                f"The loss is {loss} at step {self.state.step - 1}; try a lower --learning-rate or --clip-gradient 1"
+                f"The loss is {loss} at step {self.state.step - 1}; try a lower learning_rate, or clip_gradient 1"
             )
         self.last_loss = loss
 
@@ -81,6 +78,21 @@ class Meter:
         loss = self.state.processes.mean(self.state.loss_sums)[1].item() / steps
         self.check(loss)
         return loss
+
+
+def epoch_line(state: TrainState, epoch: int, size: int, train_loss: float, metrics: Metrics) -> Line:
+    """The line of the log for an epoch that is complete."""
+    return {
+        "epoch": epoch,
+        "step": state.step,
+        "size": size,
+        "learning_rate": state.learning_rate,
+        "train_loss": train_loss,
+        "validation_loss": metrics.nll,
+        "top1": metrics.top1,
+        "top5": metrics.top5,
+        "unreadable": len(state.unreadable),
+    }
 
 
 class MetricsLog:
@@ -128,8 +140,13 @@ class MetricsLog:
             with self.path.open("rb") as file:
                 os.fsync(file.fileno())
 
-    def draw(self, path: Path) -> None:
-        """Loss, accuracy and learning rate over the epochs, as a plot, if matplotlib is installed."""
+    def draw(self, path: Path, rates: Sequence[tuple[float, float]]) -> None:
+        """Loss, accuracy and learning rate over the epochs, as a plot, if matplotlib is installed.
+
+        Args:
+            path: the file.
+            rates: (epoch, learning rate) so far, of all steps or of some.
+        """
         if missing("matplotlib"):
             return
         from matplotlib.figure import Figure
@@ -142,7 +159,7 @@ class MetricsLog:
         _curve(loss, self.lines, "validation_loss", color="tab:orange", label="validation, EMA of the weights")
         _curve(accuracy, self.lines, "top1", color="tab:orange", label="top-1")
         _curve(accuracy, self.lines, "top5", color="tab:green", label="top-5")
-        _curve(rate, self.lines, "learning_rate", color="tab:grey")
+        _curve(rate, [{"epoch": epoch, "rate": each} for epoch, each in rates], "rate", color="tab:grey")
         rate.set_xlabel("epoch")
         for axes, what in ((loss, "loss"), (accuracy, "validation, %"), (rate, "learning rate")):
             axes.set_ylabel(what)
@@ -156,45 +173,5 @@ class MetricsLog:
 
 def _curve(axes: Any, lines: list[Line], name: str, **style: Any) -> None:
     lines = [line for line in lines if name in line]
-    marker = "o" if len(lines) == 1 else None  # a line through one point is not seen
+    marker = "o" if len(lines) <= FEW else None  # a line through one point is not seen
     axes.plot([line["epoch"] for line in lines], [line[name] for line in lines], marker=marker, **style)
-
-
-@dataclass(frozen=True)
-class TrainedRun:
-    """What `fastvit.train` leaves behind; `print` says where, and how good it is.
-
-    Attributes:
-        output: the folder with model.safetensors, recipe.yaml, metrics.jsonl, curves.png and checkpoints.
-        history: for each epoch its step, size, learning_rate, train_loss, validation_loss, top1, top5 and unreadable.
-        unreadable: a line for each image that could not be read.
-        metrics: of the last validation; None where there was nothing left to train.
-    """
-
-    output: Path
-    history: list[Line]
-    unreadable: list[str]
-    metrics: Metrics | None
-
-    @property
-    def weights(self) -> Path:
-        """The file with the exponential moving average of the weights."""
-        return self.output / "model.safetensors"
-
-    def load(self) -> FastViT:
-        """The trained model, unfused and in eval mode."""
-        return load(self.weights)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The last epoch, as JSON takes it."""
-        last = self.history[-1] if self.history else {}
-        return {"output": str(self.output), **last, "unreadable": self.unreadable}
-
-    def __str__(self) -> str:
-        lines = []
-        if self.unreadable:
-            lines += [f"{len(self.unreadable)} images could not be read:", *self.unreadable[:SHOWN]]
-        if len(self.unreadable) > SHOWN:
-            lines.append(f"and {len(self.unreadable) - SHOWN} more")
-        top1 = f"top-1 {self.history[-1]['top1']:.2f} %" if self.history else "trained before"
-        return "\n".join([*lines, f"{self.weights}: {top1}"])

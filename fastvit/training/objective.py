@@ -16,7 +16,8 @@ from ..models.reparam import reparameterize
 from ..utils.text import one_line
 from ..weights import catalog
 from .distributed import Processes
-from .recipe import Recipe, RecipeError
+from .options import RecipeError
+from .recipe import Recipe
 
 
 class Teacher(nn.Module):
@@ -110,7 +111,7 @@ def make_teacher(recipe: Recipe, student: Preprocess, num_classes: int) -> Teach
     if teacher.model.num_classes != num_classes:
         raise RecipeError(
             f"The teacher {recipe.teacher} knows {teacher.model.num_classes} classes, and the data has {num_classes}: "
-            "train it on the same classes, and give its file with --teacher-weights"
+            "train it on the same classes, and give its file as teacher_weights"
         )
     return teacher
 

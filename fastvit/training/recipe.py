@@ -2,10 +2,11 @@
 
 import math
 from dataclasses import dataclass, fields
-from typing import Literal, get_args, get_type_hints
+from typing import Literal
 
 from ..utils.extras import missing
 from ..utils.text import either
+from .options import RecipeError, check_options, naming
 
 GROWTH = 0.7  # the part of the run over which the images grow from start_size to size
 TRACKERS = ("tensorboard", "wandb")  # called like the packages they need
@@ -19,33 +20,8 @@ SECTIONS = {
     "seed": "Run",
 }
 
-RANGES = {
-    **dict.fromkeys(("label_smoothing", "random_erasing", "ema_decay", "distillation_alpha", "drop_path"), (0, 1)),
-    **dict.fromkeys(("learning_rate", "min_learning_rate", "warmup_learning_rate", "weight_decay"), (0, 1e3)),
-    **dict.fromkeys(("warmup_epochs", "cooldown_epochs", "clip_gradient", "color_jitter"), (0, 1e6)),
-    **dict.fromkeys(("mixup", "cutmix", "workers"), (0, 1e3)),
-    **dict.fromkeys(("batch_size", "gradient_accumulation", "epochs", "keep"), (1, 1e9)),
-    **dict.fromkeys(("max_images", "max_unreadable", "num_classes", "save_every"), (0, 1e9)),
-    **dict.fromkeys(("smallest_area", "crop"), (1e-6, 1)),
-    "layer_decay": (0, 1),
-    "temperature": (1e-6, 1e6),
-    "seed": (0, 2**63 - 1),
-}  # of numbers, what makes sense
 
-
-class RecipeError(ValueError):
-    """An option that cannot work; the message names it."""
-
-
-def _check(options: object) -> None:
-    for name, kind in get_type_hints(type(options)).items():
-        value, (low, high) = getattr(options, name), RANGES.get(name, (0, 0))
-        if name in RANGES and not (isinstance(value, int | float) and low <= value <= high):  # also refuses nan
-            raise RecipeError(f"{name} is {value}, expected {low:g} to {high:g}")
-        if (choices := get_args(kind)) and value not in choices:
-            raise RecipeError(f"{name} is {value!r}, expected {either(choices)}")
-
-
+@naming
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
     """What does not change the weights: options of `fastvit train` and of `Trainer`.
@@ -64,7 +40,7 @@ class RunOptions:
         >>> from fastvit.training import RunOptions
         >>> RunOptions(device="cpu", keep=0)
         Traceback (most recent call last):
-        fastvit.training.recipe.RecipeError: keep is 0, expected 1 to 1e+09
+        fastvit.training.options.RecipeError: keep is 0, expected at least 1
     """
 
     device: str = ""
@@ -74,7 +50,7 @@ class RunOptions:
     tracker: str = ""
 
     def __post_init__(self) -> None:
-        _check(self)
+        check_options(self)
         if self.tracker and self.tracker not in TRACKERS:
             raise RecipeError(f"tracker is {self.tracker!r}, expected {either(TRACKERS)}")
         if self.tracker and missing(self.tracker):
@@ -84,6 +60,7 @@ class RunOptions:
 DEFAULTS = RunOptions()
 
 
+@naming
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """What decides the weights that come out: a run can only be resumed with the same recipe.
@@ -98,15 +75,17 @@ class Recipe:
         learning_rate: Highest learning rate, for this batch size; it follows a cosine.
         size: Height and width of the images.
         start_size: Grow the images from this size during the first 70 % of the epochs.
-        final_size: Height and width in the last --final-epochs, and afterwards. [default: --size]
-        final_epochs: Epochs at --final-size, counted among --epochs.
+        final_size: Height and width in the last final_epochs, and afterwards. [default: the size]
+        final_epochs: Epochs at final_size, counted among the epochs.
         crop: Part of the edge that validation keeps.
         smallest_area: Smallest part of an image that a random crop shows.
-        color_jitter: Strength of colour changes; not with --auto-augment.
+        color_jitter: Strength of colour changes; not with auto_augment.
         auto_augment: RandAugment and others, as timm has them; '' for none.
         random_erasing: Probability of erasing a rectangle.
         mixup: Alpha of mixup; 0 for none.
         cutmix: Alpha of cutmix; 0 for none.
+        validation_fraction: Part of the images to validate with, where DATA has no split for it; 0 for none.
+        validation_seed: Seed of the choice of those images.
         max_images: Train on this many images, evenly over the classes. [default: all]
         num_classes: Classes of shards without classes.txt. [default: the largest label]
         max_unreadable: Images that may be skipped since they cannot be read.
@@ -114,12 +93,15 @@ class Recipe:
         min_learning_rate: Final learning rate.
         warmup_learning_rate: First learning rate.
         warmup_epochs: Epochs in which the learning rate rises.
-        cooldown_epochs: Last of the --epochs, with the final learning rate.
+        cooldown_epochs: Last of the epochs, with the final learning rate.
         weight_decay: Decay of weights, but not of biases, norms and scales.
         layer_decay: Factor of the learning rate from layer to layer; 0 for none.
+        head_factor: Factor of the learning rate of a classifier that is new, all of it or a part.
+        classifier: Keep what the weights know of classes by name (known), or start a new classifier (new).
         clip_gradient: Largest norm of the gradient; 0 for any.
         label_smoothing: Probability given to all classes together.
         drop_path: Stochastic depth of the last block.
+        freeze_batch_norm: Keep the statistics of batch norms that the weights have, as for few images.
         ema_decay: Decay of the EMA of the weights, their moving average, which is kept; 0 for none.
         teacher: Model of timm's or ours to distil from: a name, or a file of ours.
         teacher_weights: File with the weights of a timm teacher. [default: timm's own]
@@ -133,6 +115,7 @@ class Recipe:
         compile: Compile the model with torch.compile.
         sync_batch_norm: Take batch norms' statistics over all processes, on GPUs.
         seed: Seed of every random draw.
+        patience: Stop after so many epochs without better validation; 0 for never.
 
     Raises:
         RecipeError: an option out of its range, or options that do not go together.
@@ -141,7 +124,7 @@ class Recipe:
         >>> from fastvit.training import RECIPES, Recipe
         >>> recipe = Recipe(**RECIPES["finetune"].options, model="fastvit_sa12.apple_in1k")
         >>> recipe.epochs, recipe.learning_rate, recipe.size_at(epoch=0)
-        (30, 5e-05, 256)
+        (10, 0.0003, 256)
     """
 
     model: str = ""
@@ -160,6 +143,8 @@ class Recipe:
     random_erasing: float = 0.25
     mixup: float = 0.8
     cutmix: float = 1.0
+    validation_fraction: float = 0.2
+    validation_seed: int = 0
     max_images: int = 0
     num_classes: int = 0
     max_unreadable: int = 100
@@ -170,9 +155,12 @@ class Recipe:
     cooldown_epochs: float = 0.0
     weight_decay: float = 0.05
     layer_decay: float = 0.0
+    head_factor: float = 1.0
+    classifier: Literal["known", "new"] = "known"
     clip_gradient: float = 0.0
     label_smoothing: float = 0.1
     drop_path: float = 0.0
+    freeze_batch_norm: bool = False
     ema_decay: float = 0.9995
     teacher: str = ""
     teacher_weights: str = ""
@@ -186,15 +174,13 @@ class Recipe:
     compile: bool = False
     sync_batch_norm: bool = False
     seed: int = 0
+    patience: int = 0
 
     def __post_init__(self) -> None:
-        _check(self)
+        check_options(self)
         self._check_sizes()
         if self.teacher_weights and not self.teacher:
-            raise RecipeError("teacher_weights are given without a teacher: give its name with --teacher")
-        if self.warmup_epochs + self.cooldown_epochs >= self.epochs:
-            both = f"warmup_epochs={self.warmup_epochs:g} and cooldown_epochs={self.cooldown_epochs:g} together"
-            raise RecipeError(f"epochs is {self.epochs}, expected more than {both}; lower those, or train for longer")
+            raise RecipeError(f"teacher_weights is {self.teacher_weights}, and there is no teacher: name its model")
 
     def _check_sizes(self) -> None:
         for name in ("size", "start_size", "final_size"):
@@ -207,6 +193,11 @@ class Recipe:
                 f"final_size is {self.final_size} and final_epochs is {self.final_epochs}: expected both, or neither, "
                 f"and no more epochs than {self.epochs}"
             )
+
+    @property
+    def start(self) -> str:
+        """The weights that a run starts from, a file or a name; "" for random ones."""
+        return self.weights or (self.model if set(self.model) & set(".@:/") else "")
 
     @property
     def last_size(self) -> int:

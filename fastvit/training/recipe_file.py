@@ -7,15 +7,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ..utils.atomic import replacing
+from ..utils.atomic import check_writable, replacing
 from ..utils.extras import require
 from ..utils.text import either, one_line, some
+from ..utils.warning import warn
+from .fitting import scaled_rate
+from .options import KINDS, RecipeError, nearest
 from .presets import RECIPES
-from .recipe import NAMES, Recipe, RecipeError
+from .recipe import NAMES, Recipe
 
 DATA = ("data", "validation")  # what stands beside the recipe
 PATHS = (*DATA, "weights", "teacher", "teacher_weights")
-KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
 
 
 def choose_recipe(
@@ -41,14 +43,55 @@ def choose_recipe(
     """
     if preset and preset not in RECIPES:
         raise RecipeError(f"recipe is {preset!r}, expected {either(RECIPES)}")
-    options = {**(RECIPES[preset].options if preset else {}), **(read_recipe(config) if config else {}), **given}
+    own = {**(read_recipe(config) if config else {}), **given}
+    options = {**(adapted(preset, own) if preset else {}), **own}
     of_file = [options.pop(name, "") for name in DATA]
     data, validation = data or of_file[0], validation or of_file[1]
     if not data:
         raise RecipeError(
-            "DATA is missing: give a folder with train/CLASS/* and val/CLASS/*, or a --config that names it"
+            "DATA is missing: give a folder with train/CLASS/* and val/CLASS/*, or a config that names it"
         )
     return Recipe(**options), data, validation
+
+
+def adapted(preset: str, own: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a preset, those that have to follow from what else is given changed; warnings say so.
+
+    Example:
+        >>> import warnings
+        >>> with warnings.catch_warnings():
+        ...     warnings.simplefilter("ignore")
+        ...     options = adapted("small_data", {"size": 32, "batch_size": 32})
+        >>> options["start_size"], options["learning_rate"]
+        (0, 0.001)
+    """
+    options = dict(RECIPES[preset].options)
+    given, of_preset = own.get("batch_size"), options.get("batch_size", Recipe.batch_size)
+    if given and given > 0 and given != of_preset and "learning_rate" not in own:
+        before = options.get("learning_rate", Recipe.learning_rate)
+        options["learning_rate"] = scaled_rate(before, own.get("optimizer", Recipe.optimizer), given / of_preset)
+        warn(
+            f"batch_size is {given}: the learning rate becomes {options['learning_rate']:.3g}, where {preset} has "
+            f"{before:.3g} for batches of {of_preset}; learning_rate overrules"
+        )
+    start, size = options.get("start_size", 0), own.get("size", 0)
+    if start and size and start > size and "start_size" not in own:
+        warn(f"size is {size}: images do not grow, as {preset} starts them at {start}; start_size overrules")
+        options["start_size"] = 0
+    return options
+
+
+def check_output(folder: Path) -> None:
+    """Refuse, before any work is done, a folder that cannot hold a run.
+
+    Raises:
+        ValueError: it is a file, lies in one, or may not be written to.
+    """
+    there = next(each for each in (folder, *folder.absolute().parents) if each.exists() or each.is_symlink())
+    if not there.is_dir():
+        of = "is a file" if there == folder else f"cannot be made, as {there} is a file"
+        raise RecipeError(f"{folder}: {of}, expected a folder; choose another output")
+    check_writable(there / "model.safetensors")
 
 
 def write_recipe(path: Path, recipe: Recipe, data: str, validation: str) -> None:
@@ -91,7 +134,8 @@ def read_recipe(path: Path) -> dict[str, Any]:
     if not isinstance(given, dict):
         raise RecipeError(f"{path}: expected lines such as 'epochs: 30'")
     if unknown := [str(name) for name in given if name not in (*NAMES, *DATA)]:
-        raise RecipeError(f"{path}: fastvit train has no option {some(unknown)}")
+        known = (*NAMES, *DATA)
+        raise RecipeError(f"{path}: fastvit train has no option {some(unknown)}; {nearest(unknown[0], known)}")
     return {name: _checked(path, name, value) for name, value in given.items()}
 
 
@@ -102,5 +146,5 @@ def _checked(path: Path, name: str, value: Any) -> Any:
         with suppress(ValueError):
             return float(value)  # to YAML, 1e-3 is a word
     if type(value) is not kind:
-        raise RecipeError(f"{path}: {name} is {value!r}, expected {KINDS[kind]}")
+        raise RecipeError(f"{path}: {name} is {value!r}, expected {KINDS[kind].lower()}")
     return value

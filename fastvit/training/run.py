@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..data.resolve import training_source, validation_source
-from ..data.source import DataError, Selected, Source, check_labels, check_range, check_same_classes
-from ..utils.extras import require
-from .recipe import DEFAULTS, Recipe, RecipeError, RunOptions
-from .recipe_file import write_recipe
+from ..data.resolve import training_and_validation, training_source, validation_source
+from ..data.source import Selected, Source, check_labels, check_range, check_same_classes
+from ..utils.extras import missing, require
+from ..utils.warning import warn
+from .options import RecipeError
+from .recipe import DEFAULTS, Recipe, RunOptions
+from .recipe_file import check_output, write_recipe
 
 if TYPE_CHECKING:  # all that takes long to import waits until the data are known to be there
-    from .log import TrainedRun
-    from .trainer import Callback
+    from .callback import Callback
+    from .trained import TrainedRun
 
 
 def train(
@@ -30,7 +33,8 @@ def train(
     Args:
         recipe: all that decides the weights.
         data: training images, as `fastvit.data.NOTATION` lists them, or a Source; perhaps with those of validation.
-        output: the folder that receives model.safetensors, recipe.yaml, metrics.jsonl, curves.png and checkpoints.
+        output: the folder that receives model.safetensors, best.safetensors and its report, recipe.yaml, metrics.jsonl,
+            curves.png and checkpoints.
         options: what does not decide the weights: the device, the processes that read images, the checkpoints.
         validation: where the validation images are, if `data` has no val, validation or test.
         callback: is told of each step and each epoch.
@@ -47,15 +51,28 @@ def train(
         ...     print(fastvit.train(recipe, data, f"{folder}/run", options).metrics.images)
         4
     """
-    require("train", "accelerate", "yaml", what="Training")
+    _check_request(recipe, data, Path(output))
     source, held = open_sources(recipe, data, validation)
     from .trainer import Trainer
 
     trainer = Trainer(recipe, source, held, output, options)
     if trainer.processes.is_main_process:
         where = [str(each.where if isinstance(each, Source) else each) for each in (data, validation)]
-        write_recipe(trainer.output / "recipe.yaml", recipe, *where)
+        write_recipe(trainer.output / "recipe.yaml", trainer.recipe, *where)
     return trainer.train(callback)
+
+
+def _check_request(recipe: Recipe, data: str | Path | Source, output: Path) -> None:
+    """Refuse what can be refused before the data are read."""
+    require("train", "accelerate", "yaml", what="Training")
+    check_recipe(recipe)
+    check_output(output)
+    if isinstance(data, Source) or os.path.exists(data):  # else that is said first, and sooner
+        from .requests import check_names
+
+        check_names(recipe, resumed=any(output.glob("checkpoints/*.pt")))
+    if missing("matplotlib"):
+        warn('curves.png and confusion.png are not drawn without matplotlib; run: pip install "fastvit[train]"')
 
 
 def open_sources(
@@ -64,7 +81,7 @@ def open_sources(
     """The training images, as many as the recipe wants, and those of validation; nothing of torch is imported.
 
     Args:
-        recipe: its num_classes, max_images and batch_size count.
+        recipe: its num_classes, max_images, validation_fraction and validation_seed count.
         data: what `fastvit.data.NOTATION` lists, or a Source of the training images.
         validation: where the validation images are, if they are not in `data`.
 
@@ -73,23 +90,31 @@ def open_sources(
         RecipeError: a Source as `data`, without `validation`.
         TypeError: the recipe is none.
     """
-    if not isinstance(recipe, Recipe):
-        raise TypeError(f"recipe is a {type(recipe).__name__}, expected a Recipe, as training.Recipe(epochs=30)")
-    source = data if isinstance(data, Source) else training_source(data, num_classes=recipe.num_classes or None)
-    num_classes = recipe.num_classes or len(source.classes)
-    if isinstance(validation, Source):
-        held = validation
+    check_recipe(recipe)
+    classes = recipe.num_classes or None
+    if not isinstance(data, Source) and not validation:
+        fraction, seed = recipe.validation_fraction, recipe.validation_seed
+        source, held = training_and_validation(data, fraction=fraction, seed=seed, num_classes=classes)
     elif validation:
-        held = validation_source(validation, or_whole=True, num_classes=num_classes)
-    elif isinstance(data, Source):
-        raise RecipeError("The training images are a Source: give validation=, a Source or where those images are.")
+        source = data if isinstance(data, Source) else training_source(data, num_classes=classes)
+        held = _validation(validation, classes or len(source.classes))
     else:
-        held = validation_source(data, num_classes=num_classes)
+        raise RecipeError("The training images are a Source: give validation=, a Source or where those images are.")
     check_labels(source)
     check_range(held)
     check_same_classes(source, held)
     if recipe.max_images:
         source = Selected.evenly(source, recipe.max_images)
-    if len(source) < recipe.batch_size:
-        raise DataError(f"{source.where}: {len(source)} images are less than one batch; lower batch_size")
     return source, held
+
+
+def check_recipe(recipe: object) -> None:
+    """Refuse what is no Recipe, with a TypeError."""
+    if not isinstance(recipe, Recipe):
+        raise TypeError(f"recipe is a {type(recipe).__name__}, expected a Recipe, as training.Recipe(epochs=30)")
+
+
+def _validation(where: str | Path | Source, num_classes: int) -> Source:
+    if isinstance(where, Source):
+        return where
+    return validation_source(where, or_whole=True, num_classes=num_classes)

@@ -25,27 +25,22 @@ from ..evaluation.validation import evaluate
 from ..models.fastvit import FastViT
 from ..models.reparam import reparameterize
 from ..utils.atomic import remove_leftovers
+from ..weights.savable import check_savable
+from . import best
 from .build import augmentation, build_loader, build_state
-from .checkpoints import Checkpoints, check_output
-from .distributed import Processes, check_batch_size
+from .callback import Callback
+from .checkpoints import Checkpoints
+from .distributed import Processes, check_batch_size, check_statistics
+from .fitting import fitted
 from .initial_weights import describe, initial_model
-from .log import LINE_EVERY, Line, Meter, MetricsLog, TrainedRun
+from .log import LINE_EVERY, Line, Meter, MetricsLog, epoch_line
 from .objective import Objective, make_teacher
-from .recipe import DEFAULTS, Recipe, RecipeError, RunOptions
+from .options import RecipeError
+from .recipe import DEFAULTS, Recipe, RunOptions
+from .recipe_file import check_output
+from .schedule import learning_rates
 from .signals import Stopped, stop_signals
-
-
-class Callback:
-    """What is called while a run trains; each method may be overridden."""
-
-    def started(self, trainer: Trainer) -> None:
-        """All is ready, and the trainer's state is new or the newest checkpoint's."""
-
-    def step_done(self, trainer: Trainer, loss: float) -> None:
-        """After each step; on a GPU the loss is that of the last line of the log, and NaN before the first."""
-
-    def epoch_done(self, trainer: Trainer, line: Line) -> None:
-        """After each epoch, with its line of the log."""
+from .trained import TrainedRun
 
 
 class Trainer:
@@ -75,15 +70,16 @@ class Trainer:
         options: RunOptions = DEFAULTS,
         model: FastViT | None = None,
     ) -> None:
-        self.recipe, self.source, self.validation, self.options = recipe, source, validation, options
+        self.source, self.validation, self.options = source, validation, options
         self.output = Path(output)
-        self.steps_per_epoch = len(source) // recipe.batch_size
-        self.total_steps = recipe.epochs * self.steps_per_epoch
         self.metrics: Metrics | None = None
-        augmentation(recipe, epoch=0)  # may raise
         check_output(self.output)
+        augmentation(recipe, epoch=0)  # may raise
         self.processes = Processes(options.device, recipe.precision, options.tracker, self.output)
-        check_batch_size(recipe, self.processes.world_size)
+        self.recipe = fitted(recipe, len(source), self.processes.world_size, model is not None)
+        check_batch_size(self.recipe, self.processes.world_size)
+        self.steps_per_epoch = len(source) // self.recipe.batch_size
+        self.total_steps = self.recipe.epochs * self.steps_per_epoch
         self.output.mkdir(parents=True, exist_ok=True)
         self.checkpoints = Checkpoints(self.output / "checkpoints", options.keep)
         self._build(model)
@@ -95,10 +91,11 @@ class Trainer:
         step = checkpoint["step"] if checkpoint else 0
         if self.processes.any(step != self.processes.broadcast(step)):
             raise RecipeError(f"{self.output}: is not the same for all processes; expected a folder that all share")
-        if model is None:
-            model = initial_model(recipe, self.source, checkpoint)
-        self.preprocess = describe(model, recipe, classes)
-        self.state = build_state(recipe, model, self.processes, self.steps_per_epoch)
+        given = (model, True) if model is not None else initial_model(recipe, self.source, checkpoint)
+        check_statistics(recipe, self.processes.world_size, given[0].feature_info[-1]["reduction"])
+        self.preprocess = describe(given[0], recipe, classes)
+        check_savable(given[0])  # also its classes' names, before anything is trained
+        self.state = build_state(recipe, given[0], self.processes, self.steps_per_epoch, new_head=given[1])
         teacher = make_teacher(recipe, self.preprocess, len(classes)) if step < self.total_steps else None
         self.objective = Objective(recipe, len(classes), self.processes, teacher)
         if checkpoint:
@@ -106,10 +103,12 @@ class Trainer:
         self.meter = Meter(self.state, recipe.batch_size, self.steps_per_epoch)
         self.log = MetricsLog(self.output / "metrics.jsonl", self.processes.is_main_process, self.processes.track)
         if self.processes.is_main_process:
-            for name in ("model.safetensors", "metrics.jsonl", "curves.png", "recipe.yaml"):
+            for name in ("model.safetensors", "metrics.jsonl", "curves.png", "recipe.yaml", *best.FILES):
                 remove_leftovers(self.output / name)
             self.log.rewind(step)
         self.log.lines = self.processes.broadcast(self.log.lines)
+        if self.state.best.get("step") == step and not self.processes.broadcast(best.is_written(self.output, step)):
+            self._save_best(self.validate())  # a kill came between the checkpoint and these
 
     def _about(self) -> dict[str, Any]:
         """What a checkpoint has to be of, for this run to go on from it."""
@@ -124,6 +123,13 @@ class Trainer:
     def epoch(self) -> int:
         """The number of complete epochs."""
         return self.state.step // self.steps_per_epoch
+
+    @property
+    def finished(self) -> bool:
+        """Whether all steps are done, or no epoch of the last `patience` ones was better than those before."""
+        waits, found = self.recipe.patience, self.state.best
+        patient = not (waits and found) or self.state.step % self.steps_per_epoch or self.epoch - found["epoch"] < waits
+        return not patient or self.state.step >= self.total_steps
 
     def train(self, callback: Callback | None = None) -> TrainedRun:
         """All steps that are not done yet; then the processes take leave of each other.
@@ -141,7 +147,7 @@ class Trainer:
         self.processes.accelerator.init_trackers("fastvit", config=asdict(self.recipe))
         try:
             with stop_signals() as signals, reading(self.loader()) as batches:
-                while self.state.step < self.total_steps:
+                while not self.finished:
                     if line := self.meter.add(self.train_step(batches)):
                         self.log.add(line)
                     callback.step_done(self, self.meter.last_loss)
@@ -154,7 +160,9 @@ class Trainer:
             for tracker in self.processes.accelerator.trackers:
                 tracker.finish()
         self.processes.close()
-        return TrainedRun(self.output, self.history, list(self.state.unreadable), self.metrics)
+        return TrainedRun(
+            self.output, self.history, list(self.state.unreadable), self.metrics, self.state.best, self.recipe.epochs
+        )
 
     def loader(self) -> DataLoader[Batch]:
         """This process's share of the micro-batches, from the next step on to the last."""
@@ -216,23 +224,25 @@ class Trainer:
         loss = self.meter.epoch_loss()
         metrics = self.validate()
         self.state.count_unreadable(self.processes.gather(list(self.state.unreadable)), self.recipe.max_unreadable)
-        line = {
-            "epoch": self.epoch,
-            "step": self.state.step,
-            "size": self.recipe.size_at(self.epoch - 1),
-            "learning_rate": self.state.learning_rate,
-            "train_loss": loss,
-            "validation_loss": metrics.nll,
-            "top1": metrics.top1,
-            "top5": metrics.top5,
-            "unreadable": len(self.state.unreadable),
-        }
+        line = epoch_line(self.state, self.epoch, self.recipe.size_at(self.epoch - 1), loss, metrics)
         self.state.loss_sums[1] = 0
         self.log.add(line)
+        if better := best.is_better(line, self.state.best):
+            self.state.best = line
         if self.processes.is_main_process:
-            self.log.draw(self.output / "curves.png")
+            rates = learning_rates(self.recipe, self.steps_per_epoch, self.state.step)
+            self.log.draw(self.output / "curves.png", rates)
         self.save()
+        if better:
+            self._save_best(metrics)
         return line
+
+    def _save_best(self, metrics: Metrics) -> None:
+        """The EMA of the weights and a report, after the checkpoint, from which they are made if a kill comes."""
+        tensors = self.processes.whole(self.state.ema.tensors)
+        if self.processes.is_main_process:
+            best.write(self.state.ema.model_of(tensors), metrics, self.state.best, self.output)
+        self.processes.accelerator.wait_for_everyone()
 
     def _due(self) -> bool:
         return self.processes.any(time.perf_counter() - self._saved > 60 * self.options.save_every)

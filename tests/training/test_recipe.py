@@ -161,7 +161,7 @@ def test_an_option_of_another_kind_is_named() -> None:
         (name,) = given
         with pytest.raises(RecipeError, match=f"{name} is .*, expected"):
             Recipe(**given)
-    with pytest.raises(RecipeError, match="keep is 0, expected 1 to"):
+    with pytest.raises(RecipeError, match="keep is 0, expected at least 1"):
         RunOptions(keep=0)
 
 
