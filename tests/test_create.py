@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,8 +16,9 @@ from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fastvit import CONFIGS, FastViT, create_model, list_models, reparameterize
+from fastvit import CONFIGS, FastViT, create_model, list_models, load, reparameterize, save
 from fastvit.models.reparam import fusible_blocks
+from fastvit.testing import randomize
 
 pytestmark = pytest.mark.usefixtures("small_variants")
 
@@ -269,3 +271,27 @@ def test_making_the_fused_model_takes_little_more_than_its_own_memory(monkeypatc
 def test_a_revision_without_weights_is_refused() -> None:
     with pytest.raises(ValueError, match=r"^unknown model .fastvit_t8@main."):
         create_model("fastvit_t8@main")
+
+
+@pytest.mark.parametrize("reparameterized", [False, True])
+def test_an_own_config_is_created_trained_from_a_checkpoint_and_saved(reparameterized: bool, tmp_path: Path) -> None:
+    own = replace(CONFIGS["fastvit_sa12"], depths=(1, 1, 1, 1), width=16, num_classes=7)
+    model = randomize(create_model(own, reparameterized=reparameterized)).eval()
+    assert model.config == own and model.num_classes == 7
+    save(model, tmp_path / "own.safetensors")
+    images = torch.randn(1, 3, 64, 64)
+    for again in (
+        load(tmp_path / "own.safetensors"),
+        create_model(own, reparameterized=reparameterized, checkpoint_path=tmp_path / "own.safetensors").eval(),
+    ):
+        assert again.config == own and torch.equal(again(images), model(images))
+    maps = create_model(own, features_only=True, out_indices=(1, 3))
+    assert maps.feature_info.channels() == [32, 128]
+
+
+def test_a_config_of_the_table_is_its_variant_and_an_own_one_has_no_published_weights() -> None:
+    with torch.device("meta"):
+        assert create_model(CONFIGS["fastvit_t8"]).pretrained_cfg["architecture"] == "fastvit_t8"
+    own = replace(CONFIGS["fastvit_t8"], width=16)
+    with pytest.raises(ValueError, match=r"pretrained is True, but this Config is of no published weights"):
+        create_model(own, pretrained=True)

@@ -490,3 +490,19 @@ def test_a_new_classifier_forgets_the_names_of_the_old_ones_classes() -> None:
     model.pretrained_cfg["label_names"] = ["cat", "dog"]
     model.reset_classifier(5)
     assert model.pretrained_cfg["num_classes"] == 5 and model.pretrained_cfg["label_names"] is None
+
+
+@torch.no_grad()
+def test_a_head_that_was_exchanged_for_an_identity_leaves_the_features_as_of_timms() -> None:
+    model, theirs = small("fastvit_sa12"), timms_small("fastvit_sa12")
+    theirs.load_state_dict({timm_name(model, key): value for key, value in model.state_dict().items()})
+    model.head = theirs.head = nn.Identity()
+    images = torch.randn(IMAGES)
+    assert_near(model(images), theirs(images), 1e-5)
+    assert model(images).shape == (2, 128, 3, 4)
+    assert torch.equal(reparameterize(model)(images), copy.deepcopy(reparameterize(model))(images))
+    for each in (model, theirs):
+        each.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(128, 4))
+    theirs.head.load_state_dict(model.head.state_dict())
+    assert_near(model(images), theirs(images), 1e-5)
+    assert (model.num_classes, model.global_pool) == (theirs.num_classes, theirs.global_pool)

@@ -61,7 +61,9 @@ class FastViT(nn.Module):
             squeeze=SqueezeExcite(config.num_features, SQUEEZED),
         )
         self.num_features = config.num_features
-        self.head = Head(self.num_features, num_classes, global_pool, drop_rate)
+        self.head: nn.Module = Head(self.num_features, num_classes, global_pool, drop_rate)
+        self.global_pool = global_pool  # how the head pools the final map; "" for not at all
+        self.head_hidden_size = self.head.num_features  # channels that the classifier reads, after pooling
         self.feature_info: list[dict[str, Any]] = [
             {"num_chs": width, "reduction": 4 * 2**i, "module": f"stages.{i}"} for i, width in enumerate(config.widths)
         ]
@@ -94,16 +96,6 @@ class FastViT(nn.Module):
         """
         own_head = 0 < self.num_classes == self.config.num_classes and not self.pretrained_cfg.get("label_names")
         return self.config.embeds and own_head
-
-    @property
-    def global_pool(self) -> str:
-        """How the head pools the final map; "" for not at all."""
-        return self.head.global_pool
-
-    @property
-    def head_hidden_size(self) -> int:
-        """Channels that the classifier reads, after pooling."""
-        return self.head.num_features
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, in_chans, H, W) -> (B, num_classes), or features where num_classes is 0."""
@@ -191,7 +183,7 @@ class FastViT(nn.Module):
 
     def get_classifier(self) -> nn.Module:
         """The last layer, an `nn.Identity` where there is no classifier."""
-        return self.head.fc
+        return cast(nn.Module, self.head.fc)
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """A new, randomly initialised classifier on the model's device and in its dtype; 0 leaves it out."""
@@ -201,7 +193,7 @@ class FastViT(nn.Module):
         head = Head(self.num_features, num_classes, pool, self.drop_rate)
         head.reset_parameters()  # in float32: half precision's coarse random numbers have outliers
         self.head = head.to(like.device, like.dtype).train(self.training)
-        self.num_classes = num_classes
+        self.num_classes, self.global_pool, self.head_hidden_size = num_classes, pool, head.num_features
         self.pretrained_cfg = self.pretrained_cfg | {"num_classes": num_classes, "label_names": None}
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:

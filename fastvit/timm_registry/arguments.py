@@ -42,6 +42,7 @@ def build(name: str, options: Mapping[str, Any]) -> FastViT:
         model = FastViT(config, **shared)
     if fused:  # as timm leaves it: branches are one convolution, norms and scales of the rest are there
         fuse_children(model, BRANCHED)
+    vars(model).update(num_stages=len(model.stages), fork_feat=False)  # which others may ask for
     return model.to(dtype=dtype)
 
 
@@ -116,8 +117,8 @@ _ROWS: dict[str, Callable[[Config, Any], dict[str, Any] | None]] = {
     "se_downsamples": _squeezed,
     "norm_layer": _norm,
     "layer_scale_init_value": lambda config, value: None if value is None else {"layer_scale": value},
-    "lkc_use_act": lambda config, value: {"downsample_gelu": value},
-    "stem_use_scale_branch": lambda config, value: {"stem_scale": value},
+    "lkc_use_act": lambda config, value: {"downsample_gelu": value} if isinstance(value, bool) else None,
+    "stem_use_scale_branch": lambda config, value: {"stem_scale": value} if isinstance(value, bool) else None,
 }
 _EXPECTED = {key: f"it is {value!r} here" for key, value in FIXED.items()} | {
     "layers": "expected as many stages as it has, or embed_dims of as many",
@@ -129,4 +130,6 @@ _EXPECTED = {key: f"it is {value!r} here" for key, value in FIXED.items()} | {
     "se_downsamples": "expected the last ones",
     "norm_layer": "expected BatchNorm2d, or LayerNorm2d with eps=1e-5",
     "layer_scale_init_value": "expected a number",
+    "lkc_use_act": "expected True or False",
+    "stem_use_scale_branch": "expected True or False",
 }

@@ -94,16 +94,12 @@ def _of_catalogue(name: str, pretrained: bool, options: dict[str, Any]) -> dict[
 
 def _in_timms_names(state: Mapping[str, Tensor], model: FastViT) -> Mapping[str, Tensor]:
     """Weights that timm has read, of any family that `fastvit.load` knows -> by timm's names."""
-    variant = model.pretrained_cfg["architecture"]
     try:
-        weights = read(state, variant)
-    except WeightsError:  # of other layers, or not whole: timm says so, or goes on with pretrained_strict=False
+        weights = read(state, model.config)
+    except WeightsError:  # not whole, or of another model: timm says so, or goes on with pretrained_strict=False
         ours = any(first in state for first in NAMINGS["fastvit"].first.values())
         return state if ours else timms.checkpoint_filter_fn(dict(state), model)
     found = weights.detected
-    sizes: dict[str, Any] = {
-        "num_classes": found.num_classes,
-        "in_chans": found.in_chans,
-        "global_pool": found.global_pool,
-    }
-    return renamed(outline(CONFIGS[variant], found.form, **sizes), weights.state, "timm")
+    sizes: dict[str, Any] = {"num_classes": found.num_classes, "in_chans": found.in_chans}
+    like = outline(model.config, found.form, **sizes, global_pool=found.global_pool)
+    return renamed(like, weights.state, "timm")

@@ -1,0 +1,222 @@
+"""Models of timm's registry as timm's tools take them apart: feature extractors, graphs, arguments, lists.
+
+The oracle is timm's class with the same weights.
+"""
+
+from typing import Any
+
+import pytest
+import timm
+import torch
+from helpers.near import assert_near
+from timm.layers import LayerNorm2d
+from timm.models import FeatureDictNet, FeatureHookNet, FeatureListNet, get_pretrained_cfg, is_model_pretrained
+from timm.models import fastvit as timm_fastvit
+from torch import Tensor, fx, nn
+from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
+
+import fastvit
+from fastvit.testing import randomize
+
+SIZES: dict[str, Any] = {"embed_dims": (8, 16, 32, 64)}
+SMALL = {
+    "fastvit_t8": SIZES | {"layers": (1, 1, 2, 1)},
+    "fastvit_sa12": SIZES | {"layers": (1, 1, 1, 2)},
+    "fastvit_mci0": SIZES | {"layers": (1, 1, 1, 2)},
+    "fastvit_mci3": {"layers": (1, 1, 1, 2, 1), "embed_dims": (8, 16, 32, 64, 128)},
+}
+IMAGES = (2, 3, 96, 128)
+
+
+@pytest.fixture
+def overridden(own_registry: None) -> None:
+    fastvit.register_timm(override=True)
+
+
+def timms(name: str, **arguments: Any) -> nn.Module:
+    """The one of timm's class, with random parameters and statistics."""
+    return randomize(vars(timm_fastvit)[name](**SMALL[name] | arguments)).eval()
+
+
+@pytest.mark.usefixtures("overridden")
+@pytest.mark.parametrize("feature_cls", [None, "list", "dict", "hook", "getter", "fx", FeatureListNet, FeatureHookNet])
+@pytest.mark.parametrize("out_indices", [None, (1, 3), [0], (-1,), 2])
+@pytest.mark.parametrize("name", ["fastvit_sa12", "fastvit_mci3"])
+@torch.no_grad()
+def test_features_are_timms_by_every_feature_class(name: str, feature_cls: Any, out_indices: Any) -> None:
+    options = {"features_only": True, "feature_cls": feature_cls, "out_indices": out_indices} | SMALL[name]
+    options = {key: value for key, value in options.items() if value is not None}
+    try:
+        theirs = timms(name, **options)
+    except Exception as error:  # what timm's class refuses, whatever its error
+        with pytest.raises(type(error)):
+            timm.create_model(name, **options)
+        return
+    model = timm.create_model(name, **options).eval()
+    graph = feature_cls == "fx"  # whose names are those of the modules
+    if graph:
+        whole, ours = randomize(vars(timm_fastvit)[name](**SMALL[name])), timm.create_model(name, **SMALL[name])
+        ours.load_state_dict(whole.state_dict())
+        theirs.load_state_dict({f"{_prefix(theirs)}{k}": v for k, v in whole.state_dict().items()}, strict=False)
+        model.load_state_dict(
+            {f"{_prefix(model)}{k}": v for k, v in fastvit.weights.naming.own_state(ours).items()}, strict=False
+        )
+    else:
+        assert list(model.state_dict()) == list(theirs.state_dict())
+        model.load_state_dict(theirs.state_dict())
+    for method in ("channels", "reduction", "module_name"):
+        assert getattr(model.feature_info, method)() == getattr(theirs.feature_info, method)()
+    images = torch.randn(IMAGES)
+    found, expected = (
+        [*each(images)] if feature_cls != "dict" else [*each(images).values()] for each in (model, theirs)
+    )
+    assert len(found) == len(expected)
+    for mine, their in zip(found, expected, strict=True):
+        assert_near(mine, their, 1e-5)
+    assert model.pretrained_cfg == theirs.pretrained_cfg
+
+
+def _prefix(net: nn.Module) -> str:
+    return next(name for name in net.state_dict() if "stem." in name).partition("stem.")[0]
+
+
+@pytest.mark.usefixtures("overridden")
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"output_stride": 16}, TypeError, "takes no argument 'output_stride'"),
+        ({"nonsense": 1}, TypeError, "takes no argument 'nonsense'"),
+        ({"proj_drop_rate": 0.1}, ValueError, "proj_drop_rate=0.1: it is 0 here; timm's own class may"),
+        ({"cls_ratio": 1.5}, ValueError, "cls_ratio"),
+        ({"fork_feat": True}, ValueError, "fork_feat"),
+        ({"act_layer": nn.ReLU}, ValueError, "act_layer"),
+        ({"norm_layer": nn.InstanceNorm2d}, ValueError, "norm_layer"),
+        ({"norm_layer": LayerNorm2d}, ValueError, "LayerNorm2d with eps=1e-5"),
+        ({"layers": (1, 1, 1)}, ValueError, "as many stages"),
+        ({"embed_dims": (8, 16, 32, 48)}, ValueError, "double the channels"),
+        ({"mlp_ratios": (3, 3, 4, 4)}, ValueError, "mlp_ratios"),
+        ({"token_mixers": ("repmixer",) * 4}, ValueError, "token_mixers"),
+        ({"pos_embs": (None,) * 4}, ValueError, "pos_embs"),
+        ({"downsamples": (True,) * 4}, ValueError, "downsamples"),
+        ({"se_downsamples": (False, True, False, True)}, ValueError, "se_downsamples"),
+        ({"layer_scale_init_value": None, "down_stride": 4}, ValueError, "down_stride"),
+        ({"repmixer_kernel_size": 5}, ValueError, "repmixer_kernel_size"),
+        ({"lkc_use_act": "yes"}, ValueError, "lkc_use_act='yes': expected True or False"),
+        ({"drop_rate": 1.5}, ValueError, "drop_rate is 1.5"),
+    ],
+)
+def test_arguments_for_which_there_is_no_model_are_one_clear_line(
+    arguments: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message) as raised:
+        timm.create_model("fastvit_sa12", **SMALL["fastvit_sa12"] | arguments)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.usefixtures("overridden")
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"mlp_ratios": (2, 2, 2, 2), "layer_scale_init_value": 0.5},
+        {"se_downsamples": (False, False, False, True), "lkc_use_act": True},
+        {"stem_use_scale_branch": False, "norm_layer": nn.BatchNorm2d, "act_layer": nn.GELU},
+        {"token_mixers": ("repmixer", "repmixer", "repmixer", "attention"), "downsamples": (False, False, True, True)},
+        {"in_chans": 4, "num_classes": 0, "global_pool": "max", "drop_rate": 0.5, "drop_path_rate": 0.2},
+        {"dtype": torch.float64, "device": "cpu", "proj_drop_rate": 0.0, "cls_ratio": 2.0},
+    ],
+)
+@torch.no_grad()
+def test_timms_arguments_mean_what_they_mean_to_timms_class(arguments: dict[str, Any]) -> None:
+    theirs = timms("fastvit_sa12", **arguments)
+    model = timm.create_model("fastvit_sa12", **SMALL["fastvit_sa12"] | arguments)
+    initial = {key: value for key, value in model.state_dict().items() if key.endswith("gamma")}
+    expected = arguments.get("layer_scale_init_value", 1e-5)
+    assert all(float(value.mean()) == pytest.approx(expected) for value in initial.values())
+    model.load_state_dict(theirs.state_dict())
+    images = torch.randn(2, arguments.get("in_chans", 3), 96, 128, dtype=arguments.get("dtype", torch.float32))
+    assert_near(model.eval()(images), theirs(images), 1e-5)
+    assert next(model.parameters()).dtype == arguments.get("dtype", torch.float32)
+
+
+@pytest.mark.usefixtures("own_registry")
+@pytest.mark.filterwarnings("ignore:Overwriting fastvit")
+def test_timm_lists_what_it_listed_before_and_again_when_its_own_class_is_registered_again() -> None:
+    def listed() -> dict[str, Any]:
+        names = [name for name in timm.list_models("*fastvit*") if name != "fastvithd"]
+        tags = timm.list_pretrained("*fastvit*")
+        return {
+            "names": names,
+            "tags": tags,
+            "module": sorted(set(timm.list_models(module="fastvit")) - {"fastvithd"}),
+            "cfgs": [get_pretrained_cfg(tag) for tag in [*tags, *names]],
+            "pretrained": [is_model_pretrained(tag) for tag in [*tags, *names]],
+            "backbones": timm.list_models("fastvit*", pretrained=True),
+        }
+
+    before = listed()
+    assert len(before["tags"]) == 21
+    fastvit.register_timm()
+    assert listed() == before
+    fastvit.register_timm(override=True)
+    assert listed() == before
+    assert type(timm.create_model("fastvit_t8")) is fastvit.FastViT
+    for name in before["names"]:
+        timm.models.register_model(vars(timm_fastvit)[name])
+    assert listed() == before
+    assert type(timm.create_model("fastvit_t8")) is timm_fastvit.FastVit
+
+
+@pytest.mark.usefixtures("overridden")
+def test_a_model_of_the_registry_has_the_public_attributes_of_timms() -> None:
+    theirs, model = timms("fastvit_sa12"), timm.create_model("fastvit_sa12", **SMALL["fastvit_sa12"])
+    missing = {name for name in dir(theirs) if not name.startswith("_")} - set(dir(model))
+    assert missing == set()
+    for name in (
+        "num_stages",
+        "fork_feat",
+        "num_features",
+        "head_hidden_size",
+        "num_classes",
+        "in_chans",
+        "global_pool",
+    ):
+        assert getattr(model, name) == getattr(theirs, name), name
+    assert model.pretrained_cfg == model.default_cfg == theirs.pretrained_cfg
+
+
+# Graphs
+
+
+def graphs(name: str, fused: bool) -> tuple[fastvit.FastViT, Tensor]:
+    """A published variant at its smallest size, on which all of it runs."""
+    model = randomize(fastvit.FastViT(fastvit.CONFIGS[name])).eval()
+    return fastvit.reparameterize(model) if fused else model, torch.randn(1, 3, 64, 64)
+
+
+LARGE = ("fastvit_sa24", "fastvit_sa36", "fastvit_ma36", "fastvit_mci1", "fastvit_mci2", "fastvit_mci3", "fastvit_mci4")
+EVERY = [pytest.param(name, marks=[pytest.mark.slow] * (name in (*LARGE, "fastvithd"))) for name in fastvit.CONFIGS]
+
+
+@pytest.mark.parametrize("fused", [False, True], ids=["unfused", "fused"])
+@pytest.mark.parametrize("name", EVERY)
+@torch.no_grad()
+def test_fx_and_torchvision_trace_every_variant_exactly(name: str, fused: bool) -> None:
+    model, images = graphs(name, fused)
+    traced = fx.symbolic_trace(model)
+    assert torch.equal(traced(images), model(images))
+    assert torch.equal(traced(images[..., :48]), model(images[..., :48]))  # no size is a constant
+    nodes = {f"stages.{stage}.blocks": f"map{stage}" for stage in range(len(model.stages))}
+    names = get_graph_node_names(model)[1]
+    last = {next(n for n in reversed(names) if n.startswith(f"stages.{s}.")): f"map{s}" for s in range(len(nodes))}
+    maps = create_feature_extractor(model, last)(images)
+    expected = model.forward_intermediates(images, intermediates_only=True)
+    assert [torch.equal(maps[f"map{stage}"], each) for stage, each in enumerate(expected)] == [True] * len(nodes)
+
+
+@pytest.mark.parametrize("dict_net", [FeatureDictNet])
+@torch.no_grad()
+def test_a_model_outside_the_registry_is_taken_apart_by_name_too(dict_net: type[nn.Module]) -> None:
+    model, images = graphs("fastvit_t8", fused=False)
+    net = dict_net(model, out_indices=(0, 2), out_map=("a", "b"), flatten_sequential=True)
+    expected = model.forward_intermediates(images, [0, 2], intermediates_only=True)
+    assert all(torch.equal(net(images)[key], each) for key, each in zip("ab", expected, strict=True))
