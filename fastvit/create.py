@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from .checkpoint import from_weights
-from .models.config import CONFIGS, Config
+from .models.config import CONFIGS, CUSTOM, Config
 from .models.fastvit import FastViT, reset_parameters, stage_indices
 from .models.forms import outline
 from .models.reparam import Fusible
@@ -36,14 +36,10 @@ def create_model(
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
 ) -> "FastViT | FeatureGetterNet":
-    """A FastViT by name or of one's own `Config`, in train mode as timm's are.
+    """A FastViT by name or of an own `Config`, in train mode as timm's are.
 
     Args:
-<<<<<<< HEAD
-        name: of `list_models()`, with a tag of `list_models(pretrained=True)`, "hf-hub:USER/NAME", "local-dir:FOLDER".
-=======
-        name: one of `list_models()`, or with a tag one of `list_models(pretrained=True)`; or a `fastvit.Config`.
->>>>>>> b7152d5 (Weights, features, arguments and encoders of the registry, held against timm's)
+        name: of `list_models()`, with `pretrained=True` or without; "hf-hub:USER/NAME", "local-dir:FOLDER"; a `Config`.
         pretrained: load the weights of the tag, or the variant's first; they are downloaded where they are not cached.
         checkpoint_path: load these weights: anything that `fastvit.load` takes.
         num_classes: None takes the weights' or the variant's, 0 leaves the classifier out, another starts a new one.
@@ -58,41 +54,36 @@ def create_model(
         dtype: as what they are made, by default the weights' or torch's default.
 
     Raises:
-        ValueError: an unknown name, `pretrained` of an own Config, or an argument out of its range; a
-            fastvit.WeightsError for weights that do not do.
+        ValueError: an unknown name, or an argument out of its range; a fastvit.WeightsError for weights that do not do.
 
     Example:
-        >>> from dataclasses import replace
         >>> import fastvit
         >>> model = fastvit.create_model("fastvit_t8", num_classes=10, drop_path_rate=0.1)
-        >>> narrow = fastvit.create_model(replace(fastvit.CONFIGS["fastvit_t8"], width=16))
     """
     options: dict[str, Any] = {"num_classes": num_classes, "in_chans": in_chans, "global_pool": global_pool}
     options = {key: value for key, value in options.items() if value is not None}
     options |= {"drop_rate": drop_rate, "drop_path_rate": drop_path_rate}
-    device = torch.device(device) if device else torch.get_default_device()
-    if isinstance(name, Config):
-        name = _listed(name, pretrained and not checkpoint_path)
-    source = checkpoint_path or (name if pretrained and isinstance(name, str) else "")
-    model = _made(name, source, reparameterized, device, options)
+    model = _made(name, _source(name, pretrained, checkpoint_path), reparameterized, device, options)
     return _features(model.to(dtype=dtype).train(), features_only, out_indices)
 
 
-def _listed(config: Config, pretrained: bool) -> str | Config:
-    """The name of a Config that the table of variants has; an own one, which has no published weights, as it is."""
-    if config.name in CONFIGS:
-        return config.name
-    if pretrained:
-        raise ValueError(
-            f"pretrained is True, but this Config is of no published weights: give checkpoint_path ({config})"
-        )
-    return config
+def _source(name: str | Config, pretrained: bool, checkpoint_path: str | Path) -> str | Path:
+    """Where the weights are; "" for initial values."""
+    if checkpoint_path or not pretrained:
+        return checkpoint_path
+    name = name.name if isinstance(name, Config) else name
+    if name == CUSTOM:
+        raise ValueError("pretrained is True, but this Config is of no published weights: give checkpoint_path")
+    return name
 
 
 def _made(
-    name: str | Config, source: str | Path, fused: bool, device: torch.device, options: dict[str, Any]
+    name: str | Config, source: str | Path, fused: bool, device: torch.device | str | None, options: dict[str, Any]
 ) -> FastViT:
     """A FastViT with the weights of `source`, or with initial values if that is ""; `options` are FastViT's."""
+    device = torch.device(device or torch.get_default_device())
+    if isinstance(name, Config) and name.name in CONFIGS:
+        name = name.name
     variant = _variant(name, bool(source)) if isinstance(name, str) else name
     if source:
         return from_weights(read(source, variant), "fused" if fused else "unfused", **options).to(device)
