@@ -48,6 +48,7 @@ def file(model: FastViT, tmp_path: Path) -> Path:
 @pytest.mark.parametrize("names", ["fastvit", "timm", "apple"])
 @pytest.mark.parametrize("how", ["", "--reparameterize", "--overparameterize"])
 @pytest.mark.parametrize("given", ["unfused", "fused"])
+@pytest.mark.filterwarnings("ignore:.*its projection has a bias:fastvit.FastViTWarning")
 @torch.no_grad()
 def test_every_conversion_computes_the_same(
     names: str, how: str, given: str, model: FastViT, file: Path, tmp_path: Path
