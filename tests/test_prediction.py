@@ -103,6 +103,24 @@ def test_one_image_of_any_kind_is_one_prediction(model: fastvit.FastViT, tmp_pat
     assert expected[0][1] - expected[-1][1] > 0.1  # else the test sees nothing
 
 
+def test_preprocess_takes_what_predict_takes_and_lists_of_it(model: fastvit.FastViT, tmp_path: Path) -> None:
+    transform = create_transform((3, SIZE, SIZE), is_training=False, interpolation="bicubic", crop_pct=0.95)
+    expected = transform(image(1))
+    given = kinds(tmp_path)
+    for kind, each in given.items():
+        if "RGBA" not in kind and kind != "stream":  # which has been read then
+            assert torch.equal(model.preprocess(each), expected), kind
+    both = model.preprocess([given["path"], given["array of bytes"]])
+    assert torch.equal(both, torch.stack([expected, expected]))
+
+
+@pytest.mark.parametrize("url", ["https://example.org/cat.jpg", "http://example.org/cat.jpg?size=[1]", "s3://a/*.png"])
+def test_a_url_is_not_downloaded_and_that_is_said(model: fastvit.FastViT, url: str) -> None:
+    for use in (model.preprocess, lambda name: fastvit.predict(model, name)):
+        with pytest.raises(ImageError, match=r"nothing is downloaded for an image; download it first, and give the"):
+            use(url)
+
+
 def test_grey_arrays_and_tensors_are_grey_images(model: fastvit.FastViT) -> None:
     grey = image(1).convert("L")
     values = numpy.asarray(grey)

@@ -147,7 +147,10 @@ def _opened(source: str | os.PathLike[str] | bytes | BinaryIO) -> BinaryIO:
     try:
         return open(source, "rb")
     except FileNotFoundError:
-        what = "no file matches this pattern" if glob.has_magic(os.fspath(source)) else "there is no such file"
+        name = os.fspath(source)
+        if "://" in name:
+            raise ImageError("nothing is downloaded for an image; download it first, and give the file") from None
+        what = "no file matches this pattern" if glob.has_magic(name) else "there is no such file"
         raise ImageError(f"{what}; check the name") from None
     except PermissionError:
         raise ImageError("may not be read; change its permissions") from None

@@ -93,8 +93,20 @@ class Preprocess:
         """Preprocess -> the keys of timm's `pretrained_cfg` that `from_cfg` reads."""
         return {"input_size": (3, *self.size)} | {key: getattr(self, name) for name, key in KEYS.items()}
 
-    def __call__(self, image: Image.Image) -> Tensor:
-        """(height, width) image of any mode -> (3, *size) float32."""
+    def __call__(self, image: ImageLike | list[ImageLike]) -> Tensor:
+        """One image of any kind -> (3, *size) float32; a list of B images -> (B, 3, *size).
+
+        Args:
+            image: a PIL image, which is taken as it lies; or what `fastvit.predict` takes for one: a path, a file's
+                bytes, a stream, an array or a tensor; or a list of these.
+
+        Raises:
+            ImageError: it cannot be read.
+        """
+        if isinstance(image, list):
+            return self.read(image)
+        if not isinstance(image, Image.Image):
+            image = read_image(image)
         return self.normalized(self.pixels(image)[None])[0].contiguous()
 
     def read(self, files: Iterable[ImageLike]) -> Tensor:
