@@ -538,12 +538,21 @@ def test_push_without_a_token_says_so_before_anything_is_measured(tmp_path: Path
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("token")
-def test_a_trained_run_is_shared_with_its_classes(hub: Hub, tmp_path: Path) -> None:
+def test_a_trained_run_is_shared_with_its_classes_and_another_starts_from_it(hub: Hub, tmp_path: Path) -> None:
     from helpers.small_run import small_trainer
 
+    from fastvit.training import Recipe, open_sources
+    from fastvit.training.initial_weights import initial_model
+
     data = fastvit.testing.write_images(tmp_path / "data", ("sofa", "table"), train=4, val=2)
-    small_trainer(data, tmp_path / "run").train()
-    push_to_hub(load(tmp_path / "run"), "user/rooms", metrics=fastvit.evaluate(load(tmp_path / "run"), data))
+    run = small_trainer(data, tmp_path / "run").train().output
+    with pytest.warns(FastViTWarning, match=r"read model.safetensors, and not best.safetensors"):
+        trained = load(run)
+    push_to_hub(trained, "user/rooms", metrics=fastvit.evaluate(trained, data))
     again = load("user/rooms")
-    assert equal(again, load(tmp_path / "run")) and again.pretrained_cfg["label_names"] == ["sofa", "table"]
+    assert equal(again, trained) and again.pretrained_cfg["label_names"] == ["sofa", "table"]
     same(again, timm_reads("hf-hub:user/rooms"))
+    for model in ("hf-hub:user/rooms", "user/rooms"):
+        recipe = Recipe(model=model)
+        started, _ = initial_model(recipe, open_sources(recipe, data, "")[0])
+        assert equal(started, trained)

@@ -45,7 +45,7 @@ def initial_model(recipe: Recipe, source: Source, checkpoint: dict[str, Any] | N
         model = cast(FastViT, create(checkpoint["cfg"]["architecture"], global_pool=checkpoint["global_pool"]))
         model.pretrained_cfg |= checkpoint["cfg"]
         return model, False
-    name = re.split("[.@]", recipe.model)[0]
+    name = "" if set(recipe.model) & set(":/") else re.split("[.@]", recipe.model)[0]  # of a variant, or a place
     file = recipe.start
     if not file or (name and name not in CONFIGS):  # of which create_model knows what to say
         return cast(FastViT, create(name or "fastvit_t8")), True

@@ -175,7 +175,7 @@ def _in_folder(folder: Path) -> Path:
             taken = candidates[0] if len(candidates) == 1 else folder / usual
             others = [path.name for path in files if _is_another(path, taken)]
             if others:
-                warn(f"{folder}: {taken.name} is read of it, and not {some(others, 3)}: name the file for another")
+                warn(f"{folder}: read {taken.name}, and not {some(others, 3)}: give the path of another to read that")
             return taken
         if candidates:
             named = some([path.name for path in candidates], 3)

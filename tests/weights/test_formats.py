@@ -137,7 +137,7 @@ def test_of_a_folder_the_usual_file_is_taken(
     else:
         torch.save(state, tmp_path / taken)
     others = [name for name in names if name not in (taken, "README.md") and not name.startswith(".")]
-    said = f"{taken} is read of it, and not {', '.join(others)}"
+    said = f"read {taken}, and not {', '.join(others)}"
     with pytest.warns(FastViTWarning, match=said) if others else nullcontext():
         assert equal(load(tmp_path), model)
 
