@@ -18,7 +18,8 @@ from .weights import formats, naming
 from .weights.header import header
 from .weights.read import Source, Weights, read, read_tensors, sound
 from .weights.savable import check_savable, unlike
-from .weights.tensors import WeightsError, in_memory
+from .weights.tensors import WeightsError
+from .weights.wrapped import in_memory
 
 NAMES = ("fastvit", "timm", "apple")  # those that files are written in
 Model = TypeVar("Model")

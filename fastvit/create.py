@@ -14,7 +14,8 @@ from .models.fastvit import FastViT, reset_parameters, stage_indices
 from .models.forms import outline
 from .models.reparam import Fusible
 from .weights import catalog
-from .weights.read import is_address, nearest, read
+from .weights.read import is_address, read
+from .weights.suggestion import nearest
 
 if TYPE_CHECKING:
     from timm.models._features import FeatureGetterNet

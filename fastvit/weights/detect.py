@@ -12,8 +12,10 @@ from ..models.forms import Form
 from ..utils.text import some
 from .header import Header, check_header, parsed
 from .naming import NAMINGS, PROJECTION
+from .suggestion import LANGUAGE_ONLY
 from .tensors import Tensors, WeightsError, in_one_line
 
+_LANGUAGE_MODEL = re.compile(r"(model\.)?(language_model\.)?(model\.)?layers\.\d+\.")
 LARGEST = 10**6  # classes, or channels
 
 
@@ -132,6 +134,11 @@ def _encoder(tensors: Tensors) -> tuple[str, Form, str]:
         for name in tensors.names
         if name == first or name.endswith(f".{first}")
     }
+    if not found and any(map(_LANGUAGE_MODEL.match, tensors.names)):
+        raise WeightsError(
+            f"{tensors.source}: holds a language model and no FastViT; {LANGUAGE_ONLY}: take the weights without "
+            "such an ending, as fastvithd.apple_fastvlm_0.5b"
+        )
     if not found:
         raise WeightsError(
             f"{tensors.source}: holds no FastViT: found {some(sorted(tensors.names), 3)}; "

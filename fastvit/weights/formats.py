@@ -16,9 +16,12 @@ from torch import Tensor
 from ..utils.atomic import replacing
 from ..utils.text import some
 from ..utils.warning import warn
-from .safe_pickle import RefusedError, Stored, follow
-from .tensors import DamagedError, Tensors, WeightsError, in_one_line, unwrapped
+from .foreign import MODULE, NEEDED, STATE, what_archive, what_else, what_folder
+from .safe_pickle import CallError, Made, RefusedError, Stored, follow
+from .tensors import DamagedError, Tensors, WeightsError, in_one_line
+from .wrapped import state_dict_in
 
+LEGACY = bytes.fromhex("6cfc9c46f9206aa85019")  # the number that torch began its files with before 1.6
 LONGEST = 5_000_000  # bytes of an index or a config; indices of language models have some 100,000
 
 
@@ -41,8 +44,12 @@ def _pickled(path: Path) -> Tensors:
         try:
             archive, storages, found = _unpickled(path)
         except RefusedError as error:
-            raise WeightsError(f"{path}: refused: it {error}") from error
-    stored = {name: value for name, value in unwrapped(found).items() if isinstance(value, Stored)}
+            advice = f"; {STATE}" if isinstance(error, CallError) else ""
+            raise WeightsError(f"{path}: refused: it {error}{advice}") from error
+    inside = state_dict_in(found, str(path), "torch.load(path)", Stored)
+    if not inside and not isinstance(found, dict):
+        raise WeightsError(f"{path}: refused: it holds no state dict, {{name: tensor}}")
+    stored = {name: value for name, value in inside.items() if isinstance(value, Stored)}
     size = path.stat().st_size
     claimed = sum(max(one.extent, prod(one.shape)) * one.dtype.itemsize for one in stored.values())
     if claimed > 2 * size:  # tensors may share memory, as a text encoder's first and last layer do
@@ -64,12 +71,17 @@ def _pickled(path: Path) -> Tensors:
     return Tensors(str(path), stored, lambda name: stored[name].shape, read)
 
 
-def _unpickled(path: Path) -> tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo], dict[str, Any]]:
-    """The archive, its entries that hold tensors' bytes by the names of these, and the dictionary."""
+def _unpickled(path: Path) -> tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo], Any]:
+    """The archive, its entries that hold tensors' bytes by the names of these, and dictionaries or lists."""
     if not zipfile.is_zipfile(path):
-        raise RefusedError("is older than torch 1.6: torch.load it with weights_only=True, and torch.save it")
+        with path.open("rb") as file:
+            legacy = LEGACY in file.read(len(LEGACY) + 9)
+        kind = "is older than torch 1.6" if legacy else "is a pickle that torch.save did not write"
+        raise RefusedError(f"{kind}: torch.load it with weights_only=True, and torch.save it")
     archive = zipfile.ZipFile(path)
     entries = archive.infolist()
+    if what := what_archive(archive.namelist()):
+        raise RefusedError(f"is {what}")
     pickles = [entry for entry in entries if entry.filename.endswith("/data.pkl")]
     if len(pickles) != 1 or any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
         raise RefusedError("is no archive of torch.save, which is not compressed and holds one data.pkl")
@@ -77,7 +89,9 @@ def _unpickled(path: Path) -> tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo],
     if f"{folder}byteorder" in archive.namelist() and archive.read(f"{folder}byteorder") != b"little":
         raise RefusedError("was written on a machine of the other byte order: save it on one like this")
     found = follow(archive.read(pickles[0]))
-    if not isinstance(found, dict):
+    if isinstance(found, Made):
+        raise RefusedError(f"holds a whole {found.replace(' ', '.')[:100]}, which only its own code can make; {MODULE}")
+    if not isinstance(found, dict | list | tuple):
         raise RefusedError("holds no state dict, {name: tensor}")
     return archive, {entry.filename.removeprefix(f"{folder}data/"): entry for entry in entries}, found
 
@@ -149,11 +163,13 @@ def open_path(path: Path, folders: bool = True) -> Tensors:
         if path.name.endswith(".index.json"):
             return _shards(path)
         with path.open("rb") as file:
-            start = file.read(9)
+            start = file.read(NEEDED)
     if not start:
         raise DamagedError(f"{path}: the file is empty; copy or download it again")
+    if what := what_else(path, start):
+        raise WeightsError(f"{path}: is {what}")
     # By what the file begins with, as names tell little.
-    if path.suffix.lower() == ".safetensors" or start[8:] == b"{":
+    if path.suffix.lower() == ".safetensors" or start[8:9] == b"{":
         return _safetensors(path)
     if start[:4] == b"PK\3\4" or start[:1] == b"\x80":
         return _pickled(path)
@@ -180,6 +196,8 @@ def _in_folder(folder: Path) -> Path:
         if candidates:
             named = some([path.name for path in candidates], 3)
             raise WeightsError(f"{folder}: holds {len(candidates)} files of weights ({named}): name one of them")
+    if what := what_folder(folder):
+        raise WeightsError(f"{folder}: is {what}")
     raise WeightsError(f"{folder}: a folder without weights: no .safetensors, {', '.join(PICKLES)} or *.index.json")
 
 

@@ -11,6 +11,7 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from .catalog import CHECKPOINTS, Checkpoint, Repository, find
 from .formats import read_index
 from .hub_file import INDEX, cached, discard, fetch
+from .suggestion import LANGUAGE_ONLY
 from .tensors import WeightsError
 
 _TOWER = "vision_tower"  # in the names of the tensors that belong to a FastVLM's encoder
@@ -126,5 +127,5 @@ def _shards(published: Repository, index: Path, whole: bool) -> list[str]:
     if strange:
         raise WeightsError(f"{published}: {index.name} names {strange[0]!r}, which is no file beside it")
     if not shards:
-        raise WeightsError(f"{published}: {index.name} has no tensor of a {_TOWER}")
+        raise WeightsError(f"{published}: {index.name} has no tensor of a {_TOWER}; {LANGUAGE_ONLY}")
     return sorted(shards)

@@ -1,6 +1,5 @@
 """Weights of any family -> ours: found, detected, checked name by name, and converted."""
 
-import difflib
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -15,13 +14,15 @@ from torch import Tensor
 from ..models.config import CONFIGS, Config
 from ..models.fastvit import FastViT
 from ..models.forms import outline
-from ..utils.text import either, some
+from ..utils.text import some
 from ..utils.warning import warn
 from . import catalog, folder_config
 from .detect import Detected, detect
 from .formats import PICKLES, open_path
 from .naming import NAMINGS, PROJECTION, names
-from .tensors import DamagedError, Shape, Tensors, WeightsError, in_memory, in_one_line, mismatches
+from .suggestion import language_only, nearest
+from .tensors import DamagedError, Shape, Tensors, WeightsError, in_one_line, mismatches
+from .wrapped import in_memory
 
 Source = str | Path | Mapping[str, Any]
 REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+(@.+)?")  # of the Hugging Face Hub, as owner/name, maybe with a revision
@@ -61,13 +62,17 @@ def read(source: Source, variant: str | Config | None = None) -> Weights:
     checkpoint = catalog.find(place) if where == "" else None
     if checkpoint is not None:  # whatever lies in this folder under the same name
         return _published(checkpoint, variant)
+    if place.lower().startswith(("http://", "https://")):
+        raise WeightsError(f"{source}: {nearest(place)}")
     path, repository = Path(place), REPOSITORY.fullmatch(place)
-    if where != "hf-hub" and (where or os.path.exists(path) or path.suffix.lower() in SUFFIXES):
+    if where != "hf-hub" and (where or os.path.exists(place) or path.suffix.lower() in SUFFIXES):
         if repository and where == "":
             from . import repositories  # and huggingface_hub, a tenth of a second
 
             repositories.say_if_known(place)
         return read_tensors(open_path(path), variant, {}, path=path)
+    if known := language_only(place):
+        raise WeightsError(f"{source}: {known}")
     if where or repository:
         return _of_repository(place, variant, asked=where != "")
     raise WeightsError(f"{source}: no such file, and no checkpoint of that name; {nearest(place)}")
@@ -126,12 +131,6 @@ def _fresh(path: Path, name: str) -> Iterator[None]:
         hub_file.discard(path)
         removed = "it was removed from the cache, so that the next try downloads it anew"
         raise WeightsError(f"{name}: {error}; {removed}") from error
-
-
-def nearest(name: str) -> str:
-    """What may have been meant."""
-    near = difflib.get_close_matches(name.lower(), [*catalog.CHECKPOINTS, *CONFIGS], n=3, cutoff=0.6)
-    return f"did you mean {either(near)}?" if near else "fastvit.list_models() and `fastvit models` have the names"
 
 
 def read_tensors(

@@ -1,20 +1,22 @@
 """What torch.save writes, read from untrusted files, without calling anything that they name.
 
 `torch.load(weights_only=True)` runs no foreign code either, but a file of two kilobytes can make it hash, print or
-allocate until the process dies. A state dict needs little of a pickle: dictionaries whose keys are text, and tensors,
-which are a few numbers each. So the opcodes are followed here, those are kept, and all else is left out: an optimizer's
-state, options, numbers. The tensors' bytes are somebody else's business: `formats` reads them.
+allocate until the process dies. A state dict needs little of a pickle: dictionaries whose keys are text, lists, and
+tensors, which are a few numbers each. So the opcodes are followed here, those are kept, and all else is left out: an
+optimizer's state, options, numbers, objects of any class, which is never looked up. The tensors' bytes are somebody
+else's business: `formats` reads them.
 """
 
 import io
 import pickletools
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-LONGEST = 1_000_000  # opcodes; mci4 with its optimizer has some 100,000
+LONGEST = 400_000  # opcodes; mci4 with its optimizer has some 100,000
 DTYPES = {
     "torch FloatStorage": torch.float32,
     "torch HalfStorage": torch.float16,
@@ -55,14 +57,23 @@ class RefusedError(ValueError):
     """A pickle that is more than tensors by name; the message follows "it"."""
 
 
-# The opcodes of protocols 2, which torch.save writes, and 3: those that leave a value, and how many values others take.
-_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_LIST": None, "EMPTY_TUPLE": ()}
+class CallError(RefusedError):
+    """One that names a function which is beside no weights."""
+
+
+class Made(str):
+    """An object of a class, by "module name", that nobody made."""
+
+
+# The opcodes of protocols 2 to 5: those that leave a value, and how many values others take. torch.save writes 2.
+_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_SET": None, "EMPTY_TUPLE": ()}
 _ARGUMENTS = {"BINFLOAT", "BINUNICODE", "BININT", "BININT1", "BININT2", "LONG1", "BINBYTES", "SHORT_BINBYTES"}
+_ARGUMENTS |= {"SHORT_BINUNICODE", "BINUNICODE8", "BINBYTES8", "BYTEARRAY8"}
 _TAKE = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3, "SETITEM": 2, "APPEND": 1, "BUILD": 1, "BINPERSID": 1}
-_TAKE |= {"REDUCE": 2, "NEWOBJ": 2}
-_TAKE_TO_MARK = {"TUPLE", "SETITEMS", "APPENDS"}
-_OPCODES = {*_CONSTANTS, *_ARGUMENTS, *_TAKE, *_TAKE_TO_MARK, "EMPTY_DICT", "GLOBAL", "MARK", "PROTO", "STOP"}
-_OPCODES |= {"BINPUT", "LONG_BINPUT", "BINGET", "LONG_BINGET"}
+_TAKE |= {"REDUCE": 2, "NEWOBJ": 2, "NEWOBJ_EX": 3, "STACK_GLOBAL": 2}
+_TAKE_TO_MARK = {"TUPLE", "SETITEMS", "APPENDS", "ADDITEMS", "FROZENSET"}
+_OPCODES = {*_CONSTANTS, *_ARGUMENTS, *_TAKE, *_TAKE_TO_MARK, "EMPTY_DICT", "EMPTY_LIST", "GLOBAL", "MARK", "STOP"}
+_OPCODES |= {"BINPUT", "LONG_BINPUT", "BINGET", "LONG_BINGET", "MEMOIZE", "PROTO", "FRAME"}
 _BY_CODE = {opcode.code: opcode for opcode in pickletools.opcodes}
 
 
@@ -81,7 +92,7 @@ def _opcodes(pickle: bytes) -> Iterator[tuple[str, Any]]:
 
 
 def follow(pickle: bytes) -> Any:
-    """The object that a pickle describes: dictionaries of `Stored` tensors; None for what is neither.
+    """The object that a pickle describes: dictionaries and lists of `Stored` tensors; `Made` or None for all else.
 
     Raises:
         RefusedError: it is more than that.
@@ -94,14 +105,16 @@ def follow(pickle: bytes) -> Any:
     for count, (name, argument) in enumerate(_opcodes(pickle)):
         if count > LONGEST:
             raise RefusedError(f"has more than {LONGEST:,} opcodes")
-        if name == "EMPTY_DICT":
-            stack.append({})
+        if name in ("EMPTY_DICT", "EMPTY_LIST"):
+            stack.append({} if name == "EMPTY_DICT" else [])
         elif name in _CONSTANTS:
             stack.append(_CONSTANTS[name])
         elif name in _ARGUMENTS:
             stack.append(argument)
         elif name == "GLOBAL":
             stack.append(_known(str(argument)))
+        elif name == "MEMOIZE":
+            memo.append(stack[-1])
         elif name.endswith("BINPUT"):
             if argument > len(memo):
                 raise ValueError("its memo has gaps")
@@ -127,37 +140,61 @@ def _apply(name: str, taken: list[Any], stack: list[Any]) -> None:
     elif name.startswith("SETITEM") and isinstance(stack[-1], dict):
         # Nothing but text is hashed: hashes of numbers and tuples can be chosen to collide, or take for ever.
         stack[-1].update({key: value for key, value in zip(taken[::2], taken[1::2], strict=True) if type(key) is str})
+    elif name.startswith("APPEND") and isinstance(stack[-1], list):
+        stack[-1].extend(taken)
+    elif name == "FROZENSET":
+        stack.append(None)
+    elif name == "STACK_GLOBAL":
+        if not all(type(part) is str for part in taken):
+            raise ValueError("it names a function by something other than text")
+        stack.append(_known(" ".join(taken)))
     elif name == "BINPERSID":
         kind, type_, key, _, _ = taken[0]
         if kind != "storage" or type(key) is not str or not isinstance(type_, Global):
             raise ValueError("it refers to something other than a storage")
         stack.append((DTYPES[type_], key))
-    elif name in ("REDUCE", "NEWOBJ"):
-        stack.append(_called(*taken))
+    elif name in ("REDUCE", "NEWOBJ", "NEWOBJ_EX"):
+        stack.append(_called(*taken[:2]))
 
 
 _DICTIONARY = "collections OrderedDict"
 _TENSOR = {"torch._utils _rebuild_tensor", "torch._utils _rebuild_tensor_v2"}
 _PARAMETER = {"torch._utils _rebuild_parameter", "torch._utils _rebuild_parameter_with_state"}
 _SUBCLASS = {"torch._tensor _rebuild_from_type", "torch._tensor _rebuild_from_type_v2"}  # or a tensor with attributes
-# In what training saves beside the weights: options, metrics, paths, random states.
+# In what training saves beside the weights: options, metrics, paths, random states. Of Python's, numpy's and torch's
+# functions no other is passed over, as only an attack puts them beside weights; of other packages all classes are.
 _IGNORED = {
     *(f"pathlib {kind}Path" for kind in ("Posix", "Windows", "PurePosix", "PureWindows")),
-    *(f"collections {name}" for name in ("defaultdict", "Counter", "deque")),
+    *(f"collections {name}" for name in ("defaultdict", "Counter", "deque", "ChainMap", "UserDict")),
     *(f"__builtin__ {name}" for name in ("set", "frozenset", "complex", "bytes", "list", "dict", "int", "float")),
+    *(f"__builtin__ {name}" for name in ("str", "bool", "tuple", "object", "slice", "getattr")),
     *(f"datetime {name}" for name in ("datetime", "date", "time", "timedelta", "timezone")),
-    *("argparse Namespace", "types SimpleNamespace", "_codecs encode"),
+    *("argparse Namespace", "types SimpleNamespace", "_codecs encode", "copy_reg _reconstructor", "functools partial"),
+    *(
+        "decimal Decimal",
+        "fractions Fraction",
+        "uuid UUID",
+        "zoneinfo ZoneInfo._unpickle",
+        "typing Any",
+        "typing Union",
+    ),
+    *("typing Dict", "typing List", "typing Optional", "logging Logger", "logging getLogger", "random Random"),
     *("numpy dtype", "numpy ndarray", "numpy.core.multiarray scalar", "numpy.core.multiarray _reconstruct"),
+    "numpy.core.numeric _frombuffer",
     *("torch Size", "torch device", "torch Tensor", "torch.nn.parameter Parameter", "torch.torch_version TorchVersion"),
     *(f"torch {name}" for name in ("float16", "bfloat16", "float32", "float64", "bool", "uint8", "complex64")),
     *("torch int8", "torch int16", "torch int32", "torch int64", "torch.serialization _get_layout"),
 }
 _KNOWN = {*DTYPES, _DICTIONARY, *_PARAMETER, *_TENSOR, *_SUBCLASS, *_IGNORED}
+_CLOSED = {*sys.stdlib_module_names, "__builtin__", "copy_reg", "torch", "numpy"}  # packages of which only those are
+_CLASSES = ("torch.nn.modules.", "torch.optim.", "numpy.dtypes ", "numpy.random.")  # but of these, any
 # Where these stand, or stood, in another Python, numpy or torch than the one that they are named after above.
 _MOVED = {
-    "builtins": "__builtin__",  # pickle writes Python 2's name, but not in protocol 3
+    "builtins": "__builtin__",  # pickle writes Python 2's name, but not from protocol 3 on
+    "copyreg": "copy_reg",
     "pathlib._local": "pathlib",  # Python 3.13 alone
     "numpy._core.multiarray": "numpy.core.multiarray",  # since numpy 2
+    "numpy._core.numeric": "numpy.core.numeric",
     "torch.tensor": "torch._tensor",  # before torch 1.9
 }
 
@@ -165,8 +202,8 @@ _MOVED = {
 def _known(name: str) -> Global:
     module, _, attribute = name.partition(" ")
     usual = f"{_MOVED.get(module, module)} {attribute}"
-    if usual not in _KNOWN:
-        raise RefusedError(f"wants to call {name.replace(' ', '.')[:100]}")
+    if usual not in _KNOWN and module.partition(".")[0] in _CLOSED and not usual.startswith(_CLASSES):
+        raise CallError(f"wants to call {name.replace(' ', '.')[:100]}")
     return Global(usual)
 
 
@@ -181,7 +218,7 @@ def _called(function: Any, arguments: Any) -> Any:
     if function in _SUBCLASS:
         return _called(arguments[0], arguments[2])
     if function not in _TENSOR:
-        return None
+        return Made(function)
     if len(arguments) > 7 or any(arguments[6:]):
         raise ValueError("it rebuilds a tensor from something else, or conjugates it")
     (dtype, key), offset, shape, stride = arguments[:4]

@@ -12,7 +12,7 @@ from ..utils.text import one_line, some
 from .header import check_header, header, parsed
 from .naming import own_state
 from .read import read_tensors
-from .tensors import in_memory
+from .wrapped import in_memory
 
 
 def check_savable(model: FastViT) -> Form:

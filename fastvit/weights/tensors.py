@@ -3,11 +3,8 @@
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
-import torch
 from torch import Tensor
-from torch.nn.parameter import is_lazy
 
 from ..utils.text import one_line, some
 
@@ -48,37 +45,6 @@ class Tensors:
     shape: Callable[[str], Shape]  # of one of them
     read: Callable[[str], Tensor]  # one of them, which may share memory with the source
     metadata: Mapping[str, str] = field(default_factory=dict)
-
-
-def in_memory(source: str, state: Mapping[Any, Any]) -> Tensors:
-    """A state dict; it may be wrapped as checkpoints of a training run are, and what is no tensor is left out.
-
-    A shape is a WeightsError where it is no plain tensor; what is read has no history.
-    """
-    items = unwrapped(state).items()
-    tensors = {name: tensor for name, tensor in items if isinstance(name, str) and isinstance(tensor, Tensor)}
-
-    def shape(name: str) -> Shape:
-        tensor = tensors[name]
-        if tensor.layout != torch.strided or tensor.is_nested or tensor.is_quantized or is_lazy(tensor):
-            raise WeightsError(f"{source}: {name} is sparse, nested, quantized or empty, expected a plain tensor")
-        return tuple(tensor.shape)
-
-    return Tensors(source, tensors, shape, lambda name: tensors[name].detach())
-
-
-# EMA weights first: they are the better ones.
-WRAPPERS = ("state_dict_ema", "model_ema", "ema", "state_dict", "model_state_dict", "model", "module")
-
-
-def unwrapped(state: Mapping[Any, Any]) -> Mapping[Any, Any]:
-    """The state dict in a checkpoint of a training run, at most three levels down, or `state` itself."""
-    for _ in range(3):
-        inner = [state[key] for key in WRAPPERS if isinstance(state.get(key), Mapping) and state[key]]
-        if not inner:
-            break
-        state = inner[0]
-    return state
 
 
 def mismatches(

@@ -18,7 +18,7 @@ from fastvit import FastViT, FastViTWarning, WeightsError, create_model, load, s
 from fastvit.testing import randomize
 from fastvit.weights import tensors
 from fastvit.weights.formats import is_plain, open_path
-from fastvit.weights.tensors import in_memory
+from fastvit.weights.wrapped import in_memory
 
 pytestmark = pytest.mark.usefixtures("small_variants")
 
@@ -75,7 +75,7 @@ class Greedy:
     ],
 )
 def test_a_pickle_of_more_than_a_state_dict_is_refused(value: object, reason: str, tmp_path: Path) -> None:
-    assert failure(packed(tmp_path / "model.pt", value)).endswith(f"model.pt: refused: it {reason}")
+    assert f"model.pt: refused: it {reason}" in failure(packed(tmp_path / "model.pt", value))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])

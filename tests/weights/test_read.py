@@ -42,7 +42,7 @@ from fastvit.models.forms import Form, outline
 from fastvit.testing import randomize
 from fastvit.weights.detect import detect
 from fastvit.weights.naming import NAMINGS, names
-from fastvit.weights.tensors import in_memory
+from fastvit.weights.wrapped import in_memory
 
 State = dict[str, Tensor]
 

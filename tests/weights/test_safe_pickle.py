@@ -145,7 +145,7 @@ def test_parameters_with_attributes_are_read(tmp_path: Path) -> None:
     ],
     ids=lambda value: type(value).__name__,
 )
-@pytest.mark.parametrize("protocol", [2, 3])
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
 def test_what_training_saves_beside_the_weights_is_read_past(protocol: int, beside: Any, tmp_path: Path) -> None:
     torch.save({"beside": beside, "state_dict": state()}, tmp_path / "model.pt", pickle_protocol=protocol)
     assert is_read(tmp_path / "model.pt")
@@ -159,5 +159,7 @@ def test_a_module_that_moved_brings_nothing_else_along(name: str, tmp_path: Path
     path = tmp_path / "model.pt"
     torch.save({"model": state(), "output": PurePosixPath("runs")}, path)
     rename_globals(path, {f"{module} PurePosixPath": name for module in PATHLIB})
-    with pytest.raises(WeightsError, match=f"refused: it wants to call {name.replace(' ', '.')}$"):
+    with pytest.raises(
+        WeightsError, match=f"refused: it wants to call {name.replace(' ', '.')}; where you trust it, .*torch"
+    ):
         open_path(path)

@@ -1,0 +1,105 @@
+"""Where in a checkpoint of a training run the weights are: whatever it holds is searched for a FastViT's names."""
+
+import re
+from collections import deque
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from ..utils.text import display_name, some
+from ..utils.warning import warn
+from .naming import NAMINGS
+from .tensors import Shape, Tensors, WeightsError
+
+FIRST = tuple(first for rules in NAMINGS.values() for first in rules.first.values())  # convolutions' weights
+# What training code calls the weights. Of several sets averages are taken first, as they are the better ones.
+USUAL = ("state_dict", "model_state_dict", "model_state", "model", "module", "student", "net", "network", "weights")
+AVERAGES = {"ema", "average", "averaged", "swa"}
+DEEPEST = 5  # levels of dictionaries and lists
+MOST = 10_000  # of them
+
+
+def in_memory(source: str, state: Mapping[Any, Any]) -> Tensors:
+    """A state dict; it may be wrapped as checkpoints of a training run are, and what is no tensor is left out.
+
+    A shape is a WeightsError where it is no plain tensor; what is read has no history.
+    """
+    items = state_dict_in(state, source, "state", Tensor).items()
+    tensors = {name: tensor for name, tensor in items if isinstance(name, str) and isinstance(tensor, Tensor)}
+
+    def shape(name: str) -> Shape:
+        tensor = tensors[name]
+        if tensor.layout != torch.strided or tensor.is_nested or tensor.is_quantized or is_lazy(tensor):
+            raise WeightsError(f"{source}: {name} is sparse, nested, quantized or empty, expected a plain tensor")
+        return tuple(tensor.shape)
+
+    return Tensors(source, tensors, shape, lambda name: tensors[name].detach())
+
+
+def state_dict_in(whole: Any, source: str, expression: str, tensor: type) -> Mapping[Any, Any]:
+    """The state dict of a FastViT in a checkpoint, however deep it lies; a warning if there are several.
+
+    Args:
+        whole: dictionaries and lists.
+        source: what the warning calls it.
+        expression: of Python, that gives `whole`.
+        tensor: the class that tensors have here.
+
+    Returns:
+        What holds a first convolution of any family by its name; without one, what the usual names lead to.
+    """
+    found = {where: held for where, held in _levels(whole) if _holds_a_first(held, tensor)}
+    if not found:
+        return _opened(whole)
+    best = min(found, key=_rank)
+    if len(found) > 1:
+        names = some([where or "the top" for where in found], 4)
+        other = next(where for where in found if where != best)
+        warn(
+            f"{source}: holds {len(found)} sets of weights, {names}; taken is {display_name(best) or 'the top'}, and "
+            f"fastvit.load({expression}{display_name(other)}) takes another"
+        )
+    return found[best]
+
+
+def _levels(whole: Any) -> Iterator[tuple[str, Mapping[Any, Any]]]:
+    """All dictionaries in it, the outer ones first, each with the subscripts that lead there."""
+    todo: deque[tuple[str, int, Any]] = deque([("", 0, whole)])
+    seen: set[int] = set()  # they may hold each other
+    while todo and len(seen) < MOST:
+        where, depth, held = todo.popleft()
+        if id(held) in seen or depth > DEEPEST:
+            continue
+        seen.add(id(held))
+        if isinstance(held, Mapping):
+            yield where, held
+        for key, value in held.items() if isinstance(held, Mapping) else enumerate(held):
+            value = value.state_dict() if isinstance(value, nn.Module) else value
+            if isinstance(value, Mapping | list | tuple):
+                todo.append((f"{where}[{key if isinstance(key, int) else repr(key)[:100]}]", depth + 1, value))
+
+
+def _holds_a_first(held: Mapping[Any, Any], tensor: type) -> bool:
+    named = (key for key, value in held.items() if isinstance(key, str) and isinstance(value, tensor))
+    return any(f".{key}".endswith(tuple(f".{first}" for first in FIRST)) for key in named)
+
+
+def _rank(where: str) -> tuple[bool, int]:
+    """Averages before others, and then the usual names in their order."""
+    keys = re.findall(r"\['(\w+)'\]", where)
+    averaged = any(AVERAGES & set(re.split("_|\\d", key.lower())) for key in keys)
+    return not averaged, min((USUAL.index(key) for key in keys if key in USUAL), default=len(USUAL))
+
+
+def _opened(whole: Any) -> Mapping[Any, Any]:
+    """What the usual names lead to, to say what is there instead of a FastViT."""
+    for _ in range(DEEPEST):
+        keys = USUAL if isinstance(whole, Mapping) else ()
+        inner = [whole[key] for key in keys if isinstance(whole.get(key), Mapping) and whole[key]]
+        if not inner:
+            break
+        whole = inner[0]
+    return whole if isinstance(whole, Mapping) else {}
