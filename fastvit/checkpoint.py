@@ -1,9 +1,9 @@
 """Models from and to checkpoints."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,9 @@ from .weights.read import Source, Weights, read, read_tensors, sound
 from .weights.savable import check_savable, unlike
 from .weights.tensors import WeightsError
 from .weights.wrapped import in_memory
+
+if TYPE_CHECKING:
+    from timm.models._features import FeatureGetterNet
 
 NAMES = ("fastvit", "timm", "apple")  # those that files are written in
 Model = TypeVar("Model")
@@ -43,6 +46,9 @@ def load(source: Source, *, variant: str | Config | None = None, num_classes: in
             own `Config` in a file that does not say it, as a .pt: that Config.
         num_classes: None takes the checkpoint's own, 0 leaves the head out, another number starts a new one and warns.
 
+    Returns:
+        A FastViT; what was saved of a features_only model is one again, which returns the same maps.
+
     Raises:
         fastvit.WeightsError: the source is missing, damaged, of another model, or not finite.
 
@@ -52,7 +58,20 @@ def load(source: Source, *, variant: str | Config | None = None, num_classes: in
         >>> model.num_classes, model.pretrained_cfg["label_names"][:3]
         (10, ['airplane', 'automobile', 'bird'])
     """
-    return from_weights(read(source, variant), num_classes=num_classes)
+    weights = read(source, variant)
+    model, said = from_weights(weights, num_classes=num_classes), weights.detected.header
+    if said is None or said.out_indices is None:
+        return model
+    return cast(FastViT, features_of(model, said.out_indices))
+
+
+def features_of(model: FastViT, indices: Sequence[int]) -> "FeatureGetterNet":
+    """Timm's features_only model around `model`, which is pruned: it returns the maps of these stages."""
+    from timm.models._features import FeatureGetterNet
+
+    features = FeatureGetterNet(model, list(indices))
+    features.pretrained_cfg = features.default_cfg = model.pretrained_cfg
+    return features.train(model.training)
 
 
 def loaded(model: Model | Source | os.PathLike[str], kind: type[Any] = nn.Module) -> Model | FastViT:
@@ -128,7 +147,7 @@ def save(model: FastViT, path: str | Path, *, names: str = "fastvit", dtype: tor
     .pt, .pth, .bin and .tar are written as well, as torch.save does it, the last as {"state_dict": ...}.
 
     Args:
-        model: whole, in any form, on any device.
+        model: whole or pruned, in any form, on any device; or a features_only model of `create_model`.
         path: the file; one that is there is replaced.
         names: whose names the file has: "fastvit", "timm" or "apple". Those two load it strictly into a model of
             the same form; a fused model is written in the form that they call fused.
@@ -150,6 +169,7 @@ def save(model: FastViT, path: str | Path, *, names: str = "fastvit", dtype: tor
     """
     path = Path(path)
     check_target(path, names)
+    model, indices = _inside(model)
     form = check_savable(model)
     numbers = formats.smaller(naming.own_state(model), dtype)  # half precision has infinities of its own
     if bad := [name for name, tensor in numbers.items() if not sound(name, tensor)]:
@@ -163,7 +183,15 @@ def save(model: FastViT, path: str | Path, *, names: str = "fastvit", dtype: tor
         warn(f"{path}: its projection has a bias, which Apple's MCi cannot read")
     if path.suffix.lower() != ".safetensors":
         _warn_of_loss(model, path, state)
-    formats.write(path, state, header(model, form))
+    formats.write(path, state, header(model, form, indices))
+
+
+def _inside(model: FastViT) -> tuple[FastViT, list[int] | None]:
+    """The FastViT of a features_only model, and the stages whose maps that returns."""
+    inner, indices = getattr(model, "model", None), getattr(model, "out_indices", None)
+    if isinstance(model, FastViT) or not isinstance(inner, FastViT) or not indices:
+        return model, None
+    return inner, [int(index) for index in indices]
 
 
 def check_target(path: str | Path, names: str) -> None:

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import nn
 
-from .checkpoint import from_weights
+from .checkpoint import features_of, from_weights
 from .models.config import CONFIGS, CUSTOM, Config
 from .models.fastvit import FastViT, reset_parameters, stage_indices
 from .models.forms import outline
 from .models.reparam import Fusible
+from .utils.text import with_article
 from .weights import catalog
 from .weights.read import is_address, read
 from .weights.suggestion import nearest
@@ -83,6 +84,10 @@ def _made(
 ) -> FastViT:
     """A FastViT with the weights of `source`, or with initial values if that is ""; `options` are FastViT's."""
     device = torch.device(device or torch.get_default_device())
+    if not isinstance(name, str | Config):
+        raise TypeError(
+            f"name is {with_article(type(name).__name__)}, expected the name of a model or a fastvit.Config"
+        )
     if isinstance(name, Config) and name.name in CONFIGS:
         name = name.name
     variant = _variant(name, bool(source)) if isinstance(name, str) else name
@@ -129,8 +134,4 @@ def _features(
         return model
     if not features_only:
         raise ValueError(f"out_indices is {out_indices!r} without features_only=True, which it belongs to")
-    from timm.models._features import FeatureGetterNet
-
-    features = FeatureGetterNet(model, stage_indices(len(model.stages), out_indices))
-    features.pretrained_cfg = features.default_cfg = model.pretrained_cfg
-    return features
+    return features_of(model, stage_indices(len(model.stages), out_indices))

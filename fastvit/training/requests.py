@@ -12,7 +12,7 @@ from ..models.config import CONFIGS
 from ..utils.text import either, some
 from ..weights.catalog import CHECKPOINTS, find
 from ..weights.read import SUFFIXES
-from ..weights.read import nearest as nearest_weights
+from ..weights.suggestion import nearest as nearest_weights
 from .build import augmentation
 from .options import RecipeError, nearest
 from .recipe import Recipe

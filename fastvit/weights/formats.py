@@ -50,6 +50,11 @@ def _pickled(path: Path) -> Tensors:
     if not inside and not isinstance(found, dict):
         raise WeightsError(f"{path}: refused: it holds no state dict, {{name: tensor}}")
     stored = {name: value for name, value in inside.items() if isinstance(value, Stored)}
+    made = [key for key, value in found.items() if type(value) is Made] if isinstance(found, dict) else []
+    if made and not stored:
+        advice = MODULE.replace("weights_only=False)", f"weights_only=False)[{made[0][:100]!r}]")
+        what = f"a whole {_class(found[made[0]])}, which only its own code can make"
+        raise WeightsError(f"{path}: refused: it holds {what}; {advice}")
     size = path.stat().st_size
     claimed = sum(max(one.extent, prod(one.shape)) * one.dtype.itemsize for one in stored.values())
     if claimed > 2 * size:  # tensors may share memory, as a text encoder's first and last layer do
@@ -90,10 +95,14 @@ def _unpickled(path: Path) -> tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo],
         raise RefusedError("was written on a machine of the other byte order: save it on one like this")
     found = follow(archive.read(pickles[0]))
     if isinstance(found, Made):
-        raise RefusedError(f"holds a whole {found.replace(' ', '.')[:100]}, which only its own code can make; {MODULE}")
+        raise RefusedError(f"holds a whole {_class(found)}, which only its own code can make; {MODULE}")
     if not isinstance(found, dict | list | tuple):
         raise RefusedError("holds no state dict, {name: tensor}")
     return archive, {entry.filename.removeprefix(f"{folder}data/"): entry for entry in entries}, found
+
+
+def _class(made: Made) -> str:
+    return made.replace(" ", ".")[:100]
 
 
 def _shards(path: Path) -> Tensors:

@@ -86,7 +86,7 @@ def parsed(metadata: Mapping[str, str]) -> Header | None:
     known = config or CONFIGS.get(metadata["variant"])
     if stages is not None and known is not None and not (type(stages) is int and 1 <= stages <= len(known.depths)):
         raise ValueError(f"stages is {stages!r}, of a model that has {len(known.depths)}")
-    if indices is not None and stage_indices(stages or 0, indices) != indices:
+    if indices is not None and known is not None and stage_indices(stages or len(known.depths), indices) != indices:
         raise ValueError(f"out_indices is {indices!r}, of {stages} stages")
     return Header(
         variant=metadata["variant"],

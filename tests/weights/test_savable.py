@@ -487,3 +487,51 @@ def test_the_outline_of_a_pruned_model_is_its_own(tmp_path: Path) -> None:
     model.prune_intermediate_layers([2])
     expected = outline(model.config, stages=3, num_classes=0, global_pool="")
     assert [*expected.state_dict()] == [*model.state_dict()]
+
+
+# Models of one's own and features_only models, by create_model
+
+
+@torch.no_grad()
+def test_create_model_makes_a_config_of_ones_own_with_and_without_weights(tmp_path: Path) -> None:
+    made = fastvit.create_model(OWN["five stages"], num_classes=5, in_chans=4)
+    assert isinstance(made, FastViT) and made.config == OWN["five stages"] and made.training
+    randomize(made).eval()
+    save(made, tmp_path / "model.safetensors")
+    again_ = fastvit.create_model(OWN["five stages"], checkpoint_path=tmp_path / "model.safetensors", in_chans=4)
+    assert isinstance(again_, FastViT) and equal(again_, made)
+    fused = fastvit.create_model(OWN["narrow"], reparameterized=True)
+    assert isinstance(fused, FastViT) and fastvit.form_of(fused) == "fused"
+    with pytest.raises(WeightsError, match="holds a model of another Config"):
+        fastvit.create_model(OWN["narrow"], checkpoint_path=tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match="of no published weights"):
+        fastvit.create_model(OWN["narrow"], pretrained=True)
+
+
+@pytest.mark.parametrize("wrong", [None, 5, b"fastvit_t8"])
+def test_what_is_no_name_and_no_config_is_told_so(wrong: Any) -> None:
+    with pytest.raises(TypeError, match=r"name is an? \w+, expected the name of a model or a fastvit\.Config"):
+        fastvit.create_model(wrong)
+
+
+@pytest.mark.parametrize("indices", [None, (0, 2), (1,), (0, 1, 2, 3)])
+@torch.no_grad()
+def test_a_features_only_model_comes_back_with_its_maps(indices: tuple[int, ...] | None, tmp_path: Path) -> None:
+    features = randomize(fastvit.create_model("fastvit_sa12", features_only=True, out_indices=indices)).eval()
+    save(cast(FastViT, features), tmp_path / "features.safetensors")
+    back: Any = load(tmp_path / "features.safetensors")
+    images = torch.randn(IMAGES)
+    expected = features(images)
+    assert all(map(torch.equal, back(images), expected)) and len(back(images)) == len(expected)
+    assert not back.training and back.feature_info.channels() == features.feature_info.channels()
+    made = fastvit.create_model(
+        "fastvit_sa12", features_only=True, checkpoint_path=tmp_path / "features.safetensors", out_indices=indices
+    )
+    assert all(map(torch.equal, made.eval()(images), expected))
+
+
+def test_a_folder_that_is_not_there_is_named_and_not_a_hidden_one(tmp_path: Path) -> None:
+    path = tmp_path / "nowhere" / "x.safetensors"
+    with pytest.raises(FileNotFoundError) as error:
+        save(small("fastvit_t8"), path)
+    assert str(path) in str(error.value) and ".writing" not in str(error.value)

@@ -198,6 +198,16 @@ def test_what_is_not_read_past_is_refused_with_lines_of_torch_that_work(
     assert equal(load("weights.pt"), model)
 
 
+def test_a_pickled_model_in_a_dictionary_is_refused_with_lines_of_torch_that_work(
+    model: FastViT, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({"epoch": 3, "model": model}, tmp_path / "model.pt")
+    advice = failure(tmp_path / "model.pt").partition("write its weights alone: ")[2]
+    exec(advice.replace("; ", "\n"), {"torch": torch, "path": tmp_path / "model.pt"})
+    assert equal(load("weights.pt"), model)
+
+
 @pytest.mark.parametrize("protocol", [2, 4])
 def test_a_whole_pickled_model_is_refused_with_three_lines_of_torch_that_work(
     protocol: int, model: FastViT, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
