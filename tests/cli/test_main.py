@@ -29,6 +29,10 @@ def test_the_version_is_the_packages() -> None:
     assert run("--version") == (0, f"{fastvit.__version__}\n", "")
 
 
+def test_help_says_where_things_are_kept() -> None:
+    assert {"FASTVIT_CACHE", "HF_HOME"} <= set(run("--help").stdout.replace(",", " ").split())
+
+
 def test_without_a_command_it_is_help() -> None:
     assert run() == run("--help") and run().status == 0
 
