@@ -33,9 +33,9 @@ def make_app(listed: bool = False) -> App:
     app = App(
         name="fastvit",
         help="FastViT vision encoders: classify, train, evaluate, embed, convert, export.\n\n"
-        "fastvit COMMAND --help explains a command, with examples. Models that are converted for engines are kept in the "
-        "folder that FASTVIT_CACHE names, or else in the user's cache folder; those that are downloaded, where HF_HOME "
-        "says.",
+        "fastvit COMMAND --help explains a command, with examples. Models that are\n"
+        "converted for engines are kept in the folder that FASTVIT_CACHE names, or else\n"
+        "in the user's cache folder; those that are downloaded, where HF_HOME says.",
         version=__version__,
         version_flags=["--version"],
         help_format="plaintext",
