@@ -82,11 +82,11 @@ def classify(model: FastViT, classes: Sequence[str], name: str, anew: bool = Fal
     rows = [places.get(normalize("NFC", each), -1) for each in classes]
     if rows == list(range(model.num_classes)):
         return False
-    before = model.head.fc
+    before = model.get_classifier()
     model.reset_classifier(count)
     if kept := [place for place, row in enumerate(rows) if row >= 0]:
         with torch.no_grad():
-            for mine, theirs in zip(model.head.fc.parameters(), before.parameters(), strict=True):
+            for mine, theirs in zip(model.get_classifier().parameters(), before.parameters(), strict=True):
                 mine[kept] = theirs[[rows[place] for place in kept]]
         how = f"keeps what it knows of {some([classes[place] for place in kept])}"
         more = f", and begins anew with {count - len(kept)} others" if len(kept) < count else ""
