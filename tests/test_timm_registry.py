@@ -4,6 +4,7 @@ import copy
 import pickle
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,11 @@ import pytest
 import timm
 import torch
 from helpers.near import assert_near
-from timm.data import resolve_model_data_config
+from timm.data import create_transform, resolve_data_config, resolve_model_data_config
 from timm.models import fastvit as timm_fastvit
+from timm.models import load_checkpoint, resume_checkpoint
+from timm.optim import create_optimizer_v2
+from timm.utils import CheckpointSaver, ModelEmaV3, reparameterize_model
 from torch import nn
 
 import fastvit
@@ -210,3 +214,50 @@ def test_our_own_functions_work_with_a_model_of_the_registry(
             again = fastvit.load(tmp_path / "it.safetensors", variant=name)
             assert_near(again(images), model(images), 1e-4)
         assert_near(fastvit.load(each.state_dict(), variant=name)(images), model(images), 1e-4)
+
+
+# The scripts of timm, train.py, validate.py, benchmark.py and onnx_export.py, are no part of its package: their calls
+
+
+@pytest.mark.usefixtures("overridden")
+@pytest.mark.parametrize("use_ema", [False, True])
+def test_training_saving_resuming_and_validating_as_timms_scripts_do(use_ema: bool, tmp_path: Path) -> None:
+    """The same file gives the same logits by timm's class, folded as `--reparam` does in train mode."""
+    model = ours("fastvit_sa12").train()
+    optimizer = create_optimizer_v2(model, "adamw", lr=0.01, weight_decay=0.05)
+    ema = ModelEmaV3(model, decay=0.5)
+    model(torch.randn(IMAGES)).square().mean().backward()
+    optimizer.step()
+    ema.update(model)
+    folders = {"checkpoint_dir": str(tmp_path), "recovery_dir": str(tmp_path)}
+    CheckpointSaver(model, optimizer, model_ema=ema, **folders).save_checkpoint(0, metric=0.5)
+    last = str(tmp_path / "last.pth.tar")
+    again = ours("fastvit_sa12").train()  # train.py --resume
+    assert resume_checkpoint(again, last, create_optimizer_v2(again, "adamw", lr=0.01, weight_decay=0.05)) == 1
+    images = torch.randn(IMAGES)
+    wanted = (ema.module if use_ema else model).eval()
+    assert torch.equal(again.eval()(images), model.eval()(images))
+    validated, theirs = timm.create_model("fastvit_sa12", **SMALL["fastvit_sa12"]), timms("fastvit_sa12")
+    for each in (validated, theirs):  # validate.py --checkpoint --reparam
+        load_checkpoint(each, last, use_ema)
+        assert len(create_transform(**resolve_data_config({}, model=each, use_test_size=True)).transforms) == 4
+        fused = reparameterize_model(each).eval()
+        assert_near(fused(images), wanted(images), 1e-4)
+    assert fastvit.form_of(reparameterize_model(validated)) == "fused"
+    assert resolve_data_config({}, model=validated) == resolve_data_config({}, model=theirs)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("overridden")
+@pytest.mark.parametrize("dynamo", [False, True])
+def test_onnx_export_as_timms_script_does_computes_the_same(dynamo: bool, tmp_path: Path) -> None:
+    """onnx_export.py --reparam."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    with timm.layers.set_layer_config(scriptable=False, exportable=True):
+        model = timm.create_model("fastvit_sa12", exportable=True, **SMALL["fastvit_sa12"])
+    model, images = reparameterize_model(randomize(model)).eval(), torch.randn(1, 3, 64, 64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's own about its older exporter
+        torch.onnx.export(model, (images,), tmp_path / "it.onnx", input_names=["input0"], dynamo=dynamo)
+    found = onnxruntime.InferenceSession(tmp_path / "it.onnx").run(None, {"input0": images.numpy()})[0]
+    assert_near(torch.from_numpy(found), model(images), 1e-4)
