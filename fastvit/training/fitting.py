@@ -48,7 +48,7 @@ def fitted(recipe: Recipe, images: int, world_size: int = 1, own_model: bool = F
     if recipe.freeze_batch_norm and not (recipe.start or own_model):
         warn("freeze_batch_norm: ignored, as the run starts from random weights; name weights as model or weights")
         recipe = replace(recipe, freeze_batch_norm=False)
-    for line in ignored(recipe, images, world_size):
+    for line in ignored(recipe, images):
         warn(line)
     return recipe
 
@@ -67,7 +67,7 @@ def scaled_rate(learning_rate: float, optimizer: str, factor: float) -> float:
     return learning_rate * (factor if linear else factor**0.5)
 
 
-def ignored(recipe: Recipe, images: int, world_size: int = 1) -> Iterator[str]:
+def ignored(recipe: Recipe, images: int) -> Iterator[str]:
     """A line for each option that was given and has no effect beside the others."""
     default = Recipe()
     if not recipe.teacher:
@@ -86,9 +86,7 @@ def ignored(recipe: Recipe, images: int, world_size: int = 1) -> Iterator[str]:
             yield f"{name} is {given:g}: becomes {recipe.learning_rate:g}, the learning_rate"
     if not recipe.warmup_epochs and recipe.warmup_learning_rate != default.warmup_learning_rate:
         yield f"warmup_learning_rate is {recipe.warmup_learning_rate:g}: ignored, as warmup_epochs is 0"
-    if recipe.sync_batch_norm and world_size == 1:
-        yield "sync_batch_norm: ignored, as there is one process"
-    elif recipe.sync_batch_norm and recipe.freeze_batch_norm:
+    if recipe.sync_batch_norm and recipe.freeze_batch_norm:
         yield "sync_batch_norm: ignored beside freeze_batch_norm"
     if recipe.max_images > images:
         yield f"max_images is {recipe.max_images}: all {images} images are taken"

@@ -114,7 +114,7 @@ def test_a_preset_that_grows_images_takes_a_smaller_size_without_growing() -> No
         ({"min_learning_rate": 0.1}, "min_learning_rate is 0.1: becomes 0.001"),
         ({"warmup_learning_rate": 0.1}, "warmup_learning_rate is 0.1: becomes 0.001"),
         ({"warmup_learning_rate": 1e-4, "warmup_epochs": 0.0}, "warmup_learning_rate is 0.0001: ignored"),
-        ({"sync_batch_norm": True}, "sync_batch_norm: ignored, as there is one process"),
+        ({"sync_batch_norm": True, "freeze_batch_norm": True}, "sync_batch_norm: ignored beside freeze_batch_norm"),
         ({"max_images": 99}, "max_images is 99: all 8 images are taken"),
         ({"final_size": 64, "final_epochs": 300}, "size is 256: ignored, as all epochs are at final_size, 64"),
     ],

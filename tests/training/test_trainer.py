@@ -614,7 +614,7 @@ def test_the_averaged_model_is_validated_as_it_is_kept(data: Path, tmp_path: Pat
 def test_a_loss_that_is_not_finite_ends_the_run(data: Path, tmp_path: Path) -> None:
     trainer = small_trainer(data, tmp_path / "run")
     torch.nn.init.constant_(trainer.state.model.head.fc.bias, float("nan"))
-    with pytest.raises(RecipeError, match="The loss is nan at step 0; try a lower --learning-rate"):
+    with pytest.raises(RecipeError, match="The loss is nan at step 0; try a lower learning_rate"):
         trainer.train()
     assert not trainer.checkpoints.paths()
 
