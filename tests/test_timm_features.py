@@ -3,6 +3,7 @@
 The oracle is timm's class with the same weights.
 """
 
+import warnings
 from typing import Any
 
 import pytest
@@ -220,3 +221,21 @@ def test_a_model_outside_the_registry_is_taken_apart_by_name_too(dict_net: type[
     net = dict_net(model, out_indices=(0, 2), out_map=("a", "b"), flatten_sequential=True)
     expected = model.forward_intermediates(images, [0, 2], intermediates_only=True)
     assert all(torch.equal(net(images)[key], each) for key, each in zip("ab", expected, strict=True))
+
+
+@pytest.mark.parametrize("name", ["fastvit_t8", "fastvit_sa12"])
+@torch.no_grad()
+def test_a_fused_model_goes_through_fx_graph_mode_quantization(name: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch would rather have its other quantization used
+        from torch.ao.quantization import get_default_qconfig_mapping
+        from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx
+
+        model, _ = graphs(name, fused=True)
+        images = torch.randn(4, 3, 64, 64)
+        prepared = prepare_fx(model, get_default_qconfig_mapping("fbgemm"), (images,))
+        prepared(images)
+        quantized = convert_fx(prepared)
+        found, expected = quantized(images), model(images)
+    assert sum("quantized" in type(module).__module__ for module in quantized.modules()) > 50
+    assert float(torch.nn.functional.cosine_similarity(found, expected).min()) > 0.9
