@@ -19,6 +19,7 @@ from .utils.copies import duplicate
 from .utils.numerics import Error
 from .utils.sampling import evenly
 from .utils.text import lined
+from .utils.warning import warn
 from .weights.read import Source, Weights, read
 
 CALIBRATION = 64 * 256 * 256  # pixels to measure batch norm's statistics on; more of them change little
@@ -111,6 +112,9 @@ def convert(
     weights = read(source, variant)
     given = from_weights(weights)
     model = with_branches(given, _pixels(given, images)) if overparameterize else given
+    asked = "unfused" if overparameterize else "fused" if reparameterize else ""
+    if weights.detected.form == asked and (overparameterize or names == "fastvit"):  # others call less of it fused
+        warn(f"{weights.source}: is {asked} already: {out} gets the same numbers")
     save(_fused(model, names) if reparameterize else model, out, names=names, dtype=dtype)
     return _report(weights, given, Path(out), names)
 

@@ -6,9 +6,19 @@ from typing import Any
 import pytest
 import torch
 from helpers.paths import PHOTOGRAPH
-from helpers.small import equal
+from helpers.small import equal, small
 
-from fastvit import FastViT, convert, create_model, load, overparameterize, reparameterize, save
+from fastvit import (
+    FastViT,
+    FastViTWarning,
+    convert,
+    create_model,
+    form_of,
+    load,
+    overparameterize,
+    reparameterize,
+    save,
+)
 from fastvit.images.io import read_image
 from fastvit.testing import randomize
 
@@ -60,3 +70,14 @@ def test_what_does_not_go_together_is_refused_before_anything_is_read(tmp_path: 
         with pytest.raises(ValueError, match=reason):
             convert("nowhere.safetensors", tmp_path / "out.safetensors", **arguments)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.usefixtures("small_variants")
+@pytest.mark.parametrize("form", ["unfused", "fused"])
+def test_a_form_that_the_file_has_already_is_told(form: str, tmp_path: Path) -> None:
+    model = small("fastvit_t8", num_classes=3)
+    save(model if form == "unfused" else reparameterize(model), tmp_path / "a.safetensors")
+    asked: Any = {"overparameterize": True} if form == "unfused" else {"reparameterize": True}
+    with pytest.warns(FastViTWarning, match=f"is {form} already"):
+        convert(tmp_path / "a.safetensors", tmp_path / "b.safetensors", **asked)
+    assert form_of(load(tmp_path / "b.safetensors")) == form

@@ -176,7 +176,7 @@ def open_path(path: Path, folders: bool = True) -> Tensors:
     if not start:
         raise DamagedError(f"{path}: the file is empty; copy or download it again")
     if what := what_else(path, start):
-        raise WeightsError(f"{path}: is {what}")
+        raise DamagedError(f"{path}: is {what}")
     # By what the file begins with, as names tell little.
     if path.suffix.lower() == ".safetensors" or start[8:9] == b"{":
         return _safetensors(path)

@@ -49,7 +49,10 @@ def _near(given: str) -> list[str]:
     for part in filter(None, parts):
         if part in named:
             return named[part]
-    wanted = parts[1]
+    wanted, variant = parts[1], _plain(last.partition(".")[0])
+    if "." in last and variant in named and named[variant][0] in CONFIGS:  # another tag
+        tags = [row.name for row in CHECKPOINTS.values() if row.variant == named[variant][0]]
+        return sorted(tags, key=lambda tag: _changes(wanted, _plain(tag)))[:MOST]
     listed = {_plain(known): known for known in (*CONFIGS, *CHECKPOINTS)}
     away = {known: _changes(wanted, plain) for plain, known in listed.items()}
     close = sorted((count, abs(len(known) - len(given)), known) for known, count in away.items())
