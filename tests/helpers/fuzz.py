@@ -363,12 +363,18 @@ def judge(source: Path | Mapping[Any, Any]) -> Verdict:
             why.append(traceback.format_exc())
     seconds, grown, done, _watched = time.process_time() - started, _memory() - before, _watched, None
     size = 0 if isinstance(source, Mapping) else _size(source)
-    why += [f"warning {one.message}" for one in warned] + done
+    told = [one for one in warned if not (issubclass(one.category, fastvit.FastViTWarning) and _printable(one))]
+    why += [f"warning {one.message}" for one in told] + done
     if seconds > SECONDS:
         why.append(f"{seconds:.1f} seconds")
     if grown > MEGABYTES * 10**6 + PER_BYTE * size:
         why.append(f"{grown / 1e6:.0f} MB for a file of {size / 1e6:.1f} MB")
     return Verdict("violation" if why else outcome, seconds, "\n".join(why))
+
+
+def _printable(warned: warnings.WarningMessage) -> bool:
+    """Whether it is one line, as what is left out has to be said in."""
+    return str(warned.message).isprintable() and len(str(warned.message)) < 2000
 
 
 def _proper(message: str, source: Path | Mapping[Any, Any]) -> bool:

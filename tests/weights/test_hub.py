@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -311,6 +312,15 @@ def test_without_a_network_it_is_one_line_within_five_seconds_that_names_what_is
     assert not caplog.records and capfd.readouterr() == ("", "")
     assert download(here).read_bytes() == WEIGHTS  # what is in the cache needs nothing of this
     assert time.perf_counter() - started < 6
+
+
+def test_a_client_that_waits_longer_than_it_was_told_is_left_waiting(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    answered = threading.Event()  # as where the name of the hub is looked up for ever
+    monkeypatch.setattr(hub_file, "SECONDS", 0.1)
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", lambda *_, **__: answered.wait(20))
+    started = time.perf_counter()
+    assert "no answer within 0 s" in failure() and time.perf_counter() - started < 5
+    answered.set()
 
 
 def test_without_a_home_nothing_is_kept_and_that_is_said_once(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
