@@ -4,6 +4,8 @@ import sys
 import warnings
 from pathlib import Path
 
+from .text import one_line
+
 PACKAGE = str(Path(__file__).parents[1])
 
 
@@ -26,4 +28,4 @@ def warn(message: str) -> None:
     frame, level = sys._getframe(1), 2
     while frame.f_back and frame.f_code.co_filename.startswith(PACKAGE):
         frame, level = frame.f_back, level + 1
-    warnings.warn(message, FastViTWarning, stacklevel=level)
+    warnings.warn(one_line(message), FastViTWarning, stacklevel=level)

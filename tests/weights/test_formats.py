@@ -226,3 +226,11 @@ def test_a_name_of_any_length_and_of_any_characters_leaves_the_error_one_line() 
 def test_what_is_no_tensor_is_left_out() -> None:
     given = in_memory("it", {"a": torch.ones(1), "b": 3, 4: torch.ones(1)})
     assert list(given.names) == ["a"]
+
+
+def test_a_warning_about_a_file_of_any_name_is_one_printable_line(state: dict[str, Tensor], tmp_path: Path) -> None:
+    for name in ("\x1b[31m\n.safetensors", "other.pt"):
+        safetensors.torch.save_file(state, tmp_path / name)
+    with pytest.warns(FastViTWarning) as told:
+        load(tmp_path)
+    assert str(told[0].message).isprintable() and "other.pt" in str(told[0].message)
