@@ -205,6 +205,17 @@ def test_the_documents_have_no_gaps_and_no_dead_links(name: str) -> None:
         assert (ROOT / name).parent.joinpath(link).exists(), link
 
 
+def test_the_tests_that_hold_the_cases_are_there() -> None:
+    rows = re.findall(
+        r"^\|([^|]*)\|[^|]*\| `([a-z_/]+\.py)` \|(.*)\|$", (ROOT / "tests" / "README.md").read_text(), re.M
+    )
+    assert len({case for case, _, _ in rows if case.strip()}) == 38
+    for _, file, names in rows:
+        text = (ROOT / "tests" / file).read_text()
+        for name in re.findall("`(test_[a-z0-9_]+)`", names):
+            assert f"def {name}(" in text, f"tests/README.md: {file} has no {name}"
+
+
 def test_the_readme_shows_code_by_line_15() -> None:
     lines = (ROOT / "README.md").read_text().splitlines()
     assert any(line.startswith("```") for line in lines[:15])
