@@ -115,6 +115,17 @@ def test_arguments_for_which_there_is_no_model_are_one_clear_line(
 
 
 @pytest.mark.usefixtures("overridden")
+def test_a_scriptable_model_is_timms_own_class_and_is_scripted() -> None:
+    with pytest.warns(fastvit.FastViTWarning, match="does not compile our models; timm's own class is made"):
+        model = timm.create_model("fastvit_t8", scriptable=True, num_classes=3).eval()
+    images = torch.randn(1, 3, 64, 64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's, of its own function
+        assert_near(torch.jit.script(model)(images), model(images), 1e-5)
+    assert isinstance(timm.create_model("fastvit_t8", num_classes=3), fastvit.FastViT)
+
+
+@pytest.mark.usefixtures("overridden")
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from timm.layers import LayerNorm2d
+from timm.layers import LayerNorm2d, is_scriptable
 from torch import nn
 
 from ..models.blocks import BRANCHED
@@ -28,8 +28,10 @@ def build(name: str, options: Mapping[str, Any]) -> FastViT:
 
     Raises:
         TypeError: an argument that timm's FastViT has not, either.
-        UnfitError: one that it has, of a value for which we have no model.
+        UnfitError: one that it has, of a value for which we have no model; a scriptable one was asked for.
     """
+    if is_scriptable():
+        raise UnfitError(f"{name} cannot be made with scriptable=True: torch.jit.script does not compile our models")
     options = dict(options)
     device, dtype = options.pop("device", None), options.pop("dtype", None)
     fused = options.pop("inference_mode", False)
