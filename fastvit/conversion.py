@@ -112,9 +112,7 @@ def convert(
     weights = read(source, variant)
     given = from_weights(weights)
     model = with_branches(given, _pixels(given, images)) if overparameterize else given
-    asked = "unfused" if overparameterize else "fused" if reparameterize else ""
-    if weights.detected.form == asked and (overparameterize or names == "fastvit"):  # others call less of it fused
-        warn(f"{weights.source}: is {asked} already: {out} gets the same numbers")
+    _warn_of_copy(weights, out, "unfused" if overparameterize else "fused" if reparameterize else "", names)
     save(_fused(model, names) if reparameterize else model, out, names=names, dtype=dtype)
     return _report(weights, given, Path(out), names)
 
@@ -124,6 +122,12 @@ def _check(reparameterize: bool, overparameterize: bool, images: object) -> None
         raise ValueError("reparameterize and overparameterize at once: choose one")
     if images is not None and not overparameterize:
         raise ValueError("images are for overparameterize only: give both, or leave them out")
+
+
+def _warn_of_copy(weights: Weights, out: str | Path, asked: str, names: str) -> None:
+    """Say that the form that was asked for is there already; what others call fused is less than our form."""
+    if weights.detected.form == asked and (asked == "unfused" or names == "fastvit"):
+        warn(f"{weights.source}: is {asked} already: {out} gets the same numbers")
 
 
 def _fused(model: FastViT, names: str) -> FastViT:
