@@ -16,6 +16,7 @@ GAP = 24  # around images, and between cards
 ROW = 46  # from one bar to the next
 CAPTION = 30
 MOST_ROWS = 10
+MOST_LETTERS = 200  # of a line: more never fit
 LARGE, SMALL = 19, 16  # letters, in pixels
 INK, PALE, FIRST, OTHERS, TRACK = (15, 23, 42), (100, 116, 139), (13, 148, 136), (148, 163, 184), (236, 240, 244)
 WRONG = (185, 28, 28)
@@ -99,23 +100,25 @@ def _rounded(size: tuple[int, int], radius: int) -> Image.Image:
 
 def _shortened(label: str, size: int, room: float) -> list[Run]:
     """As much of it as there is room for; "..." stands for the rest."""
-    whole = runs(label, size)
-    if width(whole) <= room:
-        return whole
-    lengths = range(1, min(len(label), 200))  # more never fits
-    fitting = bisect_right(lengths, room, key=lambda length: width(runs(label[:length] + "...", size)))
-    return runs(label[:fitting] + "...", size)
+    length = _fitting(label, size, room)
+    return runs(label if length == len(label) else label[: _fitting(label, size, room, "...")] + "...", size)
+
+
+def _fitting(text: str, size: int, room: float, end: str = "") -> int:
+    """How many of its letters there is room for, before `end` if not all are shown."""
+    if len(text) <= MOST_LETTERS and width(runs(text, size)) <= room:
+        return len(text)
+    lengths = range(1, min(len(text), MOST_LETTERS))
+    return bisect_right(lengths, room, key=lambda length: width(runs(text[:length] + end, size)))
 
 
 def _lines(text: str, height: int) -> list[list[Run]]:
     """The text in lines of a card's width, as many as there is height for."""
-    lines, most = list[list[Run]](), max(1, (height - GAP) // CAPTION)
-    while text and len(lines) < most:
-        length = len(text)
-        while width(runs(text[:length], SMALL)) > WIDTH - 2 * GAP:
-            length = text.rfind(" ", 0, length) if text.rfind(" ", 0, length) > 0 else length - 1
-        rest = text[length:].lstrip()
-        last = rest and len(lines) == most - 1
-        lines.append(_shortened(text, SMALL, WIDTH - 2 * GAP) if last else runs(text[:length], SMALL))
-        text = rest
-    return lines
+    lines, most, room = list[list[Run]](), max(1, (height - GAP) // CAPTION), WIDTH - 2 * GAP
+    while text and len(lines) < most - 1:
+        length = _fitting(text, SMALL, room)
+        if length < len(text) and " " in text[1:length]:
+            length = text.rindex(" ", 1, length)
+        lines.append(runs(text[:length], SMALL))
+        text = text[length:].lstrip()
+    return [*lines, _shortened(text, SMALL, room)] if text else lines

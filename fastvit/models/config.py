@@ -28,7 +28,7 @@ class Config:
         ((16, 32, 64, 128), 407866)
     """
 
-    depths: tuple[int, ...]  # blocks in each stage
+    depths: tuple[int, ...]  # blocks in each stage; a list becomes a tuple
     width: int  # channels of the first stage; each later stage doubles them
     mlp_ratio: int = 4  # hidden channels of a block's MLP, in multiples of its width
     attention_stages: int = 0  # how many of the last stages mix tokens by attention; the others by RepMixer
@@ -41,6 +41,8 @@ class Config:
     preprocess: Preprocess = _imagenet
 
     def __post_init__(self) -> None:
+        if isinstance(self.depths, list):
+            object.__setattr__(self, "depths", tuple(self.depths))
         stages = len(self.depths) if isinstance(self.depths, tuple) else 0
         if not 1 <= stages <= MOST_STAGES or not all(_is_whole(depth, 1) for depth in self.depths):
             raise ValueError(f"depths is {self.depths!r}, expected a tuple of 1 to {MOST_STAGES} whole numbers above 0")
