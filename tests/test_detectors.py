@@ -77,12 +77,6 @@ def test_the_backbone_of_a_trained_detector_is_saved_and_makes_features_again(na
     assert_near(last, expected[-1], 1e-5)
 
 
-def test_the_wrapper_of_features_says_what_of_it_is_saved(tmp_path: Path) -> None:
-    features = fastvit.create_model("fastvit_t8", features_only=True)
-    with pytest.raises(TypeError, match="expected a FastViT, not a FeatureGetterNet: save the FastViT inside it"):
-        fastvit.save(features, tmp_path / "features.safetensors")
-
-
 @torch.no_grad()
 def test_a_backbone_trained_with_frozen_norms_is_saved_fused_or_thawed(tmp_path: Path) -> None:
     backbone = trained(frozen=True)

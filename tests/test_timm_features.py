@@ -87,22 +87,6 @@ def _prefix(net: nn.Module) -> str:
     [
         ({"output_stride": 16}, TypeError, "takes no argument 'output_stride'"),
         ({"nonsense": 1}, TypeError, "takes no argument 'nonsense'"),
-        ({"proj_drop_rate": 0.1}, ValueError, "proj_drop_rate=0.1: it is 0 here; timm's own class may"),
-        ({"cls_ratio": 1.5}, ValueError, "cls_ratio"),
-        ({"fork_feat": True}, ValueError, "fork_feat"),
-        ({"act_layer": nn.ReLU}, ValueError, "act_layer"),
-        ({"norm_layer": nn.InstanceNorm2d}, ValueError, "norm_layer"),
-        ({"norm_layer": LayerNorm2d}, ValueError, "LayerNorm2d with eps=1e-5"),
-        ({"layers": (1, 1, 1)}, ValueError, "as many stages"),
-        ({"embed_dims": (8, 16, 32, 48)}, ValueError, "double the channels"),
-        ({"mlp_ratios": (3, 3, 4, 4)}, ValueError, "mlp_ratios"),
-        ({"token_mixers": ("repmixer",) * 4}, ValueError, "token_mixers"),
-        ({"pos_embs": (None,) * 4}, ValueError, "pos_embs"),
-        ({"downsamples": (True,) * 4}, ValueError, "downsamples"),
-        ({"se_downsamples": (False, True, False, True)}, ValueError, "se_downsamples"),
-        ({"layer_scale_init_value": None, "down_stride": 4}, ValueError, "down_stride"),
-        ({"repmixer_kernel_size": 5}, ValueError, "repmixer_kernel_size"),
-        ({"lkc_use_act": "yes"}, ValueError, "lkc_use_act='yes': expected True or False"),
         ({"drop_rate": 1.5}, ValueError, "drop_rate is 1.5"),
     ],
 )
@@ -112,6 +96,43 @@ def test_arguments_for_which_there_is_no_model_are_one_clear_line(
     with pytest.raises(error, match=message) as raised:
         timm.create_model("fastvit_sa12", **SMALL["fastvit_sa12"] | arguments)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.usefixtures("overridden")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"proj_drop_rate": 0.1}, "proj_drop_rate=0.1: it is 0 here; timm's own class is made"),
+        ({"cls_ratio": 1.5}, "cls_ratio"),
+        ({"fork_feat": True}, "fork_feat"),
+        ({"act_layer": nn.ReLU}, "act_layer"),
+        ({"norm_layer": nn.InstanceNorm2d}, "norm_layer"),
+        ({"norm_layer": LayerNorm2d}, "LayerNorm2d with eps=1e-5"),
+        ({"layers": (1, 1, 1)}, "as many stages"),
+        ({"embed_dims": (8, 16, 32, 48)}, "double the channels"),
+        ({"mlp_ratios": (3, 3, 4, 4)}, "mlp_ratios"),
+        ({"token_mixers": ("attention",) + ("repmixer",) * 3}, "token_mixers"),
+        ({"pos_embs": (None,) * 4}, "pos_embs"),
+        ({"downsamples": (True,) * 4}, "downsamples"),
+        ({"se_downsamples": (False, True, False, True)}, "se_downsamples"),
+        ({"layer_scale_init_value": None, "down_stride": 4}, "down_stride"),
+        ({"repmixer_kernel_size": 5}, "repmixer_kernel_size"),
+        ({"lkc_use_act": "yes"}, "lkc_use_act='yes': expected True or False"),
+    ],
+)
+def test_arguments_for_which_only_timm_has_a_model_make_it_with_a_word(arguments: dict[str, Any], message: str) -> None:
+    given = SMALL["fastvit_sa12"] | arguments
+    with pytest.warns(fastvit.FastViTWarning, match=message) as warned:
+        try:
+            made: object = type(timm.create_model("fastvit_sa12", **given))
+        except Exception as error:
+            made = type(error)
+    assert len(warned) == 1
+    try:
+        expected: object = type(timm_fastvit.fastvit_sa12(**given))
+    except Exception as error:
+        expected = type(error)
+    assert made is expected
 
 
 @pytest.mark.usefixtures("overridden")

@@ -155,7 +155,7 @@ def test_folders_alone_in_a_zip_are_found_as_their_images_are(tmp_path: Path) ->
 def test_an_evaluation_says_which_split_it_took(tmp_path: Path) -> None:
     data = write_images(tmp_path / "data", ("cat", "ship"), train=1, Valid=2, test=1)
     metrics = fastvit.evaluate(fastvit.load("fastvit_t8.cifar10"), data)
-    assert metrics.images == 4 and f"The images are those of {data}/Valid." in " ".join(str(metrics).split())
+    assert metrics.images == 4 and f"Theimagesarethoseof{data}/Valid." in "".join(str(metrics).split())
     assert metrics.to_dict()["source"] == f"{data}/Valid"
 
 

@@ -590,7 +590,7 @@ def test_other_images_are_refused(images: Tensor, message: str) -> None:
         ({"threads": 0}, ValueError, "threads is 0, expected a whole number, 1 or more"),
         ({"input_size": (16, 64)}, ValueError, r"input_size=\(16, 64\): expected \(height, width\)"),
         ({"input_size": 64}, ValueError, "input_size=64: expected"),
-        ({"precision": "int8"}, ValueError, "precision int8 needs images to calibrate with, as calibration"),
+        ({"precision": "int8"}, ValueError, "precision int8 needs images to calibrate with: give some as calibration"),
         ({"calibration": torch.zeros(1, 3, 32, 32)}, ValueError, "calibration is for precision int8, and it is float"),
         ({"keep": ["stem"]}, ValueError, "keep is for precision int8, and it is float32: leave it out"),
         (

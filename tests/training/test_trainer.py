@@ -355,6 +355,7 @@ def test_a_recipe_file_means_the_same_in_every_folder(
     ]  # fmt: skip
 
 
+@pytest.mark.filterwarnings("default")
 def test_options_go_over_the_file_and_the_file_over_the_preset(data: Path, tmp_path: Path) -> None:
     (tmp_path / "own.yaml").write_text(
         f"data: {data}\nepochs: 7\nlayer_decay: 0.7\nsize: 32\nmin_learning_rate: 1e-5\n"
@@ -453,12 +454,12 @@ def test_every_preset_is_a_recipe_with_a_source(tmp_path: Path) -> None:
         ({"auto_augment": "much"}, "auto_augment is 'much', expected timm's notation"),
         ({"model": "fastvit_t9"}, "fastvit_t9"),
         ({"optimizer": "magic"}, "magic"),
-        ({"device": "cuda:77"}, "device cuda:77: "),
+        ({"device": "cuda:77"}, "device is 'cuda:77', and this machine has"),
         ({"distillation": "firm"}, 'Choose from: "hard", "soft"'),
         ({"teacher": "resnet17"}, "teacher is 'resnet17', no model of timm's or ours; did you mean resnet18"),
         ({"teacher_weights": "file"}, "teacher_weights is file, and there is no teacher: name its model"),
         ({"clip_gradient": -1}, "clip_gradient is -1.0, expected at least 0"),
-        ({"smallest_area": "nan"}, "smallest_area is nan, expected"),
+        ({"smallest_area": "nan"}, '--smallest-area: "nan" is no number'),
         ({"seed": -1}, "seed is -1, expected 0"),
         ({"recipe": "cake"}, "recipe is 'cake', expected fastvit_paper, finetune or small_data"),
     ],
