@@ -137,8 +137,8 @@ def measure(
     usable, reasons = backends.engines(engines)
     if not usable:
         raise ValueError("; ".join(f"{name}: {reason}" for name, reason in reasons.items()))
-    if not 0 < seconds < math.inf:
-        raise ValueError(f"seconds is {seconds!r}, expected a number above 0")
+    if not 0 <= seconds < math.inf:
+        raise ValueError(f"seconds is {seconds!r}, expected a number, 0 or more")
     with _named(model) as (name, path, made):
         pixels = made.preprocess.size if size is None else (size, size)
         subject = Subject(path, pixels, batch_size, torch.get_num_threads() if threads is None else threads)

@@ -83,7 +83,7 @@ def test_what_auto_chose_is_noted(capsys: pytest.CaptureFixture[str], monkeypatc
         ),
         (["classify", "a.png", "--device", "gpu"], "device is 'gpu', and this machine has cpu"),
         (["evaluate", MODEL, "data", "--confusion", "a.eps"], "expected a name that ends in .png, .pdf, .svg"),
-        (["bench", "--seconds", "0"], "seconds is 0.0, expected a number above 0"),
+        (["bench", "--seconds", "-1"], "seconds is -1.0, expected a number, 0 or more"),
         (["embed", MODEL, "data", "out", "--split", "train"], "train"),
     ],
     ids=str,
