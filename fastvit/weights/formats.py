@@ -175,7 +175,7 @@ def open_path(path: Path, folders: bool = True) -> Tensors:
             start = file.read(NEEDED)
     if not start:
         raise DamagedError(f"{path}: the file is empty; copy or download it again")
-    if what := what_else(path, start):
+    if start[8:9] != b"{" and (what := what_else(path, start)):  # any eight bytes may precede safetensors' header
         raise DamagedError(f"{path}: is {what}")
     # By what the file begins with, as names tell little.
     if path.suffix.lower() == ".safetensors" or start[8:9] == b"{":

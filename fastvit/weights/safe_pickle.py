@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 LONGEST = 400_000  # opcodes; mci4 with its optimizer has some 100,000
+LONGEST_NAME = 500  # letters of a class and its module
 DTYPES = {
     "torch FloatStorage": torch.float32,
     "torch HalfStorage": torch.float16,
@@ -200,6 +201,8 @@ _MOVED = {
 
 
 def _known(name: str) -> Global:
+    if len(name) > LONGEST_NAME:  # of which every opcode might make another
+        raise ValueError(f"it names a class by {len(name)} letters")
     module, _, attribute = name.partition(" ")
     usual = f"{_MOVED.get(module, module)} {attribute}"
     if usual not in _KNOWN and module.partition(".")[0] in _CLOSED and not usual.startswith(_CLASSES):

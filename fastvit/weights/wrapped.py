@@ -68,12 +68,12 @@ def state_dict_in(whole: Any, source: str, expression: str, tensor: type) -> Map
 def _levels(whole: Any) -> Iterator[tuple[str, Mapping[Any, Any]]]:
     """All dictionaries in it, the outer ones first, each with the subscripts that lead there."""
     todo: deque[tuple[str, int, Any]] = deque([("", 0, whole)])
-    seen: set[int] = set()  # they may hold each other
+    seen: dict[int, Any] = {}  # they may hold each other; kept, so that no other object takes an id
     while todo and len(seen) < MOST:
         where, depth, held = todo.popleft()
         if id(held) in seen or depth > DEEPEST:
             continue
-        seen.add(id(held))
+        seen[id(held)] = held
         if isinstance(held, Mapping):
             yield where, held
         for key, value in held.items() if isinstance(held, Mapping) else enumerate(held):

@@ -4,6 +4,7 @@ import argparse
 import collections
 import datetime
 import pickletools
+import tracemalloc
 import types
 import zipfile
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -163,3 +164,20 @@ def test_a_module_that_moved_brings_nothing_else_along(name: str, tmp_path: Path
         WeightsError, match=f"refused: it wants to call {name.replace(' ', '.')}; where you trust it, .*torch"
     ):
         open_path(path)
+
+
+def test_names_of_classes_take_no_memory_however_often_they_are_called_for(tmp_path: Path) -> None:
+    text = b"x" * 2**20
+    name = b"\x8c\x01m\x94" + b"X" + len(text).to_bytes(4, "little") + text + b"\x94"  # both remembered
+    damaged = b"\x80\x04" + name + b"".join(b"h\x00h\x01\x93" for _ in range(400)) + b"."
+    torch.save({"state_dict": state()}, tmp_path / "model.pt")
+    with zipfile.ZipFile(tmp_path / "model.pt") as given, zipfile.ZipFile(tmp_path / "long.pt", "w") as written:
+        for entry in given.infolist():
+            written.writestr(entry, damaged if entry.filename.endswith("data.pkl") else given.read(entry))
+    tracemalloc.start()
+    try:
+        with pytest.raises(WeightsError, match="it names a class by 1048578 letters"):
+            open_path(tmp_path / "long.pt")
+        assert tracemalloc.get_traced_memory()[1] < 40 * len(text)
+    finally:
+        tracemalloc.stop()

@@ -333,3 +333,9 @@ def test_a_file_from_before_torch_1_6_is_told_how_to_be_written_anew(state: dict
     assert "is older than torch 1.6: torch.load it with weights_only=True, and torch.save it" in failure(
         tmp_path / "model.pth"
     )
+
+
+def test_weights_behind_a_module_of_another_kind_are_found() -> None:
+    model = randomize(small("fastvit_t8")).eval()
+    for _ in range(20):  # the modules' state dicts live no longer than they are looked at
+        assert equal(load({"head": nn.Linear(2, 2), "net": {"model": model}}), model)
