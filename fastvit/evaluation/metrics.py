@@ -29,7 +29,8 @@ class Bin:
 class ClassMetrics:
     """The images of one class of the data, and how many of them the model names correctly; shares are in percent.
 
-    Precision and F1 are None where no image is taken for this class, and with real labels, of which an image has many.
+    Precision is None where no image is taken for this class, F1 where none is of it either; both with real labels, of
+    which an image has many.
     """
 
     name: str
@@ -37,7 +38,7 @@ class ClassMetrics:
     correct: int
     top1: float | None  # the recall: of the images of this class the share that is correct; None without images
     precision: float | None = None  # of the images taken for this class the share that is of it
-    f1: float | None = None  # the harmonic mean of both
+    f1: float | None = None  # twice the correct, of those of this class and those taken for it together
 
 
 class Metrics:
@@ -168,13 +169,14 @@ class Metrics:
     @property
     def classes(self) -> list[ClassMetrics]:
         """A row for each class of the data."""
-        taken = [0] * len(self.names) if self.without_real_labels is not None else self.confusion.sum(0).tolist()
+        real = self.without_real_labels is not None
+        taken = [0] * len(self.names) if real else self.confusion.sum(0).tolist()
         counted = zip(self.names, self.counts.sum(1).tolist(), self.correct.tolist(), taken, strict=True)
         found = []
         for name, images, correct, predicted in counted:
             recall = 100 * correct / images if images else None
             precision = 100 * correct / predicted if predicted else None
-            f1 = 200 * correct / (images + predicted) if images and predicted else None
+            f1 = 200 * correct / (images + predicted) if images + predicted and not real else None
             found.append(ClassMetrics(name, images, correct, recall, precision, f1))
         return found
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from torch import nn
 
+from ..models.affine import class_of
 from ..models.config import CONFIGS
 from ..models.fastvit import FastViT
 from ..models.layers import ConvBlock, Stage
@@ -53,9 +54,16 @@ def theirs(module: nn.Module) -> dict[str, str]:
 
 
 def _write(part: nn.Module, state: dict[str, Any], prefix: str, metadata: dict[str, Any]) -> None:
-    """Our names in `state` -> timm's, where they stand in timm's order."""
-    found = {name: state.pop(prefix + ours) for name, ours in theirs(part).items() if prefix + ours in state}
+    """Our names in `state` -> timm's, where they stand in timm's order; below others' layers they stay ours."""
+    wrapped = tuple(f"{name}." for name, inner in part.named_modules() if _wraps(inner))
+    known = {name: ours for name, ours in theirs(part).items() if not ours.startswith(wrapped)}
+    found = {name: state.pop(prefix + ours) for name, ours in known.items() if prefix + ours in state}
     state |= {prefix + name: found[name] for name in _ordered(found, part)}
+
+
+def _wraps(module: nn.Module) -> bool:
+    """Whether it is another library's layer around one of ours, as peft's, which finds its own by our names."""
+    return next(module.children(), None) is not None and class_of(module).split(".")[0] not in ("fastvit", "torch")
 
 
 def _read(part: nn.Module, state: dict[str, Any], prefix: str, *rest: Any) -> None:

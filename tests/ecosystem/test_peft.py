@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 from helpers.near import assert_near
 from helpers.small import small
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 import fastvit
 from fastvit import FastViT
+from fastvit.timm_registry.names import speak_timm
 
 peft = pytest.importorskip("peft")
 pytestmark = pytest.mark.filterwarnings("ignore")  # peft's own
@@ -159,3 +161,18 @@ def test_adapters_train_and_the_merged_model_is_reparameterized_and_saved(
         assert_near(fastvit.reparameterize(merged)(IMAGES), expected, 1e-3)
         fastvit.save(merged, tmp_path / "merged.safetensors")
         assert_near(fastvit.load(tmp_path / "merged.safetensors")(IMAGES), expected, 1e-3)
+
+
+def test_adapters_of_a_model_of_the_registry_are_saved_and_come_back(tmp_path: Path) -> None:
+    layers = ["fc1", "fc2.conv", "qkv.linear", "proj.linear"]  # some of which timm has a level higher
+    base, again = (speak_timm(small("fastvit_sa12", num_classes=5)) for _ in range(2))
+    again.load_state_dict(base.state_dict())
+    model = peft.get_peft_model(base, peft.LoraConfig(target_modules=layers, init_lora_weights=False)).eval()
+    model.save_pretrained(tmp_path)
+    saved = safetensors.torch.load_file(tmp_path / "adapter_model.safetensors")
+    made = [name for name, _ in model.named_parameters() if "lora_" in name]
+    assert len(saved) == len(made) > 0
+    with torch.no_grad():
+        expected = model(IMAGES)
+        assert not torch.allclose(again(IMAGES), expected)
+        assert_near(peft.PeftModel.from_pretrained(again, tmp_path).eval()(IMAGES), expected, 1e-6)

@@ -173,7 +173,7 @@ def test_the_report_has_precision_recall_and_f1_as_scikit_learn_has_them(tmp_pat
 def test_a_class_that_is_never_predicted_has_no_precision_and_other_predictions_have_a_column(tmp_path: Path) -> None:
     metrics = Metrics(["a", "b, c"], [0, 1], 3)
     metrics.add(torch.eye(3)[[0, 2, 2, 0]], torch.tensor([0, 0, 1, 1]))
-    assert [(row.precision, row.top1, row.f1) for row in metrics.classes] == [(50.0, 50.0, 50.0), (None, 0.0, None)]
+    assert [(row.precision, row.top1, row.f1) for row in metrics.classes] == [(50.0, 50.0, 50.0), (None, 0.0, 0.0)]
     fastvit.evaluation.write_confusion(metrics, tmp_path / "confusion.csv")
     assert (tmp_path / "confusion.csv").read_text() == 'label,a,"b, c",other\na,1,0,1\n"b, c",1,0,1\n'
     fastvit.evaluation.write_confusion(metrics, tmp_path / "confusion.json")
