@@ -3,7 +3,6 @@
 What takes long to import is imported in the fixtures: pytest's first process, which runs no test, can do without it.
 """
 
-import copy
 import os
 from collections.abc import Generator
 
@@ -54,8 +53,6 @@ def small_variants(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is registered with timm meanwhile goes with the test."""
-    from timm.models import _registry
+    from helpers.registry import copied  # which imports timm
 
-    for name, known in vars(_registry).items():
-        if isinstance(known, dict | set) and not name.startswith("__"):
-            monkeypatch.setattr(_registry, name, copy.copy(known))
+    copied(monkeypatch)

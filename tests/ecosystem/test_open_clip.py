@@ -4,15 +4,13 @@ Oracle: open_clip's model with timm's class in it.
 """
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from helpers.near import assert_near
-from timm.models import _registry
+from helpers.registry import overridden
 from timm.models.fastvit import FastVit
 from timm.utils import reparameterize_model
 from torch import Tensor
@@ -27,18 +25,6 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # open_clip's own
 IMAGES = torch.randn(2, 3, 256, 256, generator=torch.Generator().manual_seed(1))
 TINY = {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1, "no_causal_mask": True}
 NAMES = ["tiny", *(pytest.param(name, marks=pytest.mark.slow) for name in ("MobileCLIP2-S0", "MobileCLIP2-S2"))]
-
-
-@contextmanager
-def overridden(ours: bool = True) -> Iterator[None]:
-    """Timm's registry with our models under its names, or as timm has it."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name, known in vars(_registry).items():
-            if isinstance(known, dict | set) and not name.startswith("__"):
-                patch.setattr(_registry, name, known.copy())
-        if ours:
-            fastvit.register_timm(override=True)
-        yield
 
 
 @pytest.fixture(autouse=True)

@@ -4,8 +4,6 @@ Oracle: the same calls with timm's class, and its weights.
 """
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +11,8 @@ import pytest
 import timm
 import torch
 from helpers.near import assert_near
+from helpers.registry import overridden
 from helpers.small import small
-from timm.models import _registry
 from timm.models.fastvit import FastVit
 from torch import Tensor, nn
 
@@ -29,18 +27,6 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # transformers' own
 IMAGES = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
 SMALL = {"layers": (1, 1, 2, 1), "embed_dims": (8, 16, 32, 64)}
 NAME = "fastvit_t8"
-
-
-@contextmanager
-def overridden(ours: bool = True) -> Iterator[None]:
-    """Timm's registry with our models under its names, or as timm has it."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name, known in vars(_registry).items():
-            if isinstance(known, dict | set) and not name.startswith("__"):
-                patch.setattr(_registry, name, known.copy())
-        if ours:
-            fastvit.register_timm(override=True)
-        yield
 
 
 def kind(ours: bool) -> type[nn.Module]:
