@@ -6,7 +6,7 @@ import html
 import io
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from PIL import Image
@@ -66,39 +66,31 @@ def report(path: Path, images: int) -> Iterator[Add]:
 
 
 @contextmanager
-def _sheets(path: Path, images: int) -> Iterator[Add]:
-    cards, files = list[Card](), iter(files_of(path, images))
-
-    def flush() -> None:
-        if cards:
-            sheet(cards).save(next(files), quality=92)  # which PNG has no use for
-            cards.clear()
-
-    def add(card: Card) -> None:
-        cards.append(card)
-        if len(cards) == PER_SHEET:
-            flush()
-
-    yield add
-    flush()
-
-
-@contextmanager
-def _pages(path: Path, images: int) -> Iterator[Add]:
+def _drawn(most: int, save: Callable[[Image.Image], None]) -> Iterator[Add]:
+    """Cards on sheets of at most so many, each saved when it is full."""
     cards = list[Card]()
 
     def flush() -> None:
         if cards:
-            sheet(cards).save(path, append=path.exists(), quality=92)
+            save(sheet(cards))
             cards.clear()
 
     def add(card: Card) -> None:
         cards.append(card)
-        if len(cards) == PER_PAGE:
+        if len(cards) == most:
             flush()
 
     yield add
     flush()
+
+
+def _sheets(path: Path, images: int) -> AbstractContextManager[Add]:
+    files = iter(files_of(path, images))
+    return _drawn(PER_SHEET, lambda drawn: drawn.save(next(files), quality=92))  # which PNG has no use for
+
+
+def _pages(path: Path, images: int) -> AbstractContextManager[Add]:
+    return _drawn(PER_PAGE, lambda drawn: drawn.save(path, append=path.exists(), quality=92))
 
 
 @contextmanager
