@@ -5,9 +5,12 @@ from pathlib import Path
 
 import numpy
 import pytest
+import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from fastvit import FastViTWarning
+from fastvit.evaluation import write_confusion
+from fastvit.evaluation.metrics import Metrics
 from fastvit.images import fonts
 
 SQUARE = "猫"
@@ -117,3 +120,21 @@ def test_a_pillow_without_freetype_has_its_own_letters_and_numbers_for_others(
     monkeypatch.setattr("PIL.features.check", lambda feature: False)
     with pytest.warns(FastViTWarning, match="no font"):
         assert fonts.shown(f"cat {SQUARE}") == "cat [U+732B]"
+
+
+def test_the_names_of_a_confusion_matrix_are_drawn_by_such_fonts_or_as_numbers(machine: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    metrics = Metrics([f"{SQUARE} cat", "犬"], [0, 1], 2)
+    metrics.add(torch.eye(2), torch.tensor([0, 1]))
+    make_font(machine / "Cats.ttf", SQUARE)
+    with pytest.warns(FastViTWarning, match="no font of this machine has 犬") as said:
+        write_confusion(metrics, tmp_path / "confusion.png")
+    assert len(said) == 1  # and none of matplotlib's, of a glyph that is missing
+
+
+def test_a_confusion_matrix_without_room_for_names_says_so(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    metrics = Metrics([str(number) for number in range(101)], [*range(101)], 101)
+    metrics.add(torch.eye(101), torch.arange(101))
+    with pytest.warns(FastViTWarning, match="101 classes: the plot has no room for their names"):
+        write_confusion(metrics, tmp_path / "confusion.png")
