@@ -72,8 +72,8 @@ def naming(cls: type[Options]) -> type[Options]:
     return cls
 
 
-def nearest(name: str, names: Iterable[str]) -> str:
-    """What may have been meant, or what there is.
+def nearest(name: str, names: Iterable[str], otherwise: str = "") -> str:
+    """What may have been meant, else `otherwise`, by default all that there is.
 
     Example:
         >>> nearest("epoch", ["epochs", "size"]), nearest("x", ["epochs", "size"])
@@ -81,4 +81,4 @@ def nearest(name: str, names: Iterable[str]) -> str:
     """
     names = list(names)
     near = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.6)
-    return f"did you mean {either(near)}?" if near else f"expected {either(names)}"
+    return f"did you mean {either(near)}?" if near else otherwise or f"expected {either(names)}"

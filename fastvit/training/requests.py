@@ -1,6 +1,5 @@
 """What can be said of a recipe before the data are read: the names in it."""
 
-import difflib
 import os
 from pathlib import Path
 from re import split
@@ -9,7 +8,7 @@ import timm
 import timm.optim
 
 from ..models.config import CONFIGS
-from ..utils.text import either, some
+from ..utils.text import some
 from ..weights.catalog import CHECKPOINTS, find
 from ..weights.read import SUFFIXES
 from ..weights.suggestion import nearest as nearest_weights
@@ -57,8 +56,7 @@ def _check_timms(name: str, tagged: bool) -> None:
         return
     if not timm.is_model(base):
         names = [*timm.list_models(), *CHECKPOINTS]
-        near = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.6)
-        more = f"did you mean {either(near)}?" if near else "timm.list_models() has their names"
+        more = nearest(name, names, "timm.list_models() has their names")
         raise RecipeError(f"teacher is {name!r}, no model of timm's or ours; {more}")
     if tagged and tag and name not in (there := timm.list_pretrained(f"{base}.*")):
         tags = some([each.partition(".")[2] for each in there])
