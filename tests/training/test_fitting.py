@@ -12,6 +12,7 @@ import pytest
 import torch
 from helpers.command import run
 from helpers.small_run import arguments, small_trainer
+from PIL import Image
 
 import fastvit
 from fastvit.data import open_source
@@ -198,7 +199,10 @@ def test_a_name_that_there_is_not_is_told_before_the_data_are_read(
 
 def test_timms_policies_are_all_taken() -> None:
     for policy in ("rand-m9-n2-mstd0.5-mmax9-inc1", "rand-m5-tweights", "augmix-m3-w3", "original", "v0", "3a", ""):
-        augmentation(Recipe(auto_augment=policy), epoch=0)
+        augment = augmentation(Recipe(auto_augment=policy, size=64), epoch=0)
+        made = augment(Image.new("RGB", (80, 70), "red"))
+        views = made if isinstance(made, tuple) else (made,)
+        assert all(view.shape == (3, 64, 64) and view.isfinite().all() for view in views)
 
 
 @pytest.mark.parametrize("output", ["file", "file/run", "file/a/b"])
