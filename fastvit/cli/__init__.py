@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 COMMANDS = ("bench", "classify", "convert", "embed", "evaluate", "export", "models", "push", "train", "verify")
 INTERRUPTED = 130  # the shell's status of what Ctrl-C ended
+HYPHEN = "\0"  # stands for a lone -, which cyclopts would take for an option; no word of a shell has it
 
 
 class UsageError(ValueError):
@@ -62,6 +63,7 @@ def _converted(kind: Any, tokens: Sequence[Any]) -> Any:
     """A word as the kind of value that an option has: cyclopts alone takes 2.7 for the whole number 3."""
     from cyclopts import convert
 
+    tokens = [token.evolve(value=token.value.replace(HYPHEN, STANDARD_INPUT)) for token in tokens]
     word = tokens[0].value if len(tokens) == 1 else ""
     if kind is int and not re.fullmatch(r"[+-]?[0-9]+", word):
         raise ValueError(f'"{word}" is no whole number')
@@ -116,16 +118,16 @@ def _run(words: list[str]) -> int:
     """
     from cyclopts import CycloptsError, UnknownCommandError, UnusedCliTokensError
 
-    from .options import HYPHEN
-
     app = make_app(listed=set(COMMANDS).isdisjoint(words))
     try:
         status: int = app([HYPHEN if word == STANDARD_INPUT else word for word in words])
     except UnusedCliTokensError as error:
-        raise UsageError(f"unexpected argument {(error.unused_tokens or words)[0]}; try --help") from None
+        message = f"unexpected argument {(error.unused_tokens or words)[0]}; try --help"
     except UnknownCommandError as error:
         unknown, *_ = str(error).partition(" Available commands:")
-        raise UsageError(f"{unknown} The commands are {', '.join(COMMANDS)}.") from None
+        message = f"{unknown} The commands are {', '.join(COMMANDS)}."
     except CycloptsError as error:
-        raise UsageError(str(error)) from None
-    return status
+        message = str(error)
+    else:
+        return status
+    raise UsageError(message.replace(HYPHEN, STANDARD_INPUT))

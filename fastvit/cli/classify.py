@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 from cyclopts.types import PositiveInt
 
-from ..utils.text import STANDARD_INPUT, display_name, lined
-from .options import HYPHEN, RUNS, BatchSize, Force, ModelName, Running, check_free
+from ..utils.text import display_name, lined
+from .options import RUNS, BatchSize, Force, ModelName, Running, check_free
 from .output import Progress, complain, failing, note, say, say_json, show
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def classify(
     from ..prediction import predict, recorded
     from ..verification import Comparison
 
-    names = inputs.find_images([STANDARD_INPUT if name == HYPHEN else name for name in images])
+    names = inputs.find_images(images)
     _check_report(save, names, force)
     run: Any = running.prepare(load(model), reparameterize=running.reparameterize and not compare)
     comparison = Comparison(run, fused=running.reparameterize) if compare else None

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from ..deploy.engines import Engine
     from ..models.fastvit import FastViT
 
-HYPHEN = "\N{HYPHEN}"  # stands for a lone -, standard input, which cyclopts would take for an option
 RUNNING = Group("How the model runs", sort_key=50)  # below what only one command has
 
 ModelName = Annotated[

@@ -7,6 +7,8 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from .text import STANDARD_INPUT
+
 WRITING = ".writing"  # ends the names of the folders in which things are written
 
 
@@ -28,8 +30,11 @@ def check_folder(path: Path) -> None:
     """Refuse, before any work is done, a path where no folder can be.
 
     Raises:
-        ValueError: it, or one that it would be in, is a file or may not be written to.
+        ValueError: it, or one that it would be in, is a file or may not be written to; or it is called as standard
+            output is.
     """
+    if str(path) == STANDARD_INPUT:
+        raise ValueError(f"{path}: standard output is no folder, and several files are written; name one")
     there = next(each for each in (path, *path.absolute().parents) if os.path.lexists(each))
     if not there.is_dir() or not os.access(there, os.W_OK):
         what = "may not be written to" if there.is_dir() else "is no folder"

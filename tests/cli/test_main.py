@@ -50,6 +50,13 @@ def test_without_a_command_it_is_help() -> None:
         (["train", "a", "--epochs", "1.5"], 'Invalid value for --epochs: "1.5" is no whole number'),
         (["clasify"], f"The commands are {', '.join(COMMANDS)}."),
         (["verify", "fastvit_t8", "fastvit_t12"], "unexpected argument fastvit_t12"),
+        (["-"], 'Unknown command "-".'),
+        (["verify", "fastvit_t8", "-"], "unexpected argument -;"),
+        (["classify", "a.png", "--top", "-"], '"-" is no whole number'),
+        (["embed", "fastvit_t8.cifar10", "images", "-"], "-: standard output is no folder"),
+        (["convert", "fastvit_t8.cifar10", "-"], "-: expected a name that ends in .safetensors"),
+        (["classify", "a.png", "--save", "-"], "-: cannot write this kind of file"),
+        (["classify", "-", "--model", "\N{HYPHEN}"], "error: \N{HYPHEN}: no such file"),
     ],
     ids=str,
 )
