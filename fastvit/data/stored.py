@@ -16,7 +16,8 @@ from typing import BinaryIO
 
 import numpy
 
-from ..images.kinds import HEAD, head_of, is_ignored
+from ..images.inputs import walk
+from ..images.kinds import HEAD, head_of
 from ..utils.text import display_name, one_line
 from .source import DataError, Source
 from .tar_headers import UNREAD, Entry, tar_entries
@@ -37,18 +38,16 @@ class Folder:
     path: Path
 
     def entries(self) -> Iterator[Entry]:
-        """What is in it and in the folders inside, of hidden folders only their names; links are followed.
+        """What is in it and in the folders inside, of hidden ones only the names; links are followed, as `walk` says.
 
         Raises:
             DataError: a folder that cannot be read.
         """
-        for parent, folders, names in os.walk(self.path, onerror=_refuse, followlinks=True):  # data are farms of links
-            here, inside = os.path.realpath(parent), Path(parent).relative_to(self.path).as_posix()
+        for parent, ignored, names in walk(str(self.path), _refuse):
+            inside = Path(parent).relative_to(self.path).as_posix()
             yield Entry(inside, 0, 0, is_folder=True)
-            yield from (Entry(_joined(inside, name), 0, 0, is_folder=True) for name in folders if is_ignored(name))
-            folders[:] = [name for name in folders if _is_entered(os.path.join(parent, name), here)]
-            for name in names:
-                yield Entry(_joined(inside, name), 0, 0)
+            yield from (Entry(_joined(inside, name), 0, 0, is_folder=True) for name in ignored)
+            yield from (Entry(_joined(inside, name), 0, 0) for name in names)
 
     def content(self, entry: Entry) -> Path:
         """The file's path."""
@@ -158,15 +157,6 @@ class StoredImages(Source):
 
 def _joined(folder: str, name: str) -> str:
     return name if folder == "." else f"{folder}/{name}"
-
-
-def _is_entered(folder: str, here: str) -> bool:
-    """Not one of the system, nor a link back to a folder that `here` is in: to follow it would have no end."""
-    ignored = is_ignored(os.path.basename(folder))
-    if ignored or not os.path.islink(folder):
-        return not ignored
-    target = os.path.realpath(folder)
-    return os.path.commonpath([target, here]) != target
 
 
 def _refuse(error: OSError) -> None:

@@ -3,7 +3,7 @@
 import glob
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 
 from ..utils.text import STANDARD_INPUT, with_article
@@ -14,9 +14,9 @@ from .kinds import SUFFIXES, SYSTEM, head_of, is_ignored, is_image_name, refusal
 def find_images(arguments: Sequence[str]) -> list[str]:
     """Files, folders, patterns and "-" -> the names of files, each once; "-" stands for standard input.
 
-    Of folders, and the folders inside them, these are the images, by suffix or content, sorted, without following links
-    to folders; a warning says what is left out. A file given by its own name is passed on whatever its suffix, even if
-    it is missing, and so is a folder or pattern without any image: `read_image` says what is wrong with it.
+    Of folders, and the folders inside them, these are the images, by suffix or content, sorted; a warning says what is
+    left out. A file given by its own name is passed on whatever its suffix, even if it is missing, and so is a folder
+    or pattern without any image: `read_image` says what is wrong with it.
 
     Example:
         >>> from fastvit.images.inputs import find_images
@@ -81,9 +81,8 @@ def images_inside(folder: str, left_out: Counter[str]) -> list[str]:
     """The images in a folder and in those inside it, sorted, as `find_images` gives them; counts what is left out."""
     found: list[str] = []
     # of a folder that may not be read, its name: whoever reads it is told why that fails
-    for parent, folders, names in os.walk(folder, onerror=lambda error: found.append(error.filename)):
-        left_out.update(f"{name}/" for name in folders if name.lower() in SYSTEM)
-        folders[:] = [name for name in folders if not is_ignored(name)]
+    for parent, ignored, names in walk(folder, lambda error: found.append(error.filename)):
+        left_out.update(f"{name}/" for name in ignored if name.lower() in SYSTEM)
         for name in names:
             path = os.path.join(parent, name)
             if is_image_name(name) or (kind := refusal(name, partial(head_of, path))) is None:
@@ -91,3 +90,25 @@ def images_inside(folder: str, left_out: Counter[str]) -> list[str]:
             else:
                 left_out[kind] += 1
     return sorted(found)
+
+
+def walk(folder: str, onerror: Callable[[OSError], object]) -> Iterator[tuple[str, list[str], list[str]]]:
+    """A folder, and those inside it -> each with the folders in it that are ignored, and its files.
+
+    Links to folders are followed, as data are farms of links; but none back to where the walk has come through, or to
+    what that is in: it would have no end.
+    """
+    ways: dict[str, tuple[str, ...]] = {
+        folder: (os.path.realpath(folder),)
+    }  # where the folders on the way to each are, the last one itself
+    for parent, folders, names in os.walk(folder, onerror=onerror, followlinks=True):
+        way = ways.pop(parent)
+        ignored = [name for name in folders if is_ignored(name)]
+        for name in set(folders).difference(ignored):
+            path, place = os.path.join(parent, name), os.path.join(way[-1], name)
+            if not os.path.islink(path):
+                ways[path] = (*way[:-1], place)
+            elif not any(os.path.commonpath((place := os.path.realpath(path), each)) == place for each in way):
+                ways[path] = (*way, place)
+        folders[:] = [name for name in folders if os.path.join(parent, name) in ways]
+        yield parent, ignored, names

@@ -392,6 +392,15 @@ def test_a_loop_of_links_ends(folder: Path) -> None:
     assert found("sub") == ["sub/c.webp", "sub/deep/d.tiff"]
 
 
+def test_links_to_folders_are_followed_unless_that_had_no_end(folder: Path) -> None:
+    (folder / "other").mkdir()
+    (folder / "other" / "f.png").touch()
+    for name, target in {"sub/linked": folder / "other", "other/back": folder / "sub", "other/self": Path()}.items():
+        (folder / name).symlink_to(target)
+    assert found("sub") == ["sub/c.webp", "sub/deep/d.tiff", "sub/linked/f.png"]
+    assert found("other") == ["other/back/c.webp", "other/back/deep/d.tiff", "other/f.png"]
+
+
 def test_patterns_that_the_shell_left_alone(folder: Path) -> None:
     assert found("*.png") == ["b.png", "x[1].png"]
     assert found("**/*.tiff") == ["sub/deep/d.tiff"]
