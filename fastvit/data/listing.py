@@ -6,12 +6,11 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from ..images.kinds import SYSTEM, is_ignored, refusal
-from .stored import Archive, Folder
+from .layout import Folders, Level, is_list
+from .stored import ARCHIVES, COMPRESSED, Archive, Folder
 from .tar_headers import Entry
 
 LABEL = ".cls"  # suffix of a file with the label of the image beside it, as shards have them
-
-Folders = tuple[str, ...]  # a path's parts but the last
 
 
 @dataclass
@@ -22,11 +21,13 @@ class Listing:
         images: each behind the folders that it lies in.
         folders: all there are, but for hidden ones and the system's.
         labelled: labels in files of their own are there, as in shards.
+        unread: archives, and lists that are called as splits are.
     """
 
     images: list[tuple[Folders, Entry]] = field(default_factory=list)
     folders: set[Folders] = field(default_factory=set)
     labelled: bool = False
+    unread: list[tuple[Folders, str]] = field(default_factory=list)
     _left_out: Counter[tuple[Folders, str]] = field(default_factory=Counter)  # in which folder, and of which kind
 
     @classmethod
@@ -50,12 +51,23 @@ class Listing:
             if kind is None:
                 listing.images.append((inside, entry))
             elif kind:
+                if is_list(parts[-1]) or kind in (*ARCHIVES, *COMPRESSED):
+                    listing.unread.append((inside, parts[-1]))
                 listing._left_out[inside, kind] += 1
         listing.folders = {folders for folders in known.values() if folders is not None}
         for *around, name in ignored:
             if name.lower() in SYSTEM:
                 listing._left_out[tuple(around), f"{name}/"] += 1
         return listing
+
+    def level(self, top: Folders) -> Level:
+        """What is in a folder inside; of an archive, since of a folder all would have to be read for it."""
+        return Level(
+            sorted({inside(top, parts) for parts in self.folders} - {""}),
+            lambda: (entry.name for parts, entry in self.images if parts == top),
+            unread=[name for parts, name in self.unread if parts == top],
+            filled=sorted({inside(top, parts) for parts, _ in self.images} - {""}),
+        )
 
     def left_out(self, top: Folders, *, below: bool) -> Counter[str]:
         """How much of each kind is left out in a folder, only `below` it or in itself too.
@@ -68,3 +80,9 @@ class Listing:
             if inside or (kind.endswith("/") and folders == top[: len(folders)]):
                 counts[kind] += count
         return counts
+
+
+def inside(top: Folders, parts: Folders) -> str:
+    """The folder in `top` that a path goes through; none if it leads elsewhere, as ".." does."""
+    name = parts[len(top)] if len(parts) > len(top) and parts[: len(top)] == top else ""
+    return "" if name == ".." else name

@@ -7,7 +7,7 @@ Whatever reads labelled images takes one of these as its data:
                   folder of its own. Classes are numbered as their names sort
                   as text: 10 before 2
   FOLDER          with SPLIT.zip or SPLIT.tar in it, SPLIT/CLASS.tar, or
-                  SPLIT/*.tar that are WebDataset's shards
+                  SPLIT/*.tar or SPLIT-*.tar that are WebDataset's shards
   FILE.zip, FILE.tar
                   with SPLIT/CLASS/*.jpg or CLASS/*.jpg in it, read where it
                   lies; a .tar may be one shard
@@ -15,7 +15,8 @@ Whatever reads labelled images takes one of these as its data:
                   WebDataset's shards: KEY.jpg with a label in KEY.cls, or
                   "label" in KEY.json; names of classes in classes.txt beside
                   them, one a line; A::B joins two patterns. Tars in a folder
-                  that are numbered, or hold labels or captions, are shards
+                  are shards if their names end in a number, unless all are
+                  WordNet's, or if they hold labels or captions
   torch/NAME:FOLDER
                   torchvision's data set NAME in FOLDER, downloaded if it is not
                   in that folder, which must be there
@@ -25,8 +26,10 @@ Whatever reads labelled images takes one of these as its data:
                   hfds/NAME?image=photo&label=breed&config=small
 
 SPLIT is train (or training); and val (or valid, validation, dev, eval) or test
-(or testing), whichever is there first; in capitals or not. Of what has no
-images to validate on, train holds out a part: the same images in each run.
+(or testing), whichever is there first; in capitals or not, with digits, signs,
+"set", "data" or "images" around it, as train2017 or test_set; or with any word,
+if another name is like it, as seg_train and seg_test. Of what has no images to
+validate on, train holds out a part: the same images in each run.
 Hidden files and folders, and those of the system (@eaDir, __MACOSX, Thumbs.db),
 are no images.
 """
@@ -34,17 +37,18 @@ are no images.
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
-from ..images.kinds import is_ignored, is_image_name
 from ..utils.text import either
 from .class_folders import ClassArchives, ClassFolders
 from .hold_out import FRACTION, hold_out
 from .hugging_face import HuggingFace
-from .layout import held_in, places_in, shards_by_split, unwrapped
+from .layout import find_top, on_disk, say_unread
+from .listing import Listing
 from .shards import Shards, are_shards, expand, is_shard
 from .source import DataError, Source
-from .splits import NoSplitError, choose, synonyms
+from .splits import NoSplitError, synonyms
 from .stored import ARCHIVES, COMPRESSED, Archive, Folder
 from .torchvision import Torchvision
 
@@ -182,36 +186,33 @@ class _Request:
         if library == "hfds" and rest:
             return HuggingFace(data, self.splits, unlabelled=self.unlabelled)
         if os.path.isdir(data):
-            around, folder = Path(data), unwrapped(Path(data), self.splits)
-            source = self._in_folder(folder)
-            source.root = source.root if folder == around else str(around)  # names begin where the user's own does
-            return source
+            return self._in_folder(Path(data))
         if os.path.isfile(data):
             return self._in_file(Path(data))
         if any(sign in data for sign in ("{", "*", "?", "::")):
             return self._in_shards(data)
         raise DataError(f"{data}: no such file or folder; check the name, or give {KINDS}")
 
-    def _in_folder(self, folder: Path) -> Source:
-        """The split that is meant; else, of a folder with nothing but one other in it, what is in that."""
-        places = places_in(folder)
-        if shards := shards_by_split(places):
-            split = choose(str(folder), self.splits, shards)
-            return self._shards(f"{folder}/{split}*.tar", shards[split])
-        split = choose(str(folder), self.splits, places, lambda name: held_in(places[name]))
-        if split:
-            inside, place = replace(self, splits=("",)), places[split]
-            return inside._of_classes(place) if place.is_dir() else inside._in_file(place)
-        return self._of_classes(folder)
+    def _in_folder(self, root: Path) -> Source:
+        """The split that is meant, or the whole, in whatever folders it lies."""
+        top = find_top(str(root), self.splits, partial(on_disk, root))
+        folder, inside = root.joinpath(*top.folders), replace(self, splits=("",)) if top.split else self
+        if len(top.archives) > 1:
+            source = inside._shards(f"{folder}/{top.split.removesuffix('.tar')}*.tar", top.archives)
+        else:
+            source = inside._in_file(top.archives[0]) if top.archives else inside._of_classes(folder)
+        if len(top.folders) > bool(top.split and not top.archives):
+            source.root = str(root)  # names begin where the user's own does
+        return source
 
     def _of_classes(self, folder: Path) -> Source:
         """The images of a folder without splits."""
-        visible = sorted(entry for entry in folder.iterdir() if not is_ignored(entry.name))
-        tars = [entry for entry in visible if entry.suffix == ".tar"]
-        others = any(entry.is_dir() or (self.unlabelled and is_image_name(entry.name)) for entry in visible)
-        if not tars or others:
-            return ClassFolders(Folder(folder), unlabelled=self.unlabelled)
-        return self._shards(str(folder)) if are_shards(tars) else ClassArchives(folder, tars)
+        here, place = on_disk(folder), Folder(folder)
+        archives = [path for paths in here.archives.values() for path in paths]
+        if not archives or here.folders or (self.unlabelled and any(here.images())):
+            say_unread(str(folder), list(here.archives))
+            return ClassFolders(place, Listing.of(place, place.entries()), unlabelled=self.unlabelled)
+        return self._shards(str(folder), archives) if are_shards(archives) else ClassArchives(folder, archives)
 
     def _in_file(self, path: Path) -> Source:
         archive = Archive(path)
@@ -219,7 +220,9 @@ class _Request:
             raise DataError(f"{path}: no folder, .zip or .tar; give {KINDS}")
         entries = list(archive.entries())
         if path.suffix.lower() != ".tar" or not is_shard(path, entries):
-            return ClassFolders(archive, self.splits, unlabelled=self.unlabelled, entries=entries)
+            listing = Listing.of(archive, entries)
+            top = find_top(str(path), self.splits, listing.level)
+            return ClassFolders(archive, listing, top.folders, unlabelled=self.unlabelled)
         if self.splits[-1]:
             expected = either(self.splits)
             raise NoSplitError(f"{path}: a shard, which has no splits; expected {expected} in shards of its own")

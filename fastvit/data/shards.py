@@ -28,7 +28,8 @@ LARGEST_LABEL = 2**20  # bytes of a label's file
 MOST_CLASSES = 2**20
 TOGETHER = 16  # shards whose images are shuffled among each other
 THREADS = 8
-NUMBERED = re.compile(r"(.*?)([0-9]+)")
+NUMBERED = re.compile(r".*[0-9]", re.DOTALL)
+WORDNET = re.compile("n[0-9]{8}")
 
 
 class Shards(StoredImages):
@@ -93,7 +94,7 @@ class Shards(StoredImages):
         if not unlabelled:
             raise DataError(
                 f'{self.name(labels.index(""))}: {count}; expected KEY{LABEL} or a "label" in KEY{RECORD} for each '
-                "(fastvit embed needs none)"
+                "(fastvit embed needs none), or, for a tar of each class, other names: those of shards end in a number"
             )
         if any(labels):
             warn(f"{self.where}: {count}, so that those of the others do not count")
@@ -166,26 +167,25 @@ def is_shard(path: Path, entries: Iterable[Entry]) -> bool:
         return any(suffix == LABEL or (suffix == RECORD and _recorded(file, entry)) for suffix, entry in named)
 
 
-def are_shards(tars: Sequence[Path]) -> bool:
-    """Whether a folder's tars are shards, with labels or without, rather than a tar for each class.
+def are_shards(archives: Sequence[Path]) -> bool:
+    """Whether a folder's archives are shards, with labels or without, rather than an archive for each class.
 
-    They are if they are called by numbers alone, or by the same word and numbers from one on to the next; or if the
+    They are if all their names end in a number and are not all WordNet's, as ImageNet's classes are called; or if the
     first has labels, or a file of another kind beside each image, as captions are.
 
     Raises:
         DataError: the first is damaged.
     """
-    parts = [found.groups() for tar in tars if (found := NUMBERED.fullmatch(tar.stem))]
-    if len(parts) == len(tars):
-        words, numbers = {word for word, _ in parts}, sorted(int(number) for _, number in parts)
-        in_turn = len(tars) > 1 and numbers == list(range(numbers[0], numbers[0] + len(tars)))
-        if words == {""} or (len(words) == 1 and in_turn and min(len(number) for _, number in parts) > 1):
-            return True
-    entries = [entry for entry in Archive(tars[0]).entries() if not is_ignored(entry.name.rpartition("/")[2])]
+    if any(path.suffix.lower() != ".tar" for path in archives):
+        return False
+    stems = [path.stem for path in archives]
+    if all(NUMBERED.fullmatch(stem) for stem in stems) and not all(WORDNET.fullmatch(stem) for stem in stems):
+        return True
+    entries = [entry for entry in Archive(archives[0]).entries() if not is_ignored(entry.name.rpartition("/")[2])]
     keys = [_split_key(entry.name) for entry in entries if not entry.is_folder]
     images = {key for key, suffix in keys if suffix in SUFFIXES}
     others = {key for key, suffix in keys if suffix not in SUFFIXES}
-    return is_shard(tars[0], entries) or (bool(images) and images <= others)
+    return is_shard(archives[0], entries) or (bool(images) and images <= others)
 
 
 def _scan(shard: Path) -> tuple[Index, list[str], Counter[str]]:

@@ -1,16 +1,26 @@
-"""What the splits of a data set are called, and which of those that are there is meant."""
+"""What the splits of a data set are called, and which of those that are there is meant.
 
+A name is that of a split if it is the word train, val, test or a synonym of one, whatever digits, signs and words as
+"set" or "images" are around it; or if another name is like it but for such a word, as seg_test is like seg_train.
+"""
+
+import re
 from collections.abc import Callable, Iterable, Sequence
 
 from ..utils.text import either, some
 from ..utils.warning import warn
 from .source import DataError
+from .stored import ARCHIVES, COMPRESSED
 
-TRAINING = ("train", "training")
-VALIDATION = ("val", "valid", "validation", "dev", "eval")
-TEST = ("test", "testing")
-SPLITS = (*TRAINING, *VALIDATION, *TEST)
+GROUPS = (
+    ("train", "training"),
+    ("val", "valid", "validation", "dev", "eval", "evaluation"),
+    ("test", "testing"),
+)  # fmt: skip
 FOLDERS, IMAGES = "folders", "images"  # what a folder holds
+ENDING = re.compile(rf"(\.tar)?({'|'.join(map(re.escape, (*ARCHIVES, *COMPRESSED)))})$", re.IGNORECASE)
+BETWEEN = re.compile(r"[\W\d_]+|(?<=[a-z])(?=[A-Z])")  # the words of a name
+PADDING = re.compile("(set|data|images?)+$")  # in such a word
 
 
 class NoSplitError(DataError):
@@ -18,13 +28,28 @@ class NoSplitError(DataError):
 
 
 def is_split(name: str) -> bool:
-    """Whether a folder is called as splits are, in capitals or not.
+    """Whether a folder or archive is called so whatever stands beside it.
 
     Example:
-        >>> [is_split(name) for name in ("Valid", "testing", "cat")]
-        [True, True, False]
+        >>> [is_split(name) for name in ("Valid", "TestSet.zip", "train2017", "cat", "seg_train")]
+        [True, True, True, False, False]
     """
-    return name.casefold() in SPLITS
+    group, others = taken_apart(name)
+    return bool(group) and not others
+
+
+def taken_apart(name: str) -> tuple[tuple[str, ...], list[str]]:
+    """The group of the one word for a split in a name, and its other words; no group without one, or with two.
+
+    Example:
+        >>> taken_apart("seg_train"), taken_apart("train_val")
+        ((('train', 'training'), ['seg']), ((), ['train', 'val']))
+    """
+    words = [short for word in BETWEEN.split(ENDING.sub("", name)) if (short := PADDING.sub("", word.casefold()))]
+    found = [word for word in words if _group(word)]
+    if len(found) != 1:
+        return (), words
+    return _group(found[0]), [word for word in words if word not in found]
 
 
 def synonyms(splits: Iterable[str]) -> list[str]:
@@ -49,7 +74,7 @@ def choose(
         where: what the user called the data, for messages.
         asked: names of splits in the order of preference, any of whose `synonyms` will do; or, at the end, "", for the
             whole.
-        names: of the folders that are there.
+        names: of the folders and archives that are there.
         held: what one of them holds: `FOLDERS` (or archives), else `IMAGES`, else "".
 
     Raises:
@@ -57,17 +82,16 @@ def choose(
         DataError: the whole is asked for, and it is nothing but splits.
 
     Example:
-        >>> choose("pets", ["val", "test"], ["Train", "Valid"])
-        'Valid'
+        >>> choose("pets", ["val", "test"], ["Train", "Valid"]), choose("pets", ["test"], ["seg_test", "seg_train"])
+        ('Valid', 'seg_test')
     """
     names = sorted(names)
-    flat = [name for name in names if is_split(name) and held(name) == IMAGES]
-    splits = [name for name in names if is_split(name) and name not in flat]
-    candidates = names if len(asked) == 1 else splits
-    same = [name for split in synonyms(asked) if split for name in _called(split, candidates)]
-    if same:
+    called = _called(names)
+    flat = [name for name in called if held(name) == IMAGES]
+    splits = [name for name in called if name not in flat]
+    if same := _meant(asked, names if len(asked) == 1 else splits, called):
         if len(asked) > 1:
-            _say_unused(where, same[0], names, held)
+            _say_unused(where, same[0], names, called, held)
         return same[0]
     if asked[-1] or (splits and len(asked) > 1):
         without = f" ({some(flat)} without folders of classes)" if flat else ""
@@ -75,27 +99,46 @@ def choose(
     if splits:
         raise DataError(f"{where}: its folders are splits ({some(splits)}), not classes; choose one of them as split")
     if flat and flat == names:
-        raise DataError(
-            f"{where}: no folders of classes in {some(flat)}; expected {flat[0]}/CLASS/*.jpg for each class, or, where "
-            "no labels are needed, one of them as split"
-        )
+        expected = f"{flat[0]}/CLASS/*.jpg for each class, or, where no labels are needed, one of them as split"
+        raise DataError(f"{where}: no folders of classes in {some(flat)}; expected {expected}")
     if flat:
         warn(f"{where}: takes {some(flat)} for classes, not for splits: they hold images and no folders")
+    if alone := [name for name in names if taken_apart(name)[0] and name not in called and held(name) == FOLDERS]:
+        warn(f"{where}: takes {some(alone)} for a class; call it {taken_apart(alone[0])[0][0]}, if it is a split")
     return ""
 
 
-def _group(split: str) -> tuple[str, ...]:
-    return next((group for group in (TRAINING, VALIDATION, TEST) if split.casefold() in group), ())
+def _group(word: str) -> tuple[str, ...]:
+    return next((group for group in GROUPS if word.casefold() in group), ())
 
 
-def _called(split: str, names: Iterable[str]) -> list[str]:
-    """Those of that name, and behind them those that differ in capitals."""
-    return sorted((name for name in names if name.casefold() == split.casefold()), key=lambda name: name != split)
+def _called(names: Sequence[str]) -> list[str]:
+    """Those that are called as splits are."""
+    apart = {name: found for name in names if (found := taken_apart(name))[0]}
+    return [
+        name
+        for name, (group, others) in apart.items()
+        if not others or any(group != another and others == rest for another, rest in apart.values())
+    ]
 
 
-def _say_unused(where: str, split: str, names: Sequence[str], held: Callable[[str], str]) -> None:
-    """Warn of folders that no split is: a second one for the same purpose, as val beside valid, or of another name."""
-    if twice := [name for name in names if name != split and _group(name) == _group(split)]:
+def _meant(asked: Iterable[str], candidates: Sequence[str], called: Sequence[str]) -> list[str]:
+    """The candidates that each asked split may mean: those spelled so first, in capitals or not, then by its group."""
+    found = list[str]()
+    for split in filter(None, asked):
+        for synonym in synonyms([split]):
+            same = [name for name in candidates if ENDING.sub("", name).casefold() == synonym.casefold()]
+            found += sorted(same, key=lambda name: not name.startswith(synonym))
+        found += [name for name in called if name in candidates and taken_apart(name)[0] == _group(split) != ()]
+    return found
+
+
+def _say_unused(
+    where: str, split: str, names: Sequence[str], called: Sequence[str], held: Callable[[str], str]
+) -> None:
+    """Warn of what no split is: a second one for the same purpose, as val beside valid, or of another name."""
+    group = taken_apart(split)[0]
+    if twice := [name for name in called if name != split and group and taken_apart(name)[0] == group]:
         warn(f"{where}: reads {split}, and not {some(twice)}, which is called for the same; merge or rename them")
-    if others := [name for name in names if not is_split(name) and held(name)]:
-        warn(f"{where}: does not read {some(others)}: not called as a split is ({', '.join(SPLITS)})")
+    if others := [name for name in names if name not in called and held(name)]:
+        warn(f"{where}: does not read {some(others)}: not called as a split is ({', '.join(sum(GROUPS, ()))})")

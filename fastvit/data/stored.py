@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NoReturn
 
 import numpy
 
@@ -43,7 +43,7 @@ class Folder:
         Raises:
             DataError: a folder that cannot be read.
         """
-        for parent, ignored, names in walk(str(self.path), _refuse):
+        for parent, ignored, names in walk(str(self.path), refuse):
             inside = Path(parent).relative_to(self.path).as_posix()
             yield Entry(inside, 0, 0, is_folder=True)
             yield from (Entry(_joined(inside, name), 0, 0, is_folder=True) for name in ignored)
@@ -159,7 +159,8 @@ def _joined(folder: str, name: str) -> str:
     return name if folder == "." else f"{folder}/{name}"
 
 
-def _refuse(error: OSError) -> None:
+def refuse(error: OSError) -> NoReturn:
+    """Of a folder of the data that may not be read, a DataError."""
     raise DataError(f"{error.filename}: cannot be read ({error.strerror}); change its permissions or remove it")
 
 

@@ -4,6 +4,7 @@ import zipfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers.data_sets import contents, expected, folder, held, image_file, tarred, zipped
@@ -19,6 +20,7 @@ from fastvit.data import (
     training_source,
     validation_source,
 )
+from fastvit.images.inputs import find_images
 from fastvit.testing import write_images
 
 or_whole = partial(validation_source, or_whole=True)
@@ -47,6 +49,12 @@ def inside(prefix: str, files: Files) -> Files:
         ("TRAIN", "EVAL", "TEST"),
         ("train", "", "test"),  # Keras, CIFAR-10
         ("Training", "Test", ""),
+        ("training_set", "", "test_set"),
+        ("trainset", "valset", "testset"),
+        ("train2017", "val2017", "test2017"),
+        ("TrainImages", "", "test_images"),
+        ("seg_train", "", "seg_test"),  # Intel's images of scenes
+        ("imagenet-train", "imagenet-val", "imagenet-test"),
     ],
 )
 def test_each_split_is_found_by_any_of_its_names_with_or_without_a_folder_around(
@@ -61,6 +69,87 @@ def test_each_split_is_found_by_any_of_its_names_with_or_without_a_folder_around
         assert held(found) == expected(parts[validation or test])
         assert found.where.endswith(f"/{validation or test}")  # which one it is, where the source is named
     assert held(open_source(data, "test")) == expected(parts[test or validation])
+
+
+@every_place
+def test_a_split_may_lie_in_a_folder_of_its_own_name(tmp_path: Path, place: str) -> None:
+    """Intel's images of scenes, as they are unpacked."""
+    train, test = contents(2), contents(1, seed=7)
+    files = inside("seg_train/seg_train", train) | inside("seg_test/seg_test", test)
+    data = PLACES[place](tmp_path / "data", files | {"seg_pred/seg_pred/1.png": image_file(1)})
+    for function, wanted in ((training_source, train), (validation_source, test)):
+        with pytest.warns(FastViTWarning, match="does not read seg_pred: not called as a split is"):
+            source = function(data)
+        assert held(source) == expected(wanted) and source.root == str(data)
+    assert len(open_source(data, "seg_pred", unlabelled=True)) == 1
+
+
+@every_place
+def test_a_class_with_a_splits_word_among_other_words_is_one_where_no_other_name_is_like_it(
+    tmp_path: Path, place: str
+) -> None:
+    names = ("bullet_train", "cat", "test tube")
+    data = PLACES[place](tmp_path / "data", {f"{name}/{number}.png": image_file(number) for name in names
+                                             for number in range(2)})  # fmt: skip
+    assert training_source(data).classes == list(names)
+    nested = PLACES[place](tmp_path / "nested", {f"{name}/more/0.png": image_file(0) for name in names})
+    with pytest.warns(FastViTWarning, match="takes bullet_train, test tube for a class; call it train, if it is a sp"):
+        assert training_source(nested).classes == list(names)
+
+
+@every_place
+def test_a_class_called_train_may_have_files_without_suffixes(tmp_path: Path, place: str) -> None:
+    files = {f"{name}/{number}": image_file(number) for name in ("bus", "train") for number in range(2)}
+    with pytest.warns(FastViTWarning, match="takes train for classes, not for splits"):
+        source = training_source(PLACES[place](tmp_path / "data", files))
+    assert held(source) == expected(files)
+
+
+@every_place
+def test_what_stands_beside_the_folders_and_is_not_read_is_named(tmp_path: Path, place: str) -> None:
+    lists = {"train.txt": b"cat/0.png", "val_list.csv": b"", "README.txt": b"", "classes.txt": b"cat"}
+    files = contents(1)
+    whole = PLACES[place](tmp_path / "whole", files | lists | {"more.zip": b""})
+    with pytest.warns(FastViTWarning) as said:
+        assert held(open_source(whole)) == expected(files)
+    assert named(said) == {"more.zip", "train.txt", "val_list.csv"}
+    images = {f"{number}.png": image_file(number) for number in range(3)}
+    split = PLACES[place](tmp_path / "split", inside("train", files) | inside("val", files) | lists | images)
+    with pytest.warns(FastViTWarning) as said:
+        assert held(training_source(split)) == expected(files)
+    assert named(said) == {"train.txt", "val_list.csv", "3 images"}
+
+
+def named(said: Any) -> set[str]:
+    """What the warnings name as not read."""
+    lines = [str(each.message).partition("does not read ")[2] for each in said]
+    return {name for line in lines if line for name in line.partition(", which stand beside")[0].split(", ")}
+
+
+def test_archives_beside_folders_are_named(tmp_path: Path) -> None:
+    files = contents(1)
+    mixed = folder(tmp_path / "mixed", files)
+    tarred(mixed / "wolf.tar", {"0.png": image_file(0)})
+    with pytest.warns(FastViTWarning, match=r"does not read wolf.tar, which stand beside"):
+        assert held(open_source(mixed)) == expected(files)
+    splits = folder(tmp_path / "splits", inside("train", files) | inside("val", files))
+    zipped(splits / "train.zip", files)
+    (splits / "extra.tar.gz").write_bytes(b"")
+    with pytest.warns(FastViTWarning) as said:
+        assert held(training_source(splits)) == expected(files)
+    lines = [str(each.message) for each in said]
+    assert any("reads train, and not train.zip, which is called for the same" in line for line in lines)
+    assert any("does not read extra.tar.gz: not called as a split is" in line for line in lines)
+    around = folder(tmp_path / "around", inside("data", files))
+    zipped(around / "data.zip", files)
+    with pytest.warns(FastViTWarning, match=r"does not read data.zip, which stand beside"):
+        assert held(open_source(around)) == expected(files)
+
+
+def test_archives_of_a_class_each_may_be_zips(tmp_path: Path) -> None:
+    zipped(tmp_path / "cat.zip", {"0.png": image_file(0)})
+    tarred(tmp_path / "dog.tar", {"1.png": image_file(1)})
+    assert held(open_source(tmp_path)) == expected({"cat/0.png": image_file(0), "dog/1.png": image_file(1)})
 
 
 @every_place
@@ -181,3 +270,15 @@ def test_names_begin_with_what_was_given_whatever_folders_are_around_the_classes
     assert source.root == str(data) and held(source) == expected(contents(1))
     names = {source.name(index).removeprefix(f"{source.root}/") for index in range(len(source))}
     assert names == inside("photos/2026", contents(1)).keys()
+
+
+def test_folders_behind_links_are_walked_alike_to_classify_and_to_embed_and_a_circle_ends(tmp_path: Path) -> None:
+    store = folder(tmp_path / "store", {"0.png": image_file(0), "deep/1.png": image_file(1)})
+    data = folder(tmp_path / "data", {"2.png": image_file(2)})
+    (data / "linked").symlink_to(store)
+    (store / "back").symlink_to(data)
+    source = open_source(data, unlabelled=True)
+    found = [source.name(index) for index in range(len(source))]
+    assert sorted(found) == find_images([str(data)]) == [
+        f"{data}/{name}" for name in ("2.png", "linked/0.png", "linked/deep/1.png")
+    ]  # fmt: skip

@@ -341,12 +341,26 @@ def test_one_rule_for_folders_patterns_and_files_however_late_the_labels_come(
 
 
 def test_tars_of_classes_may_have_numbers_in_their_names_and_other_files_inside(tmp_path: Path) -> None:
-    for names in (("n01440764", "n01443537"), ("class1", "class2"), ("3cats", "4cats"), ("cat", "dog")):
+    for names in (("n01440764", "n01443537"), ("3cats", "4cats"), ("cat", "dog"), ("bird", "dog2")):
         place = tmp_path / names[0]
         for name in names:
             tarred(place / f"{name}.tar", {"0.png": image_file(0), "1.png": image_file(1), "readme.txt": b""})
         with pytest.warns(FastViTWarning, match=r"left out: 2 .txt$"):
             assert open_source(place).classes == list(names)
+
+
+@pytest.mark.parametrize(
+    "names", [("part1", "part2"), ("laion-00002",), ("a-00", "b-00"), ("000", "007"), ("class1", "class2")]
+)
+@pytest.mark.parametrize("given", ["folder", "pattern"])
+def test_tars_whose_names_end_in_a_number_are_shards(tmp_path: Path, names: tuple[str, ...], given: str) -> None:
+    for name in names:
+        tarred(tmp_path / f"{name}.tar", {f"{name}.png": image_file(0)})
+    data = tmp_path / "*.tar" if given == "pattern" else tmp_path
+    expected = f"{len(names)} of {len(names)} images have no label; expected KEY.cls .* shards end in a number"
+    with pytest.raises(DataError, match=expected):
+        open_source(data)
+    assert open_source(data, unlabelled=True).labels.tolist() == [-1] * len(names)
 
 
 @pytest.mark.parametrize("names", [("train", "val"), ("Training", "valid"), ("train", "test")])
