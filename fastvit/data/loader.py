@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ..images.io import ImageError
+from ..images.io import ImageError, without_warnings
 from ..images.prefetch import ahead
 from ..images.preprocess import Preprocess
 from ..utils.processes import cores
@@ -141,11 +141,15 @@ def _collate(samples: Sequence[tuple[Tensor, int] | ImageError]) -> Batch:
 
 def loader_options(collate: Callable[[Any], Any], workers: int, pin: bool) -> dict[str, Any]:
     """Options of torch's loaders: what makes a batch, in so many processes that leave signals to this one."""
-    return {"collate_fn": collate, "num_workers": workers, "pin_memory": pin, "worker_init_fn": _ignore_interrupts}
+    return {"collate_fn": collate, "num_workers": workers, "pin_memory": pin, "worker_init_fn": _started}
 
 
-def _ignore_interrupts(worker: int) -> None:
-    """A signal to all is for the process that trains, which needs its workers until it has written its state."""
+def _started(worker: int) -> None:
+    """A signal to all is for the process that trains, which needs its workers until it has written its state.
+
+    And what is wrong with many images is said once by each worker, since the filters of warnings stay as they are.
+    """
+    without_warnings.__enter__()
     for each in (signal.SIGINT, signal.SIGTERM):
         signal.signal(each, signal.SIG_IGN)
 

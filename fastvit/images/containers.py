@@ -103,6 +103,8 @@ def declared_white(image: Image.Image) -> float | None:
 
 
 def has_deep_colours(image: Image.Image) -> bool:
-    """Whether the file, not decoded yet, has colours of 16 bits, of which Pillow will keep the high ones."""
-    several = len(image.getbands()) > 1
-    return several and any(";16" in str(tile[-1]) for tile in getattr(image, "tile", ()))
+    """Whether the file, not decoded yet, has colours of more than 8 bits, of which Pillow will keep the high ones."""
+    several, kinds = len(image.getbands()) > 1, [tile[-1] for tile in getattr(image, "tile", ())]
+    if image.format == "PPM":  # whose largest value is beside the mode
+        return several and any(isinstance(kind, tuple) and kind[-1] > 255 for kind in kinds)
+    return several and any(";16" in str(kind) for kind in kinds)

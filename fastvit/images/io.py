@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Union
 from PIL import Image, ImageOps
 
 from ..utils.text import display_name, one_line
+from ..utils.warning import FastViTWarning
 from .containers import declared_white, has_deep_colours, mended, open_image
 from .inputs import images_inside
 from .kinds import HEAD, kind_of
@@ -70,7 +71,7 @@ def read_image(
                     return _loaded(source)
                 with _opened(source) as stream:  # type: ignore[arg-type]  # it has a path, or `read`
                     return _decoded(stream, before_decoding)
-        except ImageError:
+        except (ImageError, FastViTWarning):
             raise
         except Image.DecompressionBombError as error:
             lowered = Image.MAX_IMAGE_PIXELS is not None and Image.MAX_IMAGE_PIXELS < MAX_PIXELS // 2
@@ -94,7 +95,7 @@ def named(source: object) -> Iterator[None]:
 
 
 class _WithoutWarnings:
-    """While any thread is in it, no warning is shown: Pillow warns of odd metadata, and of sizes that are refused.
+    """While any thread is in it, Pillow's warnings are not shown: of odd metadata, and of sizes that are refused.
 
     Filters belong to the whole process, and two threads that each saved and restored them would restore the other's.
     So the first one in saves them, and the last one out restores them.
@@ -109,7 +110,7 @@ class _WithoutWarnings:
             if self._inside == 1:
                 self._filters = warnings.catch_warnings()
                 self._filters.__enter__()
-                warnings.simplefilter("ignore")
+                warnings.filterwarnings("ignore", module=r"PIL\.|pillow_")
 
     def __exit__(self, *error: object) -> None:
         with self._lock:

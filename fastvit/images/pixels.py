@@ -4,8 +4,15 @@ from typing import Any
 
 from PIL import Image
 
-DEEP, DARKEST = 65535, 4096  # white of 16 bits; below 12 bits there are others than those declared
-FAINTEST = 1 / 255  # of floats, less than which is all black
+from ..utils.warning import warn
+
+DEEP = 65535  # white of 16 bits
+REACH = {
+    12: 17 / 256,
+    13: 33 / 256,
+    14: 65 / 256,
+}  # parts of white, the least above those that so many of 16 bits reach
+DUST = 1 / 1000  # the part of an image that tells nothing of its range: pixels of a sensor that are dead or too bright
 
 
 class ImageError(ValueError):
@@ -30,7 +37,7 @@ def to_rgb(image: Image.Image, white: float | None = None) -> Image.Image:
         import numpy
 
         values = numpy.asarray(image)
-        scaled = _to_bytes(values, white or (1 if image.mode == "F" else DEEP), "greys")
+        scaled = _to_bytes(values, values, white or (1 if image.mode == "F" else DEEP), "greys")
         if isinstance(key := image.info.get("transparency"), int):
             scaled[values == key] = 255
         image = Image.fromarray(scaled)
@@ -72,7 +79,8 @@ def from_numbers(numbers: Any) -> Image.Image:
         numbers = numbers.float() if numbers.is_floating_point() else numbers  # numpy has no bfloat16
         numbers = (numbers.movedim(0, -1) if numbers.ndim == 3 else numbers).numpy()
     if numbers.dtype == bool or numbers.dtype == numpy.uint16 or numpy.issubdtype(numbers.dtype, numpy.floating):
-        numbers = _to_bytes(numbers, DEEP if numbers.dtype == numpy.uint16 else 1, "values")
+        colours = numbers[..., :3] if channels == 4 else numbers
+        numbers = _to_bytes(numbers, colours, DEEP if numbers.dtype == numpy.uint16 else 1, "values")
     if numbers.dtype != numpy.uint8:
         raise ImageError(
             f"its values are {numbers.dtype}, {numbers.min():g} to {numbers.max():g}; expected bytes from 0 to 255 "
@@ -81,7 +89,7 @@ def from_numbers(numbers: Any) -> Image.Image:
     return Image.fromarray(numbers[..., 0] if numbers.ndim == 3 and channels == 1 else numbers)
 
 
-def _to_bytes(values: Any, white: float, what: str) -> Any:
+def _to_bytes(values: Any, colours: Any, white: float, what: str) -> Any:
     """Numbers from 0 to `white` -> bytes; of 16 bits the high one, as Pillow reads 16-bit colours."""
     import numpy
 
@@ -91,11 +99,8 @@ def _to_bytes(values: Any, white: float, what: str) -> Any:
             "divide by 255, or give bytes; what is normalized already goes to model(images) itself"
         )  # fmt: skip
         raise ImageError(f"its {what} go from {low:.6g} to {high:.6g}, expected 0 to {white:g}: {advice}")
-    if 0 < high < (DARKEST / DEEP * white if deep and white > 1 else FAINTEST * white):
-        raise ImageError(
-            f"its {what} go from {low:.6g} to {high:.6g} of {white:g}, and would be black or nearly so: scale them to "
-            f"{white:g}, or save it with 8 bits"
-        )
+    if _are_lit(colours, 0):  # else it is black
+        _check_lit(colours, white, what)
     scaled = values >> 8 if white == DEEP and deep else numpy.rint(values.astype(numpy.float64) * (255 / white))
     return scaled.astype(numpy.uint8)
 
@@ -106,13 +111,38 @@ def check_deep_colours(image: Image.Image) -> None:
     Raises:
         ImageError: they use another range than 16 bits.
     """
-    colours = [band for band in image.getbands() if band != "A"]
-    highest = max(int(image.getchannel(band).getextrema()[1]) for band in colours)  # type: ignore[arg-type]
-    if highest < DARKEST >> 8:
+    import numpy
+
+    high = numpy.stack([numpy.asarray(image.getchannel(band)) for band in image.getbands() if band != "A"])
+    _check_lit(high.astype(numpy.uint16) << 8 | 255, DEEP, "colours")
+
+
+def _check_lit(values: Any, white: float, what: str) -> None:
+    """Refuse greys or colours that would be black in the range that they declare, as those of 12 bits in 16.
+
+    Those of 13 or 14 bits in 16, which look like a dark image, are taken as they are, and a warning says so.
+    """
+    import numpy
+
+    bits = next((bits for bits, part in REACH.items() if not _are_lit(values, part * white)), 16)
+    if bits == 12:
+        most = numpy.quantile(values, 1 - DUST, method="higher")
         raise ImageError(
-            f"none of its 16-bit colours is above {DARKEST - 1} of {DEEP}, so that it would be black: scale them to "
-            f"{DEEP}, or save it with 8 bits"
+            f"all but a thousandth of its {what} are at most {most:.6g} of {white:g}, and would be black or nearly so: "
+            f"scale them to {white:g}, or save it with 8 bits"
         )
+    if bits < 16 and white == DEEP:
+        warn(
+            f"an image uses {bits} of its 16 bits, but for a thousandth of its {what}: it is taken as it is, from 0 to "
+            f"{DEEP}, and dark; if {bits} bits are its whole range, multiply them by {2 ** (16 - bits)}"
+        )
+
+
+def _are_lit(values: Any, above: float) -> bool:
+    """Whether more of them than dust are above that."""
+    import numpy
+
+    return bool(numpy.count_nonzero(values > above) > DUST * values.size)
 
 
 def shape_error(image: Any) -> str:

@@ -2,6 +2,8 @@
 
 import io
 import struct
+import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,12 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin
 
+from fastvit import FastViTWarning
+from fastvit.cli.output import plain_warnings
+from fastvit.data import LabelledImages, open_source
 from fastvit.images.io import ImageError, read_image
+from fastvit.images.prefetch import ahead, read_or_error
+from fastvit.images.preprocess import Preprocess
 
 GREYS = numpy.linspace(0, 1, 64 * 48).reshape(48, 64)  # from black to white
 
@@ -68,6 +75,10 @@ SIXTEEN = {
     "tensor": lambda values: torch.from_numpy(values.astype(numpy.int32)).to(torch.uint16),
     "PNG colours": lambda values: deep_png(numpy.stack([values] * 3, axis=-1)),
     "PNG colours, opened": lambda values: Image.open(io.BytesIO(deep_png(numpy.stack([values] * 3, axis=-1)))),
+    "PPM": lambda values: portable(b"P6", numpy.repeat(values, 3, axis=1), 65535).replace(b"\n192 ", b"\n64 "),
+    "PPM in words": lambda values: b"P3 64 48 65535\n" + " ".join(map(str, numpy.repeat(values, 3))).encode(),
+    "array of colours": lambda values: numpy.stack([values] * 3, axis=-1),
+    "array of colours and alpha": lambda values: numpy.stack([*[values] * 3, numpy.full_like(values, 65535)], axis=-1),
     "PNG grey and alpha": lambda values: deep_png(numpy.stack([values, numpy.full_like(values, 65535)], axis=-1)),
     "PNG colours and alpha": lambda values: deep_png(numpy.stack([*[values] * 3, numpy.full_like(values, 65535)], -1)),
 }
@@ -84,14 +95,53 @@ def test_16_bits_are_scaled_to_8(written: Any, white: int) -> None:
 @every_way
 @pytest.mark.parametrize("white", [1, 100, 255, 1023, 4095])
 def test_fewer_bits_in_16_are_refused_since_they_would_be_black(written: Any, white: int) -> None:
-    with pytest.raises(ImageError, match=rf"would be black|go from 0 to {white} of 65535") as error:
+    with pytest.raises(ImageError, match="would be black") as error:
         read_image(written(deep(white)))
     assert "scale them to 65535, or save it with 8 bits" in str(error.value)
 
 
+@every_way
+def test_a_pixel_that_is_dead_does_not_tell_the_range(written: Any) -> None:
+    values = deep(4095)
+    values[10, 20] = 65535
+    with pytest.raises(ImageError, match=r"all but a thousandth of its \w+ are at most 4\d\d\d of 65535"):
+        read_image(written(values))
+
+
+@every_way
+@pytest.mark.parametrize("bits", [13, 14])
+def test_a_range_that_may_be_meant_or_dark_is_taken_as_declared_and_said(written: Any, bits: int) -> None:
+    said = rf"^an image uses {bits} of its 16 bits, .* taken as it is, from 0 to 65535, .* by {2 ** (16 - bits)}$"
+    with pytest.warns(FastViTWarning, match=said):
+        shown = pixels(written(deep(2**bits - 1)))
+    assert numpy.abs(shown[..., 0] - deep(2**bits - 1) / 65535 * 255).max() <= 1
+
+
+def test_a_worker_says_it_once(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    for index in range(4):
+        (tmp_path / "cat").mkdir(exist_ok=True)
+        (tmp_path / "cat" / f"{index}.png").write_bytes(SIXTEEN["PNG"](deep(8191)))
+    images = LabelledImages(open_source(str(tmp_path)), Preprocess(size=(32, 32)))
+    with plain_warnings():
+        warnings.simplefilter("default")
+        assert sum(len(batch.labels) for batch in images.batches(2, workers=1)) == 4
+    assert capfd.readouterr().err.count("uses 13 of its 16 bits") == 1
+
+
+def test_it_is_said_once_for_many_by_threads_too() -> None:
+    images = [SIXTEEN["PNG"](deep(8191 - index)) for index in range(5)]
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("default")
+        found = list(ahead([partial(read_or_error, image, Image.Image.getextrema) for image in images], 2))
+    assert [each[0][1] for each in found] == [31] * 5 and len(said) == 1
+
+
 @pytest.mark.parametrize("way", ["PNG", "TIFF", "PGM", "array"])
 def test_a_grey_image_that_is_black_is_black(way: str) -> None:
-    assert pixels(SIXTEEN[way](numpy.zeros((48, 64), numpy.uint16))).max() == 0
+    values = numpy.zeros((48, 64), numpy.uint16)
+    assert pixels(SIXTEEN[way](values)).max() == 0
+    values[10, 20] = 65535  # a star
+    assert pixels(SIXTEEN[way](values)).max() == 255
 
 
 @pytest.mark.parametrize("white", [100, 255, 1023, 4095, 65535])
@@ -113,6 +163,7 @@ FLOATS = {
     "array of colours": lambda values: numpy.stack([values] * 3, axis=-1),
     "float64": lambda values: values.astype(numpy.float64),
     "half tensor": lambda values: torch.from_numpy(values).half(),
+    "array of colours and alpha": lambda values: numpy.stack([*[values] * 3, numpy.ones_like(values)], axis=-1),
     "tensor of colours": lambda values: torch.from_numpy(values).expand(3, 48, 64).bfloat16(),
 }
 
@@ -122,7 +173,8 @@ def test_floats_go_from_0_to_1_and_others_are_refused_with_their_range(written: 
     expected = numpy.repeat((GREYS * 255)[..., None], 3, axis=2)
     assert numpy.abs(pixels(written(GREYS.astype(numpy.float32))) - expected).max() <= 1.1
     for factor, words in ((255, r"0 to 25[56], expected 0 to 1"), (-1, "go from -1 to"), (numpy.nan, "nan"),
-                          (6.5, "expected 0 to 1"), (0.003, "would be black or nearly so")):  # fmt: skip
+                          (6.5, "expected 0 to 1"), (0.003, "would be black or nearly so"),
+                          (1 / 255, "at most 0.0039.* of 1, and would be black"), (0.06, "nearly so")):  # fmt: skip
         with pytest.raises(ImageError, match=words):
             read_image(written((GREYS * factor).astype(numpy.float32)))
 

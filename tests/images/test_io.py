@@ -309,7 +309,8 @@ def test_warnings_are_silent_in_every_thread_and_as_they_were_afterwards(monkeyp
     def late(image: Image.Image) -> None:
         inside.set()
         assert left.wait(20)
-        warnings.warn("odd metadata", stacklevel=1)  # an error by the tests' settings
+        # an error by the tests' settings
+        warnings.warn_explicit("odd metadata", UserWarning, "TiffImagePlugin.py", 1, "PIL.TiffImagePlugin")
 
     def start_another(image: Image.Image) -> None:
         others.append(pool.submit(read_image, data, before_decoding=late))
