@@ -2,6 +2,8 @@
 
 import io
 import struct
+from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any, BinaryIO
 
 from PIL import Image, UnidentifiedImageError, features
@@ -12,6 +14,7 @@ from .pixels import ImageError
 # Only what Pillow decodes in this process: its EPS reader starts Ghostscript, which runs the program in the file.
 FORMATS = ("AVIF", "BMP", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "QOI", "TIFF", "WEBP")
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
+SCAN = 0xFFDA  # the marker of a JPEG that its pixels follow
 ESSENTIAL = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"eXIf")  # chunks of a PNG that pixels follow from
 SUBFILE, WHITE = 254, 281  # tags of TIFF: the kind of a page, and the largest value of a sample
 
@@ -42,8 +45,8 @@ def open_image(stream: BinaryIO, kind: str) -> Image.Image:
     except Image.DecompressionBombError:
         raise
     except Exception as error:
-        if kind == "PNG":
-            return without_extras(stream)
+        with suppress(UnidentifiedImageError):
+            return without_extras(stream, kind)
         if not isinstance(error, UnidentifiedImageError):
             raise
         raise ImageError(_what_it_is(stream, kind)) from None
@@ -61,20 +64,43 @@ def _what_it_is(stream: BinaryIO, kind: str) -> str:
     return f"not an image, or of none of the kinds {', '.join(FORMATS)}; convert it to PNG or JPEG"
 
 
-def without_extras(stream: BinaryIO) -> Image.Image:
-    """A PNG without texts, profiles and other extras, which may be damaged or too long for Pillow, and never matter.
+def without_extras(stream: BinaryIO, kind: str) -> Image.Image:
+    """A PNG or JPEG without texts, profiles and other extras, which may be damaged or too long, and never matter.
 
     Pillow's limits for them belong to the whole process, and are left as they are.
+
+    Raises:
+        UnidentifiedImageError: it is none that can be read.
     """
     stream.seek(0)
-    content = stream.read()
-    kept, position = [SIGNATURE], len(SIGNATURE)
+    content, parts = stream.read(), {"PNG": _png_parts, "JPEG": _jpeg_parts}.get(kind, lambda content: [])
+    return Image.open(io.BytesIO(b"".join(parts(content))), formats=("PNG", "JPEG"))
+
+
+def _png_parts(content: bytes) -> Iterator[bytes]:
+    yield SIGNATURE
+    position = len(SIGNATURE)
     while position + 12 <= len(content):
         length, name = struct.unpack_from(">I4s", content, position)
         if name in ESSENTIAL:
-            kept.append(content[position : position + 12 + length])
+            yield content[position : position + 12 + length]
         position += 12 + length
-    return Image.open(io.BytesIO(b"".join(kept)), formats=("PNG",))
+
+
+def _jpeg_parts(content: bytes) -> Iterator[bytes]:
+    """Of what programs add, only how it is turned, and whether its colours are changed, if that is whole."""
+    yield content[:2]
+    position = 2
+    while position + 4 <= len(content):
+        marker, length = struct.unpack_from(">HH", content, position)
+        if marker == SCAN:
+            yield content[position:]
+            return
+        part = content[position : position + 2 + length]
+        turned, changed = part.startswith(b"Exif\0\0", 4), part.startswith(b"Adobe", 4) and len(part) >= 16
+        if turned or changed or not (0xFFE0 <= marker <= 0xFFEF or marker == 0xFFFE):
+            yield part
+        position += 2 + length
 
 
 def mended(stream: BinaryIO, kind: str) -> Image.Image | None:
@@ -83,7 +109,7 @@ def mended(stream: BinaryIO, kind: str) -> Image.Image | None:
     A JPEG's pixels are all there if they stay the same whatever follows the file.
     """
     if kind == "PNG":
-        image = without_extras(stream)
+        image = without_extras(stream, kind)
         image.load()
         return image
     if kind != "JPEG":

@@ -80,11 +80,41 @@ def test_a_jpeg_without_its_end_or_with_more_behind_it_is_read_and_one_cut_short
             read_image(whole[:length], "x")
 
 
-@pytest.mark.parametrize("exif", [b"Exif\0\0", b"Exif\0\0MM\0*\xff\xff\xff\xff", b"Exif\0\0II*\0\x08\0\0\0\xff", b"x"])
-def test_a_jpeg_with_wrong_metadata_is_read(exif: bytes) -> None:
-    plain = image_file(5, "JPEG", 16)
-    marked = plain[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + plain[2:]
-    assert (numpy.asarray(read_image(marked)) == numpy.asarray(Image.open(io.BytesIO(plain)))).all()
+def marker(number: int, content: bytes) -> bytes:
+    return b"\xff" + bytes([number]) + struct.pack(">H", len(content) + 2) + content
+
+
+SEGMENTS = {
+    "JFIF": (0xE0, b"JFIF\0"),
+    "ICC": (0xE2, b"ICC_PROFILE\0"),
+    "ICC, half its number": (0xE2, b"ICC_PROFILE\0\1"),
+    "MPF": (0xE2, b"MPF\0"),
+    "Adobe": (0xEE, b"Adobe"),
+    "Adobe, cut short": (0xEE, b"Adobe\0\x64\0"),
+    "Photoshop": (0xED, b"Photoshop 3.0\x008BIM\x03\xed\0"),
+    "nothing": (0xE0, b""),
+    "comment": (0xFE, b""),
+    "Exif": (0xE1, b"Exif\0\0"),
+    "Exif beyond its end": (0xE1, b"Exif\0\0MM\0*\xff\xff\xff\xff"),
+    "Exif, cut short": (0xE1, b"Exif\0\0II*\0\x08\0\0\0\xff"),
+    "unknown": (0xE1, b"x"),
+}
+TURNED = marker(0xE1, b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0")
+
+
+@pytest.mark.parametrize("segment", SEGMENTS.values(), ids=SEGMENTS)
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_what_a_jpeg_has_beside_its_pixels_does_not_matter(segment: tuple[int, bytes], mode: str) -> None:
+    stream = io.BytesIO()
+    Image.fromarray(PIXELS).resize((48, 32)).convert(mode).save(stream, "JPEG")
+    plain = stream.getvalue()
+    shown = numpy.asarray(Image.open(io.BytesIO(plain)).convert("RGB"))
+    marked = plain[:2] + marker(*segment) + plain[2:]
+    assert (numpy.asarray(read_image(marked)) == shown).all()
+    turned = plain[:2] + TURNED + marker(*segment) + plain[2:]
+    assert (numpy.asarray(read_image(turned)) == numpy.rot90(shown, -1)).all()
+    with pytest.raises(ImageError, match=r"^x: cut short or damaged"):
+        read_image(marked[: len(marked) // 2], "x")
 
 
 def test_a_photo_of_two_views_is_its_first_even_where_the_list_of_them_is_wrong() -> None:
