@@ -32,9 +32,9 @@ def check_confusion(path: Path) -> None:
 def write_confusion(metrics: Metrics, path: str | Path) -> None:
     """Write the confusion matrix: images by their class, a row each, and the class predicted, a column each.
 
-    A .csv file has the counts, with names in the first row and column; a .json file the same under "labels",
-    "predictions" and "counts"; any other a plot, in percent of each row. Where classes that the data do not have were
-    predicted, they are together in a last column of the counts, "other".
+    A .csv file has the counts, with names in the first row and column, in UTF-8 with the mark that Excel knows it by; a
+    .json file the same under "labels", "predictions" and "counts"; any other a plot, in percent of each row. Where
+    classes that the data do not have were predicted, they are together in a last column of the counts, "other".
 
     Raises:
         ValueError: the path has no suffix of a plot, .csv or .json, or cannot be written.
@@ -46,7 +46,7 @@ def write_confusion(metrics: Metrics, path: str | Path) -> None:
         ...     data = fastvit.testing.write_images(folder, ("cat", "ship"), val=2)
         ...     metrics = fastvit.evaluate(fastvit.load("fastvit_t8.cifar10"), data)
         ...     fastvit.evaluation.write_confusion(metrics, f"{folder}/confusion.csv")
-        ...     print(Path(folder, "confusion.csv").read_text().splitlines()[0])
+        ...     print(Path(folder, "confusion.csv").read_text("utf-8-sig").splitlines()[0])
         label,cat,ship
     """
     path = Path(path)
@@ -55,7 +55,7 @@ def write_confusion(metrics: Metrics, path: str | Path) -> None:
         if path.suffix.lower() == ".csv":
             found = confusion_table(metrics)
             rows = ([name, *row] for name, row in zip(found["labels"], found["counts"], strict=True))
-            with temporary.open("w", newline="", encoding="utf-8", errors=ESCAPED) as file:
+            with temporary.open("w", newline="", encoding="utf-8-sig", errors=ESCAPED) as file:
                 csv.writer(file, lineterminator="\n").writerows([["label", *found["predictions"]], *rows])
         elif path.suffix.lower() == ".json":
             temporary.write_text(dumps(confusion_table(metrics), ensure_ascii=False), encoding="utf-8", errors=ESCAPED)

@@ -73,8 +73,9 @@ def without_extras(stream: BinaryIO, kind: str) -> Image.Image:
         UnidentifiedImageError: it is none that can be read.
     """
     stream.seek(0)
-    content, parts = stream.read(), {"PNG": _png_parts, "JPEG": _jpeg_parts}.get(kind, lambda content: [])
-    return Image.open(io.BytesIO(b"".join(parts(content))), formats=("PNG", "JPEG"))
+    content = stream.read()
+    parts = _png_parts(content) if kind == "PNG" else _jpeg_parts(content) if kind == "JPEG" else ()
+    return Image.open(io.BytesIO(b"".join(parts)), formats=("PNG", "JPEG"))
 
 
 def _png_parts(content: bytes) -> Iterator[bytes]:

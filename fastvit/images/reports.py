@@ -5,14 +5,16 @@ import csv
 import html
 import io
 import math
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from PIL import Image
 
 from ..utils.atomic import check_writable, replacing
-from ..utils.text import display_name
+from ..utils.text import display_name, some
+from ..utils.warning import warn
 from .cards import Card, sheet
 
 PER_SHEET = 100
@@ -63,6 +65,18 @@ def report(path: Path, images: int) -> Iterator[Add]:
     """
     with replacing(path) as temporary, WRITERS[path.suffix.lower()](temporary, images) as add:
         yield add
+    if path.suffix.lower() in SHEETS:
+        _say_others(path, files_of(path, images))
+
+
+def _say_others(path: Path, written: Sequence[Path]) -> None:
+    """Warn of sheets of an earlier report beside those of this one."""
+    called = re.compile(rf"{re.escape(path.stem)}-[1-9][0-9]*{re.escape(path.suffix)}")
+    if others := sorted({each for each in path.parent.iterdir() if called.fullmatch(each.name)}.difference(written)):
+        names = some([each.name for each in others])
+        warn(
+            f"{path}: beside it, {names} are called as its sheets, and not written now; delete those of earlier reports"
+        )
 
 
 @contextmanager
@@ -89,14 +103,42 @@ def _sheets(path: Path, images: int) -> AbstractContextManager[Add]:
     return _drawn(PER_SHEET, lambda drawn: drawn.save(next(files), quality=92))  # which PNG has no use for
 
 
-def _pages(path: Path, images: int) -> AbstractContextManager[Add]:
-    return _drawn(PER_PAGE, lambda drawn: drawn.save(path, append=path.exists(), quality=92))
+@contextmanager
+def _pages(path: Path, images: int) -> Iterator[Add]:
+    """A PDF, page by page: Pillow alone keeps all of them in memory, or reads the file again for each."""
+    with path.open("wb") as file:
+        starts = {0: 0}  # where each object begins; of page n they are 3 n, 3 n + 1 and 3 n + 2
+
+        def write(number: int, entries: str, stream: bytes | None = None) -> None:
+            starts[number] = file.tell()
+            length = "" if stream is None else f" /Length {len(stream)}"
+            body = b"" if stream is None else b"\nstream\n%b\nendstream" % stream
+            file.write(f"{number} 0 obj\n<<{entries}{length}>>".encode() + body + b"\nendobj\n")
+
+        def page(drawn: Image.Image) -> None:
+            number, jpeg, (width, height) = len(starts) + 2, io.BytesIO(), drawn.size
+            drawn.save(jpeg, "JPEG", quality=92)
+            shape = f"/Width {width} /Height {height} /ColorSpace /DeviceRGB /BitsPerComponent 8"
+            write(number, f"/Type /XObject /Subtype /Image /Filter /DCTDecode {shape}", jpeg.getvalue())
+            write(number + 1, "", f"{width} 0 0 {height} 0 0 cm /Drawn Do".encode())
+            shown = f"/Resources <</XObject <</Drawn {number} 0 R>>>> /Contents {number + 1} 0 R"
+            write(number + 2, f"/Type /Page /Parent 2 0 R /MediaBox [0 0 {width} {height}] {shown}")
+
+        file.write(b"%PDF-1.4\n")
+        with _drawn(PER_PAGE, page) as add:
+            yield add
+        pages = range(5, len(starts) + 2, 3)
+        write(1, "/Type /Catalog /Pages 2 0 R")
+        write(2, f"/Type /Pages /Count {len(pages)} /Kids [{' '.join(f'{number} 0 R' for number in pages)}]")
+        end, rows = file.tell(), [f"{starts[number]:010} 00000 n " for number in range(1, len(starts))]
+        file.write("\n".join([f"xref\n0 {len(starts)}", "0000000000 65535 f ", *rows]).encode())
+        file.write(f"\ntrailer\n<</Size {len(starts)} /Root 1 0 R>>\nstartxref\n{end}\n%%EOF\n".encode())
 
 
 @contextmanager
 def _table(path: Path, images: int) -> Iterator[Add]:
     """Path, rank, label, probability, error. Text that a spreadsheet would compute begins with an apostrophe."""
-    with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+    with path.open("w", encoding="utf-8-sig", errors="backslashreplace", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(("path", "rank", "label", "probability", "error"))
 

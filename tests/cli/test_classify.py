@@ -1,6 +1,7 @@
 """`fastvit classify` says what the model says, survives bad files, and behaves in a pipeline."""
 
 import base64
+import codecs
 import copy
 import csv
 import functools
@@ -525,7 +526,8 @@ def test_a_table_has_a_row_for_each_class_and_no_formula(
     for index, name in enumerate(HOSTILE):
         draw(tmp_path / name.replace("/", ""), index)
     assert run(*HOSTILE, "none.png", "--save", "out.csv", "--top", 2).status == 1
-    with open("out.csv", encoding="utf-8", newline="") as file:
+    assert Path("out.csv").read_bytes().startswith(codecs.BOM_UTF8)  # else Excel takes it for the local encoding
+    with open("out.csv", encoding="utf-8-sig", newline="") as file:
         rows = list(csv.DictReader(file))
     expected = [
         (name, rank, *found) for name in HOSTILE for rank, found in enumerate(by_hand(weights, Path(name))[:2], 1)

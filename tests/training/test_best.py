@@ -161,7 +161,7 @@ def test_the_report_has_precision_recall_and_f1_as_scikit_learn_has_them(tmp_pat
         assert [row[name] for row in report["classes"]] == pytest.approx(expected[column] * scale), name
     confusion = sklearn_metrics.confusion_matrix(labels, logits.argmax(1)).tolist()
     assert report["confusion"] == {"labels": ["a", "b", "c"], "predictions": ["a", "b", "c"], "counts": confusion}
-    with (tmp_path / "confusion.csv").open() as file:
+    with (tmp_path / "confusion.csv").open(encoding="utf-8-sig") as file:
         head, *rows = csv.reader(file)
     assert head == ["label", "a", "b", "c"] and [[int(cell) for cell in row[1:]] for row in rows] == confusion
     shown = (tmp_path / "report.txt").read_text().splitlines()
@@ -175,7 +175,7 @@ def test_a_class_that_is_never_predicted_has_no_precision_and_other_predictions_
     metrics.add(torch.eye(3)[[0, 2, 2, 0]], torch.tensor([0, 0, 1, 1]))
     assert [(row.precision, row.top1, row.f1) for row in metrics.classes] == [(50.0, 50.0, 50.0), (None, 0.0, 0.0)]
     fastvit.evaluation.write_confusion(metrics, tmp_path / "confusion.csv")
-    assert (tmp_path / "confusion.csv").read_text() == 'label,a,"b, c",other\na,1,0,1\n"b, c",1,0,1\n'
+    assert (tmp_path / "confusion.csv").read_text("utf-8-sig") == 'label,a,"b, c",other\na,1,0,1\n"b, c",1,0,1\n'
     fastvit.evaluation.write_confusion(metrics, tmp_path / "confusion.json")
     assert json.loads((tmp_path / "confusion.json").read_text())["counts"] == [[1, 0, 1], [1, 0, 1]]
 
