@@ -14,10 +14,12 @@ from ..utils.warning import warn
 from .source import DataError, Selected, Source
 
 FRACTION = 0.2
-COPY = re.compile(r"( - copy( \(\d+\))?| copy( \d+)?|\.rf\.[0-9a-f]+)+$", re.IGNORECASE)  # at the end of a name
+COPY = re.compile(  # at the end of a name
+    r"( - copy( \(\d+\))?| copy( \d+)?|(_(jpe?g|png|bmp|webp|tiff?))?\.rf\.[0-9a-z]+)+$", re.IGNORECASE
+)
 
 
-def hold_out(source: Source, fraction: float = FRACTION, seed: int = 0) -> tuple[Selected, Selected]:
+def hold_out(source: Source, fraction: float = FRACTION, seed: int = 0, *, why: str = "") -> tuple[Selected, Selected]:
     """(training images, validation images), and a warning with their numbers: so much of each class is held out.
 
     Which ones follows from their names and the seed, not from the order of the files, other classes or the process: so
@@ -29,9 +31,10 @@ def hold_out(source: Source, fraction: float = FRACTION, seed: int = 0) -> tuple
         source: labelled images.
         fraction: of each class, above 0 and below 1.
         seed: of the choice.
+        why: the reason, for the warning.
 
     Raises:
-        DataError: no class has two images.
+        DataError: no class has two images that are no copies of one.
         ValueError: a fraction out of range.
 
     Example:
@@ -50,12 +53,20 @@ def hold_out(source: Source, fraction: float = FRACTION, seed: int = 0) -> tuple
         raise DataError(f"{source.where}: no class has two images, of which one could be held out for validation")
     parts = [Selected(source, numpy.flatnonzero(chosen).tolist()) for chosen in (~held, held)]
     parts[1].where = f"{source.where}, held out"
+    count = f"{held.sum()} of its {len(source)}, {held.mean():.0%}"
     warn(
-        f"{source.where}: no validation images of their own; {held.sum()} of its {len(source)}, {fraction:.0%} of each "
-        "class, are held out for it, the same in each run"
+        f"{source.where}: no validation images of their own; {count}, from each class, are held out for it, the "
+        "same in each run"
         + (f"; none of {some(whole)}, with a single image" if whole else "")
+        + (f" ({why})" if why else "")
     )
     return parts[0], parts[1]
+
+
+def say_unused(fraction: float, seed: int, where: str) -> None:
+    """Warn of a choice that counts for nothing, since there are validation images."""
+    if fraction not in (0, FRACTION) or seed:
+        warn(f"validation_fraction and validation_seed are not used: {where} has validation images of its own")
 
 
 def _drawn(source: Source, fraction: float, seed: int) -> tuple[NDArray[numpy.bool_], list[str]]:
@@ -68,10 +79,13 @@ def _drawn(source: Source, fraction: float, seed: int) -> tuple[NDArray[numpy.bo
         wanted, taken = max(1, round(fraction * sum(map(len, of_class.values())))), 0
         in_turn = sorted(of_class, key=lambda key: hashlib.sha256(f"{seed}\0{key}".encode()).digest())
         for key in in_turn[:-1]:  # one at least is trained on
-            if taken < wanted:
-                held[of_class[key]] = True
-                taken += len(of_class[key])
-        whole += [] if taken else [source.classes[label]]
+            count = len(of_class[key])
+            if taken + count / 2 <= wanted:  # nearer to it than without these
+                held[of_class[key]], taken = True, taken + count
+        if len(in_turn) == 1:
+            whole.append(source.classes[label])
+        elif not taken:  # of each there are many copies
+            held[min((of_class[key] for key in in_turn), key=len)] = True
     return held, whole
 
 

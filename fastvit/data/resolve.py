@@ -23,7 +23,7 @@ Whatever reads labelled images takes one of these as its data:
   hfds/NAME, hfds/FOLDER
                   a data set of the Hugging Face Hub, or a folder of one; its
                   columns are found by types and names, or chosen in
-                  hfds/NAME?image=photo&label=breed&config=small
+                  hfds/NAME?image=photo&label=breed&config=small&split=dev
 
 SPLIT is train (or training); and val (or valid, validation, dev, eval) or test
 (or testing), whichever is there first; in capitals or not, with digits, signs,
@@ -42,7 +42,7 @@ from pathlib import Path
 
 from ..utils.text import either
 from .class_folders import ClassArchives, ClassFolders
-from .hold_out import FRACTION, hold_out
+from .hold_out import FRACTION, hold_out, say_unused
 from .hugging_face import HuggingFace
 from .layout import find_top, on_disk, say_unread
 from .listing import Listing
@@ -59,7 +59,7 @@ KINDS = "a folder, .zip, .tar, shards as 'NAME-{000..127}.tar', torch/NAME:FOLDE
 def open_source(
     data: str | Path, split: str = "", *, num_classes: int | None = None, unlabelled: bool = False
 ) -> Source:
-    """The images of a split, or the whole if `split` is ""; of libraries, which have splits only, those to validate on.
+    """The images of a split, or the whole if `split` is "".
 
     Args:
         data: `NOTATION` says what it may be.
@@ -154,11 +154,13 @@ def training_and_validation(
     """
     training = training_source(data, num_classes=num_classes)
     try:
-        return training, validation_source(data, num_classes=num_classes or len(training.classes))
-    except NoSplitError:
+        validation = validation_source(data, num_classes=num_classes or len(training.classes))
+    except NoSplitError as error:
         if not fraction:
             raise
-        return hold_out(training, fraction, seed)
+        return hold_out(training, fraction, seed, why=str(error))
+    say_unused(fraction, seed, str(data))
+    return training, validation
 
 
 @dataclass(frozen=True)
@@ -181,8 +183,9 @@ class _Request:
         library, _, rest = data.partition("/")
         if library == "torch" and rest:
             dataset, _, root = data.partition(":")
-            split = self.splits[0] or "validation"
-            return Torchvision(dataset, Path(root or ".").expanduser(), split, download=bool(root))
+            if not self.splits[0]:
+                raise DataError(f"{data}: has splits; choose one of them as split: train, or val")
+            return Torchvision(dataset, Path(os.path.expanduser(root or ".")), self.splits[0], download=bool(root))
         if library == "hfds" and rest:
             return HuggingFace(data, self.splits, unlabelled=self.unlabelled)
         if os.path.isdir(data):

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..data.hold_out import say_unused
 from ..data.resolve import training_and_validation, training_source, validation_source
 from ..data.source import Selected, Source, check_labels, check_range, check_same_classes
 from ..utils.extras import missing, require
@@ -92,12 +93,13 @@ def open_sources(
     """
     check_recipe(recipe)
     classes = recipe.num_classes or None
+    fraction, seed = recipe.validation_fraction, recipe.validation_seed
     if not isinstance(data, Source) and not validation:
-        fraction, seed = recipe.validation_fraction, recipe.validation_seed
         source, held = training_and_validation(data, fraction=fraction, seed=seed, num_classes=classes)
     elif validation:
         source = data if isinstance(data, Source) else training_source(data, num_classes=classes)
         held = _validation(validation, classes or len(source.classes))
+        say_unused(fraction, seed, held.where)
     else:
         raise RecipeError("The training images are a Source: give validation=, a Source or where those images are.")
     check_labels(source)

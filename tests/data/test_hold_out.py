@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 
 import fastvit
 from fastvit.data import DataError, NoSplitError, Source, hold_out, open_source, training_and_validation
+from fastvit.data.shards import TOGETHER
 from fastvit.testing import write_images
+from fastvit.training import Recipe, open_sources
 
 
 class Named(Source):
@@ -109,6 +111,51 @@ def test_copies_of_an_image_by_name_are_on_one_side() -> None:
                                 for group in groups)  # fmt: skip
     numbered = [f"cat/photo ({index}).jpg" for index in range(50)]  # as Windows renames many at once: no copies
     assert len(quietly(Named(numbered))[1]) == 10
+
+
+@pytest.mark.parametrize("hashes", ["{0:032x}", "Zx{0}kQ9b", "{0:x}"])  # Roboflow's, of old and of now
+def test_roboflows_copies_are_on_one_side_and_no_more_is_held_out_than_said(hashes: str) -> None:
+    copies = {
+        f"{each}{suffix}": number for number, each in enumerate("abcdefgh", start=1) for suffix in ("_jpg", "_png")
+    }
+    names = [f"cat/{name}.rf.{hashes.format(index)}.jpg" for name, count in copies.items() for index in range(count)]
+    names += [f"cat/{each}.jpg" for each in "abcdefgh"]
+    with pytest.warns(fastvit.FastViTWarning) as said:
+        parts = hold_out(Named(names), 0.2)
+    originals = [{part.name(index)[len("/data/cat/")] for index in range(len(part))} for part in parts]
+    assert not originals[0] & originals[1] and abs(len(parts[1]) - 0.2 * len(names)) <= 9
+    assert f"{len(parts[1])} of its {len(names)}, {len(parts[1]) / len(names):.0%}, from each" in str(said[0].message)
+
+
+def test_of_many_copies_each_the_fewest_are_held_out() -> None:
+    names = [f"cat/{name}.rf.{index:x}.jpg" for name, count in (("a", 50), ("b", 40)) for index in range(count)]
+    training, held = quietly(Named(names), 0.1)
+    assert (len(training), len(held)) == (50, 40)
+
+
+def test_parts_of_shards_are_read_shard_by_shard_as_the_whole_is(tmp_path: Path) -> None:
+    source = open_source(sharded(str(tmp_path / "%03d.tar"), samples(120), 3))
+    with pytest.warns(fastvit.FastViTWarning, match="held out"):
+        training, _ = hold_out(source)
+    order = training.order(numpy.random.default_rng(0).permutation)
+    assert sorted(order.tolist()) == list(range(len(training)))
+    first, rest = ({training.name(index).partition(".tar")[0] for index in part} for part in (order[:24], order[48:]))
+    assert len(first) <= TOGETHER and not first & rest
+
+
+def test_a_choice_of_images_to_hold_out_that_counts_for_nothing_is_said(tmp_path: Path) -> None:
+    data = write_images(tmp_path, ("cat", "dog"), train=2, val=2)
+    for options in ({"validation_fraction": 0.3}, {"validation_seed": 1}):
+        for validation in ("", f"{data}/val"):
+            with pytest.warns(fastvit.FastViTWarning, match="validation_seed are not used: .* has validation images"):
+                open_sources(Recipe(**options), data, validation)
+    open_sources(Recipe(validation_fraction=0), data)
+
+
+def test_validation_images_without_classes_are_the_reason_that_is_given(tmp_path: Path) -> None:
+    folder(tmp_path, {f"train/{name}": content for name, content in contents(4).items()} | {"val/0.png": b""})
+    with pytest.warns(fastvit.FastViTWarning, match=r"held out for it.*found: train, val \(val without folders of cl"):
+        training_and_validation(tmp_path)
 
 
 def test_the_numbers_are_said_and_a_class_with_one_image_is_named() -> None:
