@@ -15,7 +15,7 @@ from .splits import choose
 # Columns by what they are usually called, the usual first.
 IMAGES = ("image", "img", "jpg", "jpeg", "png", "webp", "picture", "photo", "images")
 LABELS = ("label", "labels", "class", "cls", "target", "category", "fine_label")
-CHOICES = ("image", "label", "config")
+CHOICES = ("image", "label", "config", "split")
 
 
 class HuggingFace(Source):
@@ -23,9 +23,9 @@ class HuggingFace(Source):
 
     Args:
         name: perhaps with `?image=COLUMN&label=COLUMN&config=NAME`; by default the columns are found by their types and
-            names, and there is one configuration.
+            names, and there is one configuration. With `&split=NAME` that is its only split.
         splits: in the order of preference, as for `fastvit.data.splits.choose`; of [""], the whole, the only one there
-            is, or those to validate on.
+            is.
         unlabelled: labels are not needed: without a column of them, each is -1, and there are no classes.
 
     Raises:
@@ -40,18 +40,29 @@ class HuggingFace(Source):
         if unknown := sorted(given.keys() - set(CHOICES)):
             raise DataError(f"{name}: {some(unknown)} after ?, expected {path}?image=COLUMN&label=COLUMN&config=NAME")
         tables = _opened(name, path, given.get("config"))
-        only = next(iter(tables)) if len(tables) == 1 and not any(splits) else ""
-        split = only or choose(name, splits if any(splits) else ("val", "test"), tables) or next(iter(tables))
+        if (chosen := given.get("split", "")) and chosen not in tables:
+            raise DataError(f"{name}: has no split {chosen}; found: {some(tables)}")
+        tables = {chosen: tables[chosen]} if chosen else tables
+        split = choose(name, splits, tables) if any(splits) else ""
+        if not split and len(tables) > 1:
+            raise DataError(f"{name}: has the splits {some(tables)}; choose one, as split or by ?split=NAME at the end")
+        split = split or next(iter(tables))
         self.table, self.where = tables[split], f"{name}, split {split}"
         self.image = self._column("image", IMAGES, "Image", given.get("image"))
         self.label = self._column("label", LABELS, "ClassLabel", given.get("label"), needed=not unlabelled)
         self._read_labels(unlabelled)
         import datasets
 
-        self.table = self.table.cast_column(self.image, datasets.Image(decode=False))
+        try:
+            self.table = self.table.cast_column(self.image, datasets.Image(decode=False))
+        except Exception:  # pyarrow's and the library's own
+            found = self.table.features[self.image]
+            raise DataError(
+                f"{self.where}: expected an image a row in the column {self.image}; found: {found}"
+            ) from None
 
     def _column(self, what: str, usual: Sequence[str], kind: str, given: str | None, needed: bool = True) -> str:
-        """Which column has the images or labels: the one given, or the only one of its type, or by the usual names."""
+        """Which column has the images or labels: the one given; images by their type, and labels by the usual names."""
         columns = self.table.features
         found = some(list(columns), most=20)
         if given is not None and given not in columns:
@@ -60,14 +71,14 @@ class HuggingFace(Source):
             return given
         typed = [name for name, feature in columns.items() if _kind(feature) == kind]
         known = [name for each in usual for name in columns if name.lower() == each]
-        candidates = [name for name in known if name in typed] or typed or known
+        candidates = [name for name in known if name in typed or kind == "ClassLabel"]
+        candidates = list(dict.fromkeys((*candidates, *typed))) or known
         if needed and not candidates:
             raise DataError(
                 f"{self.where}: which column is the {what}? found: {found}; choose one with ?{what}=COLUMN at the end "
                 "of its name"
             )
-        if len(typed) > 1:
-            others = [name for name in typed if name != candidates[0]]
+        if others := candidates[1:]:
             warn(f"{self.where}: takes the column {candidates[0]} for the {what}, not {some(others)}; ?{what}= chooses")
         return candidates[0] if candidates else ""
 
@@ -97,6 +108,8 @@ class HuggingFace(Source):
                 self.labels = values.astype(numpy.int64)
                 names = getattr(feature, "names", None) or numbered(self.labels)
                 self.classes = [class_name(str(name)) for name in names]
+            elif unlabelled:
+                warn(f"{self.where}: no numbers or names in the column {self.label} ({feature}), so that none counts")
             else:
                 raise DataError(f"{self.where}: expected numbers or names in the column {self.label}; found: {feature}")
 
@@ -121,6 +134,8 @@ def _opened(name: str, path: str, config: str | None) -> dict[str, Any]:
     """The splits by their names."""
     import datasets
 
+    if str(datasets.config.HF_DATASETS_CACHE).startswith("~"):  # else a folder of that name is made here
+        raise DataError(f"{name}: there is no home folder to keep data sets in; set HF_HOME to a folder")
     try:
         return dict(datasets.load_dataset(path, config))
     except Exception as error:  # of the library's many kinds: no such name, no network, a file that is damaged

@@ -1,5 +1,6 @@
 """torchvision's and Hugging Face's data sets, written as these libraries expect them: no network."""
 
+import os
 import pickle
 import struct
 from collections import Counter
@@ -218,6 +219,84 @@ def test_of_two_columns_of_classes_the_one_taken_is_said(tmp_path: Path, cache: 
     with pytest.warns(FastViTWarning, match="takes the column fine_label for the label, not coarse_label"):
         assert training_source(f"hfds/{tmp_path}/data").labels.tolist() == numbers(files)
     assert set(training_source(f"hfds/{tmp_path}/data?label=coarse_label").labels.tolist()) == {0}
+
+
+def as_table(path: Path, features: "datasets.Features", files: dict[str, bytes], **columns: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = {"image": [{"bytes": content, "path": None} for content in files.values()], **columns}
+    datasets.Dataset.from_dict(rows, features).to_parquet(path)
+
+
+@pytest.mark.parametrize("kind", ["number", "class"])
+def test_a_column_with_a_usual_name_is_taken_before_others_with_classes(tmp_path: Path, cache: Path, kind: str) -> None:
+    files = flat(2)
+    classes, sexes = (datasets.ClassLabel(names=names) for names in (list(CLASSES), ["f", "m"]))
+    label = datasets.Value("int64") if kind == "number" else classes
+    features = datasets.Features({"image": datasets.Image(), "sex": sexes, "label": label})
+    as_table(tmp_path / "data/train.parquet", features, files, sex=[0] * len(files), label=numbers(files))
+    with pytest.warns(FastViTWarning, match="takes the column label for the label, not sex; .label= chooses"):
+        assert training_source(f"hfds/{tmp_path}/data").labels.tolist() == numbers(files)
+
+
+def test_a_split_of_any_other_name_has_to_be_chosen(tmp_path: Path, cache: Path) -> None:
+    parts = {"clean": flat(1, seed=1), "noisy": flat(2, seed=2)}
+    for name, files in parts.items():
+        as_parquet(tmp_path / f"data/{name}.parquet", files, label=pyarrow.array(numbers(files)))
+    rows = "\n".join(f"  - split: {name}\n    path: {name}.parquet" for name in parts)
+    (tmp_path / "data/README.md").write_text(f"---\nconfigs:\n- config_name: default\n  data_files:\n{rows}\n---\n")
+    data = f"hfds/{tmp_path}/data"
+    for function in (training_source, open_source):
+        with pytest.raises(DataError, match=r"has the splits clean, noisy; choose one, as split or by \?split=NAME"):
+            function(data)
+    assert len(training_source(f"{data}?split=noisy")) == len(open_source(data, "noisy")) == len(parts["noisy"])
+    with pytest.raises(DataError, match="has no split other; found: clean, noisy"):
+        training_source(f"{data}?split=other")
+
+
+def test_the_whole_of_a_library_that_has_splits_is_an_error_as_of_a_folder(tmp_path: Path, cache: Path) -> None:
+    for split in ("train", "test"):
+        folder(tmp_path / "data" / split, flat(1))
+    for data in (f"hfds/{tmp_path}/data", f"torch/image_folder:{tmp_path}/data", f"{tmp_path}/data"):
+        with pytest.raises(DataError, match="choose one"):
+            open_source(data, unlabelled=True)
+        assert len(open_source(data, "train", unlabelled=True)) == len(flat(1))
+
+
+def test_lists_of_images_are_refused_and_lists_of_labels_are_not_needed_to_embed(tmp_path: Path, cache: Path) -> None:
+    files = flat(1)
+    several = datasets.Features({
+        "image": datasets.Image(), "labels": datasets.Sequence(datasets.Value("int64")),
+        "number": datasets.Value("int64"), "images": datasets.Sequence(datasets.Value("binary")),
+    })  # fmt: skip
+    as_table(
+        tmp_path / "data/train.parquet",
+        several,
+        files,
+        labels=[[0, 1]] * len(files),
+        number=numbers(files),
+        images=[[b""]] * len(files),
+    )
+    data = f"hfds/{tmp_path}/data"
+    with pytest.raises(DataError, match="expected an image a row in the column images; found: "):
+        training_source(f"{data}?image=images&label=number")
+    with pytest.raises(DataError, match="expected numbers or names in the column labels; found: "):
+        training_source(data)
+    with pytest.warns(FastViTWarning, match=r"no numbers or names in the column labels \(.*\), so that none counts"):
+        source = open_source(data, unlabelled=True)
+    assert source.classes == [] and [source.content(index) for index in range(len(source))] == list(files.values())
+
+
+def test_without_a_home_no_folder_is_made_for_it(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", Path("~/.cache/huggingface/datasets"))
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    monkeypatch.chdir(tmp_path)
+    for data, words in (
+        ("hfds/data", "no home folder to keep data sets in; set HF_HOME"),
+        ("torch/mnist:~/x", "no such"),
+    ):
+        with pytest.raises(DataError, match=words):
+            training_source(data)
+    assert not list(tmp_path.glob("~*"))
 
 
 def test_labels_are_not_needed_to_embed(tmp_path: Path, cache: Path) -> None:

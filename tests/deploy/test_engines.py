@@ -847,6 +847,11 @@ def no_home(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(pwd, "getpwuid", getpwuid)
 
 
+def named_in_no_home(patch: pytest.MonkeyPatch) -> None:
+    no_home(patch)
+    patch.setenv("FASTVIT_CACHE", "~/kept")
+
+
 def relative_home(patch: pytest.MonkeyPatch) -> None:
     """As platformdirs before 4.4 has it without a home."""
     patch.delenv("FASTVIT_CACHE")
@@ -884,7 +889,7 @@ def full(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Path, "write_text", fails)
 
 
-@pytest.mark.parametrize("place", [no_home, relative_home, in_the_way, read_only, full])
+@pytest.mark.parametrize("place", [no_home, named_in_no_home, relative_home, in_the_way, read_only, full])
 def test_where_nothing_can_be_kept_it_runs_all_the_same_with_one_warning(
     place: Callable[[pytest.MonkeyPatch], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

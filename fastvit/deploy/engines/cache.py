@@ -45,13 +45,12 @@ PLAIN = (str, int, float, bool, tuple, list, type(None))
 
 def folder() -> Path | None:
     """Where all of it is kept, whether it exists yet or not; None for a user without a home folder."""
-    if own := os.environ.get("FASTVIT_CACHE"):
-        return Path(os.path.expanduser(own))
+    own = os.environ.get("FASTVIT_CACHE")
     try:
-        path = user_cache_path("fastvit", appauthor=False)
+        path = Path(own).expanduser() if own else user_cache_path("fastvit", appauthor=False)
     except RuntimeError:  # there is no HOME, and the user's number has no entry that names one
         return None
-    return path if path.is_absolute() else None  # older versions of platformdirs: "~" is left in it
+    return path if own or path.is_absolute() else None  # older versions of platformdirs: "~" is left in it
 
 
 def artefact(key: str, file: str, make: Callable[[Path], None]) -> Path:
