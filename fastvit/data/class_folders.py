@@ -1,7 +1,7 @@
 """Images that are labelled by the folders that they lie in, on the disk or in an archive."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy
@@ -54,9 +54,7 @@ class ClassFolders(StoredImages):
             expected = f"no folders in it; expected {self.where}/CLASS/*.jpg for each class"
             missing = "no images in it; check the name" if unlabelled else expected
             raise DataError(f"{self.where}: {missing}{_found(listing, top)}")
-        called = {name: class_name(name) for name in names}
-        if twins := [name for name, count in Counter(called.values()).items() if count > 1]:
-            warn(f"{self.where}: folders whose names are alike but for Unicode's form are one class: {some(twins)}")
+        called = _called(self.where, names)
         classed = sorted((called[name], image) for parts, image in listing.images if (name := inside(top, parts)))
         counts = Counter(name for name, _ in classed)
         if (empty := sorted(set(called.values()).difference(counts))) and not unlabelled:
@@ -67,7 +65,7 @@ class ClassFolders(StoredImages):
 
 
 class ClassArchives(StoredImages):
-    """FOLDER/CLASS.tar for each class, as ImageNet is published: every image in it, in whatever folders.
+    """FOLDER/CLASS.tar (or .zip) for each class, as ImageNet is published: every image in it, in whatever folders.
 
     Raises:
         DataError: a file that is damaged or has no images.
@@ -75,21 +73,24 @@ class ClassArchives(StoredImages):
 
     def __init__(self, folder: Path, archives: Sequence[Path]) -> None:
         self.where = self.root = str(folder)
-        called = {class_name(path.stem): path for path in sorted(archives)}
-        if len(called) < len(archives):
-            twins = [name for name, count in Counter(class_name(path.stem) for path in archives).items() if count > 1]
-            raise DataError(f"{folder}: tars whose names are alike but for Unicode's form: {some(twins)}; merge them")
-        self.classes = sorted(called)
-        paths = [called[name] for name in self.classes]
-        places = [Archive(path) for path in paths]
+        called = _called(self.where, [path.stem for path in archives])
+        self.classes = sorted(set(called.values()))
+        places = [Archive(path) for path in sorted(archives, key=lambda path: called[path.stem])]
         listings = [Listing.of(place, place.entries()) for place in places]
-        indices = [Index(sorted(image for _, image in listing.images)) for listing in listings]
-        if empty := [path for path, index in zip(paths, indices, strict=True) if not len(index)]:
+        if empty := [place.path for place, listing in zip(places, listings, strict=True) if not listing.images]:
             raise DataError(f"{empty[0]}: no images in it; add some or remove the file")
-        left_out = sum((listing.left_out((), below=False) for listing in listings), Counter[str]())
-        say_left_out(self.where, left_out)
-        self.labels = numpy.repeat(numpy.arange(len(indices)), list(map(len, indices)))
-        super().__init__(places, indices)
+        say_left_out(self.where, sum((listing.left_out((), below=False) for listing in listings), Counter[str]()))
+        numbers = [self.classes.index(called[place.path.stem]) for place in places]
+        self.labels = numpy.repeat(numbers, [len(listing.images) for listing in listings])
+        super().__init__(places, [Index(sorted(image for _, image in listing.images)) for listing in listings])
+
+
+def _called(where: str, names: Collection[str]) -> dict[str, str]:
+    """The names of folders or archives -> those of their classes."""
+    called = {name: class_name(name) for name in names}
+    if twins := [name for name, count in Counter(called[name] for name in names).items() if count > 1]:
+        warn(f"{where}: those whose names are alike but for Unicode's form are one class: {some(twins)}")
+    return called
 
 
 def _found(listing: Listing, folders: Folders) -> str:

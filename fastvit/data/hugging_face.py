@@ -100,14 +100,12 @@ class HuggingFace(Source):
         else:
             values = column.to_numpy()
             if len(values) and isinstance(values[0], str):
-                names = [class_name(value) for value in values.tolist()]
-                self.classes = sorted(set(names))
-                numbers = {name: number for number, name in enumerate(self.classes)}
-                self.labels = numpy.array([numbers[name] for name in names], dtype=numpy.int64)
+                names, self.labels = numpy.unique(list(map(class_name, values)), return_inverse=True)
+                self.classes = list(map(str, names))
             elif values.dtype == bool or numpy.issubdtype(values.dtype, numpy.integer):
                 self.labels = values.astype(numpy.int64)
-                names = getattr(feature, "names", None) or numbered(self.labels)
-                self.classes = [class_name(str(name)) for name in names]
+                given = getattr(feature, "names", None) or numbered(self.labels)
+                self.classes = [class_name(str(name)) for name in given]
             elif unlabelled:
                 warn(f"{self.where}: no numbers or names in the column {self.label} ({feature}), so that none counts")
             else:

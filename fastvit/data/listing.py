@@ -62,11 +62,12 @@ class Listing:
 
     def level(self, top: Folders) -> Level:
         """What is in a folder inside; of an archive, since of a folder all would have to be read for it."""
+        filled = {inside(top, parts) for parts, _ in self.images}
         return Level(
             sorted({inside(top, parts) for parts in self.folders} - {""}),
+            filled.__contains__,
             lambda: (entry.name for parts, entry in self.images if parts == top),
             unread=[name for parts, name in self.unread if parts == top],
-            filled=sorted({inside(top, parts) for parts, _ in self.images} - {""}),
         )
 
     def left_out(self, top: Folders, *, below: bool) -> Counter[str]:

@@ -198,13 +198,13 @@ class _Request:
 
     def _in_folder(self, root: Path) -> Source:
         """The split that is meant, or the whole, in whatever folders it lies."""
-        top = find_top(str(root), self.splits, partial(on_disk, root))
-        folder, inside = root.joinpath(*top.folders), replace(self, splits=("",)) if top.split else self
-        if len(top.archives) > 1:
-            source = inside._shards(f"{folder}/{top.split.removesuffix('.tar')}*.tar", top.archives)
+        top, split, archives = find_top(str(root), self.splits, partial(on_disk, root))
+        folder, inside = root.joinpath(*top), replace(self, splits=("",)) if split else self
+        if len(archives) > 1:
+            source = inside._shards(f"{folder}/{split.removesuffix('.tar')}*.tar", archives)
         else:
-            source = inside._in_file(top.archives[0]) if top.archives else inside._of_classes(folder)
-        if len(top.folders) > bool(top.split and not top.archives):
+            source = inside._in_file(archives[0]) if archives else inside._of_classes(folder)
+        if len(top) > bool(split and not archives):
             source.root = str(root)  # names begin where the user's own does
         return source
 
@@ -224,14 +224,14 @@ class _Request:
         entries = list(archive.entries())
         if path.suffix.lower() != ".tar" or not is_shard(path, entries):
             listing = Listing.of(archive, entries)
-            top = find_top(str(path), self.splits, listing.level)
-            return ClassFolders(archive, listing, top.folders, unlabelled=self.unlabelled)
+            top, _, _ = find_top(str(path), self.splits, listing.level)
+            return ClassFolders(archive, listing, top, unlabelled=self.unlabelled)
         if self.splits[-1]:
             expected = either(self.splits)
             raise NoSplitError(f"{path}: a shard, which has no splits; expected {expected} in shards of its own")
         return self._shards(str(path))
 
-    def _shards(self, pattern: str, paths: Sequence[Path] | None = None) -> Source:
+    def _shards(self, pattern: str, paths: Sequence[Path] = ()) -> Source:
         return Shards(pattern, self.num_classes, unlabelled=self.unlabelled, paths=paths)
 
     def _in_shards(self, pattern: str) -> Source:

@@ -39,8 +39,7 @@ class Shards(StoredImages):
     their numbers, up to `num_classes` or the largest there is, or, if there are only names, by these.
 
     Args:
-        pattern: `shards-{000000..001023}.tar`, in the notation of the webdataset library; `shards-*.tar`; one file, or
-            a folder of them.
+        pattern: `shards-{000000..001023}.tar`, in the notation of the webdataset library; `shards-*.tar`; or one file.
         num_classes: how many classes there are, where no classes.txt says it.
         unlabelled: labels are not needed: unless each image has one, all are -1, and there are no classes.
         paths: the files that the pattern stands for, if they are known.
@@ -53,14 +52,9 @@ class Shards(StoredImages):
     """
 
     def __init__(
-        self,
-        pattern: str,
-        num_classes: int | None = None,
-        *,
-        unlabelled: bool = False,
-        paths: Sequence[Path] | None = None,
+        self, pattern: str, num_classes: int | None = None, *, unlabelled: bool = False, paths: Sequence[Path] = ()
     ) -> None:
-        self.where, shards = pattern, expand(pattern) if paths is None else list(paths)
+        self.where, shards = pattern, list(paths) or expand(pattern)
         missing = [str(path) for path in shards if not path.is_file()]
         if missing or not shards:
             raise DataError(f"{pattern}: {len(missing)} of {len(shards)} shards are missing: {some(missing)}")
@@ -130,14 +124,12 @@ class Shards(StoredImages):
 
 
 def expand(pattern: str) -> list[Path]:
-    """shards-{000..002}.tar -> three paths; shards-*.tar or a folder -> those that are there.
+    """shards-{000..002}.tar -> three paths; shards-*.tar -> those that are there.
 
     Raises:
         DataError: an address, or a pattern that cannot be read.
         MissingExtraError: webdataset, which reads patterns, is not installed.
     """
-    if os.path.isdir(pattern):
-        return sorted(path for path in Path(pattern).glob("*.tar") if not path.name.startswith("."))
     if os.path.exists(pattern):
         return [Path(pattern)]
     if "://" in pattern or pattern.startswith("pipe:"):

@@ -91,7 +91,7 @@ def choose(
     splits = [name for name in called if name not in flat]
     if same := _meant(asked, names if len(asked) == 1 else splits, called):
         if len(asked) > 1:
-            _say_unused(where, same[0], names, called, held)
+            _say_unused(where, asked, same[0], names, called, held)
         return same[0]
     if asked[-1] or (splits and len(asked) > 1):
         without = f" ({some(flat)} without folders of classes)" if flat else ""
@@ -134,11 +134,18 @@ def _meant(asked: Iterable[str], candidates: Sequence[str], called: Sequence[str
 
 
 def _say_unused(
-    where: str, split: str, names: Sequence[str], called: Sequence[str], held: Callable[[str], str]
+    where: str,
+    asked: Sequence[str],
+    split: str,
+    names: Sequence[str],
+    called: Sequence[str],
+    held: Callable[[str], str],
 ) -> None:
-    """Warn of what no split is: a second one for the same purpose, as val beside valid, or of another name."""
-    group = taken_apart(split)[0]
-    if twice := [name for name in called if name != split and group and taken_apart(name)[0] == group]:
+    """Warn of what is preferred but has no labels, of a second one for the same purpose, and of other names."""
+    group, preferred = taken_apart(split)[0], _meant(asked, called, called)
+    if flat := [name for name in dict.fromkeys(preferred[: preferred.index(split)]) if held(name) == IMAGES]:
+        warn(f"{where}: reads {split}, and not {some(flat)}, where no folders of classes are")
+    if twice := [name for name in called if name not in (split, *flat) and group and taken_apart(name)[0] == group]:
         warn(f"{where}: reads {split}, and not {some(twice)}, which is called for the same; merge or rename them")
     if others := [name for name in names if name not in called and held(name)]:
         warn(f"{where}: does not read {some(others)}: not called as a split is ({', '.join(sum(GROUPS, ()))})")

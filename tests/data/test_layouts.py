@@ -120,17 +120,28 @@ def test_what_stands_beside_the_folders_and_is_not_read_is_named(tmp_path: Path,
     assert named(said) == {"train.txt", "val_list.csv", "3 images"}
 
 
+@every_place
+def test_folders_without_images_beside_the_one_around_the_classes_are_named(tmp_path: Path, place: str) -> None:
+    """As Food-101 and Caltech-101 have lists and annotations in folders."""
+    others = {"101/meta/train.txt": b"", "101/Annotations/cat/a.mat": b"", "101/README.txt": b""}
+    data = PLACES[place](tmp_path / "data", inside("101/images", contents(1)) | others)
+    for function in (training_source, open_source):
+        with pytest.warns(FastViTWarning) as said:
+            assert held(function(data)) == expected(contents(1))
+        assert named(said) == {"Annotations", "meta"}
+
+
 def named(said: Any) -> set[str]:
     """What the warnings name as not read."""
-    lines = [str(each.message).partition("does not read ")[2] for each in said]
-    return {name for line in lines if line for name in line.partition(", which stand beside")[0].split(", ")}
+    lines = [str(each.message).partition("left out, beside what is read: ")[2] for each in said]
+    return {name for line in lines if line for name in line.split(", ")}
 
 
 def test_archives_beside_folders_are_named(tmp_path: Path) -> None:
     files = contents(1)
     mixed = folder(tmp_path / "mixed", files)
     tarred(mixed / "wolf.tar", {"0.png": image_file(0)})
-    with pytest.warns(FastViTWarning, match=r"does not read wolf.tar, which stand beside"):
+    with pytest.warns(FastViTWarning, match=r"left out, beside what is read: wolf.tar$"):
         assert held(open_source(mixed)) == expected(files)
     splits = folder(tmp_path / "splits", inside("train", files) | inside("val", files))
     zipped(splits / "train.zip", files)
@@ -142,7 +153,7 @@ def test_archives_beside_folders_are_named(tmp_path: Path) -> None:
     assert any("does not read extra.tar.gz: not called as a split is" in line for line in lines)
     around = folder(tmp_path / "around", inside("data", files))
     zipped(around / "data.zip", files)
-    with pytest.warns(FastViTWarning, match=r"does not read data.zip, which stand beside"):
+    with pytest.warns(FastViTWarning, match=r"left out, beside what is read: data.zip$"):
         assert held(open_source(around)) == expected(files)
 
 
@@ -165,6 +176,16 @@ def test_kaggles_test_images_without_labels_are_no_validation_split(tmp_path: Pa
     with pytest.warns(FastViTWarning, match="held out"):
         training, validation = training_and_validation(data)
     assert held(training) + held(validation) == expected(files)
+
+
+@every_place
+def test_a_validation_split_without_classes_is_passed_over_for_the_test_split_with_a_word(
+    tmp_path: Path, place: str
+) -> None:
+    files = inside("train", contents(1)) | inside("test", contents(2)) | {"val/0.png": image_file(0)}
+    data = PLACES[place](tmp_path / "data", files)
+    with pytest.warns(FastViTWarning, match="reads test, and not val, where no folders of classes are"):
+        assert held(validation_source(data)) == expected(contents(2))
 
 
 @every_place
