@@ -240,7 +240,7 @@ class _Request:
                 expected = either(self.splits)
                 raise NoSplitError(f"{pattern}: has no {{split}} in it; expected {expected} in place of {{split}}")
             return self._shards(pattern)
-        splits = [split for split in synonyms(self.splits) if split]
+        splits = list(filter(None, synonyms(self.splits)))
         for written in (each for split in splits for each in (split, split.capitalize(), split.upper())):
             candidate = pattern.replace("{split}", written)
             if any(path.is_file() for path in expand(candidate)):

@@ -12,15 +12,13 @@ from ..utils.warning import warn
 from .source import DataError
 from .stored import ARCHIVES, COMPRESSED
 
-GROUPS = (
-    ("train", "training"),
-    ("val", "valid", "validation", "dev", "eval", "evaluation"),
-    ("test", "testing"),
-)  # fmt: skip
+GROUPS = ("train", "training"), ("val", "valid", "validation", "dev", "eval", "evaluation"), ("test", "testing")
 FOLDERS, IMAGES = "folders", "images"  # what a folder holds
 ENDING = re.compile(rf"(\.tar)?({'|'.join(map(re.escape, (*ARCHIVES, *COMPRESSED)))})$", re.IGNORECASE)
 BETWEEN = re.compile(r"[\W\d_]+|(?<=[a-z])(?=[A-Z])")  # the words of a name
 PADDING = re.compile("(set|data|images?)+$")  # in such a word
+
+Held = Callable[[str], str]
 
 
 class NoSplitError(DataError):
@@ -62,9 +60,7 @@ def synonyms(splits: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(name for split in splits for name in (split, *_group(split))))
 
 
-def choose(
-    where: str, asked: Sequence[str], names: Iterable[str], held: Callable[[str], str] = lambda name: FOLDERS
-) -> str:
+def choose(where: str, asked: Sequence[str], names: Iterable[str], held: Held = lambda name: FOLDERS) -> str:
     """Which of the folders is the first of the splits that is there; "" is the whole of what has no splits.
 
     A folder that holds images and no folders is a class, even if it is called like a split; or, beside others that hold
@@ -91,7 +87,7 @@ def choose(
     splits = [name for name in called if name not in flat]
     if same := _meant(asked, names if len(asked) == 1 else splits, called):
         if len(asked) > 1:
-            _say_unused(where, asked, same[0], names, called, held)
+            _say_unused(where, asked, same[0], names, held)
         return same[0]
     if asked[-1] or (splits and len(asked) > 1):
         without = f" ({some(flat)} without folders of classes)" if flat else ""
@@ -133,16 +129,10 @@ def _meant(asked: Iterable[str], candidates: Sequence[str], called: Sequence[str
     return found
 
 
-def _say_unused(
-    where: str,
-    asked: Sequence[str],
-    split: str,
-    names: Sequence[str],
-    called: Sequence[str],
-    held: Callable[[str], str],
-) -> None:
+def _say_unused(where: str, asked: Sequence[str], split: str, names: Sequence[str], held: Held) -> None:
     """Warn of what is preferred but has no labels, of a second one for the same purpose, and of other names."""
-    group, preferred = taken_apart(split)[0], _meant(asked, called, called)
+    called, (group, _) = _called(names), taken_apart(split)
+    preferred = _meant(asked, called, called)
     if flat := [name for name in dict.fromkeys(preferred[: preferred.index(split)]) if held(name) == IMAGES]:
         warn(f"{where}: reads {split}, and not {some(flat)}, where no folders of classes are")
     if twice := [name for name in called if name not in (split, *flat) and group and taken_apart(name)[0] == group]:
