@@ -93,5 +93,7 @@ def _key(source: Source, index: int) -> str:
     """What is the same for copies of an image, wherever the data lie."""
     if not source.root:
         return str(index)
-    name = source.name(index).removeprefix(display_name(f"{source.root}/"))
+    name = source.name(index)
+    for around in (source.where, source.root):  # with the folders around the classes, if there are some
+        name = name.removeprefix(display_name(f"{around}/"))
     return COPY.sub("", os.path.splitext(unicodedata.normalize("NFC", name))[0])

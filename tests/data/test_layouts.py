@@ -15,6 +15,7 @@ from fastvit import FastViTWarning
 from fastvit.data import (
     DataError,
     NoSplitError,
+    Source,
     open_source,
     training_and_validation,
     training_source,
@@ -135,6 +136,58 @@ def named(said: Any) -> set[str]:
     """What the warnings name as not read."""
     lines = [str(each.message).partition("left out, beside what is read: ")[2] for each in said]
     return {name for line in lines if line for name in line.split(", ")}
+
+
+def classes_in(*places: str) -> tuple[str, ...]:
+    return tuple(f"{place}{name}/{number}.png" for place in places for name in ("cat", "dog") for number in range(2))
+
+
+LAYOUTS = {
+    "ImageNet": (*classes_in("train/", "val/"), "train.txt", "val.txt"),
+    "Dogs vs. Cats": ("train/cat.0.png", "train/dog.0.png", "test1/1.png", "sampleSubmission.csv"),
+    "Caltech-101": (*classes_in("101_ObjectCategories/"), "Annotations/cat/a.mat"),
+    "EuroSAT": (*classes_in("EuroSAT/2750/"), "EuroSAT/train.csv"),
+    "chest X-rays": (*classes_in("x/train/", "x/val/", "x/test/", "x/x/train/"), "x/__MACOSX/x.png"),
+    "Fruits-360": (*classes_in("a_dataset/a/Training/", "a_dataset/a/Test/"), "a_dataset/a/test-multiple_a/1.png"),
+    "GTSRB": (*classes_in("Train/"), "Test/0.png", "Meta/0.png", "Train.csv", "Test.csv"),
+    "images alone": ("train_images/1.png", "train.csv", "test_images/2.png"),
+    "folds": classes_in("fold1/", "fold2/"),
+    "nested classes": ("train/more/1.png", "bus/more/1.png", "car/more/1.png"),
+    "one class": ("cat/more/1.png", "cat/2.png"),
+    "loose images": ("x/1.png", "x/cat/2.png"),
+    "an empty class": ("cat/1.png", "dog/1.png", "wolf/a.txt"),
+    "an empty split": (*classes_in("train/"), "val/cat/a.txt"),
+}
+
+
+@pytest.mark.filterwarnings("ignore::fastvit.FastViTWarning")
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("function", [training_source, or_whole, partial(open_source, unlabelled=True)])
+def test_a_folder_and_its_archives_are_read_alike(tmp_path: Path, layout: str, function: Callable[..., Source]) -> None:
+    files, found = {name: image_file(0) if name.endswith("png") else b"text" for name in LAYOUTS[layout]}, list[str]()
+    for place in PLACES:
+        data = PLACES[place](tmp_path / "data", files)
+        try:
+            source = function(data)
+            names = sorted(source.name(index).removeprefix(f"{source.where}/") for index in range(len(source)))
+            found.append(
+                f"{source.where}: {source.classes} {source.labels.tolist()} {names}".replace(str(data), "DATA")
+            )
+        except DataError as error:
+            found.append(f"{type(error)} {error}".replace(str(data), "DATA"))
+    assert len(set(found)) == 1
+
+
+@pytest.mark.filterwarnings("ignore:.*held out")
+def test_the_same_images_are_held_out_of_a_folder_of_its_archives_and_of_a_split_inside(tmp_path: Path) -> None:
+    files, found = contents(8), list[set[str]]()
+    for around in ("", "train/", "data/photos/"):
+        for place in PLACES:
+            data = PLACES[place](tmp_path / f"{len(found)}", {f"{around}{name}": files[name] for name in files})
+            held_out = training_and_validation(data)[1]
+            names = {held_out.name(index).removeprefix(f"{data}/{around}") for index in range(len(held_out))}
+            found.append(names)
+    assert len(found[0]) > 3 and all(names == found[0] for names in found)
 
 
 def test_archives_beside_folders_are_named(tmp_path: Path) -> None:
