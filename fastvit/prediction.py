@@ -109,7 +109,8 @@ def predict(
             `fastvit.load` reads, which is fused and runs on the fastest device.
         images: a path, a file's bytes, a binary stream, a PIL image, an array (H, W, 3) or (H, W), or a tensor
             (3, H, W), of bytes or of floats from 0 to 1. Or several: a folder, a pattern such as "*.jpg", an array
-            (B, H, W, 3), a tensor (B, 3, H, W), or anything that gives single ones in turn. "-" is standard input.
+            (B, H, W, 3), a tensor (B, 3, H, W), or anything that gives single ones, folders or patterns in turn. "-" is
+            standard input.
         top: how many classes to name; all, where the model has no more.
         batch_size: images computed at a time.
         fast_decoding: decode large JPEGs at a reduced size: several times faster, with slightly different results.
@@ -134,7 +135,7 @@ def predict(
     """
     check_whole(1, top=top, batch_size=batch_size)
     classifier, many = _Classifier(model, top, fast_decoding, thumbnails), several(images)
-    named = [images] if many is None else many
+    named = images if isinstance(images, list) else [images] if many is None else many
     if fast_decoding and isinstance(named, list):
         check_fast_decoding([str(each) if isinstance(each, str | os.PathLike) else "" for each in named])
     return classifier.one(images) if many is None else classifier.many(many, batch_size)

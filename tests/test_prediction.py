@@ -220,6 +220,10 @@ def test_several_images_are_predictions_in_their_order(model: fastvit.FastViT, t
     assert len({probabilities[0][1] for probabilities in expected}) == 5  # else the test sees nothing
     assert [each.path for each in fastvit.predict(model, tmp_path)] == [str(path) for path in paths]
     assert list(fastvit.predict(model, [])) == []
+    held = [tmp_path, image(1), str(tmp_path / "[12].png")]
+    for images in (held, tuple(held), iter(held)):
+        names = [each.path for each in fastvit.predict(model, images)]
+        assert names == [*map(str, paths), None, str(paths[0]), str(paths[1])]
 
 
 def test_one_image_opened_once_may_stand_in_a_list_many_times(model: fastvit.FastViT, tmp_path: Path) -> None:

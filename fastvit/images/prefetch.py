@@ -8,6 +8,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import chain
 from typing import Any, TypeVar, cast
 
 import numpy
@@ -125,7 +126,8 @@ def several(images: ImageLike | Iterable[ImageLike]) -> Iterable[ImageLike] | No
     """The images in order, where `images` are more than one; None where it is a single one.
 
     Several are what a folder holds or a pattern matches, an array (B, H, W, C), a tensor (B, C, H, W), and whatever
-    else can be iterated over; a folder or pattern without any image is a single one, which cannot be read.
+    else can be iterated over, in which folders and patterns are the images that they hold; a folder or pattern without
+    any image is a single one, which cannot be read.
 
     Raises:
         TypeError: neither an image nor several.
@@ -150,7 +152,12 @@ def several(images: ImageLike | Iterable[ImageLike]) -> Iterable[ImageLike] | No
     if isinstance(images, bytes | Image.Image) or hasattr(images, "read"):
         return None
     if isinstance(images, Iterable):
-        return images
+        return chain.from_iterable(_held(image) for image in images)
     raise TypeError(
         f"images are a {type(images).__name__}, expected a path, bytes, a PIL image, an array or a tensor, or several"
     )
+
+
+def _held(image: ImageLike) -> Iterable[ImageLike]:
+    """One of several: itself, unless it is a folder or a pattern."""
+    return (several(image) if isinstance(image, str | os.PathLike) else None) or [image]
