@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
+from ..utils.text import either
 from .io import MAX_PIXELS, ImageError, ImageLike, read_image, to_rgb
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 SMALLEST = 32  # five halvings bring 32 pixels down to one
 MOST_RESIZED = 2 * MAX_PIXELS  # as RGB a gigabyte; the black square around any image twice as long as wide is smaller
 FILTERS = {resampling.name.lower(): resampling for resampling in Image.Resampling}
+CROP_MODES = ("center", "squash", "border")  # timm's
 KEYS = {"crop": "crop_pct"} | {name: name for name in ("crop_mode", "interpolation", "mean", "std")}  # timm's for ours
 
 
@@ -25,17 +27,18 @@ KEYS = {"crop": "crop_pct"} | {name: name for name in ("crop_mode", "interpolati
 class Preprocess:
     """(height, width, 3) bytes -> ((pixels / 255) - mean) / std, of shape (3, *size).
 
-    With crop_mode "center", the shortest edge is resized to `size / crop`, and the centre of that size is cut out.
-    Equal, to the last bit, to `timm.data.create_transform(size, is_training=False, ...)`. With "border" nothing is
-    lost: the image is put in the middle of a black square as wide as its longer edge, and that is resized to `size`,
-    which is then square, and `crop` 1. Equal, to the last bit, to LLaVA's `image_aspect_ratio="pad"` for a mean of 0;
-    LLaVA and timm give the border the mean's colour, and timm resizes before it pads. Modes other than RGB are
-    converted as `fastvit.images.io.to_rgb` does.
+    With crop_mode "center", the shortest edge is resized to `size / crop`, and with "squash" each edge, whatever the
+    proportions; then the centre of that size is cut out. Equal, to the last bit, to
+    `timm.data.create_transform(size, is_training=False, ...)`. With "border" nothing is lost: the image is put in the
+    middle of a black square as wide as its longer edge, and that is resized to `size`, which is then square, and `crop`
+    1. Equal, to the last bit, to LLaVA's `image_aspect_ratio="pad"` for a mean of 0; LLaVA and timm give the border the
+    mean's colour, and timm resizes before it pads. Modes other than RGB are converted as `fastvit.images.io.to_rgb`
+    does.
 
     Args:
         size: (height, width) of the result.
         crop: the part of the resized image's edge that is kept.
-        crop_mode: "center" or "border".
+        crop_mode: "center", "squash" or "border".
         interpolation: the name of one of Pillow's filters.
         mean: of red, green and blue, from 0 to 1.
         std: of red, green and blue.
@@ -66,8 +69,8 @@ class Preprocess:
         check_size(self.size)
         if not isinstance(self.crop, Real) or not 0 < self.crop <= 1:  # also refuses nan
             raise ValueError(f"crop={self.crop!r}: expected the part of the edge to keep, above 0 and at most 1")
-        if self.crop_mode not in ("center", "border"):  # timm's words; its "squash" is used by no FastViT
-            raise ValueError(f"crop_mode={self.crop_mode!r}: expected 'center' or 'border'")
+        if self.crop_mode not in CROP_MODES:
+            raise ValueError(f"crop_mode={self.crop_mode!r}: expected {either(map(repr, CROP_MODES))}")
         if self.crop_mode == "border" and self.crop != 1:
             raise ValueError(f"crop={self.crop!r}: expected 1.0 with crop_mode='border', which keeps the whole image")
         if self.crop_mode == "border" and self.size[0] != self.size[1]:
@@ -165,6 +168,8 @@ class Preprocess:
     def _resized_size(self, image: Image.Image) -> tuple[int, int]:
         """The (height, width) that covers size / crop; rounded as timm does: down for squares, else to the nearest."""
         height, width = (math.floor(edge / self.crop) for edge in self.size)
+        if self.crop_mode == "squash":
+            return height, width
         if height != width:
             ratio = min(image.height / height, image.width / width)
             return round(image.height / ratio), round(image.width / ratio)

@@ -100,6 +100,7 @@ def test_a_processor_of_transformers_prepares_as_ours_does(
         {"preprocess_cfg": {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4], "interpolation": "bilinear"}},
         {"preprocess_cfg": {"mean": [0, 0, 0], "std": [1, 1, 1], "size": [64, 96], "resize_mode": "shortest"}},
         {"preprocess_cfg": {"resize_mode": "longest"}},
+        {"preprocess_cfg": {"resize_mode": "squash"}},
     ],
 )
 def test_open_clips_config_prepares_as_open_clip_does(said: dict[str, Any], image: Image.Image) -> None:

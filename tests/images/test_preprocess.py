@@ -33,14 +33,16 @@ def timm_transform(preprocess: Preprocess) -> object:
         mean=preprocess.mean,
         std=preprocess.std,
         crop_pct=preprocess.crop,
+        crop_mode=preprocess.crop_mode,
     )
 
 
 @pytest.mark.parametrize("crop", [1.0, 0.95, 0.9, 0.875])
 @pytest.mark.parametrize("size", [(256, 256), (32, 32), (96, 160), (160, 96)])
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
-def test_equals_timm(size: tuple[int, int], crop: float, interpolation: str) -> None:
-    preprocess = Preprocess(size=size, crop=crop, interpolation=interpolation)
+@pytest.mark.parametrize("crop_mode", ["center", "squash"])
+def test_equals_timm(size: tuple[int, int], crop: float, interpolation: str, crop_mode: str) -> None:
+    preprocess = Preprocess(size=size, crop=crop, interpolation=interpolation, crop_mode=crop_mode)
     for height, width in [(300, 451), (451, 300), (256, 256), (284, 284), (1, 1), (31, 33), (500, 51), (7, 70)]:
         image = noise(height, width)
         assert torch.equal(preprocess(image), timm_transform(preprocess)(image)), (height, width)
@@ -52,6 +54,7 @@ def test_equals_timm(size: tuple[int, int], crop: float, interpolation: str) -> 
     size=st.tuples(st.integers(32, 80), st.integers(32, 80)),
     square=st.booleans(),
     crop=st.floats(0.3, 1),
+    crop_mode=st.sampled_from(["center", "squash"]),
     interpolation=st.sampled_from(["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]),
     mean=st.tuples(*[st.floats(0, 1)] * 3),
     std=st.tuples(*[st.floats(0.1, 1)] * 3),
@@ -61,12 +64,13 @@ def test_equals_timm_whatever_the_numbers(
     size: tuple[int, int],
     square: bool,
     crop: float,
+    crop_mode: str,
     interpolation: str,
     mean: tuple[float, float, float],
     std: tuple[float, float, float],
 ) -> None:
     size = (size[0], size[0]) if square else size
-    preprocess = Preprocess(size=size, crop=crop, interpolation=interpolation, mean=mean, std=std)
+    preprocess = Preprocess(size=size, crop=crop, crop_mode=crop_mode, interpolation=interpolation, mean=mean, std=std)
     image = noise(*shape)
     assert torch.equal(preprocess(image), timm_transform(preprocess)(image))
 
@@ -227,7 +231,7 @@ def test_a_batch_of_bytes_is_normalised_to_the_same_bits_as_timm_does_each(mean:
     assert torch.equal(pixels, before) and given.is_contiguous(memory_format=torch.channels_last)
 
 
-@pytest.mark.parametrize("crop_mode", ["center", "border"])
+@pytest.mark.parametrize("crop_mode", ["center", "squash", "border"])
 @pytest.mark.parametrize("size", [(1, 1), (1, 5000), (5000, 1), (64, 64), (127, 129), (2**14, 3)])
 def test_enough_is_some_pixels_and_no_more_than_there_are(crop_mode: str, size: tuple[int, int]) -> None:
     width, height = Preprocess(size=(64, 64), crop=1.0, crop_mode=crop_mode).enough(size)
@@ -289,7 +293,7 @@ def test_a_model_of_other_channels_has_none() -> None:
         {"crop": 0},
         {"crop": 1.01},
         {"crop": math.nan},
-        {"crop_mode": "squash"},
+        {"crop_mode": "stretch"},
         {"crop_mode": None},
         {"interpolation": "random"},
         {"interpolation": "BICUBIC"},
@@ -323,8 +327,8 @@ def test_a_cfg_that_asks_for_something_else_is_refused(cfg: dict[str, object]) -
 
 
 def test_a_cfg_with_an_unknown_crop_mode_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"^crop_mode='squash': expected 'center' or 'border'$"):
-        Preprocess.from_cfg({"crop_mode": "squash"})
+    with pytest.raises(ValueError, match=r"^crop_mode='stretch': expected 'center', 'squash' or 'border'$"):
+        Preprocess.from_cfg({"crop_mode": "stretch"})
 
 
 def test_it_is_frozen_and_hashable() -> None:

@@ -300,7 +300,7 @@ def test_what_contradicts_the_weights_or_is_no_config_is_one_line(
         ({"std": [0, 1, 1]}, "above 0"),
         ({"crop_pct": 2}, "crop=2"),
         ({"crop_pct": "0.9"}, "cannot be followed"),
-        ({"crop_mode": "squash"}, "crop_mode='squash'"),
+        ({"crop_mode": "stretch"}, "crop_mode='stretch'"),
         ({"interpolation": "random"}, "interpolation='random'"),
         ({"input_size": [3, 10**9, 10**9]}, "larger than 16384 pixels"),
         ({"input_size": [3, 16, 16]}, "from 32 up"),

@@ -250,7 +250,7 @@ def test_names_of_classes_that_no_reader_takes_are_refused(labels: Any, tmp_path
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("crop_mode", "squash"),
+        ("crop_mode", "stretch"),
         ("crop_pct", 0.0),
         ("crop_pct", math.nan),
         ("crop_pct", "0.9"),
@@ -313,7 +313,7 @@ CFGS = st.fixed_dictionaries(
         "input_size": st.tuples(st.integers(1, 4), st.sampled_from([8, 32, 96]), st.sampled_from([32, 96, 50_000]))
         | VALUES,
         "crop_pct": NUMBERS | VALUES,
-        "crop_mode": st.sampled_from(["center", "border", "squash", "", None]),
+        "crop_mode": st.sampled_from(["center", "border", "squash", "stretch", "", None]),
         "interpolation": st.sampled_from(["bicubic", "nearest", "random", "BICUBIC", 3]),
         "mean": st.lists(NUMBERS, min_size=1, max_size=4) | st.tuples(NUMBERS, NUMBERS, NUMBERS) | VALUES,
         "std": st.lists(NUMBERS, min_size=3, max_size=3) | VALUES,
