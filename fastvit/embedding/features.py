@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ..data import DataError
 from ..utils.atomic import check_writable, make_folder, remove_leftovers, replacing
 from ..utils.extras import require
-from ..utils.text import one_line, some
+from ..utils.text import counted, one_line, some
 from .config import DTYPES
 
 PARQUET = "Parquet, which embeddings are written as,"
@@ -134,7 +134,7 @@ class FeatureFolder:
             if self.file(number).exists():
                 rows, found[number] = _counted(self.file(number))
                 if rows + len(found[number]) != len(self.indices(number)):
-                    expected = f"{rows} rows, expected {len(self.indices(number))}"
+                    expected = f"{counted(rows, 'row')}, expected {len(self.indices(number))}"
                     raise DataError(f"{self.file(number)}: {expected}; delete it, and fastvit embed makes it again")
         return found
 
@@ -184,8 +184,9 @@ def read_embeddings(folder: str | Path) -> Embeddings:
 
     there = FeatureFolder.opened(Path(folder))
     finished, manifest = there.finished(), there.manifest
+    files = counted(len(there), "file is", "files are")
     if missing := [there.file(number).name for number in range(len(there)) if number not in finished]:
-        raise DataError(f"{folder}: {len(missing)} of {len(there)} files are missing: {some(missing)}; embed again")
+        raise DataError(f"{folder}: {len(missing)} of {files} missing: {some(missing)}; embed again")
     unreadable = [each for number in sorted(finished) for each in finished[number]]
     images = manifest["images"] - len(unreadable)
     features = numpy.empty((images, manifest["width"]), dtype=manifest["dtype"])

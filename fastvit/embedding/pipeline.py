@@ -69,7 +69,7 @@ class Summary:
     def __str__(self) -> str:
         now = f"{self.images_per_second:.0f} images/s" if self.images_per_second else "nothing was left to do"
         before = f", {self.images_before} of them before" if self.images_before and self.images_per_second else ""
-        files = f"{self.width} numbers each, in {counted(self.files, 'file')}"
+        files = f"{counted(self.width, 'number')} each, in {counted(self.files, 'file')}"
         return f"{counted(self.images, 'image')}{before}, {files}; {now}"
 
 
@@ -117,7 +117,7 @@ def embed(
         run.embed()
         return run.summary()
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"interrupted: {run.kept()} images are kept; {AGAIN}") from None
+        raise KeyboardInterrupt(f"interrupted: {counted(run.kept(), 'image is', 'images are')} kept; {AGAIN}") from None
 
 
 class _Run:

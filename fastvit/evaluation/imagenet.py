@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..data import DataError, Selected, Source
-from ..utils.text import some
+from ..utils.text import counted, some
 
 CLASSES = 1000
 WORDNET = re.compile(r"n\d{8}")
@@ -51,9 +51,10 @@ def match_classes(names: Sequence[str], cfg: Mapping[str, Any]) -> list[int]:
         return numbers
     if known is None:
         if len(names) != cfg["num_classes"]:
+            there = counted(len(names), "class", "classes")
             raise DataError(
-                f"The data has {len(names)} classes, and the model has {cfg['num_classes']} without names: expected as "
-                "many, or names of the classes"
+                f"The data has {there}, and the model has {cfg['num_classes']} without names: expected as many, or "
+                "names of the classes"
             )
         return list(range(len(names)))  # in alphabetical order, as every loader of folders numbers them
     if unknown:
@@ -102,7 +103,7 @@ class Real(Selected):
         self.labels_of = [labels for _, labels in found if labels]
         self.skipped = len(source) - len(self.indices)
         if not self.indices:
-            raise DataError(f"{source.where}: none of its {len(source)} images has real labels")
+            raise DataError(f"{source.where}: none of its {counted(len(source), 'image')} has real labels")
 
     def truth(self, numbers: Sequence[int]) -> Tensor:
         """Numbers of B images -> (B, 1000): which classes are right."""

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..utils.text import display_name, rendered, table
+from ..utils.text import counted, display_name, rendered, table
 
 ROWS = 50  # of the table; of more classes the worst are shown
 SUMMED = ("counts", "correct", "in_top5", "nll_sum", "binned")  # what adds up over parts of the data
@@ -171,9 +171,9 @@ class Metrics:
         """A row for each class of the data."""
         real = self.without_real_labels is not None
         taken = [0] * len(self.names) if real else self.confusion.sum(0).tolist()
-        counted = zip(self.names, self.counts.sum(1).tolist(), self.correct.tolist(), taken, strict=True)
+        rows = zip(self.names, self.counts.sum(1).tolist(), self.correct.tolist(), taken, strict=True)
         found = []
-        for name, images, correct, predicted in counted:
+        for name, images, correct, predicted in rows:
             recall = 100 * correct / images if images else None
             precision = 100 * correct / predicted if predicted else None
             f1 = 200 * correct / (images + predicted) if images + predicted and not real else None
@@ -202,7 +202,7 @@ class Metrics:
         shown, lines = self.classes, [""]
         if len(shown) > ROWS:
             shown = sorted((row for row in shown if row.images), key=lambda row: row.correct / row.images)[:ROWS]
-            lines = [f"The {len(shown)} worst of {len(self.names)} classes are shown.", ""]
+            lines = [f"The {len(shown)} worst of {len(self.names):,} classes are shown.", ""]
         rows = []
         for row in shown:
             shares = ("-" if share is None else f"{share:.2f}" for share in (row.top1, row.precision, row.f1))
@@ -210,13 +210,16 @@ class Metrics:
         if self.source:
             lines.append(f"The images are those of {display_name(self.source)}.")
         if self.unreadable:
-            lines += [f"{len(self.unreadable)} images could not be read, and are not counted:", *self.unreadable]
+            verbs = "image could not be read, and is", "images could not be read, and are"
+            lines += [f"{counted(len(self.unreadable), *verbs)} not counted:", *self.unreadable]
         if self.without_real_labels is not None:
-            lines.append(f"Scored by real labels; {self.without_real_labels} images have none, and are not counted.")
+            verbs = "image has none, and is", "images have none, and are"
+            lines.append(f"Scored by real labels; {counted(self.without_real_labels, *verbs)} not counted.")
         if len(self.candidates) < self.num_classes:
-            lines.append(f"Predicted among the {len(self.candidates)} classes of the data, of {self.num_classes}.")
+            classes = counted(len(self.candidates), "class", "classes")
+            lines.append(f"Predicted among the {classes} of the data, of {self.num_classes}.")
         lines.append(f"expected calibration error {self.ece:.4f}, negative log likelihood {self.nll:.4f}")
-        result = f"{self.images} images: top-1 {self.top1:.2f} %, top-5 {self.top5:.2f} %"
+        result = f"{counted(self.images, 'image')}: top-1 {self.top1:.2f} %, top-5 {self.top5:.2f} %"
         lines.append(f"{result}, {self.images_per_second:.0f} images/s")
         return Group(
             table(("class", ">images", ">correct", ">top-1 %", ">precision %", ">F1 %"), rows),

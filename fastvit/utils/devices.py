@@ -5,7 +5,7 @@ import platform
 import torch
 
 from .processes import cores
-from .text import either
+from .text import counted, either
 
 
 def cpu_name() -> str:
@@ -19,7 +19,7 @@ def cpu_name() -> str:
 
 def describe_machine() -> str:
     """The processor, its cores available to this process, and the best of its instructions that torch uses."""
-    return f"{cpu_name()}, {cores()} cores, {torch.backends.cpu.get_cpu_capability()}"
+    return f"{cpu_name()}, {counted(cores(), 'core')}, {torch.backends.cpu.get_cpu_capability()}"
 
 
 def devices() -> list[str]:

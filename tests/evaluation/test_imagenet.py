@@ -211,7 +211,7 @@ def test_images_without_real_labels_are_an_error(weights: Path, tmp_path: Path) 
     assert "expected ImageNet's names, ILSVRC2012_val_00000001.JPEG to ILSVRC2012_val_00050000.JPEG" in message("1.png")
     assert "ILSVRC2012_val_00000000.JPEG: has no" in message("ILSVRC2012_val_00000000.JPEG")
     assert "ILSVRC2012_val_00050001.JPEG: has no" in message("ILSVRC2012_val_00050001.JPEG")
-    assert "none of its 1 images has real labels" in message("ILSVRC2012_val_00000001.png")
+    assert "none of its 1 image has real labels" in message("ILSVRC2012_val_00000001.png")
 
 
 def test_real_labels_are_for_models_of_all_classes(validation: Path, tmp_path: Path) -> None:

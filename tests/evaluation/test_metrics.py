@@ -80,3 +80,13 @@ def test_of_several_right_classes_the_probabilities_are_added() -> None:
 def test_logits_that_are_no_numbers_are_refused(value: float) -> None:
     with pytest.raises(ValueError, match="returned NaN or infinity"):
         added(numpy.array([[value, 0.0]]), numpy.array([[True, False]]))
+
+
+def test_one_of_anything_is_said_in_the_singular() -> None:
+    metrics = Metrics(["cat"], [1], 3, among_data=True)
+    metrics.add(torch.zeros(1, 3), torch.tensor([0]))
+    metrics.seconds, metrics.unreadable, metrics.without_real_labels = 1, ["dog.png: not an image"], 1
+    shown = " ".join(str(metrics).split())
+    assert "Predicted among the 1 class of the data, of 3. " in shown and " 1 image: top-1 100.00 %" in shown
+    assert "1 image could not be read, and is not counted: dog.png" in shown
+    assert "Scored by real labels; 1 image has none, and is not counted." in shown
