@@ -109,8 +109,7 @@ def predict(
             `fastvit.load` reads, which is fused and runs on the fastest device.
         images: a path, a file's bytes, a binary stream, a PIL image, an array (H, W, 3) or (H, W), or a tensor
             (3, H, W), of bytes or of floats from 0 to 1. Or several: a folder, a pattern such as "*.jpg", an array
-            (B, H, W, 3), a tensor (B, 3, H, W), or anything that gives single ones, folders or patterns in turn. "-" is
-            standard input.
+            (B, H, W, 3), a tensor (B, 3, H, W), or what gives single ones, folders or patterns. "-" is standard input.
         top: how many classes to name; all, where the model has no more.
         batch_size: images computed at a time.
         fast_decoding: decode large JPEGs at a reduced size: several times faster, with slightly different results.

@@ -92,7 +92,7 @@ def test_the_confusion_matrix_becomes_numbers_without_matplotlib(
     path = tmp_path / f"confusion.{kind}"
     assert run(model, data, f"--confusion={path}").status == 0
     if kind == "csv":
-        assert path.read_text() == "label,cat,dog,ship\ncat,3,0,0\ndog,1,0,0\nship,4,0,0\n"
+        assert path.read_text("utf-8-sig") == "label,cat,dog,ship\ncat,3,0,0\ndog,1,0,0\nship,4,0,0\n"
     else:
         assert json.loads(path.read_text())["counts"] == [[3, 0, 0], [1, 0, 0], [4, 0, 0]]
 
