@@ -106,10 +106,10 @@ def on_disk(root: Path, folders: Folders = ()) -> Level:
     except OSError as error:
         refuse(error)
     files = sorted((entry for entry in entries if not entry.is_dir()), key=lambda entry: not is_image_name(entry.name))
-    archives = dict[str, list[Path]]()
+    series = dict[str, list[Path]]()
     for entry in files:
         if entry.is_file() and entry.name.lower().endswith((*ARCHIVES, *COMPRESSED)):
-            archives.setdefault(SHARD.sub(r"\1\2", entry.name), []).append(Path(entry.path))
+            series.setdefault(SHARD.sub(r"\1\2", entry.name), []).append(Path(entry.path))
 
     def images(folder: str, names: Iterable[str]) -> Iterator[str]:
         return (name for name in names if refusal(name, partial(head_of, f"{folder}/{name}")) is None)
@@ -118,7 +118,7 @@ def on_disk(root: Path, folders: Folders = ()) -> Level:
         [entry.name for entry in entries if entry.is_dir()],
         lambda name: any(any(images(parent, names)) for parent, _, names in walk(str(here / name), refuse)),
         lambda: images(str(here), (entry.name for entry in files)),
-        archives,
+        {paths[0].name if len(paths) == 1 else name: paths for name, paths in series.items()},
         [entry.name for entry in files if is_list(entry.name)],
     )
 

@@ -213,7 +213,7 @@ class _Request:
         here, place = on_disk(folder), Folder(folder)
         archives = [path for paths in here.archives.values() for path in paths]
         if not archives or here.folders or (self.unlabelled and any(here.images())):
-            say_unread(str(folder), list(here.archives))
+            say_unread(str(folder), [path.name for path in archives])
             return ClassFolders(place, Listing.of(place, place.entries()), unlabelled=self.unlabelled)
         return self._shards(str(folder), archives) if are_shards(archives) else ClassArchives(folder, archives)
 

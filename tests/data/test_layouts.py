@@ -193,8 +193,9 @@ def test_the_same_images_are_held_out_of_a_folder_of_its_archives_and_of_a_split
 def test_archives_beside_folders_are_named(tmp_path: Path) -> None:
     files = contents(1)
     mixed = folder(tmp_path / "mixed", files)
-    tarred(mixed / "wolf.tar", {"0.png": image_file(0)})
-    with pytest.warns(FastViTWarning, match=r"left out, beside what is read: wolf.tar$"):
+    for name in ("wolf.tar", "part1.tar", "part2.tar"):
+        tarred(mixed / name, {"0.png": image_file(0)})
+    with pytest.warns(FastViTWarning, match=r"left out, beside what is read: part1.tar, part2.tar, wolf.tar$"):
         assert held(open_source(mixed)) == expected(files)
     splits = folder(tmp_path / "splits", inside("train", files) | inside("val", files))
     zipped(splits / "train.zip", files)
