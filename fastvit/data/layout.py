@@ -109,7 +109,7 @@ def on_disk(root: Path, folders: Folders = ()) -> Level:
     series = dict[str, list[Path]]()
     for entry in files:
         if entry.is_file() and entry.name.lower().endswith((*ARCHIVES, *COMPRESSED)):
-            series.setdefault(SHARD.sub(r"\1\2", entry.name), []).append(Path(entry.path))
+            series.setdefault(SHARD.sub(r"\1*\2", entry.name), []).append(Path(entry.path))
 
     def images(folder: str, names: Iterable[str]) -> Iterator[str]:
         return (name for name in names if refusal(name, partial(head_of, f"{folder}/{name}")) is None)

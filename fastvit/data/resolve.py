@@ -201,7 +201,7 @@ class _Request:
         top, split, archives = find_top(str(root), self.splits, partial(on_disk, root))
         folder, inside = root.joinpath(*top), replace(self, splits=("",)) if split else self
         if len(archives) > 1:
-            source = inside._shards(f"{folder}/{split.removesuffix('.tar')}*.tar", archives)
+            source = inside._shards(f"{folder}/{split}", archives)
         else:
             source = inside._in_file(archives[0]) if archives else inside._of_classes(folder)
         if len(top) > bool(split and not archives):

@@ -14,7 +14,7 @@ from .stored import ARCHIVES, COMPRESSED
 
 GROUPS = ("train", "training"), ("val", "valid", "validation", "dev", "eval", "evaluation"), ("test", "testing")
 FOLDERS, IMAGES = "folders", "images"  # what a folder holds
-ENDING = re.compile(rf"(\.tar)?({'|'.join(map(re.escape, (*ARCHIVES, *COMPRESSED)))})$", re.IGNORECASE)
+ENDING = re.compile(rf"\*?(\.tar)?({'|'.join(map(re.escape, (*ARCHIVES, *COMPRESSED)))})$", re.IGNORECASE)
 BETWEEN = re.compile(r"[\W\d_]+|(?<=[a-z])(?=[A-Z])")  # the words of a name
 PADDING = re.compile("(set|data|images?)+$")  # in such a word
 
