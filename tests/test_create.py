@@ -11,7 +11,6 @@ import timm
 import torch
 from helpers.near import assert_near
 from helpers.small import SMALL, equal, timms_small
-from helpers.timm_names import timm_name
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -19,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from fastvit import CONFIGS, FastViT, create_model, list_models, load, reparameterize, save
 from fastvit.models.reparam import fusible_blocks
 from fastvit.testing import randomize
+from fastvit.weights.naming import renamed
 
 pytestmark = pytest.mark.usefixtures("small_variants")
 
@@ -169,7 +169,7 @@ def test_out_indices_choose_the_stages_as_timms_do(out_indices: Any) -> None:
     torch.manual_seed(3)
     whole = create_model("fastvithd").eval()
     theirs = timms_small("fastvithd", num_classes=768)
-    theirs.load_state_dict({timm_name(whole, key): value for key, value in whole.state_dict().items()})
+    theirs.load_state_dict(renamed(whole, whole.state_dict(), "timm"))
     images = torch.randn(IMAGES)
     expected = theirs.forward_intermediates(images, out_indices, intermediates_only=True)
     for map_, original in zip(model(images), expected, strict=True):

@@ -15,7 +15,6 @@ import timm
 import torch
 from helpers.near import assert_near
 from helpers.small import EVERY_VARIANT, SMALL, equal, small, timms, timms_small
-from helpers.timm_names import timm_name
 from timm.data import create_transform, resolve_model_data_config
 from timm.models import group_parameters, load_checkpoint, model_parameters, resume_checkpoint
 from timm.models._features import (
@@ -31,6 +30,7 @@ from torch.nn import functional as F
 
 from fastvit import CONFIGS, FastViT, create_model, reparameterize
 from fastvit.testing import randomize
+from fastvit.weights.naming import names, renamed
 
 IMAGES = (2, 3, 70, 99)
 
@@ -146,7 +146,7 @@ def test_intermediates_are_the_stages_outputs_by_timms_indices(
     name: str, indices: int | list[int] | None, stop_early: bool
 ) -> None:
     model, theirs = small(name), timms_small(name)
-    theirs.load_state_dict({timm_name(model, key): value for key, value in model.state_dict().items()})
+    theirs.load_state_dict(renamed(model, model.state_dict(), "timm"))
     images = torch.randn(IMAGES)
     stages = len(model.stages)
     every = outputs(model, images, [f"stages.{i}" for i in range(stages)] + ["final_conv"])
@@ -307,9 +307,10 @@ def test_parameters_are_grouped_by_depth_as_timm_groups_them(name: str) -> None:
     groups = group_parameters(ours, ours.group_matcher(), reverse=True)
     their_groups = group_parameters(theirs, theirs.group_matcher(), reverse=True)
     assert set(groups) == {key for key, _ in ours.named_parameters()}
+    theirs_of = names(ours, "timm")
     for key, group in groups.items():
         if not key.startswith("final_conv"):
-            assert group == their_groups[timm_name(ours, key)], key
+            assert group == their_groups[theirs_of[key]], key
     blocks = sum(config.depths)
     assert {groups[key] for key in groups if key.startswith("final_conv")} == {blocks}
     assert {groups[key] for key in groups if key.startswith("head")} == {blocks + 1}
@@ -495,7 +496,7 @@ def test_a_new_classifier_forgets_the_names_of_the_old_ones_classes() -> None:
 @torch.no_grad()
 def test_a_head_that_was_exchanged_for_an_identity_leaves_the_features_as_of_timms() -> None:
     model, theirs = small("fastvit_sa12"), timms_small("fastvit_sa12")
-    theirs.load_state_dict({timm_name(model, key): value for key, value in model.state_dict().items()})
+    theirs.load_state_dict(renamed(model, model.state_dict(), "timm"))
     model.head = theirs.head = nn.Identity()
     images = torch.randn(IMAGES)
     assert_near(model(images), theirs(images), 1e-5)

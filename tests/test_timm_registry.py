@@ -142,14 +142,76 @@ def test_loading_is_as_strict_as_timms_and_tells_of_the_names_of_the_state_dict(
     theirs, model = timms("fastvit_sa12"), ours("fastvit_sa12")
     state = theirs.state_dict()
     gone = ["stages.0.blocks.0.token_mixer.mixer.conv_scale.bn.bias", "stages.3.blocks.1.layer_scale_2.gamma"]
-    less = {key: value for key, value in state.items() if key not in gone} | {"stem.9.bn.bias": torch.zeros(1)}
+    more = ["stem.9.bn.bias", "stages.0.blocks.0.token_mixer.nothing.bias", "stages.0.blocks.0.layer_scale.nothing"]
+    less = {key: value for key, value in state.items() if key not in gone} | dict.fromkeys(more, torch.zeros(1))
+    small = ["stages.1.downsample.proj.0.large_conv.bn.weight", "stages.3.blocks.0.norm.weight", "stem.0.identity.bias"]
+    small = [key for key in [*small, "stages.0.blocks.0.mlp.fc2.weight"] if key in state]
     for each in (theirs, model):
         with pytest.raises(RuntimeError, match=r"Missing key(?s:.)*Unexpected key") as raised:
-            each.load_state_dict(less)
-        assert all(key in str(raised.value) for key in [*gone, "stem.9.bn.bias"])
+            each.load_state_dict(less | dict.fromkeys(small, torch.zeros(1)))
+        assert all(f'"{key}"' in str(raised.value) for key in gone + more)
+        assert all(f"size mismatch for {key}:" in str(raised.value) for key in small)
     for each in (theirs, model):
         keys = each.load_state_dict(less, strict=False)
-        assert sorted(keys.missing_keys) == sorted(gone) and keys.unexpected_keys == ["stem.9.bn.bias"]
+        assert (sorted(keys.missing_keys), sorted(keys.unexpected_keys)) == (sorted(gone), sorted(more))
+
+
+@pytest.mark.usefixtures("overridden")
+@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("inference_mode", [False, True])
+def test_a_part_alone_and_what_is_put_in_its_place_speak_timm_as_well(name: str, inference_mode: bool) -> None:
+    theirs, model = timms(name, inference_mode=inference_mode), ours(name, inference_mode=inference_mode)
+    for path in ("stem", "stem.1", "stages.1", "stages.1.downsample", "stages.0.blocks.0", "stages.3.blocks.0"):
+        part, their_part = model.get_submodule(path), theirs.get_submodule(path)
+        assert sorted(part.state_dict()) == sorted(their_part.state_dict())
+        assert part.load_state_dict(their_part.state_dict(), strict=False).unexpected_keys == []
+        assert part.load_state_dict({}, strict=False).missing_keys
+        assert set(part.load_state_dict({}, strict=False).missing_keys) <= set(their_part.state_dict())
+    names = list(fastvit.overparameterize(fastvit.reparameterize(model)).state_dict())
+    assert names == list(timms(name).state_dict())
+
+
+@pytest.mark.usefixtures("overridden")
+def test_a_state_dict_takes_few_calls_for_each_tensor() -> None:
+    model, calls = ours("fastvit_sa12"), []
+    sys.setprofile(lambda frame, event, argument: calls.append(event) if event == "call" else None)
+    try:
+        state = model.state_dict()
+    finally:
+        sys.setprofile(None)
+    assert len(calls) < 40 * len(state)
+
+
+@pytest.mark.usefixtures("overridden")
+@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("inference_mode", [False, True])
+@torch.no_grad()
+def test_a_hook_on_what_timms_name_leads_to_is_called_or_refused(name: str, inference_mode: bool) -> None:
+    theirs, model = timms(name, inference_mode=inference_mode), ours(name, inference_mode=inference_mode)
+    called: list[str] = []
+    hooked, refused = [], []
+    for path, _ in theirs.named_modules():
+        try:
+            found = model.get_submodule(path)
+        except AttributeError:  # an activation, or what is in the head
+            continue
+        try:
+            found.register_forward_hook(lambda *_, path=path: called.append(path))
+            hooked.append(path)
+        except TypeError as error:
+            assert "timm's" in str(error) and "\n" not in str(error)
+            refused.append(path)
+    model(torch.randn(IMAGES))
+    assert set(called) == set(hooked) and "stages.1.downsample.proj.0" in called
+    assert {path.rpartition(".")[2].rstrip("_12") for path in refused} <= {
+        *("proj", "conv_kxk", "layer_scale", "token_mixer", "pos_emb")
+    }
+    assert not inference_mode or "stages.0.blocks.0.token_mixer.reparam_conv" in called
+    with pytest.raises(TypeError, match=r"timm's layer_scale.* is no module of a \w+, which has mlp\.fc2\.scale there"):
+        model.get_submodule("stages.0.blocks.0").layer_scale = nn.Identity()
+    scale = model.get_submodule("stages.0.blocks.0.layer_scale").requires_grad_(False)
+    assert [parameter.requires_grad for parameter in scale.parameters()] == [False]
+    assert not model.stages[0].blocks[0].mlp.fc2.scale.requires_grad
 
 
 @pytest.mark.usefixtures("overridden")
@@ -178,6 +240,7 @@ def test_functional_calls_and_exports_take_the_names_of_the_state_dict() -> None
     model, images = randomize(ours("fastvit_sa12")).eval(), torch.randn(IMAGES)
     halved = {key: value / 2 if value.is_floating_point() else value for key, value in model.state_dict().items()}
     found = torch.func.functional_call(model, halved, (images,))
+    assert torch.equal(torch.func.functional_call(model, halved, (images,)), found)
     expected = timms("fastvit_sa12")
     assert not torch.equal(found, model(images))
     expected.load_state_dict(halved)

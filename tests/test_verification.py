@@ -62,12 +62,12 @@ def test_every_block_is_measured_and_named_by_its_class() -> None:
     [
         ("norm and mixer exchanged", {"RepMixer"}),
         ("RepMixer's norm forgotten", {"RepMixer"}),
-        ("small branch forgotten", {"RepConv", "RepMixer"}),
+        ("small branch forgotten", {"RepConv", "LargeKernelConv", "RepMixer"}),
         ("layer scale of the MLP forgotten", {"ScaledConv"}),
         ("layer scale of attention forgotten", {"ScaledLinear"}),
         ("position encoding's skip forgotten", {"PositionEncoding"}),
         ("shift before attention forgotten", {"NormLinear"}),
-        ("running mean forgotten", {"ConvNorm", "RepConv", "RepMixer", "NormLinear"}),
+        ("running mean forgotten", {"ConvNorm", "RepConv", "LargeKernelConv", "RepMixer", "NormLinear"}),
     ],
 )
 def test_a_wrong_reparameterization_does_not_pass_and_its_blocks_are_found(

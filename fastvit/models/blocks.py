@@ -96,6 +96,10 @@ class RepConv(Fusible):
         return reduce(add, [branch.affine() for branch in cast(Iterator[Fusible], self.children())])
 
 
+class LargeKernelConv(RepConv):
+    """RepLKNet's: a downsampling's."""
+
+
 class RepMixer(Fusible):
     """x + scale * (mixer(x) - norm(x)): FastViT's token mixer (arXiv:2303.14189, section 3.2.1)."""
 

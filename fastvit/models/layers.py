@@ -13,7 +13,17 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from .affine import ScaleShift
-from .blocks import ConvNorm, NormLinear, PositionEncoding, RepConv, RepMixer, ScaledConv, ScaledLinear, reset_small
+from .blocks import (
+    ConvNorm,
+    LargeKernelConv,
+    NormLinear,
+    PositionEncoding,
+    RepConv,
+    RepMixer,
+    ScaledConv,
+    ScaledLinear,
+    reset_small,
+)
 from .config import HEAD_CHANNELS, Config
 
 # Pooling (B, C, H, W) -> (B, C), or (B, 2C) for the last.
@@ -165,7 +175,7 @@ class Downsample(nn.Sequential):
         out = 2 * channels
         super().__init__(
             ConvBlock(
-                RepConv(channels, out, 7, small=3, stride=2, groups=channels),
+                LargeKernelConv(channels, out, 7, small=3, stride=2, groups=channels),
                 squeeze=SqueezeExcite(out, 4) if squeeze else None,
                 gelu=gelu,
             ),

@@ -24,7 +24,7 @@ from ..utils.atomic import replacing
 from ..utils.text import one_line, some
 from ..utils.warning import warn
 from ..weights.formats import PICKLES
-from ..weights.naming import timm, translate
+from ..weights.naming import names as names_of
 from ..weights.read import read
 from .card import model_card
 from .upload import Upload
@@ -211,8 +211,8 @@ def config(model: FastViT, names: str = "timm") -> dict[str, Any]:
     """
     cfg, first = model.pretrained_cfg, model.pretrained_cfg["first_conv"]
     if names == "timm":
-        table = timm(model.config)
-        first = [translate(model, f"{name}.weight", table).removesuffix(".weight") for name in first]
+        theirs = names_of(model, "timm")
+        first = [theirs[f"{name}.weight"].removesuffix(".weight") for name in first]
     pretrained = {key: cfg[key] for key in KEPT if cfg.get(key) is not None} | {
         "custom_load": False,
         "input_size": (model.in_chans, *cfg["input_size"][1:]),

@@ -1,99 +1,92 @@
 """timm's names for a FastViT: what its state dict is written and read in, and another way to reach its modules.
 
-The modules stay ours. Two things are added to an instance, and go along when it is copied, pickled or fused:
+The modules stay ours. Two things are added to each, and go along when it is copied, pickled or fused, and into what is
+put in its place:
 
-- hooks on the parts that stand below it, so that `state_dict` gives timm's names and `load_state_dict` takes timm's and
-  ours, also where somebody takes the model apart, as `timm.models.FeatureListNet` does;
+- hooks that rename what its row of the table says, so that `state_dict` gives timm's names and `load_state_dict` takes
+  timm's and ours, also of a part alone, as `timm.models.FeatureListNet` takes it out;
 - dictionaries of children that know timm's names as well, though they list only ours. Whoever follows a name of the
   state dict, attribute by attribute, arrives at our tensor, as `get_submodule`, `torch.func.functional_call` and
   transformers' `from_pretrained` do.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+import re
+from collections.abc import Iterator, Mapping
+from itertools import takewhile
+from typing import Any, NoReturn, TypeVar
 
 from torch import nn
 
-from ..models.affine import class_of
 from ..models.config import CONFIGS
-from ..models.fastvit import FastViT
-from ..models.layers import ConvBlock, Stage
-from ..weights.naming import own_state, timm, translate
+from ..weights.naming import beginning, by_row, entries, timm
 
 TABLE = timm(CONFIGS["fastvit_t8"])  # the same for all
-# As timm makes the children of one module, which is where its `remap_state_dict` looks.
-ORDER: tuple[str, ...] = ("norm", "token_mixer", "layer_scale_1", "mlp", "mixer", "layer_scale", "layer_scale_2")
-ORDER += ("large_conv", "small_conv", "identity", "conv_kxk", "conv_scale", "reparam_conv")
+# As timm makes the children of one module, which is where its `remap_state_dict` looks; others come before them.
+ORDER = "proj.0.se proj.1 se norm token_mixer layer_scale_1 mlp mixer layer_scale layer_scale_2 large_conv small_conv"
+RANK = {level: rank for rank, level in enumerate(f"{ORDER} identity conv_kxk conv_scale reparam_conv".split())}
+LEVELS = {level for row in TABLE.values() for theirs in row.values() for level in theirs.split(".")}
+Model = TypeVar("Model", bound=nn.Module)
+NAMED = re.compile(r'(?<=size mismatch for )[\w.]+|(?<=parameter named ")[\w.]+')  # in torch's errors of loading
 
 
-def speak_timm(model: FastViT) -> FastViT:
-    """`model`, which writes and reads timm's names from now on."""
-    model.register_load_state_dict_post_hook(_report)  # type: ignore[no-untyped-call]
-    for part in _parts(model):
-        part.register_state_dict_post_hook(_write)  # type: ignore[no-untyped-call]
-        part.register_load_state_dict_pre_hook(_read)  # type: ignore[no-untyped-call]
+def speak_timm(model: Model) -> Model:
+    """`model`, or a part of one, which writes and reads timm's names from now on."""
     for module in model.modules():
+        if isinstance(module._modules, Reachable):  # it does already
+            continue
         if type(module) in TABLE:
-            for table in ("_modules", "_parameters"):
-                setattr(module, table, Reachable(getattr(module, table), module, table))
+            module.register_state_dict_post_hook(_write)  # type: ignore[no-untyped-call]
+            module.register_load_state_dict_pre_hook(_read)  # type: ignore[no-untyped-call]
+            module.register_load_state_dict_post_hook(_report)  # type: ignore[no-untyped-call]
+        for table in ("_modules", "_parameters") if type(module) in TABLE or module._modules else ():
+            setattr(module, table, Reachable(getattr(module, table), module, table))
     return model
 
 
-def _parts(module: nn.Module) -> Iterator[nn.Module]:
-    """The outermost modules that have other names."""
-    for child in module.children():
-        if isinstance(child, ConvBlock | Stage):
-            yield child
+def _write(module: nn.Module, state: dict[str, Any], prefix: str, metadata: dict[str, Any]) -> None:
+    """What `module` has put last into `state`, by timm's names in timm's order; below others' layers they stay ours."""
+    row, others = TABLE[type(module)], tuple(_others(module, prefix))
+    found = {}
+    for key in [*takewhile(lambda key: key.startswith(prefix), reversed(state))][::-1]:
+        name = key[len(prefix) :]
+        found[name if others and key.startswith(others) else by_row(name, row)] = state.pop(key)
+    for name in sorted(found, key=lambda name: RANK.get(beginning(name, RANK) or "", -1)):
+        state[prefix + name] = found[name]
+
+
+def _others(module: nn.Module, prefix: str) -> Iterator[str]:
+    """Where another library's layer is around one of ours, as peft's, which finds its own by our names."""
+    for name, child in module._modules.items():
+        if child is None or not child._modules:
+            continue
+        if type(child).__module__.startswith(("fastvit.", "torch.")):
+            yield from _others(child, f"{prefix}{name}.")
         else:
-            yield from _parts(child)
+            yield f"{prefix}{name}."
 
 
-def theirs(module: nn.Module) -> dict[str, str]:
-    """The names that timm has for all that `module` holds -> ours."""
-    return {translate(module, name, TABLE): name for name in own_state(module)}
-
-
-def _write(part: nn.Module, state: dict[str, Any], prefix: str, metadata: dict[str, Any]) -> None:
-    """Our names in `state` -> timm's, where they stand in timm's order; below others' layers they stay ours."""
-    wrapped = tuple(f"{name}." for name, inner in part.named_modules() if _wraps(inner))
-    known = {name: ours for name, ours in theirs(part).items() if not ours.startswith(wrapped)}
-    found = {name: state.pop(prefix + ours) for name, ours in known.items() if prefix + ours in state}
-    state |= {prefix + name: found[name] for name in _ordered(found, part)}
-
-
-def _wraps(module: nn.Module) -> bool:
-    """Whether it is another library's layer around one of ours, as peft's, which finds its own by our names."""
-    return next(module.children(), None) is not None and class_of(module).split(".")[0] not in ("fastvit", "torch")
-
-
-def _read(part: nn.Module, state: dict[str, Any], prefix: str, *rest: Any) -> None:
+def _read(module: nn.Module, state: dict[str, Any], prefix: str, *rest: Any) -> None:
     """The names of timm in `state` -> ours; what is there in ours, stays."""
-    found = {ours: state.pop(prefix + name) for name, ours in theirs(part).items() if prefix + name in state}
-    state |= {prefix + name: tensor for name, tensor in found.items()}
+    *_, unexpected, errors = rest
+    strange = [name for name in state if name.startswith(prefix) and _child(module, _level(name, prefix)) is None]
+    known = {prefix + theirs: prefix + ours for ours, theirs, _ in entries(module, TABLE)} if strange else {}
+    for name in strange:
+        if name in known:
+            state[known[name]] = state.pop(name)
+        elif _level(name, prefix) in module._modules:  # so that torch expects it of a child
+            unexpected.append(name)
+    vars(module)["_load"] = prefix, errors
 
 
-def _report(model: FastViT, keys: Any) -> None:
-    """What is missing is told in the names that `state_dict` has."""
-    known = {ours: name for name, ours in theirs(model).items()}
-    for index, missing in enumerate(keys.missing_keys):
-        ends = [missing[at:] for at in range(len(missing)) if at == 0 or missing[at - 1] == "."]
-        ours = next((end for end in ends if end in known), "")
-        keys.missing_keys[index] = missing.removesuffix(ours) + known.get(ours, "")
+def _report(module: nn.Module, keys: Any) -> None:
+    """What is missing, and of another size, is told in the names that `state_dict` has."""
+    prefix, errors = vars(module).pop("_load")
 
+    def theirs(name: str) -> str:
+        return prefix + by_row(name[len(prefix) :], TABLE[type(module)]) if name.startswith(prefix) else name
 
-def _ordered(names: Iterable[str], part: nn.Module) -> list[str]:
-    """The names of timm in its order, which knows a level's name but for squeeze-excite's."""
-    order = ("se", *ORDER) if isinstance(part, ConvBlock) else (*ORDER, "se")
-    groups: dict[str, list[str]] = {}
-    for name in names:
-        level, _, rest = name.partition(".")
-        groups.setdefault(level, []).extend([rest] if rest else [])
-    levels = sorted(groups, key=lambda level: order.index(level) if level in order else -1)
-    return [
-        name
-        for level in levels
-        for name in ([f"{level}.{rest}" for rest in _ordered(groups[level], part)] if groups[level] else [level])
-    ]
+    keys.missing_keys[:] = map(theirs, keys.missing_keys)
+    errors[:] = [NAMED.sub(lambda found: theirs(found[0]), error) for error in errors]
 
 
 class Reachable(dict[str, Any]):
@@ -114,73 +107,92 @@ class Reachable(dict[str, Any]):
         return type(self), (dict(self), self.owner, self.table, self.level)
 
     def __contains__(self, name: object) -> bool:
-        return super().__contains__(name) or self._deeper(str(name)) is not None
+        return super().__contains__(name) or self._place(str(name)) is not None
 
     def __missing__(self, name: str) -> Any:
-        place = self._deeper(name)
+        place = self._place(name)
         if place is None:
             raise KeyError(name)
-        holder, found = place
-        return dict.__getitem__(getattr(holder, self.table), found) if found else holder
+        return place[0][place[1]]
 
     def __setitem__(self, name: str, value: Any) -> None:
-        place = None if super().__contains__(name) else self._deeper(name)
-        if place is None or not place[1]:
+        place = self._place(name)
+        if place is not None:
+            place[0][place[1]] = value
+        elif isinstance(value, nn.Module) and type(value).__module__.startswith("fastvit."):
+            speak_timm(value)
+        if place is None or super().__contains__(name):  # a level lists it, too
             super().__setitem__(name, value)
-        else:
-            getattr(place[0], self.table)[place[1]] = value
 
-    def _deeper(self, name: str) -> tuple[nn.Module, str] | None:
-        """The module that has what timm calls `name`, and our name there; or, with no name, a `Level`."""
-        if not self.level and _child(self.owner, name) is not None:
+    def _place(self, name: str) -> tuple[dict[str, Any], str] | None:
+        """Where what timm calls `name` is: the table and our name there; None for what the owner itself has."""
+        if name not in LEVELS or (not self.level and _child(self.owner, name) is not None):
             return None
-        place = _find(self.owner, f"{self.level}{name}")
-        if place is None:
+        path, row = self.level + name, _row(self.owner)
+        if self.table == "_modules" and any(theirs.startswith(f"{path}.") for theirs in row):
+            return _Only({name: Level(self.owner, path)}), name
+        if path in row:
+            holder, _, path = row[path].rpartition(".")
+            module = self.owner.get_submodule(holder)
+        elif "" in row:
+            module = self.owner.get_submodule(row[""])
+        else:
             return None
-        if isinstance(place[0], Level):
-            return place if self.table == "_modules" else None
-        return place if dict.__contains__(getattr(place[0], self.table), place[1]) else None
+        held: dict[str, Any] = getattr(module, self.table)
+        return (held, path) if path in held else None
+
+
+class _Only(dict[str, Any]):
+    """A level that only timm has, which nothing can take the place of."""
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        self[name].refuse()
 
 
 class Level(nn.Module):
-    """Where timm has a module and we have none."""
+    """Where timm has a module and we have none: it lists what timm's has, as far as we do."""
 
     def __init__(self, owner: nn.Module, level: str):
         super().__init__()
+        row = {theirs: ours for theirs, ours in _row(owner).items() if theirs.startswith(f"{level}.")}
+        self.about = (
+            f"timm's {level} is no module of a {type(owner).__name__}, which has {', '.join(row.values())} there"
+        )
         for table in ("_modules", "_parameters"):
-            setattr(self, table, Reachable({}, owner, table, f"{level}."))
+            found = Reachable({}, owner, table, f"{level}.")
+            for name in [theirs[len(level) + 1 :].partition(".")[0] for theirs in row]:
+                if name in found:
+                    dict.__setitem__(found, name, found[name])
+            setattr(self, table, found)
+
+    def refuse(self, *_: Any, **__: Any) -> NoReturn:
+        """Say that it does not run."""
+        raise TypeError(f"{self.about}: it never runs, has no hooks and cannot be exchanged")
+
+    forward = register_forward_hook = register_forward_pre_hook = register_backward_hook = refuse
+    register_full_backward_hook = register_full_backward_pre_hook = refuse
 
 
-def _find(module: nn.Module, path: str) -> tuple[nn.Module, str] | None:
-    """The module of ours with what timm calls `path` in its own such module, and our name there.
-
-    With no name it is a level that only timm has.
-    """
-    row = {ours: new for ours, new in TABLE.get(type(module), {}).items() if _inside(module, ours) is not None}
-    if any(new.startswith(f"{path}.") for new in row.values()):
-        return Level(module, path), ""
-    for ours, new in row.items():
-        if new == path:
-            holder, _, name = ours.rpartition(".")
-            return _inside(module, holder) if holder else module, name
-        inner = _inside(module, ours)
-        if (not new or path.startswith(f"{new}.")) and isinstance(inner, nn.Module):
-            place = _find(inner, path[len(new) + 1 :] if new else path)
-            if place is not None:
-                return place
-    level, _, rest = path.partition(".")
-    child = None if level in row else _child(module, level)
-    if child is None or not rest:
-        return None if child is None else (module, level)
-    return _find(child, rest) if isinstance(child, nn.Module) else None
+def _row(module: nn.Module) -> dict[str, str]:
+    """Timm's names -> ours, of what is there; of a fused block, that of its layer."""
+    row = TABLE.get(type(module), {})
+    fused = {
+        ours[:-7]: theirs[:-7] for ours, theirs in row.items() if ours.endswith(".weight") and _inside(module, ours)
+    }
+    plain = {ours: theirs for ours, theirs in row.items() if not ours.endswith((".weight", ".bias"))}
+    return {theirs: ours for ours, theirs in (plain | fused).items() if _inside(module, ours)}
 
 
-def _inside(module: nn.Module, name: str) -> Any:
-    """The module or tensor of our name in `module`; None if there is none."""
-    found: Any = module
-    for level in name.split("."):
-        found = _child(found, level) if isinstance(found, nn.Module) else None
-    return found
+def _inside(module: nn.Module, name: str) -> bool:
+    """Whether `module` has a module or a tensor of our name."""
+    level, _, rest = name.partition(".")
+    child = _child(module, level)
+    return child is not None and (not rest or _inside(child, rest))
+
+
+def _level(name: str, prefix: str) -> str:
+    """The first level of `name` after the prefix."""
+    return name[len(prefix) :].partition(".")[0]
 
 
 def _child(module: nn.Module, name: str) -> Any:

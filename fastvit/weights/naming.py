@@ -1,16 +1,18 @@
 """The names of others for what is ours: one row a class, each naming only that class's own children.
 
 A name that no row mentions is the same on both sides; "" is a level that the other side does not have. A fused block
-is a plain layer and has no row: its parent names its weight and bias. Read from ours to theirs; both directions follow.
+is a plain layer and has no row: its parent names its weight and bias. Read from ours to theirs, innermost first: a row
+is of names in which what the children's rows say is done.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 
 from ..models.blocks import (
     ConvNorm,
+    LargeKernelConv,
     NormLinear,
     PositionEncoding,
     RepConv,
@@ -35,12 +37,8 @@ def fused(ours: str, theirs: str) -> dict[str, str]:
 def _common(mlp: str, large: str, gamma: str, skip: str) -> Table:
     """What timm took over from Apple, but for the words given: of an MLP, a large kernel, a layer scale and a skip."""
     return {
-        Downsample: {
-            "0.conv.main": f"proj.0.{large}",
-            "0.conv.small": "proj.0.small_conv",
-            "0": "proj.0",
-            "1": "proj.1",
-        },
+        Downsample: {"0": "proj.0", "1": "proj.1"},
+        LargeKernelConv: {"main": large, "small": "small_conv"},
         RepMixerBlock: {"mixer": "token_mixer", "mlp": mlp, "mlp.fc2.scale": f"layer_scale{gamma}"}
         | fused("mixer", "token_mixer.reparam_conv"),
         AttentionBlock: {
@@ -77,10 +75,10 @@ def apple(config: Config) -> Table:
     """
     table = _common(mlp="convffn", large="lkb_origin", gamma="", skip="rbr_skip")
     # A downsampling's squeeze-excite is timm's class, with timm's names; the final convolution's is Apple's own.
-    squeeze = {"0.squeeze.reduce": "proj.0.se.fc1", "0.squeeze.expand": "proj.0.se.fc2"}
+    squeeze = {"0.se.reduce": "proj.0.se.fc1", "0.se.expand": "proj.0.se.fc2"}
     return table | {
         FastViT: {"stem": "patch_embed", "final_conv": "conv_exp", "head.fc": "head"} | _network(config),
-        Downsample: table[Downsample] | squeeze | {"0.conv": "proj.0.lkb_reparam"},
+        Downsample: table[Downsample] | squeeze | {"0.reparam_conv": "proj.0.lkb_reparam"},
         PositionEncoding: {"conv": "pe"},
         RepConv: {"main": "rbr_conv.0", "small": "rbr_scale", "skip": ""},
     }
@@ -141,7 +139,7 @@ PROJECTION = "head.proj"  # Apple's name of CLIP's projection: (in, out), and no
 def names(model: FastViT, naming: str, projection: bool = False) -> dict[str, str]:
     """Our names of all that `model` holds -> the naming's; with Apple's `projection`, the head has no bias."""
     table = NAMINGS[naming].table(model.config)
-    theirs = {name: translate(model, name, table) for name in own_state(model)}
+    theirs = {ours: new for ours, new, _ in entries(model, table)}
     if projection:
         del theirs["head.fc.bias"]
         theirs["head.fc.weight"] = PROJECTION
@@ -157,18 +155,31 @@ def renamed(model: FastViT, state: Mapping[str, Tensor], naming: str) -> dict[st
 
 def own_state(module: nn.Module) -> dict[str, Tensor]:
     """`module`'s state dict in our names, which that of a model of timm's registry does not have."""
-    state = {name: parameter.detach() for name, parameter in module.named_parameters("", False, False)}
-    state |= module.named_buffers("", False, False)
-    for name, child in module._modules.items():  # named_children() would name a shared one once
-        if child is None:
-            continue
-        state |= {f"{name}.{inner}": tensor for inner, tensor in own_state(child).items()}
-    return state
+    return {ours: tensor for ours, _, tensor in entries(module, {})}
 
 
-def translate(module: nn.Module, name: str, table: Table) -> str:
-    """The other side's name of `module`'s parameter or buffer `name`."""
+def entries(module: nn.Module, table: Table) -> Iterator[tuple[str, str, Tensor]]:
+    """(our name, the other side's, the tensor) of each parameter and buffer."""
     row = table.get(type(module), {})
-    ours = max((key for key in row if f"{name}.".startswith(f"{key}.")), key=len, default=name.partition(".")[0])
-    theirs, rest = row.get(ours, ours), name[len(ours) + 1 :]
-    return ".".join(filter(None, (theirs, rest and translate(module.get_submodule(ours), rest, table))))
+    for name, tensor in (*module._parameters.items(), *module._buffers.items()):
+        if tensor is not None:
+            yield name, by_row(name, row), tensor.detach()
+    for name, child in module._modules.items():  # named_children() would name a shared one once
+        for ours, theirs, tensor in entries(child, table) if child is not None else ():
+            yield f"{name}.{ours}", by_row(f"{name}.{theirs}", row), tensor
+
+
+def by_row(name: str, row: Mapping[str, str]) -> str:
+    """The other side's name of what a module with that row holds, or of anything in it."""
+    if not row:
+        return name
+    ours = beginning(name, row)
+    return name if ours is None else ".".join(filter(None, (row[ours], name[len(ours) + 1 :])))
+
+
+def beginning(name: str, known: Container[str]) -> str | None:
+    """The longest of `known` that is `name` or the first levels of it."""
+    end = len(name)
+    while end > 0 and name[:end] not in known:
+        end = name.rfind(".", 0, end)
+    return name[:end] if end > 0 else None

@@ -3,16 +3,11 @@
 from torch import nn
 
 from fastvit.models.fastvit import FastViT
-from fastvit.weights.naming import timm, translate
-
-
-def timm_name(model: FastViT, name: str) -> str:
-    """The name that timm gives to `model`'s parameter or buffer `name`."""
-    return translate(model, name, timm(model.config))
+from fastvit.weights.naming import names
 
 
 def from_timm(model: FastViT, theirs: nn.Module) -> FastViT:
     """`model` with timm's weights."""
     state = theirs.state_dict()
-    model.load_state_dict({name: state[timm_name(model, name)] for name in model.state_dict()})
+    model.load_state_dict({ours: state[name] for ours, name in names(model, "timm").items()})
     return model

@@ -11,7 +11,7 @@ import timm
 import torch
 from helpers.near import assert_near
 from helpers.small import EVERY_VARIANT, PUBLISHED, SMALL, small, timms, timms_small
-from helpers.timm_names import from_timm, timm_name
+from helpers.timm_names import from_timm
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from timm.models._features import FeatureGetterNet
@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from fastvit import CONFIGS, FastViT, reparameterize
 from fastvit.models.layers import Attention, AttentionBlock, DropPath, RepMixerBlock, Stage
 from fastvit.testing import randomize
+from fastvit.weights.naming import names, renamed
 
 UNEVEN = (70, 99)  # neither a square nor a multiple of anything
 
@@ -44,7 +45,8 @@ def fused_or_not(name: str, fused: bool) -> FastViT:
 
 def test_names_shapes_and_dtypes_are_one_to_one_with_timms(pair: tuple[str, FastViT, nn.Module]) -> None:
     _, ours, theirs = pair
-    translated = {timm_name(ours, key): (value.shape, value.dtype) for key, value in ours.state_dict().items()}
+    named = renamed(ours, ours.state_dict(), "timm")
+    translated = {key: (value.shape, value.dtype) for key, value in named.items()}
     assert translated == {key: (value.shape, value.dtype) for key, value in theirs.state_dict().items()}
     assert len(ours.state_dict()) == len(translated)
 
@@ -119,7 +121,7 @@ def test_parameters_of_the_fused_model_are_timms_less_what_it_does_not_fold(name
 def test_logits_features_and_every_stage_equal_timms(pair: tuple[str, FastViT, nn.Module]) -> None:
     _, ours, theirs = pair
     randomize(ours.to_empty(device="cpu"))
-    theirs.load_state_dict({timm_name(ours, key): value for key, value in ours.state_dict().items()}, assign=True)
+    theirs.load_state_dict(renamed(ours, ours.state_dict(), "timm"), assign=True)
     images = torch.randn(1, 3, *UNEVEN)
     features, maps = ours.forward_intermediates(images)
     their_features, their_maps = theirs.forward_intermediates(images)
@@ -150,16 +152,17 @@ def test_a_training_step_has_timms_loss_gradients_and_statistics(name: str) -> N
     their_loss.backward()  # type: ignore[no-untyped-call]
     assert_near(loss, their_loss, 1e-12, "loss")
     their_parameters, their_buffers = dict(theirs.named_parameters()), dict(theirs.named_buffers())
+    theirs_of = names(ours, "timm")
     nothing = 1e-12 * max(float(parameter.grad.abs().max()) for parameter in theirs.parameters())
     for key, parameter in ours.named_parameters():
-        expected = their_parameters[timm_name(ours, key)].grad
+        expected = their_parameters[theirs_of[key]].grad
         assert parameter.grad is not None and expected is not None
         if float(expected.abs().max()) < nothing:  # a shift that the next batch norm takes away again
             assert ".downsample.0." in key and key.endswith("norm.bias") and parameter.grad.abs().max() < nothing
         else:
             assert_near(parameter.grad, expected, 1e-9, f"gradient of {key}")
     for key, buffer in ours.named_buffers():
-        assert_near(buffer, their_buffers[timm_name(ours, key)], 1e-12, key)
+        assert_near(buffer, their_buffers[theirs_of[key]], 1e-12, key)
 
 
 @pytest.mark.parametrize("name", ["fastvit_t8", "fastvit_sa36", "fastvit_mci0", "fastvithd"])
@@ -182,8 +185,9 @@ def test_the_initial_values_spread_as_timms_do() -> None:
     config = replace(CONFIGS["fastvit_sa12"], depths=(1, 1, 1, 1))
     ours = FastViT(config)
     theirs = timm.create_model("fastvit_sa12", layers=config.depths).state_dict()
+    theirs_of = names(ours, "timm")
     for key, value in ours.state_dict().items():
-        expected = theirs[timm_name(ours, key)]
+        expected = theirs[theirs_of[key]]
         if expected.unique().numel() == 1:
             assert torch.equal(value, expected), key
         elif value.numel() >= 1000:
@@ -505,7 +509,7 @@ def test_pooling_is_what_torch_pools() -> None:
         model = small("fastvit_t8", num_classes=0, global_pool=name)
         assert_near(model(images), pool(model.forward_features(images)), 1e-6, name)
         theirs = timms_small("fastvit_t8", num_classes=0, global_pool=name)
-        theirs.load_state_dict({timm_name(model, key): value for key, value in model.state_dict().items()})
+        theirs.load_state_dict(renamed(model, model.state_dict(), "timm"))
         assert_near(model(images), theirs(images), 1e-5, name)
 
 
