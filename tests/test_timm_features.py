@@ -87,7 +87,6 @@ def _prefix(net: nn.Module) -> str:
     [
         ({"output_stride": 16}, TypeError, "takes no argument 'output_stride'"),
         ({"nonsense": 1}, TypeError, "takes no argument 'nonsense'"),
-        ({"drop_rate": 1.5}, ValueError, "drop_rate is 1.5"),
     ],
 )
 def test_arguments_for_which_there_is_no_model_are_one_clear_line(
@@ -118,6 +117,12 @@ def test_arguments_for_which_there_is_no_model_are_one_clear_line(
         ({"layer_scale_init_value": None, "down_stride": 4}, "down_stride"),
         ({"repmixer_kernel_size": 5}, "repmixer_kernel_size"),
         ({"lkc_use_act": "yes"}, "lkc_use_act='yes': expected True or False"),
+        ({"global_pool": "fast"}, "global_pool is 'fast', expected one of .*; timm's own class is made"),
+        ({"global_pool": ""}, "global_pool is '' with 1000 classes"),
+        ({"num_classes": -1}, "num_classes is -1"),
+        ({"drop_path_rate": 1.0}, "drop_path_rate is 1.0, expected 0 or more and below 1"),
+        ({"drop_rate": 1.5}, "drop_rate is 1.5"),
+        ({"global_pool": "mean"}, "global_pool is 'mean'"),
     ],
 )
 def test_arguments_for_which_only_timm_has_a_model_make_it_with_a_word(arguments: dict[str, Any], message: str) -> None:

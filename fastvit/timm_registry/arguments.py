@@ -38,10 +38,10 @@ def build(name: str, options: Mapping[str, Any]) -> FastViT:
     shared = {key: options.pop(key) for key in SHARED if key in options}
     try:
         config = _config(name, options)
-    except ValueError as error:  # of a Config as well
+        with torch.device(device or torch.get_default_device()):
+            model = FastViT(config, **shared)
+    except ValueError as error:  # of a Config and of a FastViT as well
         raise UnfitError(str(error)) from error
-    with torch.device(device or torch.get_default_device()):
-        model = FastViT(config, **shared)
     if fused:  # as timm leaves it: branches are one convolution, norms and scales of the rest are there
         fuse_children(model, BRANCHED)
     vars(model).update(num_stages=len(model.stages), fork_feat=False)  # which others may ask for
