@@ -16,6 +16,11 @@ def register_timm(override: bool = False) -> list[str]:
     What timm makes then is a `FastViT` with timm's arguments, timm's `pretrained_cfg`s and timm's names: its state dict
     is written in them and read in them or in ours, so files go both ways between timm's class and ours.
 
+    `named_modules` and `named_parameters` have the names of our modules. They cannot be timm's: its `mlp.fc2` is a
+    convolution, ours that and its layer scale, and one name would be two modules. Tools that look up a state dict by
+    these names are given one that has them, as in `accelerate.cpu_offload(model, state_dict=dict(
+    model.named_parameters()))`. A module that is found by timm's name is ours and runs, or refuses hooks.
+
     Args:
         override: also take the names that timm has for models of its own; without it only those it lacks.
 
