@@ -56,3 +56,11 @@ def own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
     from helpers.registry import copied  # which imports timm
 
     copied(monkeypatch)
+
+
+@pytest.fixture
+def overridden(own_registry: None) -> None:
+    """Timm makes our models under all their names."""
+    import fastvit
+
+    fastvit.register_timm(override=True)

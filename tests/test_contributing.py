@@ -15,7 +15,7 @@ ROW_TESTS = (
     f"tests/models/test_sizes.py::test_a_row_is_what_counting_gives[{NAME}]",
     "tests/weights/test_catalog.py",
     "tests/cli/test_models.py",
-    "tests/test_timm_registry.py::test_registering_adds_only_what_timm_lacks_and_says_which",
+    "tests/test_registering.py::test_registering_adds_only_what_timm_lacks_and_says_which",
     "tests/test_package.py::test_the_readmes_table_is_what_fastvit_models_prints",
     "tests/test_create.py::test_models_are_listed_by_shell_patterns",
 )  # all that read the table of variants and failed when there was a row that they did not know

@@ -10,8 +10,9 @@ import pytest
 import timm
 import torch
 from helpers.near import assert_near
+from helpers.registry import SMALL, ours, timms
 from timm.layers import LayerNorm2d
-from timm.models import FeatureDictNet, FeatureHookNet, FeatureListNet, get_pretrained_cfg, is_model_pretrained
+from timm.models import FeatureDictNet, FeatureHookNet, FeatureListNet
 from timm.models import fastvit as timm_fastvit
 from torch import Tensor, fx, nn
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
@@ -19,27 +20,11 @@ from torchvision.models.feature_extraction import create_feature_extractor, get_
 import fastvit
 from fastvit.testing import randomize
 
-SIZES: dict[str, Any] = {"embed_dims": (8, 16, 32, 64)}
-SMALL = {
-    "fastvit_t8": SIZES | {"layers": (1, 1, 2, 1)},
-    "fastvit_sa12": SIZES | {"layers": (1, 1, 1, 2)},
-    "fastvit_mci0": SIZES | {"layers": (1, 1, 1, 2)},
-    "fastvit_mci3": {"layers": (1, 1, 1, 2, 1), "embed_dims": (8, 16, 32, 64, 128)},
-}
+pytestmark = pytest.mark.usefixtures("overridden")
+
 IMAGES = (2, 3, 96, 128)
 
 
-@pytest.fixture
-def overridden(own_registry: None) -> None:
-    fastvit.register_timm(override=True)
-
-
-def timms(name: str, **arguments: Any) -> nn.Module:
-    """The one of timm's class, with random parameters and statistics."""
-    return randomize(vars(timm_fastvit)[name](**SMALL[name] | arguments)).eval()
-
-
-@pytest.mark.usefixtures("overridden")
 @pytest.mark.parametrize("feature_cls", [None, "list", "dict", "hook", "getter", "fx", FeatureListNet, FeatureHookNet])
 @pytest.mark.parametrize("out_indices", [None, (1, 3), [0], (-1,), 2])
 @pytest.mark.parametrize("name", ["fastvit_sa12", "fastvit_mci3"])
@@ -56,11 +41,11 @@ def test_features_are_timms_by_every_feature_class(name: str, feature_cls: Any, 
     model = timm.create_model(name, **options).eval()
     graph = feature_cls == "fx"  # whose names are those of the modules
     if graph:
-        whole, ours = randomize(vars(timm_fastvit)[name](**SMALL[name])), timm.create_model(name, **SMALL[name])
-        ours.load_state_dict(whole.state_dict())
+        whole, own = timms(name), ours(name)
+        own.load_state_dict(whole.state_dict())
         theirs.load_state_dict({f"{_prefix(theirs)}{k}": v for k, v in whole.state_dict().items()}, strict=False)
         model.load_state_dict(
-            {f"{_prefix(model)}{k}": v for k, v in fastvit.weights.naming.own_state(ours).items()}, strict=False
+            {f"{_prefix(model)}{k}": v for k, v in fastvit.weights.naming.own_state(own).items()}, strict=False
         )
     else:
         assert list(model.state_dict()) == list(theirs.state_dict())
@@ -81,7 +66,6 @@ def _prefix(net: nn.Module) -> str:
     return next(name for name in net.state_dict() if "stem." in name).partition("stem.")[0]
 
 
-@pytest.mark.usefixtures("overridden")
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
@@ -97,7 +81,6 @@ def test_arguments_for_which_there_is_no_model_are_one_clear_line(
     assert "\n" not in str(raised.value)
 
 
-@pytest.mark.usefixtures("overridden")
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -118,7 +101,7 @@ def test_arguments_for_which_there_is_no_model_are_one_clear_line(
         ({"repmixer_kernel_size": 5}, "repmixer_kernel_size"),
         ({"lkc_use_act": "yes"}, "lkc_use_act='yes': expected True or False"),
         ({"global_pool": "fast"}, "global_pool is 'fast', expected one of .*; timm's own class is made"),
-        ({"global_pool": ""}, "global_pool is '' with 1000 classes"),
+        ({"global_pool": ""}, "global_pool is '' with 5 classes"),
         ({"num_classes": -1}, "num_classes is -1"),
         ({"drop_path_rate": 1.0}, "drop_path_rate is 1.0, expected 0 or more and below 1"),
         ({"drop_rate": 1.5}, "drop_rate is 1.5"),
@@ -140,7 +123,6 @@ def test_arguments_for_which_only_timm_has_a_model_make_it_with_a_word(arguments
     assert made is expected
 
 
-@pytest.mark.usefixtures("overridden")
 def test_a_scriptable_model_is_timms_own_class_and_is_scripted() -> None:
     with pytest.warns(fastvit.FastViTWarning, match="does not compile our models; timm's own class is made"):
         model = timm.create_model("fastvit_t8", scriptable=True, num_classes=3).eval()
@@ -151,7 +133,6 @@ def test_a_scriptable_model_is_timms_own_class_and_is_scripted() -> None:
     assert isinstance(timm.create_model("fastvit_t8", num_classes=3), fastvit.FastViT)
 
 
-@pytest.mark.usefixtures("overridden")
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -166,7 +147,7 @@ def test_a_scriptable_model_is_timms_own_class_and_is_scripted() -> None:
 @torch.no_grad()
 def test_timms_arguments_mean_what_they_mean_to_timms_class(arguments: dict[str, Any]) -> None:
     theirs = timms("fastvit_sa12", **arguments)
-    model = timm.create_model("fastvit_sa12", **SMALL["fastvit_sa12"] | arguments)
+    model = ours("fastvit_sa12", **arguments)
     initial = {key: value for key, value in model.state_dict().items() if key.endswith("gamma")}
     expected = arguments.get("layer_scale_init_value", 1e-5)
     assert all(float(value.mean()) == pytest.approx(expected) for value in initial.values())
@@ -176,37 +157,8 @@ def test_timms_arguments_mean_what_they_mean_to_timms_class(arguments: dict[str,
     assert next(model.parameters()).dtype == arguments.get("dtype", torch.float32)
 
 
-@pytest.mark.usefixtures("own_registry")
-@pytest.mark.filterwarnings("ignore:Overwriting fastvit")
-def test_timm_lists_what_it_listed_before_and_again_when_its_own_class_is_registered_again() -> None:
-    def listed() -> dict[str, Any]:
-        names = [name for name in timm.list_models("*fastvit*") if name != "fastvithd"]
-        tags = timm.list_pretrained("*fastvit*")
-        return {
-            "names": names,
-            "tags": tags,
-            "module": sorted(set(timm.list_models(module="fastvit")) - {"fastvithd"}),
-            "cfgs": [get_pretrained_cfg(tag) for tag in [*tags, *names]],
-            "pretrained": [is_model_pretrained(tag) for tag in [*tags, *names]],
-            "backbones": timm.list_models("fastvit*", pretrained=True),
-        }
-
-    before = listed()
-    assert len(before["tags"]) == 21
-    fastvit.register_timm()
-    assert listed() == before
-    fastvit.register_timm(override=True)
-    assert listed() == before
-    assert type(timm.create_model("fastvit_t8")) is fastvit.FastViT
-    for name in before["names"]:
-        timm.models.register_model(vars(timm_fastvit)[name])
-    assert listed() == before
-    assert type(timm.create_model("fastvit_t8")) is timm_fastvit.FastVit
-
-
-@pytest.mark.usefixtures("overridden")
 def test_a_model_of_the_registry_has_the_public_attributes_of_timms() -> None:
-    theirs, model = timms("fastvit_sa12"), timm.create_model("fastvit_sa12", **SMALL["fastvit_sa12"])
+    theirs, model = timms("fastvit_sa12"), ours("fastvit_sa12")
     missing = {name for name in dir(theirs) if not name.startswith("_")} - set(dir(model))
     assert missing == set()
     for name in (

@@ -1,18 +1,17 @@
-"""timm's registry: ours only when asked."""
+"""Models of timm's registry: their names, and timm's scripts. The oracle is timm's own class, of the same weights."""
 
 import copy
 import pickle
-import subprocess
 import sys
 import warnings
 from pathlib import Path
-from typing import Any
 
 import pytest
 import timm
 import torch
 from helpers.near import assert_near
-from timm.data import create_transform, resolve_data_config, resolve_model_data_config
+from helpers.registry import SMALL, ours, timms
+from timm.data import create_transform, resolve_data_config
 from timm.models import fastvit as timm_fastvit
 from timm.models import load_checkpoint, resume_checkpoint
 from timm.optim import create_optimizer_v2
@@ -22,83 +21,11 @@ from torch import nn
 import fastvit
 from fastvit.testing import randomize
 
-pytestmark = [pytest.mark.usefixtures("own_registry"), pytest.mark.filterwarnings("error")]
+pytestmark = pytest.mark.usefixtures("overridden")
 
-
-def test_importing_registers_nothing() -> None:
-    code = """
-import warnings
-warnings.simplefilter("error")
-import timm, fastvit, fastvit.timm_registry
-print(timm.is_model("fastvithd"), type(timm.create_model("fastvit_t8")).__module__)
-"""
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert ran.returncode == 0, ran.stderr
-    assert ran.stdout.strip() == "False timm.models.fastvit"
-
-
-def test_registering_adds_only_what_timm_lacks_and_says_which() -> None:
-    lacking = [name for name in fastvit.list_models() if not timm.is_model(name)]
-    assert "fastvithd" in lacking and fastvit.register_timm() == fastvit.register_timm() == lacking
-    assert type(timm.create_model("fastvit_t8")).__module__ == "timm.models.fastvit"
-    with torch.device("meta"):
-        model = timm.create_model("fastvithd", num_classes=3, in_chans=1, drop_path_rate=0.1)
-    assert type(model) is fastvit.FastViT and (model.num_classes, model.in_chans) == (3, 1)
-    assert timm.list_models("fastvithd") == ["fastvithd"]
-
-
-def test_overriding_takes_every_name_without_a_warning() -> None:
-    assert fastvit.register_timm(override=True) == fastvit.list_models()
-    for name in ("fastvit_t8", "fastvit_sa12"):
-        model = timm.create_model(name, num_classes=0, global_pool="")
-        assert type(model) is fastvit.FastViT and model.num_classes == 0
-    assert timm.get_pretrained_cfg("fastvit_ma36").crop_pct == 0.95
-    with torch.device("meta"):
-        maps = timm.create_model("fastvithd", features_only=True, out_indices=(0, 4))
-    assert (maps.feature_info.channels(), maps.feature_info.reduction()) == ([96, 1536], [4, 64])
-
-
-@pytest.mark.parametrize("pretrained", [True, False])
-def test_timm_makes_our_tagged_checkpoints(pretrained: bool) -> None:
-    fastvit.register_timm(override=True)
-    model = timm.create_model("fastvit_t8.cifar10", pretrained=pretrained).eval()
-    ours = fastvit.load("fastvit_t8.cifar10")
-    assert model.num_classes == 10 and resolve_model_data_config(model)["input_size"] == (3, 64, 64)
-    assert torch.equal(model.head.fc.weight, ours.head.fc.weight) == pretrained
-    assert "state_dict" not in model.pretrained_cfg
-
-
-# Names: the oracle is timm's own class, of the same shape and weights
-
-
-SIZES: dict[str, Any] = {"embed_dims": (8, 16, 32, 64), "num_classes": 5}
-SMALL = {
-    "fastvit_t8": SIZES | {"layers": (1, 1, 2, 1)},
-    "fastvit_sa12": SIZES | {"layers": (1, 1, 1, 2)},
-    "fastvit_mci0": SIZES | {"layers": (1, 1, 1, 2)},
-    "fastvit_mci3": SIZES | {"layers": (1, 1, 1, 2, 1), "embed_dims": (8, 16, 32, 64, 128)},
-}
 IMAGES = (2, 3, 70, 99)
 
 
-def timms(name: str, **arguments: Any) -> nn.Module:
-    """The one of timm's class, with random parameters and statistics."""
-    return randomize(vars(timm_fastvit)[name](**SMALL[name] | arguments)).eval()
-
-
-def ours(name: str, **arguments: Any) -> fastvit.FastViT:
-    """What timm makes under that name."""
-    model = timm.create_model(name, **SMALL[name] | arguments).eval()
-    assert type(model) is fastvit.FastViT
-    return model
-
-
-@pytest.fixture
-def overridden(own_registry: None) -> None:
-    fastvit.register_timm(override=True)
-
-
-@pytest.mark.usefixtures("overridden")
 @pytest.mark.parametrize("inference_mode", [False, True])
 @pytest.mark.parametrize("name", SMALL)
 @torch.no_grad()
@@ -116,7 +43,6 @@ def test_weights_go_both_ways_between_timms_class_and_ours(name: str, inference_
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("overridden")
 @pytest.mark.parametrize("name", fastvit.CONFIGS)
 @pytest.mark.parametrize("inference_mode", [False, True])
 def test_the_state_dict_of_every_variant_has_timms_names_shapes_and_order(name: str, inference_mode: bool) -> None:
@@ -127,7 +53,6 @@ def test_the_state_dict_of_every_variant_has_timms_names_shapes_and_order(name: 
     assert shapes[0] == shapes[1]
 
 
-@pytest.mark.usefixtures("overridden")
 @pytest.mark.parametrize("name", SMALL)
 @torch.no_grad()
 def test_a_model_of_the_registry_takes_our_names_as_well(name: str) -> None:
@@ -137,7 +62,6 @@ def test_a_model_of_the_registry_takes_our_names_as_well(name: str) -> None:
     assert torch.equal(model(images), own(images))
 
 
-@pytest.mark.usefixtures("overridden")
 def test_loading_is_as_strict_as_timms_and_tells_of_the_names_of_the_state_dict() -> None:
     theirs, model = timms("fastvit_sa12"), ours("fastvit_sa12")
     state = theirs.state_dict()
@@ -156,7 +80,6 @@ def test_loading_is_as_strict_as_timms_and_tells_of_the_names_of_the_state_dict(
         assert (sorted(keys.missing_keys), sorted(keys.unexpected_keys)) == (sorted(gone), sorted(more))
 
 
-@pytest.mark.usefixtures("overridden")
 @pytest.mark.parametrize("name", SMALL)
 @pytest.mark.parametrize("inference_mode", [False, True])
 def test_a_part_alone_and_what_is_put_in_its_place_speak_timm_as_well(name: str, inference_mode: bool) -> None:
@@ -171,7 +94,6 @@ def test_a_part_alone_and_what_is_put_in_its_place_speak_timm_as_well(name: str,
     assert names == list(timms(name).state_dict())
 
 
-@pytest.mark.usefixtures("overridden")
 def test_a_state_dict_takes_few_calls_for_each_tensor() -> None:
     model, calls = ours("fastvit_sa12"), []
     sys.setprofile(lambda frame, event, argument: calls.append(event) if event == "call" else None)
@@ -182,7 +104,6 @@ def test_a_state_dict_takes_few_calls_for_each_tensor() -> None:
     assert len(calls) < 40 * len(state)
 
 
-@pytest.mark.usefixtures("overridden")
 @pytest.mark.parametrize("name", SMALL)
 @pytest.mark.parametrize("inference_mode", [False, True])
 @torch.no_grad()
@@ -214,7 +135,6 @@ def test_a_hook_on_what_timms_name_leads_to_is_called_or_refused(name: str, infe
     assert not model.stages[0].blocks[0].mlp.fc2.scale.requires_grad
 
 
-@pytest.mark.usefixtures("overridden")
 @pytest.mark.parametrize("form", ["unfused", "partial", "fused"])
 @pytest.mark.parametrize("name", SMALL)
 def test_every_name_of_the_state_dict_leads_to_its_tensor_attribute_by_attribute(name: str, form: str) -> None:
@@ -234,7 +154,6 @@ def test_every_name_of_the_state_dict_leads_to_its_tensor_attribute_by_attribute
     assert not any(bool((value != 0.5).any()) for value in outer.parameters())
 
 
-@pytest.mark.usefixtures("overridden")
 @torch.no_grad()
 def test_functional_calls_and_exports_take_the_names_of_the_state_dict() -> None:
     model, images = randomize(ours("fastvit_sa12")).eval(), torch.randn(IMAGES)
@@ -247,7 +166,6 @@ def test_functional_calls_and_exports_take_the_names_of_the_state_dict() -> None
     assert_near(found, expected(images), 1e-5)
 
 
-@pytest.mark.usefixtures("overridden")
 @torch.no_grad()
 def test_copies_and_pickles_of_a_model_speak_timm_as_well_and_own_their_tensors() -> None:
     model, images = randomize(ours("fastvit_mci0")).eval(), torch.randn(IMAGES)
@@ -259,7 +177,6 @@ def test_copies_and_pickles_of_a_model_speak_timm_as_well_and_own_their_tensors(
         assert not torch.equal(copied(images), model(images))
 
 
-@pytest.mark.usefixtures("overridden")
 @pytest.mark.parametrize("name", SMALL)
 @torch.no_grad()
 def test_our_own_functions_work_with_a_model_of_the_registry(
@@ -282,7 +199,6 @@ def test_our_own_functions_work_with_a_model_of_the_registry(
 # The scripts of timm, train.py, validate.py, benchmark.py and onnx_export.py, are no part of its package: their calls
 
 
-@pytest.mark.usefixtures("overridden")
 @pytest.mark.parametrize("use_ema", [False, True])
 def test_training_saving_resuming_and_validating_as_timms_scripts_do(use_ema: bool, tmp_path: Path) -> None:
     """The same file gives the same logits by timm's class, folded as `--reparam` does in train mode."""
@@ -311,7 +227,6 @@ def test_training_saving_resuming_and_validating_as_timms_scripts_do(use_ema: bo
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("overridden")
 @pytest.mark.parametrize("dynamo", [False, True])
 def test_onnx_export_as_timms_script_does_computes_the_same(dynamo: bool, tmp_path: Path) -> None:
     """onnx_export.py --reparam."""

@@ -9,6 +9,7 @@ import timm
 import torch
 from helpers.hub_server import Hub
 from helpers.near import assert_near
+from helpers.registry import SMALL, timms
 from safetensors.torch import save_file
 from timm.models import fastvit as timm_fastvit
 from timm.models import load_checkpoint, save_for_hf
@@ -17,19 +18,11 @@ from torch import nn
 import fastvit
 from fastvit.testing import randomize
 
-SIZES: dict[str, Any] = {"layers": (1, 1, 1, 2), "embed_dims": (8, 16, 32, 64)}
-IMAGES = (2, 3, 70, 99)
+pytestmark = pytest.mark.usefixtures("overridden")
+
 NAME = "fastvit_sa12"
-
-
-@pytest.fixture(autouse=True)
-def _overridden(own_registry: None) -> None:
-    fastvit.register_timm(override=True)
-
-
-def timms(num_classes: int = 5, **arguments: Any) -> nn.Module:
-    """The one of timm's class, with random parameters and statistics."""
-    return randomize(timm_fastvit.fastvit_sa12(num_classes=num_classes, **SIZES, **arguments)).eval()
+SIZES = {key: SMALL[NAME][key] for key in ("layers", "embed_dims")}  # the number of classes is the weights'
+IMAGES = (2, 3, 70, 99)
 
 
 def made(name: str = NAME, **arguments: Any) -> fastvit.FastViT:
@@ -49,8 +42,8 @@ SOURCES = ["file", "url", "hf_hub_id", "state_dict"]
 
 @pytest.fixture
 def source(request: pytest.FixtureRequest, tmp_path: Path, hub: Hub) -> dict[str, Any]:
-    """The overlay that says where `timms(5)` is."""
-    state = timms().state_dict()
+    """The overlay that says where `timms(NAME)` is."""
+    state = timms(NAME).state_dict()
     path = tmp_path / "mine.safetensors"
     save_file(state, path)
     torch.save(state, tmp_path / "mine.pth")
@@ -71,7 +64,7 @@ def test_every_key_of_a_pretrained_cfg_and_of_its_overlay_counts(
 ) -> None:
     key = "pretrained_cfg_overlay" if through == "overlay" else "pretrained_cfg"
     model = made(pretrained=True, cache_dir=tmp_path / "cache", **{key: source | {"classifier": "head.fc"}})
-    assert_same(model, timms())
+    assert_same(model, timms(NAME))
     assert model.num_classes == 5 and model.pretrained_cfg["input_size"] == (3, 96, 128)
     assert model.default_cfg["mean"] == (0.1, 0.2, 0.3)
     assert timm.data.resolve_model_data_config(model)["mean"] == (0.1, 0.2, 0.3)
@@ -80,7 +73,7 @@ def test_every_key_of_a_pretrained_cfg_and_of_its_overlay_counts(
 @pytest.mark.parametrize("number", [7, 0])
 @pytest.mark.parametrize("in_chans", [1, 3, 4])
 def test_other_classes_and_channels_adapt_the_weights_as_timm_does(number: int, in_chans: int) -> None:
-    overlay = {"state_dict": timms().state_dict(), "num_classes": 5}
+    overlay = {"state_dict": timms(NAME).state_dict(), "num_classes": 5}
     options: dict[str, Any] = {"pretrained": True, "num_classes": number, "in_chans": in_chans}
     model = made(pretrained_cfg_overlay=overlay, **options)
     theirs = timm_fastvit.fastvit_sa12(pretrained_cfg_overlay=overlay, **options, **SIZES).eval()
@@ -89,7 +82,7 @@ def test_other_classes_and_channels_adapt_the_weights_as_timm_does(number: int, 
 
 
 def test_what_no_pretrained_cfg_has_and_what_does_not_fit_are_errors() -> None:
-    state = timms().state_dict()
+    state = timms(NAME).state_dict()
     with pytest.raises(TypeError, match="filename"):
         made(pretrained=True, pretrained_cfg_overlay={"filename": "mine"})
     with pytest.raises(FileNotFoundError):
@@ -115,7 +108,7 @@ def test_files_of_every_family_are_read_as_pretrained_weights(
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_a_checkpoint_path_and_load_checkpoint_read_timms_files(suffix: str, tmp_path: Path) -> None:
-    path, theirs = tmp_path / f"it{suffix}", timms()
+    path, theirs = tmp_path / f"it{suffix}", timms(NAME)
     save_file(theirs.state_dict(), path) if suffix == ".safetensors" else torch.save(theirs.state_dict(), path)
     assert_same(made(num_classes=5, checkpoint_path=path), theirs)
     model = made(num_classes=5)
@@ -124,7 +117,7 @@ def test_a_checkpoint_path_and_load_checkpoint_read_timms_files(suffix: str, tmp
 
 
 def test_remapping_by_order_reads_what_timm_reads(tmp_path: Path) -> None:
-    theirs = timms()
+    theirs = timms(NAME)
     torch.save({f"other.{key}": value for key, value in theirs.state_dict().items()}, tmp_path / "it.pth")
     model = made(num_classes=5)
     load_checkpoint(model, str(tmp_path / "it.pth"), remap=True)
@@ -140,7 +133,7 @@ def test_what_timm_saves_of_ours_its_class_reads_and_the_other_way_round(
     options: dict[str, Any] = {"num_classes": 5, "inference_mode": inference_mode} | SIZES
     ours = randomize(timm.create_model(NAME, **options)).eval()
     save_for_hf(ours, str(tmp_path / "ours"), safe_serialization=safe)
-    theirs = timms(inference_mode=inference_mode)
+    theirs = timms(NAME, inference_mode=inference_mode)
     theirs._model_args = options
     save_for_hf(theirs, str(tmp_path / "theirs"), safe_serialization=safe)
     for name in ("ours", "theirs"):
