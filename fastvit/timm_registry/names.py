@@ -118,6 +118,8 @@ class Reachable(dict[str, Any]):
     def __setitem__(self, name: str, value: Any) -> None:
         place = self._place(name)
         if place is not None:
+            if isinstance(level := place[0][place[1]], Level):
+                level.refuse()
             place[0][place[1]] = value
         elif isinstance(value, nn.Module) and type(value).__module__.startswith("fastvit."):
             speak_timm(value)
@@ -130,7 +132,7 @@ class Reachable(dict[str, Any]):
             return None
         path, row = self.level + name, _row(self.owner)
         if self.table == "_modules" and any(theirs.startswith(f"{path}.") for theirs in row):
-            return _Only({name: Level(self.owner, path)}), name
+            return {name: Level(self.owner, path)}, name
         if path in row:
             holder, _, path = row[path].rpartition(".")
             module = self.owner.get_submodule(holder)
@@ -140,13 +142,6 @@ class Reachable(dict[str, Any]):
             return None
         held: dict[str, Any] = getattr(module, self.table)
         return (held, path) if path in held else None
-
-
-class _Only(dict[str, Any]):
-    """A level that only timm has, which nothing can take the place of."""
-
-    def __setitem__(self, name: str, value: Any) -> None:
-        self[name].refuse()
 
 
 class Level(nn.Module):
