@@ -28,10 +28,6 @@ MODULE = (
     "where you trust it, write its weights alone: model = torch.load(path, weights_only=False); state = "
     "model.state_dict(); torch.save(state, 'weights.pt')"
 )
-STATE = (
-    "where you trust it, write its weights alone: found = torch.load(path, weights_only=False); state = "
-    "found['state_dict']; torch.save(state, 'weights.pt')"
-)
 _SCRIPT = "model = torch.jit.load(path); state = model.state_dict(); torch.save(state, 'weights.pt')"
 _PROGRAM = "program = torch.export.load(path); state = program.state_dict; torch.save(state, 'weights.pt')"
 

@@ -16,8 +16,8 @@ from torch import Tensor
 from ..utils.atomic import replacing
 from ..utils.text import some
 from ..utils.warning import warn
-from .foreign import MODULE, NEEDED, STATE, what_archive, what_else, what_folder
-from .safe_pickle import CallError, Made, RefusedError, Stored, follow
+from .foreign import MODULE, NEEDED, what_archive, what_else, what_folder
+from .safe_pickle import Made, RefusedError, Stored, follow
 from .tensors import DamagedError, Tensors, WeightsError, in_one_line
 from .wrapped import state_dict_in
 
@@ -44,16 +44,15 @@ def _pickled(path: Path) -> Tensors:
         try:
             archive, storages, found = _unpickled(path)
         except RefusedError as error:
-            advice = f"; {STATE}" if isinstance(error, CallError) else ""
-            raise WeightsError(f"{path}: refused: it {error}{advice}") from error
+            raise WeightsError(f"{path}: refused: it {error}") from error
     inside = state_dict_in(found, str(path), "torch.load(path)", Stored)
     if not inside and not isinstance(found, dict):
         raise WeightsError(f"{path}: refused: it holds no state dict, {{name: tensor}}")
     stored = {name: value for name, value in inside.items() if isinstance(value, Stored)}
-    made = [key for key, value in found.items() if type(value) is Made] if isinstance(found, dict) else []
+    made = [key for key, value in found.items() if isinstance(value, Made)] if isinstance(found, dict) else []
     if made and not stored:
         advice = MODULE.replace("weights_only=False)", f"weights_only=False)[{made[0][:100]!r}]")
-        what = f"a whole {_class(found[made[0]])}, which only its own code can make"
+        what = f"a whole {found[made[0]]}, which only its own code can make"
         raise WeightsError(f"{path}: refused: it holds {what}; {advice}")
     size = path.stat().st_size
     claimed = sum(max(one.extent, prod(one.shape)) * one.dtype.itemsize for one in stored.values())
@@ -94,15 +93,11 @@ def _unpickled(path: Path) -> tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo],
     if f"{folder}byteorder" in archive.namelist() and archive.read(f"{folder}byteorder") != b"little":
         raise RefusedError("was written on a machine of the other byte order: save it on one like this")
     found = follow(archive.read(pickles[0]))
-    if isinstance(found, Made):
-        raise RefusedError(f"holds a whole {_class(found)}, which only its own code can make; {MODULE}")
+    if isinstance(found, Made) and not found:
+        raise RefusedError(f"holds a whole {found}, which only its own code can make; {MODULE}")
     if not isinstance(found, dict | list | tuple):
         raise RefusedError("holds no state dict, {name: tensor}")
     return archive, {entry.filename.removeprefix(f"{folder}data/"): entry for entry in entries}, found
-
-
-def _class(made: Made) -> str:
-    return made.replace(" ", ".")[:100]
 
 
 def _shards(path: Path) -> Tensors:

@@ -3,13 +3,13 @@
 `torch.load(weights_only=True)` runs no foreign code either, but a file of two kilobytes can make it hash, print or
 allocate until the process dies. A state dict needs little of a pickle: dictionaries whose keys are text, lists, and
 tensors, which are a few numbers each. So the opcodes are followed here, those are kept, and all else is left out: an
-optimizer's state, options, numbers, objects of any class, which is never looked up. The tensors' bytes are somebody
-else's business: `formats` reads them.
+optimizer's state, options, numbers, objects of any class. No function or class is ever looked up or called: a few
+names are known, and any other only leaves something in its place. The tensors' bytes are somebody else's business:
+`formats` reads them.
 """
 
 import io
 import pickletools
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -18,18 +18,11 @@ import torch
 
 LONGEST = 400_000  # opcodes; mci4 with its optimizer has some 100,000
 LONGEST_NAME = 500  # letters of a class and its module
-DTYPES = {
-    "torch FloatStorage": torch.float32,
-    "torch HalfStorage": torch.float16,
-    "torch BFloat16Storage": torch.bfloat16,
-    "torch DoubleStorage": torch.float64,
-    "torch LongStorage": torch.int64,
-    "torch IntStorage": torch.int32,
-    "torch ShortStorage": torch.int16,
-    "torch CharStorage": torch.int8,
-    "torch ByteStorage": torch.uint8,
-    "torch BoolStorage": torch.bool,
-}
+_STORAGES = {"Float": "float32", "Half": "float16", "BFloat16": "bfloat16", "Double": "float64", "Long": "int64"}
+_STORAGES |= {"Int": "int32", "Short": "int16", "Char": "int8", "Byte": "uint8", "Bool": "bool"}
+_NEWER = ("uint16", "uint32", "uint64", "float8_e4m3fn", "float8_e5m2")  # which have no storage of their own
+DTYPES: dict[str, torch.dtype] = {f"torch {kind}Storage": getattr(torch, name) for kind, name in _STORAGES.items()}
+DTYPES |= {f"torch {name}": getattr(torch, name) for name in _NEWER}
 
 
 class Global(str):
@@ -58,12 +51,17 @@ class RefusedError(ValueError):
     """A pickle that is more than tensors by name; the message follows "it"."""
 
 
-class CallError(RefusedError):
-    """One that names a function which is beside no weights."""
+class Made(dict[str, Any]):
+    """What stands for an object of a class, which nobody made; it holds what a dictionary of that class would."""
 
+    __slots__ = ("kind",)
 
-class Made(str):
-    """An object of a class, by "module name", that nobody made."""
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+
+    def __str__(self) -> str:
+        return self.kind.replace(" ", ".")[:100]
 
 
 # The opcodes of protocols 2 to 5: those that leave a value, and how many values others take. torch.save writes 2.
@@ -113,7 +111,7 @@ def follow(pickle: bytes) -> Any:
         elif name in _ARGUMENTS:
             stack.append(argument)
         elif name == "GLOBAL":
-            stack.append(_known(str(argument)))
+            stack.append(_global(str(argument)))
         elif name == "MEMOIZE":
             memo.append(stack[-1])
         elif name.endswith("BINPUT"):
@@ -148,72 +146,46 @@ def _apply(name: str, taken: list[Any], stack: list[Any]) -> None:
     elif name == "STACK_GLOBAL":
         if not all(type(part) is str for part in taken):
             raise ValueError("it names a function by something other than text")
-        stack.append(_known(" ".join(taken)))
+        stack.append(_global(" ".join(taken)))
     elif name == "BINPERSID":
         kind, type_, key, _, _ = taken[0]
         if kind != "storage" or type(key) is not str or not isinstance(type_, Global):
             raise ValueError("it refers to something other than a storage")
-        stack.append((DTYPES[type_], key))
+        stack.append((DTYPES.get(type_), key))
     elif name in ("REDUCE", "NEWOBJ", "NEWOBJ_EX"):
         stack.append(_called(*taken[:2]))
 
 
 _DICTIONARY = "collections OrderedDict"
-_TENSOR = {"torch._utils _rebuild_tensor", "torch._utils _rebuild_tensor_v2"}
+_TENSOR = {f"torch._utils _rebuild_tensor{version}" for version in ("", "_v2", "_v3")}
 _PARAMETER = {"torch._utils _rebuild_parameter", "torch._utils _rebuild_parameter_with_state"}
-_SUBCLASS = {"torch._tensor _rebuild_from_type", "torch._tensor _rebuild_from_type_v2"}  # or a tensor with attributes
-# In what training saves beside the weights: options, metrics, paths, random states. Of Python's, numpy's and torch's
-# functions no other is passed over, as only an attack puts them beside weights; of other packages all classes are.
-_IGNORED = {
-    *(f"pathlib {kind}Path" for kind in ("Posix", "Windows", "PurePosix", "PureWindows")),
-    *(f"collections {name}" for name in ("defaultdict", "Counter", "deque", "ChainMap", "UserDict")),
-    *(f"__builtin__ {name}" for name in ("set", "frozenset", "complex", "bytes", "list", "dict", "int", "float")),
-    *(f"__builtin__ {name}" for name in ("str", "bool", "tuple", "object", "slice", "getattr")),
-    *(f"datetime {name}" for name in ("datetime", "date", "time", "timedelta", "timezone")),
-    *("argparse Namespace", "types SimpleNamespace", "_codecs encode", "copy_reg _reconstructor", "functools partial"),
-    *(
-        "decimal Decimal",
-        "fractions Fraction",
-        "uuid UUID",
-        "zoneinfo ZoneInfo._unpickle",
-        "typing Any",
-        "typing Union",
-    ),
-    *("typing Dict", "typing List", "typing Optional", "logging Logger", "logging getLogger", "random Random"),
-    *("numpy dtype", "numpy ndarray", "numpy.core.multiarray scalar", "numpy.core.multiarray _reconstruct"),
-    "numpy.core.numeric _frombuffer",
-    *("torch Size", "torch device", "torch Tensor", "torch.nn.parameter Parameter", "torch.torch_version TorchVersion"),
-    *(f"torch {name}" for name in ("float16", "bfloat16", "float32", "float64", "bool", "uint8", "complex64")),
-    *("torch int8", "torch int16", "torch int32", "torch int64", "torch.serialization _get_layout"),
-}
-_KNOWN = {*DTYPES, _DICTIONARY, *_PARAMETER, *_TENSOR, *_SUBCLASS, *_IGNORED}
-_CLOSED = {*sys.stdlib_module_names, "__builtin__", "copy_reg", "torch", "numpy"}  # packages of which only those are
-_CLASSES = ("torch.nn.modules.", "torch.optim.", "numpy.dtypes ", "numpy.random.")  # but of these, any
-# Where these stand, or stood, in another Python, numpy or torch than the one that they are named after above.
-_MOVED = {
-    "builtins": "__builtin__",  # pickle writes Python 2's name, but not from protocol 3 on
-    "copyreg": "copy_reg",
-    "pathlib._local": "pathlib",  # Python 3.13 alone
-    "numpy._core.multiarray": "numpy.core.multiarray",  # since numpy 2
-    "numpy._core.numeric": "numpy.core.numeric",
-    "torch.tensor": "torch._tensor",  # before torch 1.9
+# A tensor of a class that inherits, or with attributes; in torch.tensor before torch 1.9.
+_SUBCLASS = {f"torch.{module} _rebuild_from_type{v}" for module in ("_tensor", "tensor") for v in ("", "_v2")}
+# Nothing is called, so that these would do no harm either; but a file that asks for them is an attack, and says so.
+_ATTACKS = {
+    *("os", "posix", "nt", "pty", "subprocess", "commands", "sys", "runpy", "importlib", "ctypes", "socket", "shutil"),
+    *("system", "popen", "eval", "exec", "compile", "open", "input", "breakpoint", "__import__", "load", "loads"),
 }
 
 
-def _known(name: str) -> Global:
+def _global(name: str) -> Global:
+    """What stands for a function or a class."""
     if len(name) > LONGEST_NAME:  # of which every opcode might make another
         raise ValueError(f"it names a class by {len(name)} letters")
     module, _, attribute = name.partition(" ")
-    usual = f"{_MOVED.get(module, module)} {attribute}"
-    if usual not in _KNOWN and module.partition(".")[0] in _CLOSED and not usual.startswith(_CLASSES):
-        raise CallError(f"wants to call {name.replace(' ', '.')[:100]}")
-    return Global(usual)
+    if _ATTACKS & {module.partition(".")[0], *attribute.split(".")}:
+        raise RefusedError(
+            f"wants to call {name.replace(' ', '.')[:100]}, which no weights need: take them from whom you trust"
+        )
+    return Global(name)
 
 
 def _called(function: Any, arguments: Any) -> Any:
-    """What a call comes to, for the few that state dicts are made by."""
-    if not isinstance(function, Global) or type(arguments) is not tuple:
+    """What a call comes to, for the few that state dicts are made by; for others an object that nobody made."""
+    if not isinstance(function, Global | Made) or type(arguments) is not tuple:
         raise ValueError("it calls what is no function")
+    if isinstance(function, Made):  # as a method, which another call looked up
+        return Made(function.kind)
     if function == _DICTIONARY:
         return {}
     if function in _PARAMETER:
@@ -222,11 +194,12 @@ def _called(function: Any, arguments: Any) -> Any:
         return _called(arguments[0], arguments[2])
     if function not in _TENSOR:
         return Made(function)
-    if len(arguments) > 7 or any(arguments[6:]):
-        raise ValueError("it rebuilds a tensor from something else, or conjugates it")
     (dtype, key), offset, shape, stride = arguments[:4]
+    more = list(arguments[6:9])  # what follows requires_grad and hooks
+    if function.endswith("_v3") and more and type(kind := more.pop(0)) is Global:
+        dtype = DTYPES.get(kind)
     numbers = (offset, *shape[:9], *stride[:9])
-    sound = isinstance(dtype, torch.dtype) and len(shape) == len(stride) <= 8
-    if not sound or not all(type(number) is int and 0 <= number < 2**63 for number in numbers):
-        raise ValueError("it rebuilds a tensor from something else")
-    return Stored(dtype, key, offset, tuple(shape), tuple(stride))
+    sound = len(shape) == len(stride) <= 8 and all(type(number) is int and 0 <= number < 2**63 for number in numbers)
+    if not sound or not isinstance(dtype, torch.dtype | None) or len(more) > 1 or any(more):
+        raise ValueError("it rebuilds a tensor from something else, or conjugates it")
+    return Made(function) if dtype is None else Stored(dtype, key, offset, tuple(shape), tuple(stride))

@@ -1,11 +1,20 @@
 """What training saves beside the weights is read past, whichever Python, numpy and torch have written it."""
 
 import argparse
+import codecs
 import collections
 import datetime
+import fractions
+import functools
+import itertools
+import operator
+import os
 import pickletools
+import re
+import subprocess
 import tracemalloc
 import types
+import uuid
 import zipfile
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -135,8 +144,28 @@ def test_parameters_with_attributes_are_read(tmp_path: Path) -> None:
         types.SimpleNamespace(lr=0.1, betas=(0.9, 0.99)),
         datetime.datetime(2023, 3, 24, 12, 30, tzinfo=datetime.timezone.utc),
         datetime.timedelta(hours=30),
-        torch.__version__,
+        type(None),
+        range(3),
+        re.compile("a+"),
+        slice(1, 2),
+        numpy.float32(0.5),
+        numpy.random.RandomState(0),
+        fractions.Fraction(1, 3),
+        uuid.UUID(int=1),
+        bytearray(b"abc"),
+        itertools.count(3),
+        functools.partial(print, 1),
+        operator.itemgetter(1),
+        torch.return_types.max((torch.ones(2), torch.ones(2))),
+        torch.ones(2, dtype=torch.uint16),
+        torch.ones(2, dtype=torch.uint32),
+        torch.ones(2, dtype=torch.complex64),
+        torch.ones(2).to(torch.float8_e4m3fn),
+        torch.ones(2, 2).to_sparse(),
+        torch.optim.lr_scheduler.LambdaLR,
+        torch.nn.functional.relu,
         torch.strided,
+        torch.__version__,
         torch.device("cuda:0"),
         [torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int64, torch.uint8, torch.bool],
         torch.get_rng_state(),
@@ -160,10 +189,50 @@ def test_a_module_that_moved_brings_nothing_else_along(name: str, tmp_path: Path
     path = tmp_path / "model.pt"
     torch.save({"model": state(), "output": PurePosixPath("runs")}, path)
     rename_globals(path, {f"{module} PurePosixPath": name for module in PATHLIB})
-    with pytest.raises(
-        WeightsError, match=f"refused: it wants to call {name.replace(' ', '.')}; where you trust it, .*torch"
-    ):
+    with pytest.raises(WeightsError, match=f"refused: it wants to call {name.replace(' ', '.')}, which no"):
         open_path(path)
+
+
+class Anything:
+    """Called while a pickle is loaded by Python."""
+
+    def __init__(self, function: Any, *arguments: Any) -> None:
+        self.call = function, arguments
+
+    def __reduce__(self) -> Any:
+        return self.call
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+@pytest.mark.parametrize("call", [(os.mkdir,), (eval, "1"), (subprocess.getoutput,), (open,), (torch.load,)])
+def test_an_attack_beside_the_weights_is_refused_by_its_name_and_does_nothing(
+    call: tuple[Any, ...], protocol: int, tmp_path: Path
+) -> None:
+    """Those of Python, as its pickle names them in either protocol."""
+    harm = tmp_path / "harm"
+    evil = Anything(call[0], *(call[1:] or (str(harm),)))
+    torch.save({"evil": evil, "state_dict": state()}, tmp_path / "model.pt", pickle_protocol=protocol)
+    with pytest.raises(WeightsError, match=r"refused: it wants to call [\w.]+, which no weights need: take them from "):
+        open_path(tmp_path / "model.pt")
+    assert not harm.exists()
+
+
+@pytest.mark.parametrize("function", [os.path.join, print, Path.home, codecs.lookup, numpy.fromfile, torch.zeros])
+def test_whatever_else_a_pickle_calls_is_not_called(function: Any, tmp_path: Path) -> None:
+    torch.save({"a": Anything(function, 10**12), "state_dict": state()}, tmp_path / "model.pt")
+    assert is_read(tmp_path / "model.pt")
+
+
+class Ordered(collections.OrderedDict[str, Any]):
+    pass
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+@pytest.mark.parametrize("kind", [Ordered, functools.partial(collections.defaultdict, dict)], ids=["heir", "default"])
+def test_dictionaries_of_any_class_hold_what_they_hold(kind: Any, protocol: int, tmp_path: Path) -> None:
+    for whole in (kind(state()), {"model": kind(state())}, kind(model=state())):
+        torch.save(whole, tmp_path / "model.pt", pickle_protocol=protocol)
+        assert is_read(tmp_path / "model.pt")
 
 
 def test_names_of_classes_take_no_memory_however_often_they_are_called_for(tmp_path: Path) -> None:
