@@ -16,7 +16,7 @@ from .utils.text import some, with_article
 from .utils.warning import warn
 from .weights import formats, naming
 from .weights.header import header
-from .weights.read import Source, Weights, read, read_tensors, sound
+from .weights.read import FLOATS, Source, Weights, read, read_tensors, sound
 from .weights.savable import check_savable, unlike
 from .weights.tensors import WeightsError
 from .weights.wrapped import in_memory
@@ -59,10 +59,8 @@ def load(source: Source, *, variant: str | Config | None = None, num_classes: in
         (10, ['airplane', 'automobile', 'bird'])
     """
     weights = read(source, variant)
-    model, said = from_weights(weights, num_classes=num_classes), weights.detected.header
-    if said is None or said.out_indices is None:
-        return model
-    return cast(FastViT, features_of(model, said.out_indices))
+    model = from_weights(weights, num_classes=num_classes, features_only=True)
+    return model if weights.out_indices is None else cast(FastViT, features_of(model, weights.out_indices))
 
 
 def features_of(model: FastViT, indices: Sequence[int]) -> "FeatureGetterNet":
@@ -79,11 +77,11 @@ def loaded(model: Model | Source | os.PathLike[str], kind: type[Any] = nn.Module
 
     Args:
         model: a model; or a name, path, folder or state dict.
-        kind: what a model is for that function.
+        kind: what a model is for that function; only where that is any module, a features_only model is one.
 
     Raises:
         TypeError: it is neither.
-        fastvit.WeightsError: it cannot be loaded.
+        ValueError: it is a features_only model; or a fastvit.WeightsError: it cannot be loaded.
 
     Example:
         >>> from fastvit.checkpoint import loaded
@@ -93,29 +91,49 @@ def loaded(model: Model | Source | os.PathLike[str], kind: type[Any] = nn.Module
         Traceback (most recent call last):
         TypeError: model is an int, expected a FastViT, or a name, path or folder that fastvit.load reads
     """
-    if isinstance(model, str | Mapping):
-        return load(model)
-    if isinstance(model, os.PathLike):
-        return load(Path(model))
+    given: Any = model
+    if isinstance(model, str | Mapping | os.PathLike):
+        given = load(Path(model) if isinstance(model, os.PathLike) else model)
+    if kind is not nn.Module and (stages := inside(given)[1]) is not None:
+        name = model if isinstance(model, str | os.PathLike) else "it"
+        raise ValueError(f"{name}: a features_only model, {maps_of(stages)}: give a whole model")
+    if given is not model:
+        return cast(FastViT, given)
     if not isinstance(model, kind):
         expected = "expected a FastViT, or a name, path or folder that fastvit.load reads"
         raise TypeError(f"model is {with_article(type(model).__name__)}, {expected}")
     return cast(Model, model)
 
 
-def from_weights(weights: Weights, form: Form | None = None, num_classes: int | None = None, **options: Any) -> FastViT:
+def maps_of(stages: Sequence[int]) -> str:
+    """What a features_only model is, for errors."""
+    return f"which returns maps of {len(stages)} stages ({', '.join(map(str, stages))}), and has no classifier"
+
+
+def from_weights(
+    weights: Weights,
+    form: Form | None = None,
+    num_classes: int | None = None,
+    features_only: bool = False,
+    **options: Any,
+) -> FastViT:
     """The model that `weights` are of, in eval mode; a warning says so if its classifier is a new one.
 
     Args:
         weights: of any form.
         form: "unfused" or "fused"; None is the weights' own.
         num_classes: as for `load`.
+        features_only: the caller gives the model to `features_of`, if the weights are of one that returns maps.
         options: arguments of FastViT that are not to be the weights' own.
 
     Raises:
-        WeightsError: they are fused where that was not asked for, or for another number of channels than 3.
+        WeightsError: they are fused where that was not asked for, or for another number of channels than 3; or of a
+            features_only model where a whole one is asked for, or a classifier.
     """
-    found = weights.detected
+    found, stages = weights.detected, weights.out_indices
+    if stages is not None and (num_classes or not features_only):
+        what = f"holds a features_only model, {maps_of(stages)}"
+        raise WeightsError(f"{weights.source}: {what}: take create_model(..., features_only=True), or whole weights")
     if found.form != "unfused" and form == "unfused":
         raise WeightsError(
             f"{weights.source}: holds fused weights, which have no branches left: ask for reparameterized=True, or "
@@ -151,12 +169,12 @@ def save(model: FastViT, path: str | Path, *, names: str = "fastvit", dtype: tor
         path: the file; one that is there is replaced.
         names: whose names the file has: "fastvit", "timm" or "apple". Those two load it strictly into a model of
             the same form; a fused model is written in the form that they call fused.
-        dtype: a smaller one, such as torch.float16, for the weights of convolutions and linear layers; norms, biases
-            and scales keep theirs.
+        dtype: torch.float16, bfloat16, float32 or float64, for the weights of convolutions and linear layers; norms,
+            biases and scales keep theirs.
 
     Raises:
         ValueError: the model is half fused, holds NaN or infinity or what no file can say, as exchanged layers or a
-            `pretrained_cfg` that `load` would refuse; or the path does not suit the names.
+            `pretrained_cfg` that `load` would refuse; or the path does not suit the names, or the dtype is another.
         OSError: the file cannot be written.
 
     Example:
@@ -168,8 +186,8 @@ def save(model: FastViT, path: str | Path, *, names: str = "fastvit", dtype: tor
         'fused'
     """
     path = Path(path)
-    check_target(path, names)
-    model, indices = _inside(model)
+    check_target(path, names, dtype)
+    model, indices = inside(model)
     form = check_savable(model)
     numbers = formats.smaller(naming.own_state(model), dtype)  # half precision has infinities of its own
     if bad := [name for name, tensor in numbers.items() if not sound(name, tensor)]:
@@ -186,20 +204,23 @@ def save(model: FastViT, path: str | Path, *, names: str = "fastvit", dtype: tor
     formats.write(path, state, header(model, form, indices))
 
 
-def _inside(model: FastViT) -> tuple[FastViT, list[int] | None]:
-    """The FastViT of a features_only model, and the stages whose maps that returns."""
+def inside(model: Any) -> tuple[Any, list[int] | None]:
+    """The FastViT of a features_only model, and the stages whose maps that returns; any other as it is, and None."""
     inner, indices = getattr(model, "model", None), getattr(model, "out_indices", None)
     if isinstance(model, FastViT) or not isinstance(inner, FastViT) or not indices:
         return model, None
     return inner, [int(index) for index in indices]
 
 
-def check_target(path: str | Path, names: str) -> None:
-    """Refuse, before any work is done, a file that is not written in those names.
+def check_target(path: str | Path, names: str, dtype: torch.dtype | None = None) -> None:
+    """Refuse, before any work is done, a file that is not written in those names, or that `load` would not read.
 
     Raises:
-        ValueError: it is not.
+        ValueError: it is one.
     """
+    if dtype not in (None, *FLOATS):
+        expected = ", ".join(map(str, FLOATS))
+        raise ValueError(f"dtype is {dtype!r}, in which no weights are read: expected one of {expected}")
     if names not in NAMES:
         raise ValueError(f"names is {names!r}, expected one of {', '.join(NAMES)}")
     suffix = Path(path).suffix.lower()

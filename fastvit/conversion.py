@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor
 
-from .checkpoint import check_target, from_weights, load, save
+from .checkpoint import check_target, features_of, from_weights, inside, load, save
 from .images.inputs import found_images
 from .models.fastvit import FastViT
 from .models.forms import KINDS, Form, form_of
@@ -107,13 +108,15 @@ def convert(
         ('unfused', 'unfused', 0.0)
     """
     _check(reparameterize, overparameterize, images)
-    check_target(out, names)
+    check_target(out, names, dtype)
     check_writable(Path(out))
     weights = read(source, variant)
-    given = from_weights(weights)
+    given = from_weights(weights, features_only=True)
     model = with_branches(given, _pixels(given, images)) if overparameterize else given
     _warn_of_copy(weights, out, "unfused" if overparameterize else "fused" if reparameterize else "", names)
-    save(_fused(model, names) if reparameterize else model, out, names=names, dtype=dtype)
+    model = _fused(model, names) if reparameterize else model
+    made = model if weights.out_indices is None else features_of(model, weights.out_indices)
+    save(cast(FastViT, made), out, names=names, dtype=dtype)
     return _report(weights, given, Path(out), names)
 
 
@@ -151,7 +154,7 @@ def _pixels(model: FastViT, images: Tensor | str | Path | Sequence[str | Path] |
 
 
 def _report(weights: Weights, given: FastViT, out: Path, names: str) -> ConversionReport:
-    detected, written = weights.detected, load(out, variant=weights.config)
+    detected, (written, _) = weights.detected, inside(load(out, variant=weights.config))
     return ConversionReport(
         source=weights.source,
         variant=weights.variant,

@@ -50,7 +50,8 @@ def create_model(
         drop_path_rate: chance that the last block's residual branches are dropped; it grows from 0 at the first.
         global_pool: "avg", "max", "avgmax", "catavgmax" or, with num_classes=0, ""; None takes the weights' or "avg".
         features_only: make a model that returns a list of the stages' maps, (B, C, H / 4, W / 4) and on.
-        out_indices: the stages wanted with `features_only`, an int the last so many; None all, down to 1/64.
+        out_indices: the stages wanted with `features_only`, an int the last so many; None those of weights that say
+            which, else all, down to 1/64.
         reparameterized: make the fused model, the only form of FastVLM's weights, with one block's branches at a time.
         device: where the parameters are made, by default torch's default device.
         dtype: as what they are made, by default the weights' or torch's default.
@@ -65,8 +66,13 @@ def create_model(
     options: dict[str, Any] = {"num_classes": num_classes, "in_chans": in_chans, "global_pool": global_pool}
     options = {key: value for key, value in options.items() if value is not None}
     options |= {"drop_rate": drop_rate, "drop_path_rate": drop_path_rate}
-    model = _made(name, _source(name, pretrained, checkpoint_path), reparameterized, device, options)
-    return _features(model.to(dtype=dtype).train(), features_only, out_indices)
+    if not features_only and out_indices is not None:
+        raise ValueError(f"out_indices is {out_indices!r} without features_only=True, which it belongs to")
+    source = _source(name, pretrained, checkpoint_path)
+    model, indices = _made(name, source, reparameterized, device, options, features_only)
+    model = model.to(dtype=dtype).train()
+    chosen = stage_indices(len(model.stages), indices if out_indices is None else out_indices)
+    return features_of(model, chosen) if features_only else model
 
 
 def _source(name: str | Config, pretrained: bool, checkpoint_path: str | Path) -> str | Path:
@@ -80,9 +86,17 @@ def _source(name: str | Config, pretrained: bool, checkpoint_path: str | Path) -
 
 
 def _made(
-    name: str | Config, source: str | Path, fused: bool, device: torch.device | str | None, options: dict[str, Any]
-) -> FastViT:
-    """A FastViT with the weights of `source`, or with initial values if that is ""; `options` are FastViT's."""
+    name: str | Config,
+    source: str | Path,
+    fused: bool,
+    device: torch.device | str | None,
+    options: dict[str, Any],
+    features_only: bool,
+) -> tuple[FastViT, Sequence[int] | None]:
+    """A FastViT with the weights of `source`, and the stages whose maps these are for; with initial values if it is "".
+
+    `options` are FastViT's.
+    """
     device = torch.device(device or torch.get_default_device())
     if not isinstance(name, str | Config):
         raise TypeError(
@@ -92,10 +106,11 @@ def _made(
         name = name.name
     variant = _variant(name, bool(source)) if isinstance(name, str) else name
     if source:
-        return from_weights(read(source, variant), "fused" if fused else "unfused", **options).to(device)
+        weights, options = read(source, variant), options | {"features_only": features_only}
+        return from_weights(weights, "fused" if fused else "unfused", **options).to(device), weights.out_indices
     model = outline(CONFIGS[variant] if isinstance(variant, str) else cast(Config, variant), **options)
     _materialize(model, device, fused)
-    return model.to(device)
+    return model.to(device), None
 
 
 def _variant(name: str, weights: bool) -> str | None:
@@ -124,14 +139,3 @@ def _materialize(module: nn.Module, device: torch.device, fused: bool) -> None:
             _materialize(child, device, fused)
     module.to_empty(device=device, recurse=False)
     reset_parameters(module)
-
-
-def _features(
-    model: FastViT, features_only: bool, out_indices: int | Sequence[int] | None
-) -> "FastViT | FeatureGetterNet":
-    """The model itself, or one that returns the stages' maps."""
-    if not features_only and out_indices is None:
-        return model
-    if not features_only:
-        raise ValueError(f"out_indices is {out_indices!r} without features_only=True, which it belongs to")
-    return features_of(model, stage_indices(len(model.stages), out_indices))

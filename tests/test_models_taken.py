@@ -104,6 +104,22 @@ def test_what_is_no_model_and_cannot_be_loaded_is_one_sentence(use: str, folder:
         USES[use]("fastvit_t99", folder)
 
 
+@pytest.mark.parametrize("use", [use for use in USES if use not in ("engine", "export", "layer_errors")])
+def test_a_features_only_model_is_taken_by_what_needs_no_classes_and_refused_by_the_others_in_one_line(
+    use: str, folder: Path, tmp_path: Path, small_variants: None
+) -> None:
+    features: Any = fastvit.create_model("fastvit_t8", features_only=True, out_indices=(0, 1)).eval()
+    fastvit.save(features, tmp_path / "features.safetensors")
+    for given in (features, tmp_path / "features.safetensors", str(tmp_path / "features.safetensors")):
+        expected = (
+            r": a features_only model, which returns maps of 2 stages \(0, 1\), and has no classifier: give a whole"
+        )
+        with pytest.raises(ValueError, match=expected):
+            USES[use](given, folder)
+    for run in (fastvit.engine(tmp_path / "features.safetensors", "torch"), features):
+        assert [map_.shape[1] for map_ in run(IMAGES)] == [8, 16]
+
+
 def test_a_name_of_the_catalogue_is_loaded_by_every_function(folder: Path) -> None:
     run = fastvit.engine("fastvit_t8.cifar10", "torch")
     assert torch.allclose(run(IMAGES), fastvit.load("fastvit_t8.cifar10")(IMAGES), atol=1e-4)

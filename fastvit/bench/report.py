@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from rich.console import Group
 
-from ..checkpoint import load, loaded, save
+from ..checkpoint import loaded, save
 from ..models.fastvit import FastViT
 from ..models.forms import form_of
 from ..testing import load_or_random
@@ -152,10 +152,10 @@ def measure(
 def _named(model: FastViT | Source) -> Iterator[tuple[str, str, FastViT]]:
     """What a report calls the model; from where each process loads it, meanwhile a file of its own; and the model."""
     if isinstance(model, str):
-        yield model, model, load_or_random(model)
+        yield model, model, loaded(load_or_random(model), FastViT)
         return
     if isinstance(model, PathLike):
-        yield os.fspath(model), os.path.abspath(model), load(model)
+        yield os.fspath(model), os.path.abspath(model), loaded(model, FastViT)
         return
     made = loaded(model, FastViT)
     with TemporaryDirectory(prefix="fastvit-bench-") as folder:

@@ -53,6 +53,7 @@ def export(
         fastvit export mine.safetensors mine.mlpackage --with-preprocessing
     """
     from ..deploy import exporters
+    from ..models.fastvit import FastViT
     from ..testing import has_weights, load_or_random
 
     size, random = _size(form.input_size), not has_weights(model)
@@ -61,7 +62,7 @@ def export(
     try:
         with working(f"reading {model}") as tell, failing(exporters.ExportError, OSError):
             subject = load_or_random(model)
-            if form.features and subject.num_classes:
+            if form.features and isinstance(subject, FastViT):
                 subject.reset_classifier(0)
             tell(f"writing {out}")
             report = exporters.export(

@@ -51,15 +51,16 @@ def push(
         fastvit push runs/pets me/pets --data pets --private
         fastvit push fastvit_t8.cifar10 me/planes --revision second
     """
-    from ..checkpoint import load
+    from ..checkpoint import loaded
     from ..evaluation.validation import evaluate
+    from ..models.fastvit import FastViT
     from ..sharing.pretrained import push_to_hub
     from ..sharing.upload import Upload as Hub
 
     if not data and (split or dataset):
         raise ValueError("--split and --dataset are about --data: give it as well")
     Hub(repository, None, upload.revision)  # which says that there is no token, before anything is measured
-    subject, metrics = load(model), None
+    subject, metrics = loaded(model, FastViT), None
     if data:
         with Progress() as bar:
             metrics = evaluate(subject, data, split=split, progress=lambda done, total, _: bar.update(done, total))

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from .. import checkpoint
+from ..checkpoint import loaded
 from ..deploy.running import device_for, runnable
 from ..models.fastvit import FastViT
 from ..utils.copies import duplicate
@@ -36,7 +36,7 @@ class FeatureExtractor:
 
     def __init__(self, model: str | FastViT, config: EmbedConfig) -> None:
         self.config = config
-        self.model = checkpoint.load(model) if isinstance(model, str) else duplicate(model).float()
+        self.model = loaded(model, FastViT) if isinstance(model, str) else duplicate(model).float()
         self.name = model if isinstance(model, str) else self.model.pretrained_cfg.get("architecture", "FastViT")
         self.preprocess = self.model.preprocess
         self.digest = tensors_digest(self.model.state_dict())

@@ -37,7 +37,8 @@ class Config:
     stem_scale: bool = True  # 1x1 branches beside the stem's 3x3
     attention_norm: str = "batch"  # "batch" or "layer"
     layer_scale: float = 1e-5  # initial value
-    num_classes: int = 1000  # for MobileCLIP and FastVLM: channels of the shared embedding of images and texts
+    num_classes: int = 1000  # or channels of the embedding
+    embeds: bool = False  # the head gives an embedding that images share with texts, rather than a score for each class
     preprocess: Preprocess = _imagenet
 
     def __post_init__(self) -> None:
@@ -66,7 +67,7 @@ class Config:
             raise ValueError(f"attention_norm is {self.attention_norm!r}, expected 'batch' or 'layer'")
         if isinstance(self.layer_scale, bool) or not isinstance(self.layer_scale, int | float):
             raise ValueError(f"layer_scale is {self.layer_scale!r}, expected a number")
-        for name in ("downsample_gelu", "stem_scale"):
+        for name in ("downsample_gelu", "stem_scale", "embeds"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} is {getattr(self, name)!r}, expected True or False")
 
@@ -116,11 +117,6 @@ class Config:
         """Channels of the final convolution's output, which the head reads."""
         return 2 * self.widths[-1]
 
-    @property
-    def embeds(self) -> bool:
-        """Whether the published heads give an embedding that images share with texts, rather than classes."""
-        return self.num_classes != 1000
-
 
 def _is_whole(value: object, low: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and low <= value <= 10**6
@@ -161,6 +157,7 @@ _mci0 = Config(
     squeezed_stages=2,
     downsample_gelu=True,
     num_classes=512,
+    embeds=True,
     preprocess=_plain,
 )
 _mci3 = Config(
@@ -171,6 +168,7 @@ _mci3 = Config(
     stem_scale=False,
     attention_norm="layer",
     num_classes=768,
+    embeds=True,
     preprocess=_clip,
 )
 

@@ -92,7 +92,7 @@ class FastViT(nn.Module):
     def returns_embedding(self) -> bool:
         """Whether the outputs are an embedding, to be compared with those of texts or images, rather than classes.
 
-        They are where the variant's own head gives one and nobody named its outputs as classes.
+        They are where the Config's own head gives one and nobody named its outputs as classes.
         """
         own_head = 0 < self.num_classes == self.config.num_classes and not self.pretrained_cfg.get("label_names")
         return self.config.embeds and own_head

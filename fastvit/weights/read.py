@@ -45,6 +45,11 @@ class Weights:
         """That of the variant."""
         return self.detected.variants[self.variant]
 
+    @property
+    def out_indices(self) -> tuple[int, ...] | None:
+        """The stages whose maps a features_only model returns; None for weights of another."""
+        return self.detected.header.out_indices if self.detected.header else None
+
 
 def read(source: Source, variant: str | Config | None = None) -> Weights:
     """The weights in a file, a folder, a state dict or the catalogue; half precision as float32, on the CPU.

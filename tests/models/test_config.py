@@ -79,6 +79,20 @@ def test_pixels_are_normalised_and_classes_counted_as_timm_does(name: str) -> No
 
 
 @pytest.mark.parametrize("name", PAPERS)
+def test_the_encoders_of_clip_and_fastvlm_embed_and_the_others_classify(name: str) -> None:
+    embeds = "mci" in name or name == "fastvithd"
+    assert CONFIGS[name].embeds == embeds and (CONFIGS[name].num_classes == 1000) == (not embeds)
+
+
+@pytest.mark.parametrize("classes", [2, 10, 512, 1000])
+def test_what_a_head_gives_is_what_the_config_says_whatever_their_number(classes: int) -> None:
+    small = Config(depths=(1,), width=8, num_classes=classes)
+    assert not FastViT(small).returns_embedding
+    assert FastViT(replace(small, embeds=True)).returns_embedding
+    assert Config.from_row(replace(small, embeds=True).to_row()).embeds
+
+
+@pytest.mark.parametrize("name", PAPERS)
 def test_layer_scale_starts_at_1e_6_for_the_two_largest_fastvits_and_at_1e_5_for_the_others(name: str) -> None:
     """models/fastvit.py of ml-fastvit; timm starts them all at 1e-5."""
     expected = 1e-6 if name in ("fastvit_sa36", "fastvit_ma36") else 1e-5

@@ -707,12 +707,19 @@ def test_what_load_would_refuse_is_not_written(tmp_path: Path) -> None:
         ({"path": "model.PT"}, "only .safetensors is written"),
         ({"path": "model.safetensors", "names": "keras"}, "names is 'keras', expected one of fastvit, timm, apple"),
         ({"path": "model.pt"}, "only .safetensors is written"),
+        *(
+            (
+                {"path": "model.safetensors", "dtype": dtype},
+                "in which no weights are read: expected one of torch.float16,",
+            )
+            for dtype in ("float16", torch.int8, torch.complex64, torch.float8_e4m3fn, torch.bool, float)
+        ),
     ],
 )
-def test_saving_refuses_what_it_cannot_write(arguments: dict[str, str], reason: str, tmp_path: Path) -> None:
-    path = tmp_path / arguments.pop("path")
+def test_saving_refuses_what_it_cannot_write(arguments: dict[str, Any], reason: str, tmp_path: Path) -> None:
+    arguments = arguments | {"path": tmp_path / arguments["path"]}
     with pytest.raises(ValueError, match=reason):
-        save(create_model("fastvit_t8"), path, **arguments)
+        save(create_model("fastvit_t8"), **arguments)
     assert not list(tmp_path.iterdir())
 
 

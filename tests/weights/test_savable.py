@@ -376,6 +376,7 @@ OWN = {
     "one stage": Config(depths=(1,), width=8, num_classes=4),
     "five stages": Config(depths=(1, 1, 1, 1, 1), width=8, attention_stages=2, attention_norm="layer", mlp_ratio=2),
     "squeezed": replace(SMALL["fastvit_mci0"], num_classes=7, stem_scale=False),
+    "of classes": replace(SMALL["fastvit_mci0"], num_classes=512, embeds=False),
     "a twin but for its images": replace(
         SMALL["fastvit_t8"], preprocess=fastvit.Preprocess(size=(64, 96), crop=0.5, mean=(0.0, 0.1, 0.2))
     ),
@@ -540,6 +541,35 @@ def test_a_features_only_model_comes_back_with_its_maps(indices: tuple[int, ...]
         "fastvit_sa12", features_only=True, checkpoint_path=tmp_path / "features.safetensors", out_indices=indices
     )
     assert all(map(torch.equal, made.eval()(images), expected))
+
+
+def test_weights_of_a_features_only_model_say_which_maps_it_returns_wherever_they_go(tmp_path: Path) -> None:
+    features: Any = randomize(fastvit.create_model("fastvit_sa12", features_only=True, out_indices=(0, 2))).eval()
+    path, images = tmp_path / "features.safetensors", torch.randn(IMAGES)
+    save(features, path)
+    expected = features(images)
+    made = fastvit.create_model("fastvit_sa12", features_only=True, checkpoint_path=path).eval()
+    assert all(map(torch.equal, made(images), expected)) and len(made(images)) == 2
+    assert (
+        len(fastvit.create_model("fastvit_sa12", features_only=True, checkpoint_path=path, out_indices=1)(images)) == 1
+    )
+    for names in ("fastvit", "timm"):
+        fastvit.convert(path, tmp_path / "converted.safetensors", names=names)
+        again: Any = load(tmp_path / "converted.safetensors")
+        assert all(map(torch.equal, again(images), expected)) and again.feature_info.channels() == [8, 32]
+    assert fastvit.convert(path, tmp_path / "fused.safetensors", reparameterize=True).relative_difference < 1e-4
+    assert [map_.shape for map_ in load(tmp_path / "fused.safetensors")(images)] == [map_.shape for map_ in expected]
+    holds = (
+        r"features\.safetensors: holds a features_only model, which returns maps of 2 stages \(0, 2\), and has no class"
+    )
+    for use in (
+        lambda: fastvit.create_model("fastvit_sa12", checkpoint_path=path),
+        lambda: load(path, num_classes=10),
+        lambda: fastvit.create_model("fastvit_sa12", checkpoint_path=path, features_only=True, num_classes=3),
+    ):
+        with pytest.raises(WeightsError, match=holds):
+            use()
+    assert len(load(path, num_classes=0)(images)) == 2
 
 
 def test_a_folder_that_is_not_there_is_named_and_not_a_hidden_one(tmp_path: Path) -> None:
