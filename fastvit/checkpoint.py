@@ -39,8 +39,9 @@ def load(source: Source, *, variant: str | Config | None = None, num_classes: in
     Args:
         source: a state dict, a .safetensors, .pt, .pth.tar or *.index.json file, a folder with one of them, a name of
             `list_models(pretrained=True)`, or a repository of the Hugging Face Hub, "hf-hub:USER/NAME" or "USER/NAME",
-            with "@REVISION" for a branch, tag or commit. Of a folder or a repository, config.json of timm,
-            transformers or open_clip counts: preprocessing, classes and their names.
+            with "@REVISION" for a branch, tag or commit, or the address of its page or of a file of weights there. Of a
+            folder or a repository, config.json of timm, transformers or open_clip counts: preprocessing, classes and
+            their names.
         variant: what to take it for. Needed only for twins, fastvit_mci3 and fastvithd, whose weights look alike and
             whose images are prepared differently; without it a warning says which was taken. And for a model of your
             own `Config` in a file that does not say it, as a .pt: that Config.

@@ -439,6 +439,64 @@ def test_a_folder_here_goes_first_and_it_is_said_where_both_are_known(
     assert equal(load("local-dir:user/pets"), other)
 
 
+@pytest.mark.parametrize("beside", [["config.json"], ["config.json", "preprocessor_config.json"], []], ids=str)
+def test_what_another_library_put_into_the_cache_is_loaded_at_once_without_a_hub(
+    beside: list[str], model: FastViT, hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = published(hub, model, tmp_path / "pets")
+    (folder / "preprocessor_config.json").write_text('{"resample": 3}')
+    hub.repositories["user/pets"].files |= {path.name: path.read_bytes() for path in folder.iterdir()}
+    for name in ("model.safetensors", *beside):
+        huggingface_hub.hf_hub_download("user/pets", name, cache_dir=constants.HF_HUB_CACHE)
+    hub.requests.clear()
+    hub.status = 503
+    if beside:
+        assert load("user/pets").pretrained_cfg["label_names"] == LABELS
+        assert {request.path for request in hub.requests} == {"model.safetensors"}  # whether the branch has moved on
+        return
+    with pytest.warns(
+        FastViTWarning, match="answered 503 to config.json.*; the weights are in the cache, and were taken"
+    ):
+        assert equal(load("user/pets"), model)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert equal(load("user/pets"), model)
+
+
+def test_an_address_of_the_hubs_pages_is_its_repository_or_the_one_file(
+    model: FastViT, hub: Hub, tmp_path: Path
+) -> None:
+    files = {path.name: path.read_bytes() for path in published(hub, model, tmp_path / "pets").iterdir()}
+    other = model_of(num_classes=5)
+    fastvit.save(other, tmp_path / "other.safetensors")
+    files["other.safetensors"] = (tmp_path / "other.safetensors").read_bytes()
+    hub.publish("user/pets", files, revisions={"main": "1" * 40, "second": "2" * 40})
+    for host in ("https://huggingface.co", "HTTPS://www.huggingface.co", "http://hf.co", hub.endpoint):
+        for page in ("", "/", "/tree/main", "/tree/second", "/resolve/main/model.safetensors?download=true"):
+            assert equal(load(f"{host}/user/pets{page}"), model), page
+    assert {path.parent.name for path in tmp_path.rglob("model.safetensors")} >= {"1" * 40, "2" * 40}
+    made = fastvit.create_model(f"{hub.endpoint}/user/pets", pretrained=True).eval()
+    assert isinstance(made, FastViT) and equal(made, model)
+    del files["config.json"]  # which speaks of another model
+    for page in ("/blob/main/other.safetensors", "/resolve/second/other.safetensors#top"):
+        hub.publish("user/pets", files, revisions={"main": "3" * 40, "second": "4" * 40})
+        assert equal(load(f"https://huggingface.co/user/pets{page}"), other), page
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "https://huggingface.co/datasets/user/pets",
+        "https://huggingface.co/user/pets/resolve/main/folder/model.safetensors",
+        "https://huggingface.co/user",
+        "https://example.com/user/pets",
+    ],
+)
+def test_other_addresses_are_one_line_that_says_to_download(address: str, hub: Hub) -> None:
+    with pytest.raises(WeightsError, match=f"^{address}: an address is not downloaded: download the file, and give"):
+        load(address)
+    assert not hub.requests
+
+
 def test_what_is_nowhere_is_said_of_both_places(hub: Hub) -> None:
     with pytest.raises(WeightsError, match="runs/frist: no such file here, and of the Hub runs/frist was not"):
         load("runs/frist")

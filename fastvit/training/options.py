@@ -1,6 +1,5 @@
 """What `Recipe` and `RunOptions` share: options are of a kind and in a range, and one that there is not is named."""
 
-import difflib
 import math
 import os
 from collections.abc import Iterable
@@ -8,7 +7,7 @@ from dataclasses import fields
 from functools import wraps
 from typing import Any, TypeVar, cast, get_args, get_type_hints
 
-from ..utils.text import either
+from ..utils.text import close, either
 
 Options = TypeVar("Options")
 
@@ -80,5 +79,5 @@ def nearest(name: str, names: Iterable[str], otherwise: str = "") -> str:
         ('did you mean epochs?', 'expected epochs or size')
     """
     names = list(names)
-    near = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.6)
+    near = close(names, name.lower(), least=0.6)
     return f"did you mean {either(near)}?" if near else otherwise or f"expected {either(names)}"

@@ -3,6 +3,7 @@
 import math
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from difflib import SequenceMatcher
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -46,6 +47,21 @@ def either(names: Iterable[str]) -> str:
     """a, b or c; without those that are empty."""
     named = [name for name in names if name]
     return " or ".join(filter(None, (", ".join(named[:-1]), *named[-1:])))
+
+
+def close(names: Iterable[str], given: str, least: float = 0.75) -> list[str]:
+    """The three names nearest to what was given, the nearest first; none that is less than `least` alike.
+
+    Example:
+        >>> close(["red", "green", "blue"], "bleu")
+        ['blue']
+    """
+    compared = SequenceMatcher(b=given[:100], autojunk=False)
+    alike: dict[str, tuple[float, int]] = {}
+    for name in names:
+        compared.set_seq1(name)
+        alike[name] = (compared.ratio(), sum(a == b for a, b in zip(name, given, strict=False)))
+    return sorted((name for name in alike if alike[name][0] >= least), key=lambda name: alike[name], reverse=True)[:3]
 
 
 def with_article(noun: str) -> str:

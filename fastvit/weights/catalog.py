@@ -5,7 +5,7 @@ import textwrap
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ..images.preprocess import Preprocess
 from ..models.config import CONFIGS
@@ -46,6 +46,8 @@ class Checkpoint(Repository):
     def __str__(self) -> str:
         return f"{self.name}: {self.repository}"
 
+
+Published = TypeVar("Published", bound=Repository)
 
 # What the checkpoints of a family have in common, as far as their rows do not say something else.
 _FASTVIT = {
@@ -198,7 +200,12 @@ def find(name: str) -> Checkpoint | None:
     row = CHECKPOINTS.get(name) or next((row for row in CHECKPOINTS.values() if row.variant == name), None)
     if row is None or not revision:
         return row
-    return replace(row, revision=revision, size=0, digest="") if row.repository else None
+    return pinned(row, revision) if row.repository else None
+
+
+def pinned(published: Published, revision: str) -> Published:
+    """The same at another branch, tag or commit, of which no size and no digest is known; as it is for ""."""
+    return replace(published, revision=revision, size=0, digest="") if revision else published
 
 
 def bundled(name: str) -> Path:

@@ -1,24 +1,63 @@
 """Checkpoints from the Hugging Face Hub: which files they are, and where they lie once they are here."""
 
+import re
 import sys
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
+import huggingface_hub
 from huggingface_hub import constants, errors
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
-from .catalog import CHECKPOINTS, Checkpoint, Repository, find
-from .formats import read_index
+from ..utils.text import some
+from ..utils.warning import warn
+from .catalog import CHECKPOINTS, Checkpoint, Repository, find, pinned
+from .formats import PICKLES, is_plain, read_index
 from .hub_file import INDEX, cached, discard, fetch
 from .suggestion import LANGUAGE_ONLY
 from .tensors import WeightsError
 
 _TOWER = "vision_tower"  # in the names of the tensors that belong to a FastVLM's encoder
+USUAL = (*Repository.files, "open_clip_model.safetensors", "pytorch_model.bin", "open_clip_pytorch_model.bin")
 
 
 class NoFileError(WeightsError):
     """A repository has none of the files that were asked for."""
+
+
+def parsed(place: str) -> Repository:
+    """The repository that "owner/name" or "owner/name@revision" means: a row of the catalogue, if one has its weights.
+
+    Raises:
+        WeightsError: it is written otherwise.
+    """
+    name, _, revision = place.partition("@")
+    try:
+        validate_repo_id(name)
+    except errors.HFValidationError:
+        name = ""
+    if "/" not in name:  # one without an owner is a folder that is not there
+        known = "no such folder, and no repository such as apple/FastVLM-0.5B"
+        raise WeightsError(f"{place!r}: {known}; expected hf-hub:owner/name, or with @revision")
+    row = next((row for row in CHECKPOINTS.values() if row.repository == name), None)
+    return pinned(row or Repository(repository=name, files=USUAL), revision)
+
+
+def addressed(address: str) -> Repository | None:
+    """The repository, and maybe the one file in it, that an address of the Hub's pages means; None for another."""
+    hosts = rf"https?://(?:www\.)?(?:huggingface\.co|hf\.co)|{re.escape(constants.ENDPOINT)}"
+    others = "datasets|spaces|docs|papers|collections|api"
+    found = re.fullmatch(
+        rf"(?i:{hosts})/(?!(?:{others})/)([\w.-]+/[\w.-]+)(?:/(?:tree|blob|raw|resolve)/([^/]+)(?:/(.+))?)?/?",
+        re.split("[?#]", address)[0],
+    )
+    if found is None or not is_plain(found[3] or "model.safetensors"):
+        return None
+    repository = parsed(f"{found[1]}@{found[2]}" if found[2] and found[2] != "main" else found[1])
+    listed = isinstance(repository, Checkpoint) and found[3] == repository.files[0]
+    one = Repository(repository=found[1], revision=found[2] or "main", files=(found[3],))
+    return repository if listed or not found[3] else one
 
 
 def download(published: Repository, *, whole: bool = False) -> Path:
@@ -32,13 +71,38 @@ def download(published: Repository, *, whole: bool = False) -> Path:
         WeightsError: they cannot be downloaded, or came damaged.
     """
     # Without a connection there is only the cache, so what it has is asked for first.
-    here = [file for file in published.files if isinstance(cached(published, file), str)]
     todo = "update fastvit" if isinstance(published, Checkpoint) else "expected one of them"
-    path = _fetch_first(published, dict.fromkeys((*here, *published.files)), f": {todo}")
+    path = _fetch_first(published, dict.fromkeys((*_here(published, published.files), *published.files)), f": {todo}")
     if path.name.endswith(INDEX):
         commit = replace(published, revision=path.parent.name)  # and not the branch, which may have moved on since
         for shard in _shards(published, path, whole):
             _fetch_first(commit, [shard], ", which its index names")
+    return path
+
+
+def download_with(published: Repository, optional: Collection[str]) -> Path:
+    """As `download`, from anybody's repository, with what it has of `optional` beside the weights.
+
+    Where the cache has the weights and some of these, whoever put them there took what counts: the hub is not asked.
+
+    Raises:
+        WeightsError: there is no such repository, it has no weights or several, they cannot be downloaded, or came
+            damaged.
+    """
+    before = bool(_here(published, published.files))
+    try:
+        path = download(published)
+    except NoFileError as error:
+        path = download(replace(published, files=(_listed(published, error),)))
+    commit = replace(published, revision=path.parent.name)
+    if before and _here(commit, optional):
+        return path
+    try:
+        _fetch_all(commit, optional)
+    except WeightsError as error:
+        if not before:
+            raise
+        warn(f"{error}; the weights are in the cache, and were taken without a file that says how images are prepared")
     return path
 
 
@@ -57,16 +121,11 @@ def folder_of(source: str | Path, revision: str, optional: Collection[str], *, w
     listed = find(source) if isinstance(source, str) else None
     if listed is None and str(source) and Path(source).is_dir():
         return Path(source)
-    repository = listed.repository if listed else str(source)
-    if isinstance(source, Path) or not names_a_repository(repository):
-        raise WeightsError(f"{str(source)!r}: no such folder, and no repository such as apple/FastVLM-0.5B")
-    by_repository = {row.repository: row for row in CHECKPOINTS.values()}
-    published = listed or by_repository.get(repository) or Repository(repository=repository)
-    if revision != "main":
-        published = replace(published, revision=revision)
+    name = listed.repository if listed else source
+    published = pinned(parsed(name if isinstance(name, str) else f"{name}/"), "" if revision == "main" else revision)
     folder = _fetch_first(published, ["config.json"], ", which is required").parent
     commit = replace(published, revision=folder.name)
-    fetch_optional(commit, optional)
+    _fetch_all(commit, optional)
     if weights:
         download(commit, whole=True)
         if isinstance(published, Checkpoint):
@@ -74,20 +133,11 @@ def folder_of(source: str | Path, revision: str, optional: Collection[str], *, w
     return folder
 
 
-def fetch_optional(commit: Repository, files: Collection[str]) -> None:
-    """Those of the files that the repository has, in the cache."""
-    for file in files:
-        if cached(commit, file) is None and not constants.HF_HUB_OFFLINE:
-            fetch(commit, file)
-
-
-def names_a_repository(source: str) -> bool:
-    """Whether it is written as owner/name."""
-    try:
-        validate_repo_id(source)
-    except errors.HFValidationError:
-        return False
-    return "/" in source  # one without an owner is a folder that is not there
+def say_if_known(place: str) -> None:
+    """Warn that a folder is read, if the cache or the catalogue has a repository of this name; the hub is not asked."""
+    folder = Path(constants.HF_HUB_CACHE, f"models--{place.replace('/', '--')}")
+    if folder.is_dir() or any(row.repository == place for row in CHECKPOINTS.values()):
+        warn(f"{place}: the folder here is read, and not the repository: hf-hub:{place} is that")
 
 
 _printed: set[str] = set()
@@ -103,6 +153,18 @@ def print_license(checkpoint: Checkpoint) -> None:
     print(f"{checkpoint.name}: weights by Apple under {terms}", file=sys.stderr)
 
 
+def _here(published: Repository, files: Collection[str]) -> list[str]:
+    """Those of the files that the cache has."""
+    return [file for file in files if isinstance(cached(published, file), str)]
+
+
+def _fetch_all(commit: Repository, files: Collection[str]) -> None:
+    """Those of the files that the repository has, in the cache."""
+    for file in files:
+        if cached(commit, file) is None and not constants.HF_HUB_OFFLINE:
+            fetch(commit, file)
+
+
 def _fetch_first(published: Repository, files: Collection[str], otherwise: str) -> Path:
     """The first of the files that the repository has, in the cache; an error, which ends in `otherwise`, if none."""
     for file in files:
@@ -110,6 +172,20 @@ def _fetch_first(published: Repository, files: Collection[str], otherwise: str) 
         if path is not None:
             return path
     raise NoFileError(f"{published} has no {' and no '.join(files)}{otherwise}")
+
+
+def _listed(published: Repository, none_usual: WeightsError) -> str:
+    """The one file of weights in a repository that has none of the usual names."""
+    try:
+        files = huggingface_hub.HfApi().list_repo_files(published.repository, revision=published.revision)
+    except Exception:  # as where the hub is a plain server of files, or not there
+        raise none_usual from None
+    weights = [file for file in files if is_plain(file) and file.lower().endswith((".safetensors", *PICKLES))]
+    if len(weights) != 1:
+        several = f"holds {len(weights)} files of weights ({some(weights, 3)})"
+        todo = "download the one that you mean, and give its path" if weights else "take another repository"
+        raise WeightsError(f"{published} {several}, and none of the usual name: {todo}")
+    return weights[0]
 
 
 def _shards(published: Repository, index: Path, whole: bool) -> list[str]:

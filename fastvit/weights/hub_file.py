@@ -8,6 +8,7 @@ import tempfile
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from .catalog import CHECKPOINTS, EXPECTED_SIZES, METADATA, Checkpoint, Reposito
 from .tensors import WeightsError, in_one_line
 
 SECONDS = 4.0  # in which the hub has to say what it knows of a file, before anything is downloaded
+AT_ONCE = 1.0  # in which it has to say so of a file of a branch that is in the cache, and serves without an answer
 
 INDEX = ".index.json"  # ends the names of indices of shards
 
@@ -38,7 +40,11 @@ def fetch(published: Repository, file: str) -> Path | None:
             with suppress(errors.EntryNotFoundError):  # which the download meets as well, and remembers in the cache
                 _check(published, file, _known(published, file))
         path = huggingface_hub.hf_hub_download(
-            published.repository, file, revision=published.revision, cache_dir=_cache(), etag_timeout=SECONDS
+            published.repository,
+            file,
+            revision=published.revision,
+            cache_dir=_cache(),
+            etag_timeout=min(SECONDS, AT_ONCE) if isinstance(before, str) else SECONDS,
         )
         if path != before:
             _verify(published, Path(path))
@@ -97,9 +103,14 @@ def _without_home() -> str:
 
 def _here() -> str:
     """The checkpoints that need no network."""
-    names = [
-        row.name
+    rows = {
+        row.name + at: row if not at else replace(row, revision="main")
         for row in CHECKPOINTS.values()
+        for at in ("", "@main")[: 1 + (row.revision != "main")]  # where others have put the newest of a pinned one
+    }
+    names = [
+        name
+        for name, row in rows.items()
         if not row.repository or any(isinstance(cached(row, file), str) for file in row.files)
     ]
     return f"what is on this machine: {either(names)}"

@@ -26,6 +26,7 @@ from .wrapped import in_memory
 
 Source = str | Path | Mapping[str, Any]
 REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+(@.+)?")  # of the Hugging Face Hub, as owner/name, maybe with a revision
+ADDRESSES = ("https://", "http://")
 SUFFIXES = (".safetensors", ".json", *PICKLES)  # names that end so are files, and no checkpoint's
 
 
@@ -67,19 +68,25 @@ def read(source: Source, variant: str | Config | None = None) -> Weights:
     checkpoint = catalog.find(place) if where == "" else None
     if checkpoint is not None:  # whatever lies in this folder under the same name
         return _published(checkpoint, variant)
-    if place.lower().startswith(("http://", "https://")):
-        raise WeightsError(f"{source}: {nearest(place)}")
-    path, repository = Path(place), REPOSITORY.fullmatch(place)
-    if where != "hf-hub" and (where or os.path.exists(place) or path.suffix.lower() in SUFFIXES):
-        if repository and where == "":
-            from . import repositories  # and huggingface_hub, a tenth of a second
+    if place.lower().startswith(ADDRESSES):
+        from . import hub
 
-            repositories.say_if_known(place)
+        if (repository := hub.addressed(place)) is None:
+            raise WeightsError(f"{source}: {nearest(place)}")
+        return _of_repository(repository, variant, place)
+    path, named = Path(place), REPOSITORY.fullmatch(place)
+    if where != "hf-hub" and (where or os.path.exists(place) or path.suffix.lower() in SUFFIXES):
+        if named and where == "":
+            from . import hub  # and huggingface_hub, a tenth of a second
+
+            hub.say_if_known(place)
         return read_tensors(open_path(path), variant, {}, path=path)
     if known := language_only(place):
         raise WeightsError(f"{source}: {known}")
-    if where or repository:
-        return _of_repository(place, variant, asked=where != "")
+    if where or named:
+        from . import hub
+
+        return _of_repository(hub.parsed(place), variant, "" if where else place)
     raise WeightsError(f"{source}: no such file, and no checkpoint of that name; {nearest(place)}")
 
 
@@ -91,24 +98,24 @@ def _address(source: str | Path) -> tuple[str, str]:
 
 
 def is_address(source: str) -> bool:
-    """Whether it says where weights are, as timm does."""
-    return _address(source)[0] != ""
+    """Whether it says where weights are, as timm does or as an address."""
+    return _address(source)[0] != "" or source.lower().startswith(ADDRESSES)
 
 
-def _of_repository(place: str, variant: str | Config | None, asked: bool) -> Weights:
-    """Anybody's repository "owner/name" or "owner/name@revision"; `asked`: it can be nothing else."""
-    from . import repositories
+def _of_repository(repository: catalog.Repository, variant: str | Config | None, written: str) -> Weights:
+    """Anybody's repository; `written` so that something else may have been meant."""
+    from . import hub
 
-    repository = repositories.parsed(place)
     if isinstance(repository, catalog.Checkpoint):
         return _published(repository, variant)
     try:
-        path = repositories.download(repository, folder_config.FILES)
+        path = hub.download_with(repository, folder_config.FILES)
     except WeightsError as error:
-        if asked:
+        if not written:
             raise
-        raise WeightsError(f"{place}: no such file here, and of the Hub {error}; {nearest(place)}") from None
-    with _fresh(path, place):
+        more = nearest(repository.repository)
+        raise WeightsError(f"{written}: no such file here, and of the Hub {error}; {more}") from None
+    with _fresh(path, str(repository)):
         return read_tensors(open_path(path), variant, {}, path=path.parent)
 
 

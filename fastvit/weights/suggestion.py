@@ -3,10 +3,9 @@
 import re
 
 from ..models.config import CONFIGS
-from ..utils.text import either
+from ..utils.text import close, either
 from .catalog import CHECKPOINTS
 
-MOST = 3  # names that are offered
 LANGUAGE_ONLY = "Apple's exports of FastVLM (-fp16, -int8, -int4) hold a language model, and the encoder as Core ML"
 LONGEST = 300  # characters of a name that is looked at
 _HUB = r"(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/|hf[-_]hub:"
@@ -26,8 +25,7 @@ def nearest(name: str) -> str:
     if known := language_only(given):
         return known
     if re.match(r"https?://", given):
-        near = [_published(known, given) for known in near[:1]]
-        known = f", or load {either(near[:1])}, which is known by name" if near else ""
+        known = f", or load {_published(near[0], given)}, which is known by name" if near else ""
         return f"an address is not downloaded: download the file, and give its path{known}"
     return f"did you mean {either(near)}?" if near else "fastvit.list_models() and `fastvit models` have the names"
 
@@ -49,14 +47,10 @@ def _near(given: str) -> list[str]:
     for part in filter(None, parts):
         if part in named:
             return named[part]
-    wanted, variant = parts[1], _plain(last.partition(".")[0])
+    variant = _plain(last.partition(".")[0])
     if "." in last and variant in named and named[variant][0] in CONFIGS:  # another tag
-        tags = [row.name for row in CHECKPOINTS.values() if row.variant == named[variant][0]]
-        return sorted(tags, key=lambda tag: _changes(wanted, _plain(tag)))[:MOST]
-    listed = {_plain(known): known for known in (*CONFIGS, *CHECKPOINTS)}
-    away = {known: _changes(wanted, plain) for plain, known in listed.items()}
-    close = sorted((count, abs(len(known) - len(given)), known) for known, count in away.items())
-    return [known for count, _, known in close if count <= max(2, min(len(wanted), len(known)) // 4)][:MOST]
+        return close([row.name for row in CHECKPOINTS.values() if row.variant == named[variant][0]], last, least=0)
+    return close([*CONFIGS, *CHECKPOINTS], last)
 
 
 def _published(name: str, address: str) -> str:
@@ -88,13 +82,3 @@ def _others() -> dict[str, list[str]]:
 
 def _plain(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
-
-
-def _changes(a: str, b: str) -> int:
-    """Levenshtein's distance: letters to be put in, taken out or exchanged."""
-    row = list(range(len(b) + 1))
-    for i, x in enumerate(a[:100], 1):
-        last, row[0] = row[0], i
-        for j, y in enumerate(b, 1):
-            last, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, last + (x != y))
-    return row[-1]

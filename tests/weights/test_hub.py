@@ -260,6 +260,17 @@ def test_offline_and_not_in_the_cache(hub: Hub, cache: Path, monkeypatch: pytest
     assert not hub.requests
 
 
+def test_a_pinned_row_whose_newest_is_in_the_cache_is_named_with_the_branch(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.publish(PINNED.repository, {"model.safetensors": WEIGHTS})
+    huggingface_hub.hf_hub_download(PINNED.repository, "model.safetensors", cache_dir=constants.HF_HUB_CACHE)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert f"take what is on this machine: {PINNED.name}@main or fastvit_t8.cifar10" in failure(PINNED)
+    newest = find(f"{PINNED.name}@main")
+    assert newest is not None and download(newest).read_bytes() == WEIGHTS
+
+
 def point_at(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have the client in this process talk to that address."""
     monkeypatch.setattr(constants, "ENDPOINT", endpoint)

@@ -64,8 +64,6 @@ def test_every_name_with_a_letter_exchanged_leads_back_to_it() -> None:
 @pytest.mark.parametrize(
     ("address", "known"),
     [
-        ("https://huggingface.co/apple/MobileCLIP-S0", "fastvit_mci0.apple_mclip"),
-        ("https://huggingface.co/timm/fastvit_t8.apple_in1k/resolve/main/model.safetensors", "fastvit_t8.apple_in1k"),
         (
             "https://docs-assets.developer.apple.com/ml-research/datasets/mobileclip/mobileclip_s0.pt",
             "fastvit_mci0.apple_m",
@@ -85,6 +83,14 @@ def test_an_address_is_to_be_downloaded_first_or_is_a_name(address: str, known: 
         load(address)
     assert str(error.value).startswith(address)
     assert f"or load {known}" in str(error.value) if known else str(error.value).endswith("its path")
+
+
+def test_a_page_of_the_hub_without_weights_leads_to_the_name_that_was_meant() -> None:
+    page = "https://huggingface.co/apple/MobileCLIP-S0"
+    with pytest.raises(
+        WeightsError, match=rf"^{page}: .*HF_HUB_OFFLINE is set.*; did you mean fastvit_mci0.apple_mclip\?$"
+    ):
+        load(page)
 
 
 @pytest.mark.parametrize("name", ["apple/FastVLM-0.5B-fp16", "FastVLM-1.5B-int8", "apple/FastVLM-7B-int4"])
