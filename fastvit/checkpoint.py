@@ -131,9 +131,9 @@ def from_weights(
         WeightsError: they are fused where that was not asked for, or for another number of channels than 3; or of a
             features_only model where a whole one is asked for, or a classifier.
     """
-    found, stages = weights.detected, weights.out_indices
-    if stages is not None and (num_classes or not features_only):
-        what = f"holds a features_only model, {maps_of(stages)}"
+    found = weights.detected
+    if weights.out_indices is not None and (num_classes or not features_only):
+        what = f"holds a features_only model, {maps_of(weights.out_indices)}"
         raise WeightsError(f"{weights.source}: {what}: take create_model(..., features_only=True), or whole weights")
     if found.form != "unfused" and form == "unfused":
         raise WeightsError(
@@ -144,8 +144,8 @@ def from_weights(
     pool = weights.options["global_pool"] or ("avg" if classes else "")
     own = {"in_chans": found.in_chans} | weights.options | {"global_pool": pool}
     model = outline(weights.config, found.form, found.stages, num_classes=classes, **own | options)
-    state, shapes = _with_images(weights, model), {name: tensor.shape for name, tensor in model.state_dict().items()}
-    fits = {name: t for name, t in state.items() if not name.startswith("head.") or shapes.get(name) == t.shape}
+    shapes, state = model.state_dict(), _with_images(weights, model).items()
+    fits = {name: t for name, t in state if name[:5] != "head." or (name in shapes and shapes[name].shape == t.shape)}
     missing = model.load_state_dict(fits, strict=False, assign=True).missing_keys
     assert all(name.startswith("head.") for name in missing), missing  # `read` has looked at the rest
     if missing:
@@ -153,9 +153,8 @@ def from_weights(
             model.reset_classifier(classes)
         had = f"its classifier is of {found.num_classes} classes" if found.num_classes else "it has no classifier"
         warn(f"{weights.source}: {had}; started a new one of {classes}")
-    size = {"input_size": (model.in_chans, *weights.cfg["input_size"][1:])}
-    labels = {} if classes == found.num_classes else {"label_names": None}
-    model.pretrained_cfg = weights.cfg | size | labels | {"num_classes": classes}
+    changed = {"input_size": (model.in_chans, *weights.cfg["input_size"][1:]), "num_classes": classes}
+    model.pretrained_cfg = weights.cfg | changed | ({} if classes == found.num_classes else {"label_names": None})
     return reparameterize(model, inplace=True) if form == "fused" else model
 
 

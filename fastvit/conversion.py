@@ -114,10 +114,13 @@ def convert(
     given = from_weights(weights, features_only=True)
     model = with_branches(given, _pixels(given, images)) if overparameterize else given
     _warn_of_copy(weights, out, "unfused" if overparameterize else "fused" if reparameterize else "", names)
-    model = _fused(model, names) if reparameterize else model
-    made = model if weights.out_indices is None else features_of(model, weights.out_indices)
-    save(cast(FastViT, made), out, names=names, dtype=dtype)
+    save(_as_it_was(_fused(given, names) if reparameterize else model, weights), out, names=names, dtype=dtype)
     return _report(weights, given, Path(out), names)
+
+
+def _as_it_was(model: FastViT, weights: Weights) -> FastViT:
+    """A features_only model, if the weights are of one."""
+    return model if weights.out_indices is None else cast(FastViT, features_of(model, weights.out_indices))
 
 
 def _check(reparameterize: bool, overparameterize: bool, images: object) -> None:

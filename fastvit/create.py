@@ -42,7 +42,7 @@ def create_model(
 
     Args:
         name: of `list_models()`, with `pretrained=True` or without; "hf-hub:USER/NAME", "local-dir:FOLDER"; a `Config`.
-        pretrained: load the weights of the tag, or the variant's first; they are downloaded where they are not cached.
+        pretrained: load the weights of the tag, or the variant's first; downloaded where they are not cached.
         checkpoint_path: load these weights: anything that `fastvit.load` takes.
         num_classes: None takes the weights' or the variant's, 0 leaves the classifier out, another starts a new one.
         in_chans: channels of the images; None takes the weights' or 3, which are summed or repeated, as timm does.
@@ -50,8 +50,7 @@ def create_model(
         drop_path_rate: chance that the last block's residual branches are dropped; it grows from 0 at the first.
         global_pool: "avg", "max", "avgmax", "catavgmax" or, with num_classes=0, ""; None takes the weights' or "avg".
         features_only: make a model that returns a list of the stages' maps, (B, C, H / 4, W / 4) and on.
-        out_indices: the stages wanted with `features_only`, an int the last so many; None those of weights that say
-            which, else all, down to 1/64.
+        out_indices: the stages wanted with `features_only`, an int the last so many; None the weights' or all.
         reparameterized: make the fused model, the only form of FastVLM's weights, with one block's branches at a time.
         device: where the parameters are made, by default torch's default device.
         dtype: as what they are made, by default the weights' or torch's default.
@@ -64,15 +63,10 @@ def create_model(
         >>> model = fastvit.create_model("fastvit_t8", num_classes=10, drop_path_rate=0.1)
     """
     options: dict[str, Any] = {"num_classes": num_classes, "in_chans": in_chans, "global_pool": global_pool}
+    options |= {"drop_rate": drop_rate, "drop_path_rate": drop_path_rate, "features_only": features_only}
     options = {key: value for key, value in options.items() if value is not None}
-    options |= {"drop_rate": drop_rate, "drop_path_rate": drop_path_rate}
-    if not features_only and out_indices is not None:
-        raise ValueError(f"out_indices is {out_indices!r} without features_only=True, which it belongs to")
-    source = _source(name, pretrained, checkpoint_path)
-    model, indices = _made(name, source, reparameterized, device, options, features_only)
-    model = model.to(dtype=dtype).train()
-    chosen = stage_indices(len(model.stages), indices if out_indices is None else out_indices)
-    return features_of(model, chosen) if features_only else model
+    model, stages = _made(name, _source(name, pretrained, checkpoint_path), reparameterized, device, options)
+    return _features(model.to(dtype=dtype).train(), features_only, stages if out_indices is None else out_indices)
 
 
 def _source(name: str | Config, pretrained: bool, checkpoint_path: str | Path) -> str | Path:
@@ -86,16 +80,11 @@ def _source(name: str | Config, pretrained: bool, checkpoint_path: str | Path) -
 
 
 def _made(
-    name: str | Config,
-    source: str | Path,
-    fused: bool,
-    device: torch.device | str | None,
-    options: dict[str, Any],
-    features_only: bool,
+    name: str | Config, source: str | Path, fused: bool, device: torch.device | str | None, options: dict[str, Any]
 ) -> tuple[FastViT, Sequence[int] | None]:
     """A FastViT with the weights of `source`, and the stages whose maps these are for; with initial values if it is "".
 
-    `options` are FastViT's.
+    `options` are those of `from_weights`.
     """
     device = torch.device(device or torch.get_default_device())
     if not isinstance(name, str | Config):
@@ -106,8 +95,9 @@ def _made(
         name = name.name
     variant = _variant(name, bool(source)) if isinstance(name, str) else name
     if source:
-        weights, options = read(source, variant), options | {"features_only": features_only}
+        weights = read(source, variant)
         return from_weights(weights, "fused" if fused else "unfused", **options).to(device), weights.out_indices
+    options.pop("features_only")
     model = outline(CONFIGS[variant] if isinstance(variant, str) else cast(Config, variant), **options)
     _materialize(model, device, fused)
     return model.to(device), None
@@ -139,3 +129,14 @@ def _materialize(module: nn.Module, device: torch.device, fused: bool) -> None:
             _materialize(child, device, fused)
     module.to_empty(device=device, recurse=False)
     reset_parameters(module)
+
+
+def _features(
+    model: FastViT, features_only: bool, out_indices: int | Sequence[int] | None
+) -> "FastViT | FeatureGetterNet":
+    """The model itself, or one that returns the stages' maps."""
+    if not features_only and out_indices is None:
+        return model
+    if not features_only:
+        raise ValueError(f"out_indices is {out_indices!r} without features_only=True, which it belongs to")
+    return features_of(model, stage_indices(len(model.stages), out_indices))

@@ -48,7 +48,7 @@ class Weights:
 
     @property
     def out_indices(self) -> tuple[int, ...] | None:
-        """The stages whose maps a features_only model returns; None for weights of another."""
+        """The stages whose maps a features_only model returns; None of another."""
         return self.detected.header.out_indices if self.detected.header else None
 
 
@@ -69,11 +69,7 @@ def read(source: Source, variant: str | Config | None = None) -> Weights:
     if checkpoint is not None:  # whatever lies in this folder under the same name
         return _published(checkpoint, variant)
     if place.lower().startswith(ADDRESSES):
-        from . import hub
-
-        if (repository := hub.addressed(place)) is None:
-            raise WeightsError(f"{source}: {nearest(place)}")
-        return _of_repository(repository, variant, place)
+        return _of_repository(place, variant, sure=False)
     path, named = Path(place), REPOSITORY.fullmatch(place)
     if where != "hf-hub" and (where or os.path.exists(place) or path.suffix.lower() in SUFFIXES):
         if named and where == "":
@@ -84,9 +80,7 @@ def read(source: Source, variant: str | Config | None = None) -> Weights:
     if known := language_only(place):
         raise WeightsError(f"{source}: {known}")
     if where or named:
-        from . import hub
-
-        return _of_repository(hub.parsed(place), variant, "" if where else place)
+        return _of_repository(place, variant, sure=where != "")
     raise WeightsError(f"{source}: no such file, and no checkpoint of that name; {nearest(place)}")
 
 
@@ -102,19 +96,20 @@ def is_address(source: str) -> bool:
     return _address(source)[0] != "" or source.lower().startswith(ADDRESSES)
 
 
-def _of_repository(repository: catalog.Repository, variant: str | Config | None, written: str) -> Weights:
-    """Anybody's repository; `written` so that something else may have been meant."""
+def _of_repository(place: str, variant: str | Config | None, sure: bool) -> Weights:
+    """Anybody's repository, by its name or address; unless `sure`, something else may have been meant."""
     from . import hub
 
+    repository = hub.addressed(place) if place.lower().startswith(ADDRESSES) else hub.parsed(place)
+    if repository is None:
+        raise WeightsError(f"{place}: {nearest(place)}")
     if isinstance(repository, catalog.Checkpoint):
         return _published(repository, variant)
     try:
         path = hub.download_with(repository, folder_config.FILES)
     except WeightsError as error:
-        if not written:
-            raise
-        more = nearest(repository.repository)
-        raise WeightsError(f"{written}: no such file here, and of the Hub {error}; {more}") from None
+        more = f"no such file here, and of the Hub {error}; {nearest(repository.repository)}"
+        raise error if sure else WeightsError(f"{place}: {more}") from None
     with _fresh(path, str(repository)):
         return read_tensors(open_path(path), variant, {}, path=path.parent)
 
@@ -127,9 +122,8 @@ def _published(checkpoint: catalog.Checkpoint, variant: str | Config | None) -> 
 
     path = hub.download(checkpoint)
     with _fresh(path, checkpoint.name):
-        weights = read_tensors(open_path(path), variant or checkpoint.variant, catalog.cfg(checkpoint))
-    hub.print_license(checkpoint)
-    return weights
+        hub.print_license(checkpoint)
+        return read_tensors(open_path(path), variant or checkpoint.variant, catalog.cfg(checkpoint))
 
 
 @contextmanager
@@ -201,8 +195,7 @@ def _state(tensors: Tensors, found: Detected, model: FastViT) -> dict[str, Tenso
         else:  # a count, or the bias of a projection that has none
             dtype = torch.int64 if name.endswith(COUNT) else torch.float32
             state[name] = torch.zeros(shape, dtype=dtype, device="cpu")
-    bad = [name for name, tensor in state.items() if not sound(name, tensor)]
-    if bad:
+    if bad := [name for name, tensor in state.items() if not sound(name, tensor)]:
         raise WeightsError(f"{tensors.source}: NaN, infinity or a negative variance in {some(bad)}")
     if any(tensor.dtype == torch.float64 for tensor in state.values()):
         state = {name: tensor.double() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
@@ -237,8 +230,8 @@ def _axes(name: str, dimensions: int, found: Detected) -> tuple[int, ...]:
     """The order in which the axes of the file's tensor are ours."""
     if found.projection and name == found.prefix + PROJECTION:
         return (1, 0)
-    same = tuple(range(dimensions))
-    return _TO_FIRST.get(dimensions, same) if NAMINGS[found.naming].channels_last else same
+    moved = _TO_FIRST if NAMINGS[found.naming].channels_last else {}
+    return moved.get(dimensions, tuple(range(dimensions)))
 
 
 _TO_FIRST = {4: (0, 3, 1, 2), 3: (2, 0, 1)}  # (out, k, k, in) -> (out, in, k, k); (1, 1, C) -> (C, 1, 1)
