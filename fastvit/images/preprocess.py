@@ -75,7 +75,7 @@ class Preprocess:
             raise ValueError(f"crop={self.crop!r}: expected 1.0 with crop_mode='border', which keeps the whole image")
         if self.crop_mode == "border" and self.size[0] != self.size[1]:
             raise ValueError(f"size={self.size!r}: expected a square with crop_mode='border', which makes one")
-        if self.interpolation not in FILTERS:
+        if self.interpolation not in list(FILTERS):
             raise ValueError(f"interpolation={self.interpolation!r}: expected one of {', '.join(sorted(FILTERS))}")
         if not _are_three(self.mean):
             raise ValueError(f"mean={self.mean!r}: expected three numbers, for red, green and blue")

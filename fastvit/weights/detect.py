@@ -69,10 +69,10 @@ def detect(tensors: Tensors, candidates: Mapping[str, Config] = CONFIGS) -> Dete
         )
     first = _shape(tensors, prefix + NAMINGS[naming].first[form], 4)
     form = _whole_form(naming, form, names)
-    said, candidates = _said(tensors, candidates)
-    variants, fits = _variants(tensors, naming, prefix, names, first[0], candidates, said.stages if said else None)
-    if said is not None and not fits and (said.config or said.stages):
-        raise WeightsError(f"{tensors.source}: its header says {said.variant[:100]!r}, its tensors another model")
+    header, candidates = _header(tensors, candidates)
+    variants, fits = _variants(tensors, naming, prefix, names, first[0], candidates, header.stages if header else None)
+    if header is not None and not fits and (header.config or header.stages):
+        raise WeightsError(f"{tensors.source}: its header says {header.variant[:100]!r}, its tensors another model")
     if naming in ("apple", "mlx") or "vision_tower" in prefix:  # of twins these have FastVLM's, others MobileCLIP's
         variants.reverse()
     features = candidates[variants[0]].num_features  # of a whole model; a pruned one has a header
@@ -85,14 +85,14 @@ def detect(tensors: Tensors, candidates: Mapping[str, Config] = CONFIGS) -> Dete
         fits=fits,
         in_chans=first[3] if NAMINGS[naming].channels_last else first[1],
         num_classes=classes,
-        global_pool=said.global_pool if said else "catavgmax" if channels == 2 * features else "avg",
+        global_pool=header.global_pool if header else "catavgmax" if channels == 2 * features else "avg",
         projection=PROJECTION in names,
         others=len(tensors.names) - len(names),
-        header=said,
+        header=header,
     )
-    if said is not None:
+    if header is not None:
         with in_one_line(tensors.source, UNREADABLE):
-            check_header(said, found.form, found.num_classes, found.in_chans)
+            check_header(header, found.form, found.num_classes, found.in_chans)
     return found
 
 
@@ -112,17 +112,17 @@ def _head(tensors: Tensors, prefix: str, names: set[str]) -> tuple[int, int]:
     return (channels, classes) if head == PROJECTION else (classes, channels)
 
 
-def _said(tensors: Tensors, candidates: Mapping[str, Config]) -> tuple[Header | None, Mapping[str, Config]]:
+def _header(tensors: Tensors, candidates: Mapping[str, Config]) -> tuple[Header | None, Mapping[str, Config]]:
     """A header of ours, if there is one, and the candidates that it leaves."""
     with in_one_line(tensors.source, UNREADABLE):
-        said = parsed(tensors.metadata)
-    if said is None:
+        header = parsed(tensors.metadata)
+    if header is None:
         return None, candidates
-    if said.config is None and said.variant not in CONFIGS:
-        raise WeightsError(f"{tensors.source}: holds a {said.variant[:100]!r}, which this version does not know")
-    if said.config is None and said.stages is None:
-        return said, candidates
-    return said, {said.variant: said.config or CONFIGS[said.variant]}
+    if header.config is None and header.variant not in CONFIGS:
+        raise WeightsError(f"{tensors.source}: holds a {header.variant[:100]!r}, which this version does not know")
+    if header.config is None and header.stages is None:
+        return header, candidates
+    return header, {header.variant: header.config or CONFIGS[header.variant]}
 
 
 def _encoder(tensors: Tensors) -> tuple[str, Form, str]:

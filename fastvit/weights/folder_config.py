@@ -17,9 +17,10 @@ from ..models.layers import POOLS
 from ..utils.text import some
 from ..utils.warning import warn
 from . import folder_dialects as dialects
-from .detect import Detected
-from .formats import read_json
+from .detect import LARGEST, Detected
+from .formats import read_json, weights_in
 from .header import WIDEST
+from .labels import labels
 from .tensors import WeightsError, in_one_line
 
 FILES: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {  # and how what each holds is read
@@ -33,47 +34,45 @@ CLOSE = 1e-3  # of numbers that are the same but for rounding
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """What a folder says of its weights."""
+class Beside:
+    """What the files beside weights say of them."""
 
     cfg: dict[str, Any] = field(default_factory=dict)  # keys of timm's pretrained_cfg
     options: dict[str, Any] = field(default_factory=dict)  # arguments of FastViT
     files: str = ""  # those that say it, for errors
 
 
-def folder_of(path: Path) -> Path | None:
-    """The folder whose files speak of the weights in `path`: itself, or that of a file of the usual name."""
-    if path.is_dir():
-        return path
-    return path.parent if path.name.split(".")[0] in USUAL else None
+def beside(path: Path, found: Detected, source: str) -> Beside:
+    """What the files beside the weights in `path`, or in a folder, say of them; `source` is the weights', for errors.
 
-
-def told(path: Path, found: Detected, source: str) -> Told:
-    """What the files beside the weights in `path` say of them; `source` is the weights' file, for errors.
+    Of a file in a folder of several, only where it bears a usual name: else a warning says that they are not used.
 
     Raises:
         WeightsError: a file is damaged, or says what no model can be; or two contradict each other, or the weights.
     """
-    folder = folder_of(path)
-    there = {folder / name: read for name, read in FILES.items() if folder and (folder / name).is_file()}
-    said = [(str(file), _said(file, read)) for file, read in there.items()]
-    if not any(values for _, values in said):
-        return Told()
-    if any(values.get("crop_mode") == "border" for _, values in said):  # LLaVA pads before its processor crops
-        said = [(file, values if values.get("crop_mode") == "border" else _uncropped(values)) for file, values in said]
-    agreed = _agreed([*_of_weights(found, source), *((file, _checked(file, v, found)) for file, v in said)])
+    folder = path if path.is_dir() else path.parent
+    there = {folder / name: read for name, read in FILES.items() if (folder / name).is_file()}
+    if there and not path.is_dir() and path.name.split(".")[0] not in USUAL and len(weights_in(folder)) > 1:
+        warn(f"{path}: not used: {some([file.name for file in there])}, as other weights lie there too: name it model")
+        return Beside()
+    read = [(str(file), _read(file, dialect)) for file, dialect in there.items()]
+    if not any(values for _, values in read):
+        return Beside()
+    if any(values.get("crop_mode") == "border" for _, values in read):  # LLaVA pads before its processor crops
+        read = [(file, values if values.get("crop_mode") == "border" else _uncropped(values)) for file, values in read]
+    agreed = _agreed([*_of_weights(found, source), *((file, _checked(file, v, found)) for file, v in read)])
     agreed.pop("inference_mode", None)
     options = {key: agreed.pop(key) for key in dialects.OPTIONS if key in agreed}
-    return Told(agreed, options, some([str(file) for file in there], 3))
+    return Beside(agreed, options, some([str(file) for file in there], 3))
 
 
-def _said(file: Path, read: Callable[[Mapping[str, Any]], dict[str, Any]]) -> dict[str, Any]:
+def _read(file: Path, dialect: Callable[[Mapping[str, Any]], dict[str, Any]]) -> dict[str, Any]:
     config = read_json(file, "cannot be read as the weights' config")
     with in_one_line(file, "is no config that can be followed"):
-        said = read(config)
-    if unused := said.pop("unused", None):
+        values = dialect(config)
+    if unused := values.pop("unused", None):
         warn(f"{file}: not used: {some(unused)}")
-    return {key: value for key, value in said.items() if value is not None}
+    return {key: value for key, value in values.items() if value is not None}
 
 
 def _uncropped(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -87,36 +86,40 @@ def _of_weights(found: Detected, source: str) -> Iterable[tuple[str, Mapping[str
     if found.cfg:
         compared = (*dialects.PREPROCESSING, "architecture", "label_names", "license")
         header = {key: found.cfg[key] for key in compared if found.cfg.get(key) is not None}
+        if named := labels(header.pop("label_names", []), found.num_classes):
+            header["label_names"] = named
         yield f"the header of {source}", header | {"global_pool": found.global_pool}
 
 
-def _checked(file: str, said: Mapping[str, Any], found: Detected) -> dict[str, Any]:
+def _checked(file: str, given: Mapping[str, Any], found: Detected) -> dict[str, Any]:
     """What a file says, in the forms that a model has it, where that can be."""
-    said = dict(said)
+    values = dict(given)
     with in_one_line(file, "is no config that can be followed"):
-        classes = said.get("num_classes", found.num_classes)
-        if type(classes) is not int:
-            raise ValueError(f"num_classes is {classes!r}, expected a whole number")
-        if (names := said.pop("label_names", None)) is not None and classes:
-            said |= {"label_names": named} if (named := dialects.labels(names, classes)) else {}
-        if said.get("global_pool", "avg") not in POOLS:
+        classes = values.get("num_classes", found.num_classes)
+        if type(classes) is not int or not 0 <= classes <= LARGEST:
+            raise ValueError(f"num_classes is {_short(classes)}, expected a whole number")
+        if (names := values.pop("label_names", None)) is not None and classes:
+            values |= {"label_names": named} if (named := labels(names, classes)) else {}
+        if values.get("global_pool", "avg") not in list(POOLS):
             expected = ", ".join(map(repr, POOLS))
-            raise ValueError(f"global_pool is {said['global_pool']!r}, expected one of {expected}")
-    if "architecture" in said and said["architecture"] not in found.variants and found.fits:
+            raise ValueError(f"global_pool is {values['global_pool']!r}, expected one of {expected}")
+    if "architecture" in values and values["architecture"] not in found.variants and found.fits:
         fitting = " or ".join(found.variants)
-        raise WeightsError(f"{file}: says {_short(said['architecture'])}, and the weights beside it are of a {fitting}")
-    channels, *size = said.get("input_size", (found.in_chans,))
-    for claimed in (said.pop("in_chans", channels), channels):
+        raise WeightsError(
+            f"{file}: says {_short(values['architecture'])}, and the weights beside it are of a {fitting}"
+        )
+    channels, *size = values.get("input_size", (found.in_chans,))
+    for claimed in (values.pop("in_chans", channels), channels):
         if claimed != found.in_chans:
             warn(f"{file}: says {_short(claimed)} channels, and the weights beside it are for {found.in_chans}: taken")
             break
-    return said | ({"input_size": (found.in_chans, *size)} if size else {})
+    return values | ({"input_size": (found.in_chans, *size)} if size else {})
 
 
-def _agreed(said: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, Any]:
+def _agreed(read: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, Any]:
     """What all say together; the first goes first, and another may only say the same."""
     agreed: dict[str, tuple[str, Any]] = {}
-    for where, values in said:
+    for where, values in read:
         for key, value in values.items():
             first, given = agreed.setdefault(key, (where, value))
             if first != where and not _same(given, value):
@@ -150,7 +153,7 @@ def check_preprocessing(cfg: Mapping[str, Any]) -> None:
         raise ValueError(f"input_size is {cfg['input_size']!r}, larger than {WIDEST} pixels before it is cropped")
 
 
-def merged(variant: str, found: Detected, catalogue: Mapping[str, Any], told: Mapping[str, Any]) -> dict[str, Any]:
+def merged(variant: str, found: Detected, catalogue: Mapping[str, Any], beside: Mapping[str, Any]) -> dict[str, Any]:
     """The weights' pretrained_cfg, by rising precedence: row, conversion, folder, header, catalogue, tensors.
 
     That is: the variant's own; how a conversion for transformers crops, where Apple's code pads; what the files beside
@@ -160,8 +163,8 @@ def merged(variant: str, found: Detected, catalogue: Mapping[str, Any], told: Ma
     whole = variant == found.cfg.get("architecture")  # a header of ours leaves nothing out
     row = {} if whole else own_cfg(found.variants[variant], found.num_classes, found.in_chans)
     tensors = {"architecture": variant, "num_classes": found.num_classes}
-    header = {key: value for key, value in found.cfg.items() if value is not None or key not in told}
-    given = (_about(variant, each) for each in (told, header, catalogue))
+    header = {key: value for key, value in found.cfg.items() if value is not None or key not in beside}
+    given = (_about(variant, each) for each in (beside, header, catalogue))
     return reduce(or_, given, row | conversion) | tensors
 
 

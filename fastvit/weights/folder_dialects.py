@@ -1,7 +1,7 @@
 """The forms in which timm, transformers, open_clip and Apple write down a model, each -> the keys of timm's.
 
 Beside those of `pretrained_cfg` that are "in_chans", "inference_mode", arguments of FastViT (`OPTIONS`), and "unused":
-what is said there, would matter, and cannot be followed. A value that no reader could follow raises any error.
+what is values there, would matter, and cannot be followed. A value that no reader could follow raises any error.
 """
 
 import re
@@ -11,7 +11,7 @@ from typing import Any
 from PIL import Image
 
 from ..images.preprocess import KEYS
-from .catalog import CHECKPOINTS, Checkpoint, imagenet_names, imagenet_synsets, label_names
+from .catalog import CHECKPOINTS, Checkpoint, label_names
 
 PREPROCESSING = ("input_size", *KEYS.values())
 OPTIONS = ("global_pool", "drop_rate", "drop_path_rate")
@@ -27,10 +27,10 @@ HARMLESS = {
     *("url", "file", "state_dict", "source", "hf_hub_id", "hf_hub_filename", "architecture", "custom_load"),
     *("test_input_size", "min_input_size", "fixed_input_size", "test_crop_pct", "pool_size", "test_pool_size"),
     *("first_conv", "classifier", "paper_ids", "notes", "label_offset", "features", "num_features", "pretrained_cfg"),
-    *("num_classes", "label_names", "label_descriptions", "labels", "model_args", "global_pool"),
+    *("architectures", "id2label", "label2id", "num_classes", "label_names", "label_descriptions", "labels"),
+    *("model_args", "global_pool"),
 }
 TRAINING = ("drop_rate", "drop_path_rate")  # end the names of arguments that count in train mode alone
-IMAGENET = 1000  # classes
 OPENAI = {"mean": (0.48145466, 0.4578275, 0.40821073), "std": (0.26862954, 0.26130258, 0.27577711)}
 
 
@@ -56,27 +56,27 @@ def _timm(given: Mapping[str, Any], wrapped: bool) -> dict[str, Any]:
     Source: timm/models/_hub.py, `save_config_for_hf` and `_parse_model_cfg`.
     """
     nested = _object(given, "pretrained_cfg") if "pretrained_cfg" in given else given
-    said = {key: nested.get(key) for key in (*PREPROCESSING, *TEXTS)}
-    if any(said[key] is not None for key in PREPROCESSING):
-        said["crop_mode"] = said["crop_mode"] or "center"  # as timm takes it
-    said |= {key: _numbers(said[key]) for key in OPENAI}
-    if said["input_size"] is not None:
-        said["input_size"] = _whole(said["input_size"])
+    values = {key: nested.get(key) for key in (*PREPROCESSING, *TEXTS)}
+    if any(values[key] is not None for key in PREPROCESSING):
+        values["crop_mode"] = values["crop_mode"] or "center"  # as timm takes it
+    values |= {key: _numbers(values[key]) for key in OPENAI}
+    if values["input_size"] is not None:
+        values["input_size"] = _whole(values["input_size"])
     for key in TEXTS:
-        if not isinstance(said[key], str | None):
-            raise ValueError(f"{key} is {said[key]!r}, expected text")
+        if not isinstance(values[key], str | None):
+            raise ValueError(f"{key} is {values[key]!r}, expected text")
     architecture, _, tag = str(given["architecture"]).partition(".")
-    said |= {"architecture": architecture, "tag": said["tag"] or tag or None}
-    said |= _classes(given, nested, CHECKPOINTS.get(f"{architecture}.{said['tag']}"))
-    if "TimmWrapperModel" in given.get("architectures", ()):  # without a head, and with some classes all the same
-        said |= {"num_classes": 0, "label_names": None}
+    values |= {"architecture": architecture, "tag": values["tag"] or tag or None}
+    values |= _classes(given, nested, CHECKPOINTS.get(f"{architecture}.{values['tag']}"))
+    if "TimmWrapperModel" in (given.get("architectures") or ()):  # without a head, and with some classes all the same
+        values |= {"num_classes": 0, "label_names": None}
     arguments, unused = _arguments(given)
-    said |= arguments
+    values |= arguments
     objects = [nested] if wrapped else [given, nested]
-    unused += [key for each in objects for key in each if key not in HARMLESS and key not in said]
+    unused += [key for each in objects for key in each if key not in HARMLESS and key not in values]
     if given.get("problem_type") == "multi_label_classification":
         unused.append("problem_type multi_label_classification: one class is predicted, by softmax")
-    return said | {"unused": sorted(set(unused))}
+    return values | {"unused": sorted(set(unused))}
 
 
 def _classes(given: Mapping[str, Any], nested: Mapping[str, Any], row: Checkpoint | None) -> dict[str, Any]:
@@ -98,15 +98,18 @@ def _classes(given: Mapping[str, Any], nested: Mapping[str, Any], row: Checkpoin
 def _arguments(given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """Those of `model_args` that count, and those that cannot be followed and count in train mode alone."""
     arguments = _object(given, "model_args")
-    said = {key: arguments.get(key) for key in (*OPTIONS, "in_chans", "inference_mode")}
-    others = [f"{key}={arguments[key]!r}" for key in sorted(arguments.keys() - PROVEN - said.keys())]
+    values = {key: arguments.get(key) for key in (*OPTIONS, "in_chans", "inference_mode")}
+    others = [f"{key}={arguments[key]!r}" for key in sorted(arguments.keys() - PROVEN - values.keys())]
     building = [each for each in others if not each.partition("=")[0].endswith(TRAINING)]
     if building:
         raise ValueError(f"model_args has {building[0]}, by which no model can be made here")
-    pools = [pool for pool in (said["global_pool"], given.get("global_pool")) if pool is not None]
+    for key in ("drop_rate", "drop_path_rate"):
+        if type(values[key]) not in (int, float, type(None)):
+            raise ValueError(f"{key} is {values[key]!r}, expected a number")
+    pools = [pool for pool in (values["global_pool"], given.get("global_pool")) if pool is not None]
     if pools and pools[0] != pools[-1]:
         raise ValueError(f"global_pool is {pools[1]!r}, and in model_args {pools[0]!r}")
-    return said | {"global_pool": pools[0] if pools else None}, [f"model_args {each}" for each in others]
+    return values | {"global_pool": pools[0] if pools else None}, [f"model_args {each}" for each in others]
 
 
 def _fast_vlm(vision: Mapping[str, Any]) -> dict[str, Any]:
@@ -145,28 +148,27 @@ def open_clip(given: Mapping[str, Any]) -> dict[str, Any]:
     if mode not in modes:
         raise ValueError(f"resize_mode is {mode!r}, expected one of {', '.join(modes)}")
     size = own.get("size") or vision.get("image_size")
-    said: dict[str, Any] = {key: _numbers(own.get(key) or default) for key, default in OPENAI.items()}
-    said |= {"crop_pct": 1.0, "crop_mode": modes[mode], "interpolation": own.get("interpolation") or "bicubic"}
-    said |= {"architecture": str(name).partition(".")[0], "input_size": size and (3, *_edges(size))}
-    return said | {"unused": ["fill_color"] if mode == "longest" and own.get("fill_color") else []}
+    values: dict[str, Any] = {key: _numbers(own.get(key) or default) for key, default in OPENAI.items()}
+    values |= {"crop_pct": 1.0, "crop_mode": modes[mode], "interpolation": own.get("interpolation") or "bicubic"}
+    values |= {"architecture": str(name).partition(".")[0], "input_size": size and (3, *_edges(size))}
+    return values | {"unused": ["fill_color"] if mode == "longest" and own.get("fill_color") else []}
 
 
 def processor(given: Mapping[str, Any]) -> dict[str, Any]:
     """preprocessor_config.json of transformers' CLIP, LLaVA and ViT processors."""
     if not {"image_mean", "size", "crop_size", "resample"} & given.keys():
         return {"unused": [f"image_processor_type {given.get('image_processor_type')!r}"]}
-    for name in ("do_resize", "do_rescale"):
-        if given.get(name) is False:
-            raise ValueError(f"{name} is False, which cannot be followed: expected True")
+    unused = [f"{name}: False" for name in ("do_resize", "do_rescale") if given.get(name) is False]
     factor = given.get("rescale_factor", 1 / 255)
-    if abs(factor * 255 - 1) > 1e-3:
-        raise ValueError(f"rescale_factor is {factor!r}, expected 1 / 255")
-    said: dict[str, Any] = {"mean": _numbers(given.get("image_mean")), "std": _numbers(given.get("image_std"))}
+    if not isinstance(factor, float | int) or not abs(factor - 1 / 255) < 4e-6:
+        unused.append(f"rescale_factor: {factor!r}")
+    values: dict[str, Any] = {"mean": _numbers(given.get("image_mean")), "std": _numbers(given.get("image_std"))}
     if given.get("do_normalize") is False:
-        said = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
+        values = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
     if given.get("resample") is not None:
-        said["interpolation"] = Image.Resampling(given["resample"]).name.lower()
-    return said | _cropped(given)
+        values["interpolation"] = Image.Resampling(given["resample"]).name.lower()
+    cropped = _cropped(given)
+    return values | cropped | {"unused": unused + cropped.get("unused", [])}
 
 
 def _cropped(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -175,47 +177,20 @@ def _cropped(given: Mapping[str, Any]) -> dict[str, Any]:
     if given.get("do_center_crop") is False or crop is None:
         if size is None:
             return {}
-        whole = isinstance(size, dict) and "height" in size
-        return {"input_size": (3, *_edges(size)), "crop_pct": 1.0, "crop_mode": "squash" if whole else "border"}
+        whole = {"input_size": (3, *_edges(size)), "crop_pct": 1.0}
+        if not isinstance(size, dict) or "height" not in size:
+            return whole | {"crop_mode": "border"}
+        stretched = "size without the image's aspect ratio: its centre is cut out instead"
+        return whole | {"crop_mode": "center", "unused": [stretched]}
     height, width = _edges(crop)
-    said: dict[str, Any] = {"input_size": (3, height, width), "crop_mode": "center"}
+    values: dict[str, Any] = {"input_size": (3, height, width), "crop_mode": "center"}
     if given.get("do_pad"):
-        return said | {"crop_mode": "border", "crop_pct": 1.0}
+        return values | {"crop_mode": "border", "crop_pct": 1.0}
     longer = max(height, width)
     edge = max(_edges(size)) if size is not None else longer
     rounded = [round(longer / edge, digits) for digits in range(1, 9)]  # the part that is meant is a short number
     part = next((part for part in rounded if part and int(longer / part) == edge), rounded[-1])
-    return said | {"crop_pct": part}
-
-
-def labels(names: Any, classes: int) -> list[str] | None:
-    """A name for each class: of a list, of {"0": name, ...} with gaps, or of {synset: description, ...} in order.
-
-    ImageNet's WordNet numbers become the names that the catalogue has. None for those that transformers makes up.
-
-    Raises:
-        ValueError: they are something else, or of more classes than there are.
-    """
-    if isinstance(names, dict):
-        names = _by_number(names, classes)
-    if not isinstance(names, list) or not all(type(name) in (str, int) for name in names):
-        raise ValueError("label_names is no list of names")
-    if len(names) > classes:
-        raise ValueError(f"label_names has {len(names)} names, and there are {classes} classes")
-    named = [str(name) for name in names]
-    if all(re.fullmatch(r"LABEL_\d+", name) for name in named):
-        return None
-    return imagenet_names() if len(named) == IMAGENET and named == imagenet_synsets() else named
-
-
-def _by_number(names: Mapping[str, Any], classes: int) -> list[Any]:
-    if not all(key.isdecimal() for key in names):
-        return list(names.values())
-    numbered = {int(key): name for key, name in names.items()}
-    beyond = [number for number in numbered if number >= classes]
-    if beyond:
-        raise ValueError(f"label_names names class {max(beyond)}, and there are {classes}, from 0 on")
-    return [numbered.get(number, f"class {number}") for number in range(max(numbered, default=-1) + 1)]
+    return values | {"crop_pct": part}
 
 
 def _object(given: Mapping[str, Any], key: str) -> Mapping[str, Any]:
@@ -236,7 +211,7 @@ def _numbers(values: Any) -> tuple[float, ...] | None:
     if values is None:
         return None
     values = values if isinstance(values, list | tuple) else [values]
-    if not all(type(value) in (int, float) for value in values):
+    if not all(type(value) in (int, float) and not abs(value) > 1e6 for value in values):
         raise ValueError(f"mean or std is {values!r}, expected numbers")
     return tuple(map(float, values * 3 if len(values) == 1 else values))
 
@@ -253,6 +228,6 @@ def _edges(size: Any) -> tuple[int, int]:
         edge = size.get("shortest_edge", size.get("longest_edge"))
         size = [size.get("height"), size.get("width")] if edge is None else edge
     pair = list(size) if isinstance(size, list | tuple) else [size, size]
-    if len(pair) != 2 or not all(type(edge) is int and edge > 0 for edge in pair):
-        raise ValueError(f"size is {size!r}, expected whole numbers above 0")
+    if len(pair) != 2 or not all(type(edge) is int and 0 < edge <= 10**6 for edge in pair):
+        raise ValueError(f"size is {size!r}, expected whole numbers from 1 to 1,000,000")
     return pair[0], pair[1]

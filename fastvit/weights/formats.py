@@ -185,7 +185,7 @@ PICKLES = (".bin", ".pt", ".pth", ".tar", ".ckpt")
 
 def _in_folder(folder: Path) -> Path:
     """The one to read: an index before what it is of, safetensors before pickles, the usual name before others."""
-    files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    files = weights_in(folder)
     for usual, candidates in (
         ("model.safetensors.index.json", [path for path in files if path.name.endswith(".index.json")]),
         ("model.safetensors", [path for path in files if path.suffix.lower() == ".safetensors"]),
@@ -205,10 +205,16 @@ def _in_folder(folder: Path) -> Path:
     raise WeightsError(f"{folder}: a folder without weights: no .safetensors, {', '.join(PICKLES)} or *.index.json")
 
 
+def weights_in(folder: Path) -> list[Path]:
+    """The files of weights in a folder."""
+    suffixes = (".safetensors", ".index.json", *PICKLES)
+    files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    return [path for path in files if path.name.lower().endswith(suffixes)]
+
+
 def _is_another(path: Path, taken: Path) -> bool:
     """Whether these are other weights; beside an index are its shards."""
-    kinds = (".index.json",) if taken.name.endswith(".index.json") else (".safetensors", ".index.json", *PICKLES)
-    return path != taken and path.name.lower().endswith(kinds)
+    return path != taken and (path.name.endswith(".index.json") or not taken.name.endswith(".index.json"))
 
 
 def write(path: Path, state: Mapping[str, Tensor], header: dict[str, str]) -> None:

@@ -99,13 +99,13 @@ def parsed(metadata: Mapping[str, str]) -> Header | None:
     )
 
 
-def check_header(said: Header, form: str, classes: int, channels: int) -> None:
+def check_header(found: Header, form: str, classes: int, channels: int) -> None:
     """Refuse what a reader could not rely on, of tensors of this form, for so many classes and channels of images.
 
     Raises:
         Exception: whatever it leads to; mostly a ValueError that quotes it.
     """
-    cfg, labels, pool = said.cfg, said.cfg.get("label_names"), said.global_pool
+    cfg, labels, pool = found.cfg, found.cfg.get("label_names"), found.global_pool
     for key in ("num_classes", "input_size"):
         if key not in cfg:
             raise ValueError(f"pretrained_cfg has no {key}")
@@ -120,8 +120,8 @@ def check_header(said: Header, form: str, classes: int, channels: int) -> None:
     names = labels if isinstance(labels, list) else [None]
     if labels is not None and not (len(names) <= classes and all(isinstance(name, str) for name in names)):
         raise ValueError(f"label_names is not a list of at most {classes} names, but {one_line(repr(labels))[:100]}")
-    if said.form != form:
-        raise ValueError(f"it says {said.form}, the names of the tensors {form}")
+    if found.form != form:
+        raise ValueError(f"it says {found.form}, the names of the tensors {form}")
     if pool not in POOLS or (classes and not pool):
         raise ValueError(f"global_pool is {pool!r}, with {classes} classes")
     if max(preprocess.size) / preprocess.crop > WIDEST:

@@ -85,7 +85,7 @@ def read(source: Source, variant: str | Config | None = None) -> Weights:
 
 
 def _address(source: str | Path) -> tuple[str, str]:
-    """("hf-hub" or "local-dir", what is there), as timm says where it is; ("", source) where that is not said."""
+    """("hf-hub" or "local-dir", what is there), as timm says where it is; ("", source) of any other."""
     where, colon, place = ("local-dir", ":", str(source)) if isinstance(source, Path) else source.partition(":")
     where = where.lower().replace("_", "-")
     return (where, place) if colon and where in ("hf-hub", "local-dir") else ("", str(source))
@@ -151,20 +151,20 @@ def read_tensors(
         path: where they are, if the files beside them are to count.
     """
     found = detect(tensors, {variant.name: variant} if isinstance(variant, Config) else CONFIGS)
-    told = folder_config.told(path, found, tensors.source) if path else folder_config.Told()
-    variant = _variant(tensors, found, variant, told.cfg.get("architecture"))
-    options = {"global_pool": found.global_pool} | told.options
+    beside = folder_config.beside(path, found, tensors.source) if path else folder_config.Beside()
+    variant = _variant(tensors, found, variant, beside.cfg.get("architecture"))
+    options = {"global_pool": found.global_pool} | beside.options
     arguments: dict[str, Any] = {"num_classes": found.num_classes, "in_chans": found.in_chans} | options
-    with in_one_line(told.files or tensors.source, f"cannot be followed for a {variant}"):
+    with in_one_line(beside.files or tensors.source, f"cannot be followed for a {variant}"):
         model = outline(found.variants[variant], found.form, found.stages, **arguments)
-        cfg = folder_config.merged(variant, found, catalogue, told.cfg)
-        if told.cfg:
+        cfg = folder_config.merged(variant, found, catalogue, beside.cfg)
+        if beside.cfg:
             folder_config.check_preprocessing(cfg)
     state = _state(tensors, found, model)
     return Weights(source=tensors.source, variant=variant, cfg=cfg, state=state, detected=found, options=options)
 
 
-def _variant(tensors: Tensors, found: Detected, variant: str | Config | None, told: str | None) -> str:
+def _variant(tensors: Tensors, found: Detected, variant: str | Config | None, beside: str | None) -> str:
     """The variant they are taken for: of twins the one asked for, else the header's or folder's, else the likelier."""
     nearest = next(iter(found.variants))
     if not found.fits:
@@ -174,10 +174,10 @@ def _variant(tensors: Tensors, found: Detected, variant: str | Config | None, to
         if found.variants[nearest] != variant:  # the header's own
             raise WeightsError(f"{tensors.source}: holds a model of another Config: {found.variants[nearest]}")
         return nearest
-    taken = variant or ours or told or nearest
+    taken = variant or ours or beside or nearest
     if taken not in found.variants or (variant and ours and found.variants[taken] != CONFIGS[variant]):
         raise WeightsError(f"{tensors.source}: holds a {nearest}, not a {taken}: create that one")
-    if len(found.variants) > 1 and not variant and not ours and not told:
+    if len(found.variants) > 1 and not variant and not ours and not beside:
         both = " and ".join(sorted(found.variants))
         warn(f"{tensors.source}: fits {both}, taken as {taken}; variant= overrules")
     return taken

@@ -46,11 +46,13 @@ def check_savable(model: FastViT) -> Form:
     if any(tensor.is_meta for tensor in own_state(model).values()):
         raise ValueError("the model is on the meta device, where it has no weights: load them first")
     if type(model.head) is not Head:
-        raise ValueError(_told([f"head is a {type(model.head).__name__}, expected a Head"]))
+        raise ValueError(
+            f"the model cannot be saved: {_other_layers([f'head is a {type(model.head).__name__}, expected a Head'])}"
+        )
     form = form_of(model)
     try:
         if found := list(differences(model, _expected(model, form))):
-            raise ValueError(_told(found))
+            raise ValueError(_other_layers(found))
         _check_header(model, form)
     except Exception as error:  # whatever its attributes and its pretrained_cfg lead to
         raise ValueError(f"the model cannot be saved: {one_line(error)}") from error
@@ -63,13 +65,12 @@ def _expected(model: FastViT, form: Form) -> FastViT:
     return outline(model.config, form, stages_left(model), **arguments)
 
 
-def _told(found: list[str]) -> str:
+def _other_layers(found: list[str]) -> str:
+    """What is wrong and what to do."""
+    todo = "call reset_classifier(n) for another classifier, or write the model whole, with torch.save(model, path)"
     if any(" peft." in each for each in found):
-        return f"no file says that {some(found, 3)}; merge the adapters first, with model = model.merge_and_unload()"
-    return (
-        f"no file says that {some(found, 3)}; keep the layers that its Config makes, with reset_classifier(n) for "
-        "another classifier, or write it whole with torch.save(model, path)"
-    )
+        todo = "merge the adapters first, with model = model.merge_and_unload()"
+    return f"load makes the layers of its Config, and {some(found, 3)}; {todo}"
 
 
 def _check_header(model: FastViT, form: Form) -> None:
@@ -77,9 +78,9 @@ def _check_header(model: FastViT, form: Form) -> None:
     if not isinstance(model.pretrained_cfg, dict):
         raise ValueError(f"pretrained_cfg is a {type(model.pretrained_cfg).__name__}, expected a dict")
     metadata = header(model, form)
-    said = parsed(metadata)
-    assert said is not None  # it was just written
-    check_header(said, form, model.num_classes, model.in_chans)
+    written = parsed(metadata)
+    assert written is not None
+    check_header(written, form, model.num_classes, model.in_chans)
     state = {name: tensor.to("meta") for name, tensor in own_state(model).items()}
     weights = read_tensors(replace(in_memory("the model", state), metadata=metadata), None, {})
     for key, value in unlike(model.pretrained_cfg, weights.cfg).items():

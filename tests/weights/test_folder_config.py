@@ -21,7 +21,8 @@ import fastvit
 from fastvit import CONFIGS, FastViT, FastViTWarning, WeightsError, create_model, load, save
 from fastvit.testing import randomize
 from fastvit.weights.catalog import imagenet_names
-from fastvit.weights.folder_dialects import config, labels
+from fastvit.weights.folder_dialects import config
+from fastvit.weights.labels import labels
 
 pytestmark = pytest.mark.usefixtures("small_variants")
 LABELS = ["a", "بهتر", "c"]
@@ -136,11 +137,17 @@ def test_images_of_one_channel_come_from_timm_as_well(tmp_path: Path, caplog: py
 
 
 @pytest.mark.usefixtures("theirs")
-def test_a_file_of_the_usual_name_is_spoken_of_and_another_is_not(tmp_path: Path) -> None:
+def test_a_config_counts_for_the_file_of_the_usual_name_and_for_the_only_one(tmp_path: Path) -> None:
     assert load(tmp_path / "model.safetensors").pretrained_cfg["label_names"] == LABELS
     (tmp_path / "model.safetensors").rename(tmp_path / "epoch3.safetensors")
-    assert load(tmp_path / "epoch3.safetensors").pretrained_cfg["label_names"] is None
+    assert load(tmp_path / "epoch3.safetensors").pretrained_cfg["label_names"] == LABELS  # the only one there
     assert load(tmp_path).pretrained_cfg["label_names"] == LABELS
+    shutil.copy(tmp_path / "epoch3.safetensors", tmp_path / "model.safetensors")
+    with pytest.warns(
+        FastViTWarning, match=r"epoch3.safetensors: not used: config.json, as other weights lie there too"
+    ):
+        assert load(tmp_path / "epoch3.safetensors").pretrained_cfg["label_names"] is None
+    assert load(tmp_path / "model.safetensors").pretrained_cfg["label_names"] == LABELS
 
 
 @pytest.mark.slow
@@ -166,6 +173,9 @@ def test_what_the_catalogue_has_of_the_name_and_tag_names_the_classes(
         ({"n01440764": "tench", "n01443537": "goldfish", "n01484850": "shark"}, ["tench", "goldfish", "shark"]),
         ([5, 7], ["5", "7"]),
         (["LABEL_0", "LABEL_1", "LABEL_2"], None),
+        ({"cat": 2, "dog": 0, "owl": 1}, ["dog", "owl", "cat"]),
+        ({"cat": 2}, ["class 0", "class 1", "cat"]),
+        ({0: "a", 1: "b"}, ["a", "b"]),
     ],
 )
 def test_labels_are_a_list_or_numbered_or_synsets(said: Any, named: list[str] | None) -> None:
@@ -264,7 +274,7 @@ def test_apples_mobileclip_says_which_it_is(tmp_path: Path) -> None:
         ({"label_names": None, "id2label": {"0": "a", "1": "b"}, "label2id": {"a": 1, "b": 0}}, "id2label has 0: 'a'"),
         ({"label_descriptions": ["a"]}, "label_descriptions is a list"),
         ({"global_pool": "median", "model_args": {}}, "global_pool is 'median', expected one of"),
-        ({"global_pool": ["avg"], "model_args": {}}, "config.json: .*unhashable"),
+        ({"global_pool": ["avg"], "model_args": {}}, r"global_pool is \['avg'\], expected one of"),
         ({"global_pool": "max"}, "global_pool is 'max', and in model_args 'avg'"),
         ({"global_pool": "catavgmax", "model_args": {}}, "head.fc.weight"),
         ({"model_args": {"act_layer": "relu"}}, "model_args has act_layer='relu', by which no model can be made here"),
@@ -272,7 +282,9 @@ def test_apples_mobileclip_says_which_it_is(tmp_path: Path) -> None:
             {"model_args": {"inference_mode": True}},
             "has inference_mode False, and .*config.json True",
         ),
-        ({"model_args": {"drop_rate": "much"}}, "config.json: cannot be followed for a fastvit_t8"),
+        ({"model_args": {"drop_rate": "much"}}, "config.json: .*drop_rate is 'much', expected a number"),
+        ({"label_names": {"a": 1, "b": 1}}, "label_names gives one number to two names"),
+        ({"num_classes": 10**40}, "num_classes is 1000.*, expected a whole number"),
         ({"model_args": [1]}, "model_args is a list, expected an object"),
         ({"pretrained_cfg": "none"}, "pretrained_cfg is a str, expected an object"),
         ({"architecture": {"a": [1]}}, "config.json: says"),
@@ -305,6 +317,8 @@ def test_what_contradicts_the_weights_or_is_no_config_is_one_line(
         ({"input_size": [3, 10**9, 10**9]}, "larger than 16384 pixels"),
         ({"input_size": [3, 16, 16]}, "from 32 up"),
         ({"input_size": [3, 96.5, 96]}, "expected .channels, height, width"),
+        ({"mean": [10**40] * 3}, "mean or std is .*, expected numbers"),
+        ({"interpolation": {}}, "interpolation={}: expected one of"),
         ({"input_size": 96}, "expected .channels, height, width"),
         ({"license": ["mit"]}, "license is .'mit'., expected text"),
     ],
@@ -349,6 +363,46 @@ def test_what_the_header_leaves_open_the_folder_says(tmp_path: Path) -> None:
     save(named("fastvit_t8", num_classes=3), tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_text(json.dumps({"architecture": "fastvit_t8", "label_names": LABELS}))
     assert load(tmp_path).pretrained_cfg["label_names"] == LABELS
+
+
+@pytest.mark.usefixtures("theirs")
+def test_names_by_number_are_used_and_not_called_unused(tmp_path: Path) -> None:
+    numbered = {"id2label": dict(enumerate(LABELS)), "label2id": {name: index for index, name in enumerate(LABELS)}}
+    changed(tmp_path, lambda config: (config.pop("label_names"), config.update(numbered, architectures=None)))
+    assert load(tmp_path).pretrained_cfg["label_names"] == LABELS
+
+
+@pytest.mark.usefixtures("theirs")
+@pytest.mark.parametrize(
+    ("processor", "unused"),
+    [
+        ({"size": {"height": 64, "width": 96}, "resample": 2}, "size without the image's aspect ratio: its centre"),
+        ({"crop_size": 64, "do_resize": False, "do_rescale": False}, "do_resize: False, do_rescale: False"),
+        ({"crop_size": 64, "rescale_factor": 1.0}, "rescale_factor: 1.0"),
+        ({"crop_size": 64, "rescale_factor": "1/255"}, "rescale_factor: '1/255'"),
+    ],
+)
+def test_what_a_processor_of_another_model_does_is_said_and_not_done(
+    processor: dict[str, Any], unused: str, tmp_path: Path
+) -> None:
+    """As transformers' ViTImageProcessor, which resizes to height and width."""
+    (tmp_path / "config.json").unlink()
+    written = {"image_processor_type": "ViTImageProcessor", "image_mean": [0.5] * 3, "image_std": [0.5] * 3} | processor
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(written))
+    with pytest.warns(FastViTWarning, match=f"preprocessor_config.json: not used: {unused}"):
+        cfg = load(tmp_path).pretrained_cfg
+    assert cfg["mean"] == (0.5,) * 3 and cfg["crop_mode"] == "center" and cfg["input_size"][1] == 64
+
+
+def test_the_header_and_the_folder_call_imagenets_classes_the_same_in_either_form(tmp_path: Path) -> None:
+    synsets = ImageNetInfo().label_names()
+    for given, beside in ((synsets, synsets), (synsets, imagenet_names()), (imagenet_names(), synsets)):
+        model = named("fastvit_t8", num_classes=1000)
+        model.pretrained_cfg["label_names"] = given
+        save(model, tmp_path / "model.safetensors")
+        (tmp_path / "config.json").write_text(json.dumps({"architecture": "fastvit_t8", "label_names": beside}))
+        assert load(tmp_path).pretrained_cfg["label_names"] == given
+    fastvit.save_pretrained(model, tmp_path / "shared")
 
 
 @pytest.mark.usefixtures("theirs")
