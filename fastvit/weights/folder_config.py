@@ -11,7 +11,6 @@ from operator import or_
 from pathlib import Path
 from typing import Any
 
-from ..images.preprocess import Preprocess
 from ..models.config import own_cfg
 from ..models.layers import POOLS
 from ..utils.text import some
@@ -19,7 +18,6 @@ from ..utils.warning import warn
 from . import folder_dialects as dialects
 from .detect import LARGEST, Detected
 from .formats import read_json, weights_in
-from .header import WIDEST
 from .labels import labels
 from .tensors import WeightsError, in_one_line
 
@@ -140,17 +138,6 @@ def _same(given: Any, value: Any) -> bool:
 def _short(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 100 else f"{text[:60]}...{text[-30:]}"
-
-
-def check_preprocessing(cfg: Mapping[str, Any]) -> None:
-    """Refuse a `pretrained_cfg` by which no image can be prepared, whatever its channels.
-
-    Raises:
-        Exception: it is one.
-    """
-    preprocess = Preprocess.from_cfg({**cfg, "input_size": (3, *cfg["input_size"][1:])})
-    if max(preprocess.size) / preprocess.crop > WIDEST:
-        raise ValueError(f"input_size is {cfg['input_size']!r}, larger than {WIDEST} pixels before it is cropped")
 
 
 def merged(variant: str, found: Detected, catalogue: Mapping[str, Any], beside: Mapping[str, Any]) -> dict[str, Any]:

@@ -106,23 +106,31 @@ def check_header(found: Header, form: str, classes: int, channels: int) -> None:
         Exception: whatever it leads to; mostly a ValueError that quotes it.
     """
     cfg, labels, pool = found.cfg, found.cfg.get("label_names"), found.global_pool
-    for key in ("num_classes", "input_size"):
-        if key not in cfg:
-            raise ValueError(f"pretrained_cfg has no {key}")
+    if missing := {"num_classes", "input_size"} - cfg.keys():
+        raise ValueError(f"pretrained_cfg has no {' and no '.join(sorted(missing))}")
     size = cfg["input_size"]
     if not isinstance(size, tuple | list) or len(size) != 3 or type(size[0]) is not int or size[0] != channels:
         raise ValueError(
             f"input_size is {size!r}, expected ({channels}, height, width), as the first convolution has it"
         )
-    preprocess = Preprocess.from_cfg(cfg | {"input_size": (3, *size[1:])})
+    check_preprocessing(cfg)
     if type(cfg["num_classes"]) is not int or cfg["num_classes"] != classes:
         raise ValueError(f"num_classes is {cfg['num_classes']!r}, the head's {classes}")
-    names = labels if isinstance(labels, list) else [None]
-    if labels is not None and not (len(names) <= classes and all(isinstance(name, str) for name in names)):
+    named = isinstance(labels, list) and len(labels) <= classes and all(isinstance(name, str) for name in labels)
+    if labels is not None and not named:
         raise ValueError(f"label_names is not a list of at most {classes} names, but {one_line(repr(labels))[:100]}")
     if found.form != form:
         raise ValueError(f"it says {found.form}, the names of the tensors {form}")
     if pool not in POOLS or (classes and not pool):
         raise ValueError(f"global_pool is {pool!r}, with {classes} classes")
+
+
+def check_preprocessing(cfg: Mapping[str, Any]) -> None:
+    """Refuse a `pretrained_cfg` by which no image can be prepared, whatever its channels.
+
+    Raises:
+        Exception: it is one.
+    """
+    preprocess = Preprocess.from_cfg({**cfg, "input_size": (3, *cfg["input_size"][1:])})
     if max(preprocess.size) / preprocess.crop > WIDEST:
         raise ValueError(f"input_size is {cfg['input_size']!r}, larger than {WIDEST} pixels before it is cropped")

@@ -19,9 +19,10 @@ from ..utils.warning import warn
 from . import catalog, folder_config
 from .detect import Detected, detect
 from .formats import PICKLES, open_path
+from .header import check_preprocessing
 from .naming import NAMINGS, PROJECTION, names
 from .suggestion import language_only, nearest
-from .tensors import DamagedError, Shape, Tensors, WeightsError, in_one_line, mismatches
+from .tensors import DamagedError, Shape, Tensors, WeightsError, in_one_line, mismatches, unwrapped
 from .wrapped import in_memory
 
 Source = str | Path | Mapping[str, Any]
@@ -150,6 +151,7 @@ def read_tensors(
         catalogue: the pretrained_cfg that it is listed with.
         path: where they are, if the files beside them are to count.
     """
+    tensors = unwrapped(tensors)
     found = detect(tensors, {variant.name: variant} if isinstance(variant, Config) else CONFIGS)
     beside = folder_config.beside(path, found, tensors.source) if path else folder_config.Beside()
     variant = _variant(tensors, found, variant, beside.cfg.get("architecture"))
@@ -159,7 +161,7 @@ def read_tensors(
         model = outline(found.variants[variant], found.form, found.stages, **arguments)
         cfg = folder_config.merged(variant, found, catalogue, beside.cfg)
         if beside.cfg:
-            folder_config.check_preprocessing(cfg)
+            check_preprocessing(cfg)
     state = _state(tensors, found, model)
     return Weights(source=tensors.source, variant=variant, cfg=cfg, state=state, detected=found, options=options)
 
@@ -170,9 +172,9 @@ def _variant(tensors: Tensors, found: Detected, variant: str | Config | None, be
     if not found.fits:
         return nearest  # to say what is missing
     ours = found.cfg.get("architecture")
+    if isinstance(variant, Config) and found.variants[nearest] != variant:  # the header's own
+        raise WeightsError(f"{tensors.source}: holds a model of another Config: {found.variants[nearest]}")
     if isinstance(variant, Config):
-        if found.variants[nearest] != variant:  # the header's own
-            raise WeightsError(f"{tensors.source}: holds a model of another Config: {found.variants[nearest]}")
         return nearest
     taken = variant or ours or beside or nearest
     if taken not in found.variants or (variant and ours and found.variants[taken] != CONFIGS[variant]):
@@ -197,15 +199,14 @@ def _state(tensors: Tensors, found: Detected, model: FastViT) -> dict[str, Tenso
             state[name] = torch.zeros(shape, dtype=dtype, device="cpu")
     if bad := [name for name, tensor in state.items() if not sound(name, tensor)]:
         raise WeightsError(f"{tensors.source}: NaN, infinity or a negative variance in {some(bad)}")
-    if any(tensor.dtype == torch.float64 for tensor in state.values()):
-        state = {name: tensor.double() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
-    return state
+    exact = any(tensor.dtype == torch.float64 for tensor in state.values())
+    return {name: tensor.double() if exact and tensor.is_floating_point() else tensor for name, tensor in state.items()}
 
 
 def _check(tensors: Tensors, found: Detected, expected: dict[str, Shape]) -> None:
     """Refuse what lacks a tensor, has one too many, or one of another shape: in the file's own names."""
-    dropped = tuple(found.prefix + head for head in DROPPED)
-    given = {name for name in tensors.names if name.startswith(found.prefix) and not name.startswith(dropped)}
+    whole = {name for name in tensors.names if name.startswith(found.prefix)}
+    given = {name for name in whole if not name.startswith(tuple(found.prefix + head for head in DROPPED))}
 
     def shape(name: str) -> Shape:
         """The shape that it has once it is ours."""
@@ -214,10 +215,9 @@ def _check(tensors: Tensors, found: Detected, expected: dict[str, Shape]) -> Non
 
     problems = mismatches(expected, given, shape, {name for name in expected if name.endswith(COUNT)})
     if problems:
-        like = "detected" if found.fits else "nearest to"
         raise WeightsError(
-            f"{tensors.source}: these weights do not fit: {like} {found}: {problems}: "
-            "take the file as it was published, or one of a model in fastvit.list_models(); for a model of your own "
+            f"{tensors.source}: these weights do not fit: {'detected' if found.fits else 'nearest to'} {found}: "
+            f"{problems}: take the file as it was published, or one of a model in fastvit.list_models(); for a model of your own "
             "Config, which the file does not say, give variant=Config(...)"
         )
 

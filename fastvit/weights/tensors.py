@@ -1,8 +1,9 @@
 """Tensors by name, wherever they are, and the error of those that cannot be used."""
 
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
@@ -45,6 +46,17 @@ class Tensors:
     shape: Callable[[str], Shape]  # of one of them
     read: Callable[[str], Tensor]  # one of them, which may share memory with the source
     metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+WRAPPERS = re.compile(r"(?<=\.)(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|module)\.")
+
+
+def unwrapped(tensors: Tensors) -> Tensors:
+    """By the names that they have without what wraps layers inside: torch.compile, FSDP, DDP, checkpointing."""
+    names = {WRAPPERS.sub("", name): name for name in tensors.names}
+    if names.keys() == set(tensors.names) or len(names) < len(tensors.names):
+        return tensors
+    return replace(tensors, names=names, shape=lambda n: tensors.shape(names[n]), read=lambda n: tensors.read(names[n]))
 
 
 def mismatches(

@@ -3,6 +3,7 @@
 import re
 from collections import deque
 from collections.abc import Iterator, Mapping
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -49,11 +50,12 @@ def state_dict_in(whole: Any, source: str, expression: str, tensor: type) -> Map
         tensor: the class that tensors have here.
 
     Returns:
-        What holds a first convolution of any family by its name; without one, what the usual names lead to.
+        What holds a first convolution of any family by its name; without one, what holds the most tensors.
     """
     found = {where: held for where, held in _levels(whole) if _holds_a_first(held, tensor)}
-    if not found:
-        return _opened(whole)
+    if not found:  # it is said what is there instead
+        counts = ((sum(isinstance(value, tensor) for value in held.values()), held) for _, held in _levels(whole))
+        return max(counts, key=itemgetter(0), default=(0, {}))[1]
     best = min(found, key=_rank)
     if len(found) > 1:
         names = some([where or "the top" for where in found], 4)
@@ -92,14 +94,3 @@ def _rank(where: str) -> tuple[bool, int]:
     keys = re.findall(r"\['(\w+)'\]", where)
     averaged = any(AVERAGES & set(re.split("_|\\d", key.lower())) for key in keys)
     return not averaged, min((USUAL.index(key) for key in keys if key in USUAL), default=len(USUAL))
-
-
-def _opened(whole: Any) -> Mapping[Any, Any]:
-    """What the usual names lead to, to say what is there instead of a FastViT."""
-    for _ in range(DEEPEST):
-        keys = USUAL if isinstance(whole, Mapping) else ()
-        inner = [whole[key] for key in keys if isinstance(whole.get(key), Mapping) and whole[key]]
-        if not inner:
-            break
-        whole = inner[0]
-    return whole if isinstance(whole, Mapping) else {}

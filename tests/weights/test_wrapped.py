@@ -109,6 +109,17 @@ def test_any_prefix_is_taken_off(prefix: str, model: FastViT, state: dict[str, T
     assert equal(load(tmp_path / "model.pt"), model)
 
 
+@pytest.mark.parametrize("wrapper", ["_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "module"])
+@pytest.mark.parametrize("layer", ["stem.", "stem.0.", "stages.1.", "stages.2.blocks.0.", "head."])
+@pytest.mark.parametrize("prefix", ["", "model.", "_orig_mod."])
+def test_layers_that_were_wrapped_are_found_by_their_names(
+    layer: str, wrapper: str, prefix: str, model: FastViT, state: dict[str, Tensor]
+) -> None:
+    wrapped = {prefix + name.replace(layer, f"{layer}{wrapper}.", 1): tensor for name, tensor in state.items()}
+    assert any(wrapper in name for name in wrapped)
+    assert equal(load({"net": wrapped, "optimizer": {"x": torch.ones(1)}}), model)
+
+
 @pytest.mark.parametrize(
     ("keys", "taken"),
     [
