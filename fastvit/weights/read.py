@@ -217,8 +217,8 @@ def _check(tensors: Tensors, found: Detected, expected: dict[str, Shape]) -> Non
     if problems:
         raise WeightsError(
             f"{tensors.source}: these weights do not fit: {'detected' if found.fits else 'nearest to'} {found}: "
-            f"{problems}: take the file as it was published, or one of a model in fastvit.list_models(); for a model of your own "
-            "Config, which the file does not say, give variant=Config(...)"
+            f"{problems}: take the file as it was published, or one of a model in fastvit.list_models(); for a model "
+            "of your own Config, which the file does not say, give variant=Config(...)"
         )
 
 
