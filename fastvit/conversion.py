@@ -107,7 +107,7 @@ def convert(
         >>> report.form, report.out_form, report.relative_difference
         ('unfused', 'unfused', 0.0)
     """
-    _check(reparameterize, overparameterize, images)
+    _check_together(reparameterize, overparameterize, images)
     check_target(out, names, dtype)
     check_writable(Path(out))
     weights = read(source, variant)
@@ -123,7 +123,7 @@ def _as_it_was(model: FastViT, weights: Weights) -> FastViT:
     return model if weights.out_indices is None else cast(FastViT, features_of(model, weights.out_indices))
 
 
-def _check(reparameterize: bool, overparameterize: bool, images: object) -> None:
+def _check_together(reparameterize: bool, overparameterize: bool, images: object) -> None:
     if reparameterize and overparameterize:
         raise ValueError("reparameterize and overparameterize at once: choose one")
     if images is not None and not overparameterize:

@@ -57,13 +57,9 @@ def convert(
     """
     import torch
 
-    from ..checkpoint import check_target
     from ..conversion import convert as run
-    from ..utils.atomic import check_writable
 
     dtype = None if target.dtype == "float32" else getattr(torch, target.dtype)
-    check_target(out, target.names)
-    check_writable(out)
     check_free(out, force)
     with working(f"converting {source}"), failing(OSError):
         report = run(source, out, **asdict(target) | {"dtype": dtype})

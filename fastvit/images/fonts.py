@@ -49,16 +49,12 @@ def runs(text: str, size: float) -> list[Run]:
     found: list[Run] = []
     for letter in text:
         last = found[-1].font if found else None
-        font = last if last and _has(last, letter) else _first(letter, size)
+        font = last if last and _has(last, letter) else next(font for font in _fonts(size) if _has(font, letter))
         if font is last:
             found[-1] = Run(found[-1].text + letter, font)
         else:
             found.append(Run(letter, font))
     return found
-
-
-def _first(letter: str, size: float) -> Font:
-    return next((font for font in _fonts(size) if _has(font, letter)), default_font(size))
 
 
 def shown(text: str, size: float = 16) -> str:
@@ -129,8 +125,9 @@ def _opened(path: str, size: float) -> Font | None:
 
 @cache
 def _has(font: Font, letter: str) -> bool:
-    """Whether it draws something else for the letter than for what it lacks."""
-    if not _is_drawn(letter):
+    """Whether it draws something else for the letter than for what it lacks; spaces, joiners and marks need no font."""
+    category = unicodedata.category(letter)
+    if category[0] in "ZM" or category == "Cf":
         return True
     drawn, box = _mask(font, letter), _mask(font, NOT_A_LETTER)
     return drawn is not None and drawn != box
@@ -141,11 +138,6 @@ def _mask(font: Font, letter: str) -> bytes | None:
         return bytes(font.getmask(letter))
     except (OSError, UnicodeEncodeError):  # a bitmap font has Latin-1 alone
         return None
-
-
-def _is_drawn(letter: str) -> bool:
-    """Spaces, joiners and marks upon other letters are not, by themselves."""
-    return unicodedata.category(letter)[0] not in "ZM" and unicodedata.category(letter) != "Cf"
 
 
 def _number(letter: str) -> str:

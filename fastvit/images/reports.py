@@ -22,6 +22,11 @@ PER_PAGE = 12  # of a PDF
 THUMBNAIL = (240, 180)  # in a page for a browser
 SHEETS = (".png", ".jpg", ".jpeg", ".webp")
 DRAWN = (*SHEETS, ".pdf")  # with as many classes as a card has room for
+IMAGE = (  # what stands in a PDF
+    b"<</Type /XObject /Subtype /Image /Filter /DCTDecode /ColorSpace /DeviceRGB /BitsPerComponent 8 "
+    b"/Width %d /Height %d /Length %d>>\nstream\n%b\nendstream"
+)
+PAGE = b"<</Type /Page /Parent 2 0 R /MediaBox [0 0 %d %d] /Resources <</XObject <</Drawn %d 0 R>>>> /Contents %d 0 R>>"
 Add = Callable[[Card], None]
 
 
@@ -107,32 +112,29 @@ def _sheets(path: Path, images: int) -> AbstractContextManager[Add]:
 def _pages(path: Path, images: int) -> Iterator[Add]:
     """A PDF, page by page: Pillow alone keeps all of them in memory, or reads the file again for each."""
     with path.open("wb") as file:
-        starts = {0: 0}  # where each object begins; of page n they are 3 n, 3 n + 1 and 3 n + 2
+        starts = [0, 0, 0]  # where each object begins: 1 and 2 are the last, and a page has three
 
-        def write(number: int, entries: str, stream: bytes | None = None) -> None:
-            starts[number] = file.tell()
-            length = "" if stream is None else f" /Length {len(stream)}"
-            body = b"" if stream is None else b"\nstream\n%b\nendstream" % stream
-            file.write(f"{number} 0 obj\n<<{entries}{length}>>".encode() + body + b"\nendobj\n")
+        def write(number: int, content: bytes) -> None:
+            starts[number:] = [file.tell(), *starts[number + 1 :]]
+            file.write(b"%d 0 obj\n%b\nendobj\n" % (number, content))
 
-        def page(drawn: Image.Image) -> None:
-            number, jpeg, (width, height) = len(starts) + 2, io.BytesIO(), drawn.size
+        def write_page(drawn: Image.Image) -> None:
+            number, jpeg = len(starts), io.BytesIO()
             drawn.save(jpeg, "JPEG", quality=92)
-            shape = f"/Width {width} /Height {height} /ColorSpace /DeviceRGB /BitsPerComponent 8"
-            write(number, f"/Type /XObject /Subtype /Image /Filter /DCTDecode {shape}", jpeg.getvalue())
-            write(number + 1, "", f"{width} 0 0 {height} 0 0 cm /Drawn Do".encode())
-            shown = f"/Resources <</XObject <</Drawn {number} 0 R>>>> /Contents {number + 1} 0 R"
-            write(number + 2, f"/Type /Page /Parent 2 0 R /MediaBox [0 0 {width} {height}] {shown}")
+            shown = b"%d 0 0 %d 0 0 cm /Drawn Do" % drawn.size
+            write(number, IMAGE % (*drawn.size, jpeg.tell(), jpeg.getvalue()))
+            write(number + 1, b"<</Length %d>>\nstream\n%b\nendstream" % (len(shown), shown))
+            write(number + 2, PAGE % (*drawn.size, number, number + 1))
 
         file.write(b"%PDF-1.4\n")
-        with _drawn(PER_PAGE, page) as add:
+        with _drawn(PER_PAGE, write_page) as add:
             yield add
-        pages = range(5, len(starts) + 2, 3)
-        write(1, "/Type /Catalog /Pages 2 0 R")
-        write(2, f"/Type /Pages /Count {len(pages)} /Kids [{' '.join(f'{number} 0 R' for number in pages)}]")
-        end, rows = file.tell(), [f"{starts[number]:010} 00000 n " for number in range(1, len(starts))]
-        file.write("\n".join([f"xref\n0 {len(starts)}", "0000000000 65535 f ", *rows]).encode())
-        file.write(f"\ntrailer\n<</Size {len(starts)} /Root 1 0 R>>\nstartxref\n{end}\n%%EOF\n".encode())
+        pages = [b"%d 0 R" % number for number in range(5, len(starts), 3)]
+        write(1, b"<</Type /Catalog /Pages 2 0 R>>")
+        write(2, b"<</Type /Pages /Count %d /Kids [%b]>>" % (len(pages), b" ".join(pages)))
+        end, rows = file.tell(), b"".join(b"%010d 00000 n \n" % start for start in starts[1:])
+        file.write(b"xref\n0 %d\n0000000000 65535 f \n%b" % (len(starts), rows))
+        file.write(b"trailer\n<</Size %d /Root 1 0 R>>\nstartxref\n%d\n%%%%EOF\n" % (len(starts), end))
 
 
 @contextmanager
