@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy
 
-from ..images.kinds import counted, say_left_out
+from ..images.kinds import by_kind, say_left_out
 from ..utils.text import some
 from ..utils.warning import warn
 from .layout import Folders
@@ -95,5 +95,5 @@ def _called(where: str, names: Collection[str]) -> dict[str, str]:
 
 def _found(listing: Listing, folders: Folders) -> str:
     """What is in a folder instead of images."""
-    found = counted(listing.left_out(folders, below=False))
+    found = by_kind(listing.left_out(folders, below=False))
     return f"; found: {found}" if found else ""

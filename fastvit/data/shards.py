@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 import numpy
 
-from ..images.kinds import PHOTOS, SUFFIXES, counted, is_ignored, missing_package, say_left_out
+from ..images.kinds import PHOTOS, SUFFIXES, by_kind, is_ignored, missing_package, say_left_out
 from ..utils.extras import require
 from ..utils.text import display_name, one_line, some
 from ..utils.warning import warn
@@ -65,7 +65,7 @@ class Shards(StoredImages):
         labels = [label for _, of_shard, _ in scanned for label in of_shard]
         left_out = sum((of_shard for _, _, of_shard in scanned), Counter[str]())
         if not labels:
-            found = f"; found: {counted(left_out)}" if left_out else ""
+            found = f"; found: {by_kind(left_out)}" if left_out else ""
             raise DataError(f"{pattern}: no images in it; expected KEY.jpg and KEY{LABEL}, and no dot in KEY{found}")
         say_left_out(pattern, left_out)
         self.labels_of = shards[0].with_name(CLASSES)

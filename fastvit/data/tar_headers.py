@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
 BLOCK = 512
-LONGEST = 2**20  # bytes of a name, or of what else describes the file behind it
+LONGEST_NAME = 2**20  # bytes of a name, or of what else describes the file behind it
 UNREAD = -1  # the size of links, which are not followed, and of files with holes
 
 # Kinds of headers. What is none of these has content that is skipped.
@@ -116,7 +116,7 @@ def _number(field: bytes) -> int:
 
 def _described(file: BinaryIO, start: int, kind: bytes, size: int) -> Records:
     """What a header's content says of the file that follows it."""
-    if size > LONGEST:  # all of it would be read
+    if size > LONGEST_NAME:  # all of it would be read
         raise ValueError(f"a name of {size} bytes")
     file.seek(start)
     content = file.read(size)

@@ -121,12 +121,12 @@ def refusal(name: str, head: Callable[[], bytes]) -> str | None:
     return f"{called} ({needed})" if needed else called
 
 
-def counted(counts: Counter[str]) -> str:
+def by_kind(counts: Counter[str]) -> str:
     """How many of each kind, the most frequent first; "" for none.
 
     Example:
-        >>> from fastvit.images.kinds import counted
-        >>> counted(Counter({".csv": 1, ".txt": 3}))
+        >>> from fastvit.images.kinds import by_kind
+        >>> by_kind(Counter({".csv": 1, ".txt": 3}))
         '3 .txt, 1 .csv'
     """
     kinds = sorted((kind for kind in counts if kind and counts[kind]), key=lambda kind: (-counts[kind], kind))
@@ -135,7 +135,7 @@ def counted(counts: Counter[str]) -> str:
 
 def say_left_out(where: str, counts: Counter[str]) -> None:
     """Warn of files and folders that are left out, if there are any."""
-    if left_out := counted(counts):
+    if left_out := by_kind(counts):
         warn(f"{where}: left out: {left_out}")
 
 

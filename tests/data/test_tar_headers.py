@@ -13,7 +13,7 @@ from helpers.data_sets import add
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastvit.data.tar_headers import LONGEST, UNREAD, Entry, tar_entries
+from fastvit.data.tar_headers import LONGEST_NAME, UNREAD, Entry, tar_entries
 
 FORMATS = {"ustar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT, "pax": tarfile.PAX_FORMAT}
 KINDS = (
@@ -265,7 +265,7 @@ def test_what_follows_the_end_is_not_read() -> None:
 
 @pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK])
 def test_headers_that_would_fill_the_memory_or_lead_nowhere_are_refused(kind: bytes) -> None:
-    assert refused(header("x", kind, LONGEST + 1) + bytes(10240)) == f"a name of {LONGEST + 1} bytes"
+    assert refused(header("x", kind, LONGEST_NAME + 1) + bytes(10240)) == f"a name of {LONGEST_NAME + 1} bytes"
     assert refused(header("x", kind, 6 * 10**9) + bytes(10240)) == "a name of 6000000000 bytes"
     assert refused(header("x", kind, 3000) + bytes(1024)) == "cut short at byte 512"
     many = described(kind, b"12 path=own\n") * 5000
