@@ -31,7 +31,8 @@ def duplicate(model: Module, memo: dict[int, Any] | None = None, *, hooks: bool 
         1
     """
     own = {id(module) for module in model.modules()}
-    shared = (hook for module in model.modules() for table in hook_tables(module) for hook in table.values())
+    tables = (table for module in model.modules() for table in hook_tables(module, "_"))
+    shared = [getattr(hook, "hook", hook) for table in tables for hook in table.values()]  # some torch wraps
     watching = {id(hook): hook for hook in shared if id(getattr(hook, "__self__", None)) not in own}
     with _ResultsWithoutHistory():
         copied = copy.deepcopy(model, watching | (memo or {}))
@@ -40,10 +41,11 @@ def duplicate(model: Module, memo: dict[int, Any] | None = None, *, hooks: bool 
     return copied
 
 
-def hook_tables(module: nn.Module) -> Iterator[dict[int, Any]]:
-    """Torch's tables of a module's forward and backward hooks, by their handles' numbers."""
-    for name in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"):
-        yield getattr(module, name)
+def hook_tables(module: nn.Module, *prefixes: str) -> Iterator[dict[int, Any]]:
+    """Torch's tables of a module's hooks, by their handles' numbers: of forward and backward ones, or as prefixed."""
+    for name, table in vars(module).items():
+        if name.startswith(prefixes or ("_forward", "_backward")) and name.endswith("_hooks"):
+            yield table
 
 
 class _ResultsWithoutHistory(TorchFunctionMode):

@@ -58,6 +58,28 @@ def test_a_recorder_is_not_copied_and_goes_on_recording(make: Callable[[Any], nn
 
 
 @pytest.mark.parametrize("make", COPIES.values(), ids=COPIES)
+def test_a_recorder_of_what_is_saved_and_loaded_is_not_copied_either(make: Callable[[Any], nn.Module]) -> None:
+    class Keeper(Recorder):
+        def __call__(self, *given: Any, **_: Any) -> None:
+            self.seen.append(given[0])
+
+        def keep(self, *given: Any) -> None:
+            self(*given)
+
+    model, keeper = small("fastvit_sa12", num_classes=3), Keeper()
+    registering = [name for name in dir(nn.Module) if "state_dict" in name and name.endswith("hook")]
+    assert len(registering) >= 5
+    for name in registering:
+        getattr(model.stages[1], name)(keeper)
+        if name != "register_state_dict_post_hook":  # which torch marks, and so takes no methods
+            getattr(model.stages[1], name)(keeper.keep)
+    copied = make(model)
+    assert not keeper.seen
+    copied.load_state_dict(copied.state_dict())
+    assert {id(module) for module in keeper.seen if isinstance(module, nn.Module)} == {id(copied.stages[1])}
+
+
+@pytest.mark.parametrize("make", COPIES.values(), ids=COPIES)
 def test_results_kept_on_a_module_do_not_stop_a_copy(make: Callable[[Any], nn.Module]) -> None:
     model = small("fastvit_sa12", num_classes=3)
 
