@@ -1,7 +1,7 @@
 """A model and its reparameterized form side by side: proof by measurement, block by block, and on somebody's images."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, astuple, dataclass
 from functools import partial
 from os import PathLike
@@ -16,7 +16,8 @@ from .images.preprocess import check_images
 from .models.affine import exact_device
 from .models.fastvit import FastViT
 from .models.forms import form_of
-from .models.reparam import Fusible, fusible_blocks, reparameterize, require_eval_mode
+from .models.given import require_eval_mode, unwrapped
+from .models.reparam import Fusible, foldable, fuse_children, fusible_blocks, reparameterize
 from .utils.copies import duplicate
 from .utils.numerics import Error, probabilities, without_cudnn
 from .utils.text import finite, rendered, table
@@ -117,14 +118,15 @@ def verify(model: FastViT | Source, images: Images = None) -> Report:
         >>> print(str(report).splitlines()[-1])
         The reparameterized model computes the same.
     """
-    model = loaded(model, FastViT)
+    model = loaded(unwrapped(model), FastViT)
     require_eval_mode(model, "verify a model")
     if form_of(model) == "fused":
         raise ValueError("cannot verify a fused model: nothing is left to compare with; give the unfused one")
     images = _as_tensor(images, model)
-    own, agreement, fused = _compare(duplicate(model), images)
-    exact, *_ = _compare(duplicate(model).to(exact_device(next(model.parameters()).device)).double(), images)
-    kinds = {name: type(block).__name__ for name, block in fusible_blocks(model).items()} | {WHOLE: ""}
+    kinds = {name: type(block).__name__ for name, block in foldable(model).items()}
+    own, agreement, fused = _compare(duplicate(model), images, kinds)
+    exact, *_ = _compare(duplicate(model).to(exact_device(next(model.parameters()).device)).double(), images, kinds)
+    kinds[WHOLE] = ""
     *blocks, whole = (Row(name, kind, exact[name], own[name]) for name, kind in kinds.items())
     return Report(
         model=model.pretrained_cfg.get("architecture") or type(model).__name__,
@@ -151,20 +153,22 @@ def _as_tensor(images: Images, model: FastViT) -> Tensor:
 
 @torch.no_grad()
 @without_cudnn()
-def _compare(model: FastViT, images: Tensor) -> tuple[dict[str, Error], float, FastViT]:
+def _compare(model: FastViT, images: Tensor, names: Iterable[str]) -> tuple[dict[str, Error], float, FastViT]:
     """Errors by the block's name, share of the images with the same best output, and `model`, now fused."""
     like = next(model.parameters())
     images = images.to(like.device, like.dtype)
     errors: dict[str, Error] = {}
-    names = {block: name for name, block in fusible_blocks(model).items()}
 
-    def compare(block: Fusible, inputs: tuple[Tensor], output: Tensor) -> None:
-        handles[block].remove()  # first: the fused layer takes over the block's hooks
-        errors[names[block]] = Error.between(output, block.fuse()(*inputs))
+    def compare(block: Fusible, inputs: tuple[Tensor], output: Tensor, name: str) -> None:
+        errors[name] = Error.between(output, block.fuse().forward(*inputs))  # without the block's hooks, as `output` is
 
-    handles = {block: block.register_forward_hook(compare) for block in names}
+    blocks = ((name, model.get_submodule(name)) for name in names)
+    hooks = [block.register_forward_hook(partial(compare, name=name), prepend=True) for name, block in blocks]
     expected = model(images)
-    given = reparameterize(model, inplace=True)(images)
+    for hook in hooks:
+        hook.remove()
+    fuse_children(model)
+    given = model(images)
     errors[WHOLE] = Error.between(expected, given)
     return errors, (expected.argmax(1) == given.argmax(1)).double().mean().item(), model
 

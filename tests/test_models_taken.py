@@ -147,3 +147,22 @@ def test_numbers_that_evaluate_cannot_use_are_refused_by_name(
 ) -> None:
     with pytest.raises(ValueError, match=rf"^{option} is {value}, expected a whole number, \d or more$"):
         fastvit.evaluate(folder / "saved", folder / "data", **{option: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "use", [fastvit.reparameterize, fastvit.overparameterize, fastvit.form_of], ids=lambda u: u.__name__
+)
+@pytest.mark.parametrize("given", [None, {}, "fastvit_t8.cifar10", 5, [torch.nn.Linear(1, 1)]], ids=str)
+def test_what_is_no_model_is_one_sentence_for_what_takes_only_models(use: Callable[[Any], Any], given: Any) -> None:
+    with pytest.raises(TypeError, match=rf"^model is an? {type(given).__name__}, expected a FastViT, as fastvit\.load"):
+        use(given)
+
+
+def test_a_compiled_or_averaged_model_is_taken_for_what_it_wraps(tmp_path: Path) -> None:
+    model = small("fastvit_t8", num_classes=2)
+    for wrapped in (torch.compile(model), torch.optim.swa_utils.AveragedModel(model).eval()):
+        assert fastvit.form_of(wrapped) == "unfused"  # type: ignore[arg-type]
+        assert fastvit.verify(wrapped, IMAGES).exact  # type: ignore[arg-type]
+        assert fastvit.form_of(fastvit.overparameterize(wrapped)) == "unfused"  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"^model is a Sequential, expected a FastViT, .*: give the one inside it"):
+        fastvit.form_of(torch.nn.Sequential(model))  # type: ignore[arg-type]

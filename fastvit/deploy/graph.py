@@ -20,8 +20,9 @@ from torch.fx.experimental import _config
 
 from ..images.preprocess import SMALLEST
 from ..models.fastvit import FastViT
+from ..models.given import unwrapped
 from ..models.multiscale import MultiScaleEncoder
-from .lowering import lower, unwrapped
+from .lowering import lower
 from .openvino_runtime import silence
 
 if TYPE_CHECKING:

@@ -10,25 +10,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ..models.affine import class_of
-from ..models.reparam import reparameterize, require_eval_mode, share_hooks
+from ..models.given import require_eval_mode
+from ..models.reparam import reparameterize, share_hooks
 from ..utils.copies import duplicate, hook_tables
-
-WRAPPERS = {  # what runs the module that this attribute has, and does nothing else to its images and outputs
-    "torch._dynamo.eval_frame.OptimizedModule": "_orig_mod",  # what torch.compile returns
-    "torch.nn.parallel.distributed.DistributedDataParallel": "module",
-    "torch.nn.parallel.data_parallel.DataParallel": "module",
-    "torch.optim.swa_utils.AveragedModel": "module",
-    "timm.utils.model_ema.ModelEmaV2": "module",
-    "timm.utils.model_ema.ModelEmaV3": "module",
-}
-
-
-def unwrapped(model: nn.Module) -> nn.Module:
-    """The model inside torch.compile's, data parallelism's or an EMA's wrapper; any other as it is."""
-    while isinstance(model, nn.Module) and class_of(model) in WRAPPERS:
-        model = getattr(model, WRAPPERS[class_of(model)])
-    return model
 
 
 @torch.no_grad()

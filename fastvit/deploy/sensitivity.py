@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from ..checkpoint import loaded
+from ..models.given import require_eval_mode
 from ..models.moments import Moments
-from ..models.reparam import reparameterize, require_eval_mode
+from ..models.reparam import reparameterize
 from ..weights.read import Source
 from .graph import first_convolution
 from .lowering import listed

@@ -20,6 +20,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
+from ..utils.text import either
+
 
 def _exact(tensor: Tensor) -> Tensor:
     """In float64, without gradient."""
@@ -69,9 +71,15 @@ class StridedPointwise(nn.Conv2d):
         return F.conv2d(x[..., :: self.stride[0], :: self.stride[1]], self.weight, self.bias, groups=self.groups)
 
 
-LAYERS = (nn.Conv2d, nn.Linear, StridedPointwise)
-NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm, ScaleShift)
-FROZEN = "torchvision.ops.misc.FrozenBatchNorm2d"  # by name: torchvision is not needed for anything else here
+KNOWN = {  # what has a map, and the full names of its classes: torchvision is not needed for anything else here
+    "convolution": ("torch.nn.modules.conv.Conv2d", f"{__name__}.StridedPointwise"),
+    "linear layer": ("torch.nn.modules.linear.Linear",),
+    "norm": (
+        *(f"torch.nn.modules.batchnorm.{kind}" for kind in ("BatchNorm1d", "BatchNorm2d", "SyncBatchNorm")),
+        "torchvision.ops.misc.FrozenBatchNorm2d",
+        f"{__name__}.ScaleShift",
+    ),
+}
 
 
 def class_of(module: nn.Module) -> str:
@@ -80,15 +88,17 @@ def class_of(module: nn.Module) -> str:
     return f"{kind.__module__}.{kind.__qualname__}"
 
 
-def obstacle(module: nn.Module) -> str:
-    """Why the map of a layer or norm is not known; "" where it is, since its class is one of the above.
+def obstacle(module: nn.Module, *roles: str) -> str:
+    """Why the map of a layer or norm is not known; "" where it is, since its class is `KNOWN` for one of these roles.
 
     Its class exactly: a subclass may compute anything. Weights that torch derives from others whenever they are read,
     as its `parametrizations.weight_norm` does, are read so; those that a hook sets before each call are none to read.
     """
-    frozen = class_of(module) == FROZEN
-    if not frozen and parametrize.type_before_parametrizations(module) not in (*LAYERS, *NORMS):
+    found = next((role for role, classes in KNOWN.items() if class_of(module) in classes), "")
+    if not found:
         return "which is no class whose map is known exactly"
+    if found not in (roles or KNOWN):
+        return f"which is a {found} in the place of a {either(roles)}"
     if "forward" in vars(module):
         return "whose forward was replaced"
     if {"weight", "bias"} & vars(module).keys():
@@ -105,19 +115,19 @@ def obstacle(module: nn.Module) -> str:
     return ""
 
 
-def require_known(module: nn.Module) -> None:
-    """Refuse a layer or norm whose map is not known.
+def require_known(module: nn.Module, *roles: str) -> None:
+    """Refuse a layer or norm whose map is not known, or that has another role.
 
     Raises:
         ValueError: why it is not.
     """
-    if reason := obstacle(module):
+    if reason := obstacle(module, *roles):
         raise ValueError(f"cannot reparameterize a {class_of(module)}, {reason}")
 
 
 def scale_and_shift(norm: nn.Module) -> tuple[Tensor, Tensor]:
     """norm(x) = scale * x + shift: a batch norm in eval mode, or a `ScaleShift`; both (C,), float64."""
-    require_known(norm)
+    require_known(norm, "norm")
     if isinstance(norm, ScaleShift):
         return _exact(norm.weight), _exact(norm.bias)
     norm = cast(nn.BatchNorm2d, norm)
@@ -144,7 +154,7 @@ class Affine:
     @classmethod
     def of(cls, linear: nn.Conv2d | nn.Linear) -> "Affine":
         """The map that a plain layer computes."""
-        require_known(linear)
+        require_known(linear, "convolution", "linear layer")
         weight = _exact(linear.weight)
         return cls(weight, weight.new_zeros(len(weight)) if linear.bias is None else _exact(linear.bias))
 
@@ -167,7 +177,7 @@ class Affine:
 
     def after(self, norm: nn.Module) -> "Affine":
         """A norm(x), for a linear A: with padding it would be wrong at the border."""
-        scale, shift = scale_and_shift(norm)
+        scale, shift = (each.expand(self.weight.shape[1]) for each in scale_and_shift(norm))
         return Affine(self.weight * scale, self.bias + self.weight @ shift)
 
     def layer(self, stride: int, groups: int) -> nn.Conv2d | nn.Linear:

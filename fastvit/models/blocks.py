@@ -6,8 +6,9 @@ maps. Shapes: x is (B, C, H, W), tokens are (B, N, C).
 
 from collections.abc import Iterator
 from functools import reduce
+from itertools import chain
 from operator import add
-from typing import cast
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,7 @@ from .reparam import Fusible
 class ConvNorm(Fusible):
     """bn(conv(x)), zero-padded to keep the size."""
 
+    roles: ClassVar = {"conv": "convolution", "norm": "norm"}
     start_small = False  # whether initial weights are small, rather than PyTorch's own
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, groups: int = 1):
@@ -45,6 +47,8 @@ class ConvNorm(Fusible):
 class SkipNorm(Fusible):
     """bn(x)."""
 
+    roles: ClassVar = {"norm": "norm"}
+
     def __init__(self, channels: int, groups: int):
         super().__init__()
         self.channels, self.groups = channels, groups
@@ -56,9 +60,8 @@ class SkipNorm(Fusible):
 
     def affine(self) -> Affine:
         """norm(I x)."""
-        return Affine.identity(self.channels, self.groups, cast(Tensor, self.norm.running_mean).device).normed(
-            self.norm
-        )
+        device = next(chain(self.norm.parameters(), self.norm.buffers())).device
+        return Affine.identity(self.channels, self.groups, device).normed(self.norm)
 
 
 class RepConv(Fusible):
@@ -67,6 +70,8 @@ class RepConv(Fusible):
     MobileOne's block (arXiv:2206.04040) has a 1x1 convolution as its small branch; RepLKNet's large
     kernel (arXiv:2203.06717) has a 3x3 one and no skip.
     """
+
+    roles: ClassVar = {"": "block"}
 
     def __init__(
         self,
@@ -103,6 +108,8 @@ class LargeKernelConv(RepConv):
 class RepMixer(Fusible):
     """x + scale * (mixer(x) - norm(x)): FastViT's token mixer (arXiv:2303.14189, section 3.2.1)."""
 
+    roles: ClassVar = {"mixer": "block", "norm": "block"}
+
     def __init__(self, channels: int, layer_scale: float):
         super().__init__()
         self.channels, self.groups = channels, channels
@@ -128,6 +135,8 @@ class RepMixer(Fusible):
 class PositionEncoding(Fusible):
     """x + conv(x), 7x7 and depthwise: conditional position encoding (arXiv:2102.10882)."""
 
+    roles: ClassVar = {"conv": "convolution"}
+
     def __init__(self, channels: int):
         super().__init__()
         self.channels, self.groups = channels, channels
@@ -144,6 +153,8 @@ class PositionEncoding(Fusible):
 
 class ScaledConv(Fusible):
     """scale * conv(x), 1x1: the end of a residual branch and its layer scale (arXiv:2103.17239)."""
+
+    roles: ClassVar = {"conv": "convolution"}
 
     def __init__(self, in_channels: int, out_channels: int, layer_scale: float):
         super().__init__()
@@ -168,6 +179,8 @@ class ScaledConv(Fusible):
 class ScaledLinear(Fusible):
     """scale * linear(tokens): the same for attention."""
 
+    roles: ClassVar = {"linear": "linear layer"}
+
     def __init__(self, in_channels: int, out_channels: int, layer_scale: float):
         super().__init__()
         self.initial_scale = layer_scale
@@ -190,6 +203,8 @@ class ScaledLinear(Fusible):
 
 class NormLinear(Fusible):
     """linear(norm(tokens)), where norm is a batch norm or, after a plain layer norm, its affine part."""
+
+    roles: ClassVar = {"norm": "norm", "linear": "linear layer"}
 
     def __init__(self, in_channels: int, out_channels: int, norm: nn.BatchNorm2d | ScaleShift):
         super().__init__()

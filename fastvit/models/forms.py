@@ -13,13 +13,15 @@ from torch import Tensor, nn
 
 from ..images.preprocess import check_images
 from ..utils.copies import duplicate
+from ..utils.text import some
 from .affine import scale_and_shift
 from .blocks import BRANCHED, NormLinear, ScaledLinear
 from .config import Config
 from .fastvit import FastViT
+from .given import require_model
 from .inverses import exact, fill, fill_norm, linear_maps, settle
 from .moments import Moments, measured, pink_noise
-from .reparam import Fusible, fuse_children, fusible_blocks, obstacle_in, refusal, share_hooks
+from .reparam import Fusible, fuse_children, fusible_blocks, hooked_inside, obstacle_in, refusal, share_hooks
 
 Form = Literal["unfused", "partial", "fused"]
 """unfused: every branch, as trained. partial: parallel branches are one convolution; the MLPs' norms, the norms
@@ -56,6 +58,7 @@ def form_of(model: FastViT) -> Form:
     """The form of `model`, whole or pruned.
 
     Raises:
+        TypeError: not a FastViT.
         ValueError: some blocks of a kind are fused and some are not.
 
     Example:
@@ -64,6 +67,7 @@ def form_of(model: FastViT) -> Form:
         >>> fastvit.form_of(model), fastvit.form_of(fastvit.reparameterize(model))
         ('unfused', 'fused')
     """
+    model = require_model(model, FastViT)
     whole = _blocks(model.config)
     kept = {name for name, module in model.named_modules() if not isinstance(module, nn.Identity)}
     left = fusible_blocks(model)
@@ -71,9 +75,11 @@ def form_of(model: FastViT) -> Form:
         if left.keys() == {name for name, kind in whole.items() if name in kept and not issubclass(kind, kinds)}:
             return form
     fused = [name for name in whole if name in kept and name not in left]
+    hooked = [f"{name}.{part}" for name, block in left.items() for part in hooked_inside(block)]
+    remedy = f"remove the hooks inside the others ({some(hooked, 1)}), and" if hooked else ""
     raise ValueError(
         f"a half-fused model: {len(fused)} of its {len(fused) + len(left)} blocks are fused already "
-        f"({fused[0]}, ...): finish with reparameterize(model), or start from the unfused one"
+        f"({some(fused, 1)}): {remedy} finish with reparameterize(model), or start from the unfused one"
     )
 
 
@@ -113,6 +119,7 @@ def overparameterize(model: FastViT, images: Tensor | None = None) -> FastViT:
         >>> fastvit.form_of(fastvit.overparameterize(fused))
         'unfused'
     """
+    model = require_model(model, FastViT)
     fused = _fused_blocks(model)
     if images is not None:
         check_images(images, model.in_chans)
@@ -130,14 +137,13 @@ def with_norms(model: FastViT) -> FastViT:
         TypeError: not a FastViT.
         ValueError: as `overparameterize`, except for images.
     """
+    model = require_model(model, FastViT)
     fused = {name: block for name, block in _fused_blocks(model).items() if not isinstance(block, BRANCHED)}
     return _expanded(model, fused, {name: defaultdict(Moments.neutral) for name in fused})
 
 
 def _fused_blocks(model: FastViT) -> dict[str, Fusible]:
     """For every plain layer of `model` where a block was, that block, on the meta device."""
-    if not isinstance(model, FastViT):
-        raise TypeError(f"expected a FastViT, whose branches are known, not a {type(model).__name__}")
     if any(parameter.is_meta for parameter in model.parameters()):
         raise ValueError("cannot overparameterize a model on the meta device, where it has no weights: load them first")
     whole = fusible_blocks(outline(model.config, in_chans=model.in_chans))
@@ -146,7 +152,10 @@ def _fused_blocks(model: FastViT) -> dict[str, Fusible]:
         layer = modules.get(name)
         if layer is None or isinstance(layer, Fusible | nn.Identity):  # pruning has removed some
             continue
-        if reason := obstacle_in(block, layer):
+        reason = obstacle_in(block, layer, "linear layer" if "linear" in block.roles else "convolution")
+        if not reason and layer.weight.shape != (shape := block.affine().weight.shape):
+            reason = f"whose weight is {tuple(layer.weight.shape)}, expected {tuple(shape)}"
+        if reason:
             raise refusal("overparameterize", name, layer, reason)
         fused[name] = block
     return fused

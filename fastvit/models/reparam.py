@@ -4,7 +4,7 @@ What a foldable block is, and how a model's blocks are replaced. The blocks them
 """
 
 from collections.abc import Iterator, Mapping
-from typing import TypeVar, cast
+from typing import ClassVar, TypeVar, cast
 
 from torch import Tensor, nn
 
@@ -12,6 +12,7 @@ from ..utils.copies import duplicate, hook_tables
 from ..utils.text import some
 from ..utils.warning import warn
 from .affine import Affine, class_of, obstacle
+from .given import require_eval_mode, require_model
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -21,6 +22,9 @@ class Fusible(nn.Module):
 
     stride: int = 1
     groups: int = 1
+    # What its own affine() takes each child for, by name, "" for any: a role of `affine.KNOWN`, or a "block". A class
+    # with another affine() has its own.
+    roles: ClassVar[Mapping[str, str]] = {}
 
     def affine(self) -> Affine:
         """The map that this block computes in eval mode."""
@@ -54,8 +58,8 @@ def require_foldable(blocks: Mapping[str, Fusible]) -> None:
         ValueError: names the first part that is not known exactly, its class, and what to do.
     """
     for outer, block in blocks.items():
-        for inner, part in _parts(block):
-            if reason := obstacle_in(block, part):
+        for inner, part, role in _parts(block):
+            if reason := obstacle_in(block, part, role):
                 raise refusal("reparameterize", ".".join(filter(None, (outer, inner))), part, reason)
 
 
@@ -66,37 +70,59 @@ def refusal(verb: str, name: str, part: nn.Module, reason: str) -> ValueError:
     elif "weight" in vars(part):
         remedy = "make them plain first, with torch.nn.utils.remove_weight_norm(layer) or prune.remove(layer, name)"
     else:
-        remedy = f"put a plain layer back in its place, or {verb} before it is exchanged"
+        remedy = f"put back what stood in its place, or {verb} before it is exchanged"
     return ValueError(f"cannot {verb} {name or 'it'}, a {class_of(part)}, {reason}: {remedy}")
 
 
-def _parts(module: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]:
-    """A block and what is inside it, by name, as far as it computes: not what other layers hide in them."""
-    yield name, module
+def _parts(module: nn.Module, name: str = "", role: str = "block") -> Iterator[tuple[str, nn.Module, str]]:
+    """A block and what is inside it, by name and role, as far as it computes: not what other layers hide in them."""
+    yield name, module, role
     if isinstance(module, Fusible | nn.ModuleList | nn.ModuleDict):
+        roles = _roles(module) if isinstance(module, Fusible) else {}
         for child, part in module.named_children():
             if child != "parametrizations":
-                yield from _parts(part, f"{name}.{child}".removeprefix("."))
+                yield from _parts(part, f"{name}.{child}".removeprefix("."), roles.get(child, roles.get("", "")))
 
 
-def obstacle_in(block: Fusible, part: nn.Module) -> str:
-    """Why it is not known what `part` of a block computes; "" where it is."""
-    if type(part) in (nn.ModuleList, nn.ModuleDict):
+def _roles(block: Fusible) -> Mapping[str, str]:
+    """Those of the class that its `affine()` is from; none where that says nothing of them."""
+    roles: Mapping[str, str] = vars(_class_with("affine", block)).get("roles", {})
+    return roles
+
+
+def _class_with(method: str, block: Fusible) -> type:
+    return next(kind for kind in type(block).__mro__ if method in vars(kind))
+
+
+def obstacle_in(block: Fusible, part: nn.Module, role: str = "") -> str:
+    """Why it is not known what `part` of a block computes, in its role if it has one; "" where it is."""
+    if not role and type(part) in (nn.ModuleList, nn.ModuleDict):
         return ""
+    told = ((block.stride, block.stride), block.groups)
     if not isinstance(part, Fusible):
-        told = (block.stride, block.stride), block.groups
-        if not (reason := obstacle(part)) and isinstance(part, nn.Conv2d) and (part.stride, part.groups) != told:
+        if role == "block":
+            return "which is no block, and stands in the place of one"
+        reason = obstacle(part, *filter(None, [role]))
+        if not reason and isinstance(part, nn.Conv2d) and (part.stride, part.groups) != told:
             return f"whose stride and groups are {part.stride}, {part.groups} and its block's {told[0]}, {told[1]}"
         return reason
-    forward, affine = (next(c for c in type(part).__mro__ if name in vars(c)) for name in ("forward", "affine"))
-    if "forward" in vars(part) or not issubclass(affine, forward):
+    if role not in ("", "block"):
+        return f"which is a block in the place of a {role}"
+    if "forward" in vars(part) or not issubclass(_class_with("affine", part), _class_with("forward", part)):
         return "whose forward is another than its affine() is of"
+    if lost := [child for child in _roles(part) if child and child not in part._modules]:
+        return f"whose {lost[0]} is no module"
+    if part.groups != block.groups:
+        return f"whose groups are {part.groups} and its block's {block.groups}"
+    scale = getattr(part, "scale", None)
+    if isinstance(scale, Tensor) and scale.numel() > 1 and scale.shape[-3:] != (scale.numel(), 1, 1):
+        return f"whose scale is of shape {tuple(scale.shape)} and not one number a channel, (C, 1, 1)"
     return ""
 
 
 def hooked_inside(block: Fusible) -> list[str]:
     """The names of what is inside the block and has hooks, for which nothing would be left in one layer."""
-    return [name for name, part in _parts(block) if name and any(hook_tables(part))]
+    return [name for name, part, _ in _parts(block) if name and any(hook_tables(part))]
 
 
 def share_hooks(old: nn.Module, new: nn.Module) -> None:
@@ -133,6 +159,7 @@ def reparameterize(model: Module, inplace: bool = False) -> Module:
     Raises:
         ValueError: a foldable block is in train mode, or something in it is of a class that is not known exactly, as
             adapters are that have not been merged; nothing was done.
+        TypeError: it is no model.
 
     Source: arXiv:2303.14189, section 3.2; arXiv:2206.04040, section 3.3.
 
@@ -143,19 +170,30 @@ def reparameterize(model: Module, inplace: bool = False) -> Module:
         >>> len(list(model.modules())), len(list(fused.modules()))
         (330, 134)
     """
-    blocks = fusible_blocks(model)
+    blocks = foldable(model)
+    if not inplace:
+        model = duplicate(model)
+    if isinstance(model, Fusible):
+        return cast(Module, model.fuse()) if blocks else model
+    fuse_children(model)
+    return model
+
+
+def foldable(model: nn.Module) -> dict[str, Fusible]:
+    """The blocks of a model that can be folded, by name; a warning names what has hooks inside the others.
+
+    Raises:
+        TypeError: it is no model.
+        ValueError: a foldable block is in train mode, or not known exactly.
+    """
+    blocks = fusible_blocks(require_model(model, nn.Module))
     require_eval_mode(model, "reparameterize a model", blocks)
     require_foldable(blocks)
     if hooked := [".".join(filter(None, (name, part))) for name in blocks for part in hooked_inside(blocks[name])]:
         warn(
             f"blocks with hooks inside stay as they are ({some(hooked, 1)}): remove the hooks and reparameterize again"
         )
-    if not inplace:
-        model = duplicate(model)
-    if isinstance(model, Fusible):
-        return model if hooked else cast(Module, model.fuse())
-    fuse_children(model)
-    return model
+    return {name: block for name, block in blocks.items() if not hooked_inside(block)}
 
 
 def fuse_children(
@@ -174,37 +212,3 @@ def fuse_children(
             module.add_module(name, fused[child])
         elif child is not None:
             fuse_children(child, kinds, fused)
-
-
-def require_eval_mode(model: nn.Module, what: str, parts: Mapping[str, nn.Module] | None = None) -> None:
-    """Refuse a model in train mode, or with a part that is.
-
-    Args:
-        model: any module.
-        what: that cannot be done to it, for the message: "verify a model".
-        parts: those of its modules that matter, by name; by default all.
-
-    Raises:
-        ValueError: says which part is in train mode, how many more are, and what to do.
-        TypeError: it is no model.
-
-    Example:
-        >>> from torch import nn
-        >>> from fastvit.models.reparam import require_eval_mode
-        >>> require_eval_mode(nn.ReLU(), "run it")
-        Traceback (most recent call last):
-        ValueError: cannot run it in train mode (ReLU), where batch norm depends on the batch: call model.eval() first
-    """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model is a {type(model).__name__}, expected a FastViT, as fastvit.load(name) gives it")
-    training = [
-        ".".join(filter(None, (part, name))) or type(model).__name__
-        for part, module in ({"": model} if parts is None else parts).items()
-        for name, inner in module.named_modules()
-        if inner.training
-    ]
-    if training:
-        where = some(training, 1)
-        raise ValueError(
-            f"cannot {what} in train mode ({where}), where batch norm depends on the batch: call model.eval() first"
-        )

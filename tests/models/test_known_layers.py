@@ -20,10 +20,11 @@ from torchvision.ops import FrozenBatchNorm2d
 import fastvit
 from fastvit import FastViT
 from fastvit.models.affine import ScaleShift, StridedPointwise
-from fastvit.models.blocks import ConvNorm, RepMixer
+from fastvit.models.blocks import ConvNorm, RepMixer, SkipNorm
 from fastvit.models.reparam import fusible_blocks
 from fastvit.testing import randomize
 
+BRANCH = "stages.0.blocks.0.mixer.mixer.main"
 CONV = "stages.0.blocks.0.mixer.mixer.main.conv"  # 3x3, depthwise
 NORM = "stages.0.blocks.0.mixer.mixer.main.norm"
 LINEAR = "stages.3.blocks.0.mixer.qkv.linear"
@@ -111,6 +112,18 @@ EXACT: dict[str, tuple[str, Callable[[Any], nn.Module]]] = {
         "stages.0.blocks.0.mlp.conv",
         lambda block: randomize(Halved(block.conv.in_channels, block.conv.in_channels, 7, 1, block.groups)),
     ),
+    "a layer norm's affine part on a skip": (
+        "stages.0.blocks.0.mixer.norm.norm",
+        lambda old: randomize(ScaleShift(old.num_features)),
+    ),
+    "a layer norm's affine part of one number for all channels": (
+        "stages.3.blocks.0.mixer.qkv.norm",
+        lambda old: randomize(ScaleShift(1)),
+    ),
+    "another block in a block's place": (
+        "stages.0.blocks.0.mixer.norm",
+        lambda skip: randomize(ConvNorm(skip.channels, skip.channels, 5, groups=skip.groups)),
+    ),
     "another activation between blocks": ("stem.0.act", lambda old: nn.Hardswish()),
     "another activation in a downsampling": ("stages.1.downsample.0.act", lambda old: nn.ReLU()),
     "an MLP of one's own": ("stages.2.blocks.0.mlp", lambda old: nn.Tanh()),
@@ -177,6 +190,38 @@ REFUSED: dict[str, tuple[str, Callable[[Any], nn.Module], str]] = {
         lambda conv: prune.l1_unstructured(conv, "weight", 0.5),
         "a hook.*: .*prune",
     ),
+    "a convolution in a branch's place": (BRANCH, lambda block: like(block.conv), "Conv2d, which is no block, and"),
+    "a convolution in a mixer's place": (
+        "stages.0.blocks.0.mixer.mixer",
+        lambda block: like(block.main.conv),
+        "Conv2d, which is no block, and",
+    ),
+    "a norm in a branch's place": (BRANCH, lambda block: block.norm, "BatchNorm2d, which is no block, and"),
+    "a norm in a convolution's place": (
+        CONV,
+        lambda conv: nn.BatchNorm2d(conv.out_channels),
+        "BatchNorm2d, which is a norm in the place of a convolution",
+    ),
+    "a convolution in a norm's place": (
+        NORM,
+        lambda old: nn.Conv2d(old.num_features, old.num_features, 1, groups=old.num_features),
+        "Conv2d, which is a convolution in the place of a norm",
+    ),
+    "a block in a convolution's place": (
+        CONV,
+        lambda conv: ConvNorm(conv.in_channels, conv.out_channels, 3, groups=conv.groups),
+        "ConvNorm, which is a block in the place of a convolution",
+    ),
+    "a convolution in a linear layer's place": (
+        LINEAR,
+        lambda linear: nn.Conv2d(linear.in_features, linear.out_features, 1),
+        "Conv2d, which is a convolution in the place of a linear layer",
+    ),
+    "a skip of other groups": (
+        "stages.0.blocks.0.mixer.norm",
+        lambda skip: SkipNorm(skip.channels, 1),
+        "SkipNorm, whose groups are 1 and its block's 8",
+    ),
     "a forward of another class": (
         "stages.0.blocks.0.mixer",
         lambda mixer: randomize(DoubledMixer(mixer.channels, 0.1)),
@@ -213,6 +258,34 @@ def test_a_forward_that_was_exchanged_on_an_object_is_refused() -> None:
         part.forward = lambda x, old=part.forward: 2 * old(x)
         with pytest.raises(ValueError, match=rf"cannot reparameterize {place}, .*forward"):
             fastvit.reparameterize(changed)
+
+
+def test_what_was_put_beside_the_branches_or_in_no_modules_place_is_refused() -> None:
+    changed = model()
+    changed.get_submodule("stem.0.conv").add_module("large", nn.Conv2d(3, 8, 5, 2, 2).double().eval())
+    changed(IMAGES)
+    with pytest.raises(ValueError, match=r"cannot reparameterize stem\.0\.conv\.large, a .*Conv2d, which is no block"):
+        fastvit.reparameterize(changed)
+    changed = model()
+    mixer = changed.get_submodule("stages.0.blocks.0.mixer")
+    del mixer.norm
+    mixer.norm = torch.tanh
+    changed(IMAGES)
+    with pytest.raises(
+        ValueError, match=r"cannot reparameterize stages\.0\.blocks\.0\.mixer, .*whose norm is no module"
+    ):
+        fastvit.reparameterize(changed)
+
+
+@pytest.mark.parametrize("shape", [(16,), (2, 8, 1, 1), (8, 16, 1)], ids=str)
+def test_a_scale_that_is_not_one_number_a_channel_is_refused(shape: tuple[int, ...]) -> None:
+    changed = model()
+    changed.get_submodule("stages.0.blocks.0.mixer").scale = nn.Parameter(torch.ones(shape))
+    changed(IMAGES)
+    with pytest.raises(
+        ValueError, match=r"cannot reparameterize stages\.0\.blocks\.0\.mixer, .*whose scale is of shape"
+    ):
+        fastvit.reparameterize(changed)
 
 
 class Wrapped(torch.Tensor):
@@ -272,6 +345,22 @@ def test_overparameterize_refuses_another_stride_or_padding() -> None:
         fastvit.overparameterize(fused)
 
 
+@pytest.mark.parametrize(
+    ("exchange", "why"),
+    [
+        (lambda conv: nn.Conv2d(8, 8, 1, groups=8), r"whose weight is \(8, 1, 1, 1\), expected \(8, 1, 3, 3\)"),
+        (lambda conv: nn.Conv2d(8, 8, 5, padding=2, groups=8), r"whose weight is \(8, 1, 5, 5\), expected"),
+        (lambda conv: nn.BatchNorm2d(8), "which is a norm in the place of a convolution"),
+    ],
+)
+def test_overparameterize_refuses_a_layer_that_no_branches_give(exchange: Callable[[Any], nn.Module], why: str) -> None:
+    fused, place = fastvit.reparameterize(model()), "stages.0.blocks.0.mixer"
+    fused.set_submodule(place, exchange(fused.get_submodule(place)).double().eval())
+    fused(IMAGES)
+    with pytest.raises(ValueError, match=f"cannot overparameterize {place}, a .*{why}"):
+        fastvit.overparameterize(fused)
+
+
 @pytest.mark.parametrize("use", [fastvit.verify, fastvit.engine, lambda model: fastvit.export(model, "out.pt2")])
 def test_what_folds_on_the_way_refuses_the_same(
     use: Callable[[FastViT], Any], tmp_path: Any, monkeypatch: pytest.MonkeyPatch
@@ -304,6 +393,24 @@ def test_a_block_with_hooks_inside_stays_and_computes_and_records_what_it_did(in
         for handle in handles:
             handle.remove()
         assert not fusible_blocks(fastvit.reparameterize(fused))
+
+
+def test_verify_leaves_out_blocks_with_hooks_inside_and_form_of_says_to_remove_them() -> None:
+    changed, seen = model(), []
+    blocks = list(fusible_blocks(changed))
+    handle = changed.get_submodule(CONV).register_forward_hook(lambda module, inputs, output: 2 * output)
+    changed.get_submodule(blocks[1]).register_forward_pre_hook(lambda module, inputs: (3 * inputs[0],))
+    changed.get_submodule(blocks[2]).register_forward_hook(lambda module, inputs, output: seen.append(output))
+    with pytest.warns(fastvit.FastViTWarning, match="blocks with hooks inside stay as they are") as said:
+        report = fastvit.verify(changed, IMAGES)
+    assert report.exact and len(said) == 1 and seen
+    assert [row.name for row in report.blocks] == [name for name in blocks if not CONV.startswith(f"{name}.")]
+    with pytest.warns(fastvit.FastViTWarning):
+        fused = fastvit.reparameterize(changed, inplace=True)
+    with pytest.raises(ValueError, match=rf"remove the hooks inside the others \({CONV}\), and finish with reparam"):
+        fastvit.form_of(fused)
+    handle.remove()
+    assert fastvit.form_of(fastvit.reparameterize(fused)) == "fused"
 
 
 def test_a_block_alone_with_hooks_inside_is_not_folded() -> None:

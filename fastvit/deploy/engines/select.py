@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ...checkpoint import loaded
 from ...images.preprocess import SMALLEST
 from ...models.fastvit import FastViT
-from ...models.reparam import require_eval_mode
+from ...models.given import require_eval_mode, unwrapped
 from ...utils.copies import duplicate
 from ...utils.devices import describe_machine
 from ...utils.extras import missing
@@ -22,7 +22,7 @@ from ...utils.timing import timer
 from ...utils.warning import warn
 from ...weights.read import Source
 from ..graph import example, first_convolution
-from ..lowering import unobserved, unwrapped
+from ..lowering import unobserved
 from . import cache
 from .builders import ENGINES
 from .engine import TOLERANCE, Engine, EngineError, Request, raising

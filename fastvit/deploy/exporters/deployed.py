@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from ..._version import __version__
 from ...images.preprocess import SMALLEST, Preprocess, check_size
 from ...models.fastvit import FastViT
-from ...models.reparam import require_eval_mode
+from ...models.given import require_eval_mode, unwrapped
 from ...utils.copies import duplicate
 from ..graph import TRACED, example, output_names, traced
-from ..lowering import listed, lower, unobserved, unwrapped
+from ..lowering import listed, lower, unobserved
 
 PIXELS = "RGB pixels from 0 to 255, of the size that the model is to see"
 PREPARED = "as pretrained_cfg says, ((pixels / 255) - mean) / std"

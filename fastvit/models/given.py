@@ -1,0 +1,82 @@
+"""What is given as a model: perhaps inside a wrapper, of another class, or in train mode."""
+
+from collections.abc import Mapping
+from typing import Any, TypeVar, cast
+
+from torch import nn
+
+from ..utils.text import some, with_article
+from .affine import class_of
+
+Given = TypeVar("Given")
+Kind = TypeVar("Kind")
+
+WRAPPERS = {  # what runs the module that this attribute has, and does nothing else to its images and outputs
+    "torch._dynamo.eval_frame.OptimizedModule": "_orig_mod",  # what torch.compile returns
+    "torch.nn.parallel.distributed.DistributedDataParallel": "module",
+    "torch.nn.parallel.data_parallel.DataParallel": "module",
+    "torch.optim.swa_utils.AveragedModel": "module",
+    "timm.utils.model_ema.ModelEmaV2": "module",
+    "timm.utils.model_ema.ModelEmaV3": "module",
+}
+
+
+def unwrapped(model: Given) -> Given:
+    """The model inside torch.compile's, data parallelism's or an EMA's wrapper; anything else as it is."""
+    inner: Any = model
+    while isinstance(inner, nn.Module) and class_of(inner) in WRAPPERS:
+        inner = getattr(inner, WRAPPERS[class_of(inner)])
+    return cast(Given, inner)
+
+
+def require_model(model: object, kind: type[Kind], expected: str = "as fastvit.load(name) gives it") -> Kind:
+    """`model` if it is of that kind, else the model of that kind inside a wrapper.
+
+    Raises:
+        TypeError: there is none.
+
+    Example:
+        >>> from fastvit.models.given import require_model
+        >>> require_model({}, nn.Module)
+        Traceback (most recent call last):
+        TypeError: model is a dict, expected a FastViT, as fastvit.load(name) gives it
+    """
+    inner: object = model if isinstance(model, kind) else unwrapped(model)
+    if not isinstance(inner, kind):
+        holds = isinstance(model, nn.Module) and any(isinstance(part, kind) for part in model.modules())
+        remedy = ": give the one inside it" if holds else ""
+        raise TypeError(f"model is {with_article(type(model).__name__)}, expected a FastViT, {expected}{remedy}")
+    return inner
+
+
+def require_eval_mode(model: nn.Module, what: str, parts: Mapping[str, nn.Module] | None = None) -> None:
+    """Refuse a model in train mode, or with a part that is.
+
+    Args:
+        model: any module.
+        what: that cannot be done to it, for the message: "verify a model".
+        parts: those of its modules that matter, by name; by default all.
+
+    Raises:
+        ValueError: says which part is in train mode, how many more are, and what to do.
+        TypeError: it is no model.
+
+    Example:
+        >>> from torch import nn
+        >>> from fastvit.models.given import require_eval_mode
+        >>> require_eval_mode(nn.ReLU(), "run it")
+        Traceback (most recent call last):
+        ValueError: cannot run it in train mode (ReLU), where batch norm depends on the batch: call model.eval() first
+    """
+    require_model(model, nn.Module)
+    training = [
+        ".".join(filter(None, (part, name))) or type(model).__name__
+        for part, module in ({"": model} if parts is None else parts).items()
+        for name, inner in module.named_modules()
+        if inner.training
+    ]
+    if training:
+        where = some(training, 1)
+        raise ValueError(
+            f"cannot {what} in train mode ({where}), where batch norm depends on the batch: call model.eval() first"
+        )
