@@ -18,7 +18,7 @@ from ..training.presets import RECIPES
 from ..training.recipe import DEFAULTS, SECTIONS, Recipe, RunOptions
 from ..utils.text import display_name
 from .options import Json, LabelledData
-from .output import Progress, note, plain_warnings, say, show_result, working
+from .output import Progress, complain, plain_warnings, say, show_result, working
 
 if TYPE_CHECKING:
     from ..training import Trainer
@@ -84,8 +84,9 @@ def train(
         with plain_warnings(quiet=not main), Shown(data, quiet) as shown:
             trained = run(chosen, data, output, options, validation=validation, callback=cast(Any, shown))
     except Stopped as stopped:
-        if not quiet:
-            note(f"{stopped}; the same command goes on from there")
+        if main:
+            stopped.args = (f"{stopped}; the same command goes on from there",)
+            complain(stopped, 128 + stopped.signal, json)
         return 128 + stopped.signal
     except KeyboardInterrupt:
         raise KeyboardInterrupt("interrupted; the same command goes on from the last checkpoint") from None

@@ -1,9 +1,9 @@
-from .callback import Callback as Callback
 from .options import RecipeError as RecipeError
 from .presets import RECIPES as RECIPES
 from .recipe import Recipe as Recipe
 from .recipe import RunOptions as RunOptions
 from .run import open_sources as open_sources
 from .signals import Stopped as Stopped
+from .trained import Callback as Callback
 from .trained import TrainedRun as TrainedRun
 from .trainer import Trainer as Trainer

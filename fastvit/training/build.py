@@ -1,12 +1,10 @@
 """What a recipe makes of a model, the state of a run, which a checkpoint keeps; and of images, what the run reads."""
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, cast
 
-import timm.data
 import timm.optim
 import torch
 from timm.scheduler import CosineLRScheduler
@@ -19,13 +17,12 @@ from ..images.preprocess import Preprocess
 from ..models.fastvit import FastViT
 from ..utils.copies import duplicate
 from ..utils.text import one_line
+from .augmenting import augmentation
 from .distributed import Processes
 from .options import RecipeError
 from .recipe import Recipe
 from .schedule import make_schedule, scale_rate
 
-NOTATION = "timm's notation: rand-m9-n2-mstd0.5-mmax9-inc1, augmix-m3-w3, original, v0 or 3a, or '' for none"
-SECTION = re.compile(r"t|(m|n|p|mstd|mmax|inc)\d")  # of RandAugment
 POWER = 2 / 3  # of the EMA's warm-up, as in timm.utils.ModelEmaV3
 
 
@@ -185,42 +182,6 @@ def build_state(
                 norm.eval()
     wrapped, prepared = processes.accelerator.prepare(model, optimizer)
     return TrainState(processes, model, wrapped, prepared, schedule, EMA(model, recipe.ema_decay, template))
-
-
-def augmentation(recipe: Recipe, epoch: int, preprocess: Preprocess | None = None) -> Any:
-    """The random crops, flips and colours of training, by timm; `preprocess` says the mean and deviation.
-
-    Raises:
-        RecipeError: augmentation in a notation that timm does not know.
-    """
-    _check_sections(recipe.auto_augment)
-    preprocess = preprocess or Preprocess(size=(recipe.size, recipe.size))
-    try:
-        return timm.data.create_transform(
-            recipe.size_at(epoch),
-            is_training=True,
-            scale=(recipe.smallest_area, 1.0),
-            interpolation="bicubic",
-            color_jitter=recipe.color_jitter or None,
-            auto_augment=recipe.auto_augment or None,
-            re_prob=recipe.random_erasing,
-            re_mode="pixel",
-            mean=preprocess.mean,
-            std=preprocess.std,
-        )
-    except (AssertionError, ValueError, KeyError):
-        raise RecipeError(f"auto_augment is {recipe.auto_augment!r}, expected {NOTATION}") from None
-
-
-def _check_sections(notation: str) -> None:
-    """Refuse what timm passes over in RandAugment's notation, and what fails in the middle of a run."""
-    policy, *sections = notation.split("-")
-    if policy != "rand":
-        return
-    if unknown := [each for each in sections if not SECTION.match(each)]:
-        raise RecipeError(f"auto_augment is {notation!r}: {unknown[0]!r} is unknown; expected {NOTATION}")
-    if "inc1" in sections and not any(each.startswith("mmax") for each in sections):
-        raise RecipeError(f"auto_augment is {notation!r}: inc1 needs mmax9, as Pillow refuses to posterize at 10")
 
 
 def build_loader(

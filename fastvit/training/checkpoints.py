@@ -16,7 +16,7 @@ from .recipe import Recipe
 
 LOG = logging.getLogger("fastvit")
 SUFFIX = ".pt"
-FREE = "patience"  # may be another when a run goes on: it says when to stop, and changes no step
+FREE = ("patience",)  # may be another when a run goes on, as `options` may: it says when to stop, and changes no step
 
 
 class Checkpoints:
@@ -53,7 +53,8 @@ class Checkpoints:
         """The newest state that can be read, on the CPU, if there is one; damaged ones are passed over with a warning.
 
         Args:
-            about: the recipe, classes and number of images that it has to be of.
+            about: the recipe, classes and number of images that it has to be of; and options, of which a warning says
+                what they were.
 
         Raises:
             RecipeError: there are states, and none can be read; or it is of another run, and all that differs is named.
@@ -78,13 +79,14 @@ class Checkpoints:
 
 def _check_same(path: Path, state: dict[str, Any], about: dict[str, Any]) -> None:
     try:
-        then = {name: state[name] for name in (*about, "cfg", "global_pool")} | asdict(Recipe(**state["recipe"]))
+        then = {name: state[name] for name in ("images", "classes", "cfg", "global_pool")}
+        then |= asdict(Recipe(**state["recipe"])) | state.get("options", about["options"])
     except (KeyError, TypeError):
         raise RecipeError(f"{path}: is of another version; remove {path.parent} to start anew") from None
-    then, now = (values | {"recipe": None} for values in (then, about | about["recipe"]))
+    now = {name: about[name] for name in ("images", "classes")} | about["recipe"] | about["options"]
     differing = [name for name in now if now[name] != then.get(name)]
-    if set(differing) == {FREE}:
-        return warn(f"{path.parent.parent}: goes on where it stopped; {FREE} was {then[FREE]}, is {now[FREE]}")
-    if differing:
-        changes = ", ".join(f"{name} was {then.get(name)!r}, is {now[name]!r}" for name in differing)
+    changes = ", ".join(f"{name} was {then.get(name)!r}, is {now[name]!r}" for name in differing)
+    if not {*differing} <= {*FREE, *about["options"]}:
         raise RecipeError(f"{path}: is of another run: {changes}; give the same options or another output")
+    if differing:
+        warn(f"{path.parent.parent}: goes on where it stopped; {changes}")

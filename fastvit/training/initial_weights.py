@@ -21,7 +21,7 @@ from ..utils.sampling import evenly
 from ..utils.text import some
 from ..utils.warning import warn
 from ..weights.read import read
-from .build import augmentation
+from .augmenting import augmentation
 from .recipe import Recipe
 
 CALIBRATION = 64  # training images from which the norms of fused weights take their statistics
@@ -54,6 +54,8 @@ def initial_model(recipe: Recipe, source: Source, checkpoint: dict[str, Any] | N
         raise ValueError(f"{file}: is a {weights.variant}, expected a {name}: name no model, or give other weights")
     model = from_weights(weights, in_chans=3, drop_path_rate=recipe.drop_path).float()
     new = classify(model, source.classes, weights.source, anew=recipe.classifier == "new")
+    if recipe.head_factor != Recipe.head_factor and not new:
+        warn(f"head_factor is {recipe.head_factor:g}: ignored, as the classifier is kept and not new")
     if weights.detected.form != "unfused":
         model = overparameterize(model, augmented_images(recipe, source))
     return model, new

@@ -21,7 +21,7 @@ RANGES = {
     **dict.fromkeys(("smallest_area", "crop"), (1e-6, 1)),
     "validation_fraction": (0, 0.999),
     "layer_decay": (0, 1),
-    "head_factor": (0, 1e6),
+    "head_factor": (1e-6, 1e6),
     "temperature": (1e-6, 1e6),
     **dict.fromkeys(("seed", "validation_seed"), (0, 2**63 - 1)),
 }  # of numbers, what makes sense
@@ -71,7 +71,7 @@ def naming(cls: type[Options]) -> type[Options]:
     return cls
 
 
-def nearest(name: str, names: Iterable[str], otherwise: str = "") -> str:
+def nearest(name: str, names: Iterable[str], otherwise: str | None = None) -> str:
     """What may have been meant, else `otherwise`, by default all that there is.
 
     Example:
@@ -79,5 +79,6 @@ def nearest(name: str, names: Iterable[str], otherwise: str = "") -> str:
         ('did you mean epochs?', 'expected epochs or size')
     """
     names = list(names)
-    near = close(names, name.lower(), least=0.6)
-    return f"did you mean {either(near)}?" if near else otherwise or f"expected {either(names)}"
+    if near := close(names, name.lower(), least=0.6):
+        return f"did you mean {either(near)}?"
+    return f"expected {either(names)}" if otherwise is None else otherwise

@@ -12,7 +12,7 @@ from ..utils.text import some
 from ..weights.catalog import CHECKPOINTS, find
 from ..weights.read import SUFFIXES
 from ..weights.suggestion import nearest as nearest_weights
-from .build import augmentation
+from .augmenting import augmentation
 from .options import RecipeError, nearest
 from .recipe import Recipe
 
@@ -44,9 +44,12 @@ def check_names(recipe: Recipe, resumed: bool = False) -> None:
 
 
 def _check_optimizer(name: str) -> None:
-    names = timm.optim.list_optimizers()
-    if name.lower().removeprefix("lookahead_") not in names:
-        raise RecipeError(f"optimizer is {name!r}, none of timm's; {nearest(name, names)}")
+    names, base = timm.optim.list_optimizers(), name.lower().removeprefix("lookahead_")
+    if base not in names:
+        more = nearest(base, names, "timm.optim.list_optimizers() has their names")
+        raise RecipeError(f"optimizer is {name!r}, none of timm's; {more}")
+    if timm.optim.get_optimizer_info(base).second_order:
+        raise RecipeError(f"optimizer is {name!r}, which needs second derivatives, that are not computed; try adamw")
 
 
 def _check_timms(name: str, tagged: bool) -> None:

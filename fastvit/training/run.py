@@ -16,8 +16,7 @@ from .recipe import DEFAULTS, Recipe, RunOptions
 from .recipe_file import check_output, write_recipe
 
 if TYPE_CHECKING:  # all that takes long to import waits until the data are known to be there
-    from .callback import Callback
-    from .trained import TrainedRun
+    from .trained import Callback, TrainedRun
 
 
 def train(
@@ -88,7 +87,7 @@ def open_sources(
 
     Raises:
         fastvit.data.DataError: no such data, classes that differ, labels out of range, or too few images.
-        RecipeError: a Source as `data`, without `validation`.
+        RecipeError: a Source as `data`, without `validation`; or fewer images than classes wanted.
         TypeError: the recipe is none.
     """
     check_recipe(recipe)
@@ -105,6 +104,10 @@ def open_sources(
     check_labels(source)
     check_range(held)
     check_same_classes(source, held)
+    if 0 < recipe.max_images < len(source.classes):
+        raise RecipeError(
+            f"max_images is {recipe.max_images}, expected one or more of each of {len(source.classes)} classes"
+        )
     if recipe.max_images:
         source = Selected.evenly(source, recipe.max_images)
     return source, held

@@ -1,15 +1,33 @@
-"""What a run leaves behind."""
+"""What a run tells a program while it trains, and what it leaves behind."""
+
+from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..checkpoint import load
 from ..evaluation.metrics import Metrics
 from ..models.fastvit import FastViT
 from .best import WEIGHTS, Line
 
+if TYPE_CHECKING:
+    from .trainer import Trainer
+
 SHOWN = 20  # of the images that could not be read
+
+
+class Callback:
+    """What is called while a run trains; each method may be overridden."""
+
+    def started(self, trainer: Trainer) -> None:
+        """All is ready, and the trainer's state is new or the newest checkpoint's."""
+
+    def step_done(self, trainer: Trainer, loss: float) -> None:
+        """After each step; on a GPU the loss is that of the last line of the log, and NaN before the first."""
+
+    def epoch_done(self, trainer: Trainer, line: Line) -> None:
+        """After each epoch, with its line of the log."""
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,7 @@
 """A run: its state, and one step after the other.
 
-The place in a run is the number of complete steps, and every random draw follows from it and the seed: the order of
-the images and their augmentation (fastvit.data), mixup, drop path. So a run that was killed and started again
-from a checkpoint ends with the same weights as one that was never interrupted, on a CPU bit for bit.
+Every random draw (images, their augmentation, mixup, drop path) follows from the number of complete steps and the
+seed. So a run that goes on from a checkpoint ends with the weights of one never interrupted, on a CPU bit for bit.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ..checkpoint import save
-from ..data import Batch, DataError, Selected, Source, reading, seed_everything
+from ..data import Batch, DataError, Selected, Source, check_labels, reading, seed_everything
 from ..evaluation.metrics import Metrics
 from ..evaluation.validation import evaluate
 from ..models.fastvit import FastViT
@@ -27,8 +26,8 @@ from ..models.reparam import reparameterize
 from ..utils.atomic import remove_leftovers
 from ..weights.savable import check_savable
 from . import best
-from .build import augmentation, build_loader, build_state
-from .callback import Callback
+from .augmenting import augmentation
+from .build import build_loader, build_state
 from .checkpoints import Checkpoints
 from .distributed import Processes, check_batch_size, check_statistics
 from .fitting import fitted
@@ -40,7 +39,7 @@ from .recipe import DEFAULTS, Recipe, RunOptions
 from .recipe_file import check_output
 from .schedule import learning_rates
 from .signals import Stopped, stop_signals
-from .trained import TrainedRun
+from .trained import Callback, TrainedRun
 
 
 class Trainer:
@@ -70,9 +69,9 @@ class Trainer:
         options: RunOptions = DEFAULTS,
         model: FastViT | None = None,
     ) -> None:
-        self.source, self.validation, self.options = source, validation, options
-        self.output = Path(output)
+        self.source, self.validation, self.options, self.output = source, validation, options, Path(output)
         self.metrics: Metrics | None = None
+        check_labels(source)
         check_output(self.output)
         augmentation(recipe, epoch=0)  # may raise
         self.processes = Processes(options.device, recipe.precision, options.tracker, self.output)
@@ -111,8 +110,10 @@ class Trainer:
             self._save_best(self.validate())  # a kill came between the checkpoint and these
 
     def _about(self) -> dict[str, Any]:
-        """What a checkpoint has to be of, for this run to go on from it."""
-        return {"recipe": asdict(self.recipe), "images": len(self.source), "classes": self.source.classes}
+        """What a checkpoint has to be of, for this run to go on from it, and the options that may be others."""
+        options = asdict(self.options) | {"device": self.processes.device.type, "keep": None}  # which is of files alone
+        images, classes = len(self.source), self.source.classes
+        return {"recipe": asdict(self.recipe), "options": options, "images": images, "classes": classes}
 
     @property
     def history(self) -> list[Line]:
@@ -160,9 +161,8 @@ class Trainer:
             for tracker in self.processes.accelerator.trackers:
                 tracker.finish()
         self.processes.close()
-        return TrainedRun(
-            self.output, self.history, list(self.state.unreadable), self.metrics, self.state.best, self.recipe.epochs
-        )
+        unreadable = list(self.state.unreadable)
+        return TrainedRun(self.output, self.history, unreadable, self.metrics, self.state.best, self.recipe.epochs)
 
     def loader(self) -> DataLoader[Batch]:
         """This process's share of the micro-batches, from the next step on to the last."""

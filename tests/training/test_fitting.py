@@ -17,7 +17,7 @@ from PIL import Image
 import fastvit
 from fastvit.data import open_source
 from fastvit.testing import randomize, write_images
-from fastvit.training import RECIPES, Recipe, RecipeError, RunOptions, open_sources
+from fastvit.training import RECIPES, Recipe, RecipeError, RunOptions, Trainer, open_sources
 from fastvit.training.build import augmentation
 from fastvit.training.fitting import fitted, ignored
 from fastvit.training.recipe_file import choose_recipe
@@ -159,6 +159,7 @@ def test_an_option_that_there_is_not_is_told_with_the_nearest() -> None:
         ({"learning_rate": "fast"}, "learning_rate is 'fast', expected a number"),
         ({"epochs": 0}, "epochs is 0, expected at least 1"),
         ({"learning_rate": math.nan}, "learning_rate is nan, expected 0 to 1000"),
+        ({"head_factor": 0.0}, "head_factor is 0.0, expected 1e-06 to 1e+06"),
     ],
 )
 def test_a_value_of_another_kind_or_out_of_range_is_refused(options: dict[str, Any], words: str) -> None:
@@ -182,9 +183,15 @@ def test_a_path_is_taken_for_its_name_and_such_a_run_goes_on(data: Path, tmp_pat
         ({"model": "fastvit_t9"}, "model is 'fastvit_t9'; did you mean fastvit_t8"),
         ({"weights": "nowhere.safetensors"}, "weights is nowhere.safetensors: no such file"),
         ({"optimizer": "adammw"}, "optimizer is 'adammw', none of timm's; did you mean adamw"),
+        ({"optimizer": "lookahead_adammw"}, "optimizer is 'lookahead_adammw', none of timm's; did you mean adamw"),
+        ({"optimizer": "qqq"}, "optimizer is 'qqq', none of timm's; timm.optim.list_optimizers() has their names"),
+        ({"optimizer": "adahessian"}, "optimizer is 'adahessian', which needs second derivatives"),
         ({"teacher": "resnet17"}, "teacher is 'resnet17', no model of timm's or ours; did you mean resnet18"),
         ({"teacher": "resnet18.a9_in1k"}, "timm has no weights of that tag; for resnet18 it has: a1_in1k"),
         ({"auto_augment": "much"}, "auto_augment is 'much', expected timm's notation: rand-m9-n2-mstd0.5-mmax9-inc1"),
+        ({"auto_augment": "radn-m9"}, "auto_augment is 'radn-m9'; did you mean rand?"),
+        ({"auto_augment": "augmix-strong"}, "auto_augment is 'augmix-strong': 'strong' is unknown"),
+        ({"auto_augment": "original-m9"}, "auto_augment is 'original-m9': 'm9' is unknown"),
         ({"auto_augment": "rand-m9-strong"}, "auto_augment is 'rand-m9-strong': 'strong' is unknown"),
         ({"auto_augment": "rand-m9-mstd0.5-inc1"}, "inc1 needs mmax9"),
     ],
@@ -202,6 +209,8 @@ def test_timms_policies_are_all_taken() -> None:
         augment = augmentation(Recipe(auto_augment=policy, size=64), epoch=0)
         made = augment(Image.new("RGB", (80, 70), "red"))
         views = made if isinstance(made, tuple) else (made,)
+        if policy == "v0":  # some of whose draws ask for 0 bits, which Pillow refuses
+            assert all(augment(Image.new("RGB", (40, 35), "red")).isfinite().all() for _ in range(300))
         assert all(view.shape == (3, 64, 64) and view.isfinite().all() for view in views)
 
 
@@ -219,6 +228,15 @@ def test_one_class_is_refused_with_what_to_add(tmp_path: Path) -> None:
     data = write_images(tmp_path / "data", ("cat",), train=4, val=2)
     told = error(*arguments(data, tmp_path / "run"))
     assert "cat is its only class" in told and "expected two or more" in told
+
+
+def test_one_class_is_refused_also_of_a_source_and_of_too_few_images(data: Path, tmp_path: Path) -> None:
+    one = open_source(write_images(tmp_path / "one", ("cat",), train=4), "train")
+    recipe = Recipe(size=32, epochs=1, batch_size=4)
+    with pytest.raises(fastvit.data.DataError, match="cat is its only class"):
+        Trainer(recipe, one, one, tmp_path / "run", RunOptions(device="cpu", workers=0))
+    with pytest.raises(RecipeError, match="max_images is 1, expected one or more of each of 2 classes"):
+        small_trainer(data, tmp_path / "run", {"max_images": 1})
 
 
 @pytest.mark.parametrize("variant", ["fastvit_t8", "fastvithd"])
@@ -311,6 +329,26 @@ def test_a_new_classifier_learns_faster_by_the_factor_also_when_the_run_goes_on(
         assert trainer.state.learning_rate == pytest.approx(before["last"])
         trainer.save()
         assert rates(small_trainer(data, tmp_path / name, changes)) == before
+
+
+def test_a_factor_of_a_classifier_that_is_kept_is_said_to_be_ignored_and_only_at_the_start(
+    data: Path, tmp_path: Path
+) -> None:
+    fastvit.save(named(["blue", "red"]), tmp_path / "start.safetensors")
+    changes = {"weights": str(tmp_path / "start.safetensors"), "head_factor": 10.0}
+    with pytest.warns(fastvit.FastViTWarning, match="head_factor is 10: ignored, as the classifier is kept"):
+        small_trainer(data, tmp_path / "run", changes).save()
+    small_trainer(data, tmp_path / "run", changes)
+    small_trainer(data, tmp_path / "new", changes | {"classifier": "new"})
+
+
+def test_options_that_are_others_when_a_run_goes_on_are_said(data: Path, tmp_path: Path) -> None:
+    small_trainer(data, tmp_path / "run").save()
+    with pytest.warns(fastvit.FastViTWarning) as said:
+        small_trainer(data, tmp_path / "run", {"patience": 3}, save_every=1.0, workers=1, keep=5)
+    (line,) = (str(each.message) for each in said)
+    changes = "patience was 0, is 3, workers was 0, is 1, save_every was 15.0, is 1.0"
+    assert line == f"{tmp_path}/run: goes on where it stopped; {changes}"
 
 
 def test_frozen_batch_norms_keep_the_statistics_of_the_weights(data: Path, tmp_path: Path) -> None:

@@ -151,6 +151,10 @@ def test_a_signal_stops_the_command_after_a_step_and_it_says_how_to_go_on(
     assert result.status == 128 + by
     assert "stopped after step 3 of 4; the same command goes on from there" in result.stderr
     assert (tmp_path / "run/checkpoints/000000003.pt").exists()
+    again = command(*arguments(data, tmp_path / "other"), "--json")
+    said = json.loads(again.stdout)["error"]
+    assert said["message"] == "stopped after step 3 of 4; the same command goes on from there"
+    assert (said["type"], said["status"], again.status) == ("Stopped", 128 + by, 128 + by)
 
 
 def test_a_second_interrupt_does_not_wait(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
