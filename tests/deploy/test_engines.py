@@ -374,9 +374,10 @@ def test_an_array_is_taken_for_images(runtime: str) -> None:
     run, images = engine(shallow(), runtime, threads=1), numpy.random.default_rng(0).normal(size=(2, 3, 64, 64))
     backwards = images.astype(numpy.float32)[:, :, ::-1]
     backwards.flags.writeable = False
-    for array in (images, images.astype(numpy.float16), backwards):
+    others = [images.astype(kind) for kind in (">f4", ">f8", numpy.longdouble, numpy.float16)]
+    for array in (images, *others, backwards):
         given = called(run, array)
-        assert_near(given, eager(shallow(), torch.tensor(array.copy())), 1e-5)
+        assert_near(given, eager(shallow(), torch.tensor(array.astype(numpy.float64))), 1e-5)
 
 
 def test_what_is_no_tensor_and_no_array_is_refused_in_one_line() -> None:
@@ -385,6 +386,21 @@ def test_what_is_no_tensor_and_no_array_is_refused_in_one_line() -> None:
         run([1.0])
     with pytest.raises(ValueError, match=r"images are torch\.uint8, expected preprocessed ones"):
         run(numpy.zeros((1, 3, 64, 64), numpy.uint8))
+    for kind, named in ((">i2", r"torch\.int16"), ("O", "object"), ("S1", r"\|S1"), ("M8[s]", r"datetime64\[s\]")):
+        with pytest.raises(ValueError, match=f"^images are {named}, expected preprocessed ones, of a floating-point"):
+            run(numpy.zeros((1, 3, 64, 64)).astype(kind))
+
+
+def test_an_engine_of_a_model_with_a_local_hook_is_copied_and_its_pickle_refused_in_one_line() -> None:
+    model, seen = shallow(), []
+    model.stem.register_forward_hook(lambda module, inputs, output: seen.append(output.shape))
+    run, images = engine(model, "torch"), torch.randn(1, 3, 64, 64)
+    assert_near(called(copy.deepcopy(run), images), eager(shallow(), images), RELATIVE["float32"])
+    assert seen
+    with pytest.raises(
+        pickle.PicklingError, match=r"this engine cannot be pickled, as .*: make one .* without its hooks"
+    ):
+        pickle.dumps(run)
 
 
 # What observes the model, or wraps it

@@ -1,9 +1,12 @@
 """An engine: images in, what the model gives out; the first outputs are compared with eager torch's."""
 
+import copy
+import pickle
 import threading
 from collections.abc import Callable, Collection, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +116,30 @@ class Engine:
             raise ValueError("this engine's model is no FastViT and does not say how images are prepared")
         return Preprocess.from_cfg(self.pretrained_cfg)
 
+    def __copy__(self) -> "Engine":
+        return self._again(self.__getstate__())
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Engine":
+        return self._again(copy.deepcopy(self.__getstate__(), memo))
+
+    def _again(self, state: dict[str, Any]) -> "Engine":
+        again = type(self).__new__(type(self))
+        again.__setstate__(state)
+        return again
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Pickle's way, once it is clear that it leads to an end.
+
+        Raises:
+            pickle.PicklingError: something in the model cannot be pickled, as a hook that is a local function.
+        """
+        try:
+            _WithoutTensors(BytesIO(), protocol).dump(self.__getstate__())
+        except Exception as error:  # whatever it is made of
+            what = f"this engine cannot be pickled, as its model holds what cannot ({one_line(error)[:200]})"
+            raise pickle.PicklingError(f"{what}: make one of the model without it, such as without its hooks") from None
+        return super().__reduce_ex__(protocol)
+
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "_lock"}
 
@@ -130,7 +157,7 @@ class Engine:
             EngineError: the first outputs differ from eager torch's by more than `TOLERANCE`, or there are none.
         """
         if isinstance(images, numpy.ndarray):
-            images = torch.from_numpy(numpy.array(images))  # a copy: it may be read-only, which a tensor cannot be
+            images = _tensor(images)
         if not isinstance(images, Tensor):
             raise TypeError(f"images are a {type(images).__name__}, expected a tensor or an array (B, C, H, W)")
         check_images(images, self._in_chans, finite=False)
@@ -165,6 +192,22 @@ class Engine:
         self.error = error if self.error is None else largest([self.error, error])
         if self.name != "compile" and (self._ahead is None or self._compared):  # this was the last kind
             self._reference = None
+
+
+class _WithoutTensors(pickle.Pickler):
+    """Says whether something can be pickled, without its numbers."""
+
+    def persistent_id(self, obj: object) -> str | None:
+        return "tensor" if isinstance(obj, Tensor) else None
+
+
+def _tensor(images: NDArray[Any]) -> Tensor:
+    """A copy as a tensor, of this machine's byte order: the array may be read-only, which a tensor cannot be."""
+    dtype = images.dtype
+    try:
+        return torch.from_numpy(images.astype("f8" if dtype == numpy.longdouble else dtype.newbyteorder("=")))
+    except TypeError:
+        raise ValueError(f"images are {dtype}, expected preprocessed ones, of a floating-point dtype") from None
 
 
 def difference(error: Error, precision: str) -> str:
