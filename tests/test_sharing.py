@@ -2,8 +2,10 @@
 
 import json
 import re
+import socket
+import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from torch import nn
 import fastvit
 from fastvit import FastViT, FastViTWarning, WeightsError, load, push_to_hub, save_pretrained
 from fastvit.evaluation.metrics import Metrics
+from fastvit.sharing import upload
 from fastvit.sharing.pretrained import config
 from fastvit.testing import randomize
 
@@ -194,7 +197,7 @@ def test_all_is_written_or_nothing(model: FastViT, tmp_path: Path) -> None:
     model.pretrained_cfg |= {"crop_pct": 0.9, "label_names": list("abcd")}
     with pytest.raises(ValueError, match="label_names"):
         save_pretrained(model, tmp_path / "folder")
-    with pytest.raises(TypeError, match="expected a FastViT, not a Linear"):
+    with pytest.raises(TypeError, match=r"model is a Linear, expected a FastViT, as fastvit.load"):
         save_pretrained(nn.Linear(1, 1), tmp_path / "folder")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="names is 'apple', expected 'fastvit' or 'timm'"):
         save_pretrained(model, tmp_path / "folder", names="apple")
@@ -232,6 +235,16 @@ def test_without_an_evaluation_no_accuracy_is_claimed(model: FastViT, tmp_path: 
     save_pretrained(model, tmp_path / "pets")
     card = (tmp_path / "pets/README.md").read_text()
     assert "accuracy" not in card and "model-index" not in front_matter(card)
+
+
+def test_the_card_names_the_folder_also_where_it_is_the_current_one(
+    model: FastViT, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pets").mkdir()
+    monkeypatch.chdir(tmp_path / "pets")
+    save_pretrained(model, ".")
+    card = Path("README.md").read_text()
+    assert "\n# pets\n" in card and all('"local-dir:pets"' in program for program in programs(card))
 
 
 def test_metrics_of_a_model_of_other_classes_are_refused(model: FastViT, tmp_path: Path) -> None:
@@ -363,6 +376,13 @@ def test_a_name_alone_is_of_the_tokens_user(model: FastViT, hub: Hub) -> None:
     assert push_to_hub(model, "pets") == f"{hub.endpoint}/user/pets"
 
 
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """The address of a hub that takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
 @pytest.mark.parametrize(
     ("how", "kind", "named"),
     [
@@ -373,11 +393,20 @@ def test_a_name_alone_is_of_the_tokens_user(model: FastViT, hub: Hub) -> None:
         ("500", ConnectionError, "answered 500 .*: try again later"),
         ("down", ConnectionError, "could not be reached .*: try again later, or look at HF_ENDPOINT"),
         ("offline", ConnectionError, "nothing is uploaded while HF_HUB_OFFLINE is set: unset it"),
+        ("silent", ConnectionError, "could not be reached .no answer within 0 s.: try again later"),
+        ("silent later", ConnectionError, "could not be reached .no answer within 0 s.: try again later"),
         ("name", ValueError, "'user/a/b' is no repository's name, expected USER/NAME"),
     ],
 )
 def test_what_goes_wrong_is_one_line_that_says_what_to_do(
-    how: str, kind: type[Exception], named: str, model: FastViT, hub: Hub, token: str, monkeypatch: pytest.MonkeyPatch
+    how: str,
+    kind: type[Exception],
+    named: str,
+    model: FastViT,
+    hub: Hub,
+    token: str,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> None:
     if how == "no token":
         monkeypatch.delenv("HF_TOKEN")
@@ -385,6 +414,13 @@ def test_what_goes_wrong_is_one_line_that_says_what_to_do(
         hub.upload_status = int(how)
     elif how == "down":
         monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    elif how == "silent":
+        monkeypatch.setattr(constants, "ENDPOINT", request.getfixturevalue("silent"))
+        monkeypatch.setattr(upload, "SECONDS", 0.3)
+    elif how == "silent later":
+        monkeypatch.setattr(upload, "WAIT", 0.3)
+        monkeypatch.setattr(upload, "SLOWEST", 1e9)
+        monkeypatch.setattr(huggingface_hub.HfApi, "upload_folder", lambda *_, **given: threading.Event().wait(9))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", how == "offline")
     huggingface_hub.close_session()
     wrong = "hf_another" if how == "wrong token" else None

@@ -20,6 +20,7 @@ from ..checkpoint import NAMES, save
 from ..models.config import CONFIGS
 from ..models.fastvit import FastViT
 from ..models.forms import form_of, stages_left
+from ..models.given import require_model
 from ..utils.atomic import replacing
 from ..utils.text import one_line, some
 from ..utils.warning import warn
@@ -72,10 +73,10 @@ def save_pretrained(
         >>> fastvit.load(folder).pretrained_cfg["label_names"][:2]
         ['airplane', 'automobile']
     """
-    folder = Path(folder)
+    folder, model = Path(folder), require_model(model, FastViT)
     _check(model, names)
     _check_folder(folder, overwrite)
-    text = model_card(model, f"local-dir:{folder.name}", names, metrics, dataset)
+    text = model_card(model, f"local-dir:{folder.resolve().name or folder}", names, metrics, dataset)
     _write_folder(folder, partial(_write, model, names=names, dtype=dtype, card=text))
 
 
@@ -118,6 +119,7 @@ def push_to_hub(
         >>> fastvit.push_to_hub(model, "me/planes", private=True)  # doctest: +SKIP
         'https://huggingface.co/me/planes'
     """
+    model = require_model(model, FastViT)
     _check(model, names)
     repository = Upload(repo_id, token, revision)
     card = partial(model_card, model, names=names, metrics=metrics, dataset=dataset)
@@ -174,8 +176,6 @@ def _check(model: FastViT, names: str) -> None:
     if names not in ("timm", "fastvit"):
         expected = " or ".join(repr(name) for name in NAMES if name != "apple")
         raise ValueError(f"names is {names!r}, expected {expected}")
-    if not isinstance(model, FastViT):
-        raise TypeError(f"expected a FastViT, not a {type(model).__name__}: give the FastViT inside it")
     if names == "timm" and (stages_left(model) is not None or model.config not in CONFIGS.values()):
         kind = "of a Config of your own" if stages_left(model) is None else "pruned"
         raise ValueError(f"the model is {kind}, which timm has no name for: give names='fastvit', this library's own")

@@ -2,12 +2,17 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 from huggingface_hub import HfApi, constants, errors, get_token
 
 from ..utils.text import one_line
 from ..utils.warning import warn
+from ..weights.hub_file import SECONDS, within
 
+WAIT = 30.0  # seconds for an answer of a hub that is there
+SLOWEST = 20_000  # bytes a second of an upload that is waited for
 LOGIN = "log in with `hf auth login`, or set HF_TOKEN to a token that may write"
 
 
@@ -41,10 +46,11 @@ class Upload:
             ConnectionError: the hub cannot be reached, or refuses.
         """
         with self._in_one_line():
-            self.name = self.api.create_repo(self.name, private=private, exist_ok=True).repo_id
+            within(SECONDS, self.api.whoami)  # before a repository is made: a hub that is there says who asks
+            self.name = within(WAIT, lambda: self.api.create_repo(self.name, private=private, exist_ok=True)).repo_id
             if self.revision:
-                self.api.create_branch(self.name, branch=self.revision, exist_ok=True)
-            info = self.api.model_info(self.name, revision=self.revision)
+                within(WAIT, lambda: self.api.create_branch(self.name, branch=str(self.revision), exist_ok=True))
+            info = self.api.model_info(self.name, revision=self.revision, timeout=WAIT)
         if private and info.private is False:
             warn(f"{self.name}: is there already and stays public; private=True is for new ones")
         return [file.rfilename for file in info.siblings or ()]
@@ -61,10 +67,15 @@ class Upload:
             PermissionError: the token may not do that.
             ConnectionError: the hub cannot be reached, or refuses.
         """
+        given: dict[str, Any] = {
+            "repo_id": self.name,
+            "folder_path": folder,
+            "revision": self.revision,
+            "commit_message": message,
+        }
+        size = sum(path.stat().st_size for path in Path(folder).iterdir())
         with self._in_one_line():
-            self.api.upload_folder(
-                repo_id=self.name, folder_path=folder, revision=self.revision, commit_message=message
-            )
+            within(WAIT + size / SLOWEST, lambda: self.api.upload_folder(**given))
         return f"{constants.ENDPOINT}/{self.name}" + (f"/tree/{self.revision}" if self.revision else "")
 
     @contextmanager

@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import huggingface_hub
 from huggingface_hub import HfFileMetadata, constants, errors
@@ -22,6 +22,7 @@ from ..utils.warning import warn
 from .catalog import CHECKPOINTS, EXPECTED_SIZES, METADATA, Checkpoint, Repository
 from .tensors import WeightsError, in_one_line
 
+Answer = TypeVar("Answer")
 SECONDS = 4.0  # in which the hub has to say what it knows of a file, before anything is downloaded
 AT_ONCE = 1.0  # in which it has to say so of a file of a branch that is in the cache, and serves without an answer
 
@@ -124,16 +125,16 @@ def _known(published: Repository, file: str) -> HfFileMetadata:
     """
     url = huggingface_hub.hf_hub_url(published.repository, file, revision=published.revision)
     try:
-        return _within(SECONDS, lambda: huggingface_hub.get_hf_file_metadata(url, timeout=SECONDS))
+        return within(SECONDS, lambda: huggingface_hub.get_hf_file_metadata(url, timeout=SECONDS))
     except (errors.HfHubHTTPError, errors.OfflineModeIsEnabled):
         raise
     except Exception as error:  # those of its HTTP library, which changes with its version
         raise UnreachableError(one_line(error)) from error
 
 
-def _within(seconds: float, ask: Callable[[], HfFileMetadata]) -> HfFileMetadata:
+def within(seconds: float, ask: Callable[[], Answer]) -> Answer:
     """What `ask` returns, or its error; a TimeoutError after so many seconds, whatever it waits for."""
-    done: list[HfFileMetadata] = []
+    done: list[Answer] = []
     failed: list[BaseException] = []
 
     def run() -> None:
