@@ -126,8 +126,7 @@ def verify(model: FastViT | Source, images: Images = None) -> Report:
     kinds = {name: type(block).__name__ for name, block in foldable(model).items()}
     own, agreement, fused = _compare(duplicate(model), images, kinds)
     exact, *_ = _compare(duplicate(model).to(exact_device(next(model.parameters()).device)).double(), images, kinds)
-    kinds[WHOLE] = ""
-    *blocks, whole = (Row(name, kind, exact[name], own[name]) for name, kind in kinds.items())
+    *blocks, whole = (Row(name, kind, exact[name], own[name]) for name, kind in (kinds | {WHOLE: ""}).items())
     return Report(
         model=model.pretrained_cfg.get("architecture") or type(model).__name__,
         dtype=next(model.parameters()).dtype,

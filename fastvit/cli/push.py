@@ -11,7 +11,7 @@ from .output import Progress, say, say_json, working
 
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
-class Upload:
+class PushOptions:
     """What is uploaded, and where to, as `fastvit.push_to_hub` takes it.
 
     Attributes:
@@ -34,7 +34,7 @@ def push(
     repository: Annotated[str, Parameter(help="USER/NAME, or NAME for a repository of your own.")],
     /,
     *,
-    upload: Upload = Upload(),
+    options: PushOptions = PushOptions(),
     data: Annotated[str, Parameter(help="Labelled images to measure the card's accuracy on, as for evaluate.")] = "",
     split: Annotated[str, Parameter(help="Part of --data. [default: val, validation or test]")] = "",
     dataset: Annotated[str, Parameter(help="What the card calls the data. [default: its path]")] = "",
@@ -55,17 +55,17 @@ def push(
     from ..evaluation.validation import evaluate
     from ..models.fastvit import FastViT
     from ..sharing.pretrained import push_to_hub
-    from ..sharing.upload import Upload as Hub
+    from ..sharing.upload import Commit
 
     if not data and (split or dataset):
         raise ValueError("--split and --dataset are about --data: give it as well")
-    Hub(repository, None, upload.revision)  # which says that there is no token, before anything is measured
+    Commit(repository, None, options.revision)  # which says that there is no token, before anything is measured
     subject, metrics = loaded(model, FastViT), None
     if data:
         with Progress() as bar:
             metrics = evaluate(subject, data, split=split, progress=lambda done, total, _: bar.update(done, total))
     with working(f"uploading to {repository}"):
-        url = push_to_hub(subject, repository, metrics=metrics, dataset=dataset or data, **vars(upload))
+        url = push_to_hub(subject, repository, metrics=metrics, dataset=dataset or data, **vars(options))
     if json:
         say_json({"model": model, "repository": repository, "url": url})
     else:

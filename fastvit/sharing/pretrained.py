@@ -8,9 +8,8 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Callable
-from contextlib import suppress
-from functools import partial
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +27,7 @@ from ..weights.formats import PICKLES
 from ..weights.naming import names as names_of
 from ..weights.read import read
 from .card import model_card
-from .upload import Upload
+from .upload import Commit
 
 if TYPE_CHECKING:
     from ..evaluation.metrics import Metrics
@@ -73,11 +72,11 @@ def save_pretrained(
         >>> fastvit.load(folder).pretrained_cfg["label_names"][:2]
         ['airplane', 'automobile']
     """
-    folder, model = Path(folder), require_model(model, FastViT)
-    _check(model, names)
+    folder, model = Path(folder), _shareable(model, names)
     _check_folder(folder, overwrite)
     text = model_card(model, f"local-dir:{folder.resolve().name or folder}", names, metrics, dataset)
-    _write_folder(folder, partial(_write, model, names=names, dtype=dtype, card=text))
+    with _whole_or_not_there(folder) as inside:
+        _write(model, inside, names=names, dtype=dtype, card=text)
 
 
 def push_to_hub(
@@ -119,33 +118,22 @@ def push_to_hub(
         >>> fastvit.push_to_hub(model, "me/planes", private=True)  # doctest: +SKIP
         'https://huggingface.co/me/planes'
     """
-    model = require_model(model, FastViT)
-    _check(model, names)
-    repository = Upload(repo_id, token, revision)
-    card = partial(model_card, model, names=names, metrics=metrics, dataset=dataset)
-    return _push(
-        repository, private, overwrite_card, card, partial(_write, model, names=names, dtype=dtype), commit_message
-    )
-
-
-def _push(
-    repository: Upload,
-    private: bool,
-    overwrite_card: bool,
-    card: Callable[[str], str],
-    write: Callable[..., None],
-    message: str,
-) -> str:
-    """Say what of the repository stays as it is, and upload the rest."""
-    there = repository.prepare(private)
-    keep_card = CARD in there and not overwrite_card
-    if keep_card:
-        warn(f"{repository.name}: its README.md stays as it is; overwrite_card=True replaces it with the new figures")
-    if others := _other_weights(there):
-        warn(f"{repository.name}: also holds {some(others, 3)}, which stays and is not this model: delete it there")
+    model, commit = _shareable(model, names), Commit(repo_id, token, revision)
+    stays = _card_stays(commit, commit.prepare(private), overwrite_card)
+    card = "" if stays else model_card(model, commit.address, names, metrics, dataset)
     with tempfile.TemporaryDirectory() as folder:
-        write(Path(folder), card="" if keep_card else card(repository.address))
-        return repository.send(folder, message)
+        _write(model, Path(folder), names=names, dtype=dtype, card=card)
+        return commit.send(folder, commit_message)
+
+
+def _card_stays(commit: Commit, there: list[str], overwrite_card: bool) -> bool:
+    """Whether the card that is there stays as it is; warnings say so, and which other weights do."""
+    keeps_card = CARD in there and not overwrite_card
+    if keeps_card:
+        warn(f"{commit.name}: its README.md stays as it is; overwrite_card replaces it with the new figures")
+    if others := _other_weights(there):
+        warn(f"{commit.name}: also holds {some(others, 3)}, which stays and is not this model: delete it there")
+    return keeps_card
 
 
 def _check_folder(folder: Path, overwrite: bool) -> None:
@@ -157,13 +145,14 @@ def _check_folder(folder: Path, overwrite: bool) -> None:
         raise ValueError(f"{folder}: holds other weights ({some(others, 3)}), which would be taken for the model's too")
 
 
-def _write_folder(folder: Path, write: Callable[[Path], None]) -> None:
-    """The files in their places, or none, and then no new folder either."""
+@contextmanager
+def _whole_or_not_there(folder: Path) -> Iterator[Path]:
+    """Where the files of `folder` are written first: all of them take their places, or none, and no new folder."""
     is_new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with replacing(folder / WEIGHTS) as path:
-            write(path.parent)
+            yield path.parent
     except BaseException:
         if is_new:
             with suppress(OSError):
@@ -171,8 +160,9 @@ def _write_folder(folder: Path, write: Callable[[Path], None]) -> None:
         raise
 
 
-def _check(model: FastViT, names: str) -> None:
-    """Refuse, before any work is done, what nobody could read."""
+def _shareable(model: FastViT, names: str) -> FastViT:
+    """The model that is given; what nobody could read is refused before any work is done."""
+    model = require_model(model, FastViT)
     if names not in ("timm", "fastvit"):
         expected = " or ".join(repr(name) for name in NAMES if name != "apple")
         raise ValueError(f"names is {names!r}, expected {expected}")
@@ -184,6 +174,7 @@ def _check(model: FastViT, names: str) -> None:
             "the model is fused, and timm reads only unfused ones from a folder or a repository: give the unfused "
             "model, overparameterize(model), or names='fastvit', which this library alone reads"
         )
+    return model
 
 
 def _other_weights(files: list[str]) -> list[str]:

@@ -16,7 +16,7 @@ SLOWEST = 20_000  # bytes a second of an upload that is waited for
 LOGIN = "log in with `hf auth login`, or set HF_TOKEN to a token that may write"
 
 
-class Upload:
+class Commit:
     """A repository that is to receive a commit.
 
     Args:
