@@ -24,6 +24,31 @@ SHOWN = 20  # names of classes
 # The Hub's identifiers of licences that models of this family may have; another is "other", with its name and link.
 LICENSES = {"apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "gpl-3.0", "agpl-3.0", "unlicense", "apple-amlr"}
 LICENSES |= {"apple-ascl", "openrail", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0"}
+_CARD = """---
+{header}
+---
+
+# {title}
+
+{about}
+{measured}
+## How it is loaded
+
+With fastvit:
+
+```python
+import fastvit
+
+model = fastvit.load("{where}"){last}
+```
+{others}"""
+_MEASURED = """
+## Measured
+
+On {images:,} images{of}, by `fastvit.evaluate`:
+
+{rows}
+"""
 _TIMM = """
 With [timm](https://github.com/huggingface/pytorch-image-models){condition}:
 
@@ -36,6 +61,7 @@ transform = timm.data.create_transform(**timm.data.resolve_model_data_config(mod
 output = model(transform(Image.open("image.jpg").convert("RGB"))[None])
 ```
 """
+_LACKS = ", which lacks this architecture until `fastvit.register_timm()` is called"
 
 
 def model_card(model: FastViT, where: str, names: str, metrics: Metrics | None = None, dataset: str = "") -> str:
@@ -53,19 +79,40 @@ def model_card(model: FastViT, where: str, names: str, metrics: Metrics | None =
     """
     if metrics is not None and metrics.num_classes != model.num_classes:
         raise ValueError(f"metrics are of {metrics.num_classes} classes, and the model has {model.num_classes}")
-    title = where.partition(":")[2].partition("@")[0]
+    title, reads = where.partition(":")[2].partition("@")[0], model.in_chans == 3
     timms = names == "timm" and model.pretrained_cfg["architecture"] in CONFIGS
-    header = _front_matter(model, title.rpartition("/")[2], timms, metrics, dataset)
-    parts = [f"---\n{header}\n---\n\n# {title}\n\n{_about(model)}\n"]
-    if metrics is not None:
-        parts.append(_measured(metrics, dataset))
-    parts.append(f"## How it is loaded\n\n{_usage(model, where, timms)}")
-    return "\n".join(parts)
+    of_images = 'outputs = model(model.preprocess.read(["image.jpg"]))'
+    last = 'print(fastvit.predict(model, "image.jpg"))' if classifies(model) else of_images
+    condition = _LACKS if model.pretrained_cfg["architecture"] == "fastvithd" else ""
+    others = _TIMM.format(where=where, condition=condition) if reads else ""
+    return _CARD.format(
+        header=_front_matter(model, title.rpartition("/")[2], timms, metrics, dataset),
+        title=title,
+        about=_rows(_about(model)),
+        measured="" if metrics is None else _measured(metrics, dataset),
+        where=where,
+        last=f"\n{last}" if reads else "",
+        others=others if timms else "\nOther libraries do not read it: its weights have fastvit's names.\n",
+    )
 
 
 def classifies(model: FastViT) -> bool:
     """Whether its outputs are scores of classes."""
     return model.num_classes > 0 and not model.returns_embedding
+
+
+def _rows(rows: dict[str, str]) -> str:
+    """A table in Markdown."""
+    return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items())])
+
+
+def _measured(metrics: Metrics, dataset: str) -> str:
+    rows = {f"{name} accuracy": f"{percent:.2f} %" for name, percent in _accuracies(metrics).items()} | {
+        "expected calibration error": f"{metrics.ece:.4f}",
+        "negative log likelihood": f"{metrics.nll:.4f}",
+    }
+    of = f" of {_plain(dataset)}" if dataset else ""
+    return _MEASURED.format(images=metrics.images, of=of, rows=_rows(rows))
 
 
 def _front_matter(model: FastViT, name: str, timms: bool, metrics: Metrics | None, dataset: str) -> str:
@@ -111,7 +158,7 @@ def _license(name: str | None) -> dict[str, str]:
     return {"license": "other", "license_name": name} | ({"license_link": link} if link else {})
 
 
-def _about(model: FastViT) -> str:
+def _about(model: FastViT) -> dict[str, str]:
     """What can be counted and measured of the model alone."""
     cfg, form, given = model.pretrained_cfg, form_of(model), duplicate(model).eval()
     fused = given if form == "fused" else reparameterize(given)
@@ -128,17 +175,14 @@ def _about(model: FastViT) -> str:
     }
     if form != "fused":
         rows["reparameterization"] = _difference(given, fused)
-    return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items())])
+    return rows
 
 
 def _images(cfg: dict[str, Any], channels: int) -> str:
     height, width = cfg["input_size"][1:]
     kept = f"crop {cfg['crop_pct']:g} ({cfg['crop_mode']}), {cfg['interpolation']}"
-    return f"{channels} x {height} x {width}, {kept}, mean {_three(cfg['mean'])}, std {_three(cfg['std'])}"
-
-
-def _three(values: tuple[float, ...]) -> str:
-    return ", ".join(f"{value:g}" for value in values)
+    mean, std = (", ".join(f"{value:g}" for value in cfg[key]) for key in ("mean", "std"))
+    return f"{channels} x {height} x {width}, {kept}, mean {mean}, std {std}"
 
 
 def _outputs(model: FastViT) -> str:
@@ -158,29 +202,6 @@ def _difference(given: FastViT, fused: FastViT) -> str:
     error = Error.between(given(noise), fused(noise)).relative
     dtype = str(like.dtype).removeprefix("torch.")
     return f"changes outputs by {error:.0e} of the largest, in {dtype}, on noise of {PROBED} x {PROBED} pixels"
-
-
-def _measured(metrics: Metrics, dataset: str) -> str:
-    of = f"{metrics.images:,} images" + (f" of {_plain(dataset)}" if dataset else "")
-    rows = {f"{name} accuracy": f"{percent:.2f} %" for name, percent in _accuracies(metrics).items()} | {
-        "expected calibration error": f"{metrics.ece:.4f}",
-        "negative log likelihood": f"{metrics.nll:.4f}",
-    }
-    lines = [f"## Measured\n\nOn {of}, by `fastvit.evaluate`:\n", "| | |", "|---|---|"]
-    return "\n".join([*lines, *(f"| {name} | {value} |" for name, value in rows.items())]) + "\n"
-
-
-def _usage(model: FastViT, where: str, timms: bool) -> str:
-    """Programs that run as they stand, with an image.jpg beside them."""
-    last = 'print(fastvit.predict(model, "image.jpg"))' if classifies(model) and model.in_chans == 3 else ""
-    if not last:
-        last = 'outputs = model(model.preprocess.read(["image.jpg"]))' if model.in_chans == 3 else ""
-    ours = f'With fastvit:\n\n```python\nimport fastvit\n\nmodel = fastvit.load("{where}")\n{last}'.rstrip() + "\n```\n"
-    if not timms:
-        return f"{ours}\nOther libraries do not read it: its weights have fastvit's names.\n"
-    lacks = model.pretrained_cfg["architecture"] == "fastvithd"
-    condition = ", which lacks this architecture until `fastvit.register_timm()` is called" if lacks else ""
-    return ours + (_TIMM.format(where=where, condition=condition) if model.in_chans == 3 else "")
 
 
 def _plain(text: str) -> str:
