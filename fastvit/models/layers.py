@@ -3,14 +3,12 @@
 Shapes: B images, C channels, H x W positions; N = H W tokens.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from .affine import ScaleShift
 from .blocks import (
@@ -25,6 +23,7 @@ from .blocks import (
     reset_small,
 )
 from .config import HEAD_CHANNELS, Config
+from .recomputation import recomputed
 
 # Pooling (B, C, H, W) -> (B, C), or (B, 2C) for the last.
 POOLS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -210,7 +209,7 @@ class Stage(nn.Module):
         if not (self.grad_checkpointing and torch.is_grad_enabled()):
             return cast(Tensor, self.blocks(x))
         for block in self.blocks:
-            x = _checkpoint(block, x)
+            x = recomputed(block, x)
         return x
 
 
@@ -237,27 +236,3 @@ class Head(nn.Module):
         """(B, C, H, W) -> (B, num_classes), or what the classifier reads for pre_logits."""
         x = self.drop(POOLS[self.global_pool](x))
         return x if pre_logits else cast(Tensor, self.fc(x))
-
-
-def _checkpoint(block: nn.Module, x: Tensor) -> Tensor:
-    """block(x), computed again in the backward pass instead of kept; batch norm counts the batch only once."""
-    if torch.compiler.is_compiling():  # the compiler recomputes values, not side effects
-        return cast(Tensor, checkpoint(block, x, use_reentrant=False))
-    return cast(
-        Tensor,
-        checkpoint(block, x, use_reentrant=False, context_fn=lambda: (nullcontext(), _statistics_untouched(block))),
-    )
-
-
-@contextmanager
-def _statistics_untouched(module: nn.Module) -> Iterator[None]:
-    norms = [norm for norm in module.modules() if isinstance(norm, nn.modules.batchnorm._BatchNorm)]
-    before = [(norm.momentum, cast(Tensor, norm.num_batches_tracked).clone()) for norm in norms]
-    for norm in norms:
-        norm.momentum = 0.0  # new statistics weigh nothing
-    try:
-        yield
-    finally:
-        for norm, (momentum, batches) in zip(norms, before, strict=True):
-            norm.momentum = momentum
-            cast(Tensor, norm.num_batches_tracked).copy_(batches)
