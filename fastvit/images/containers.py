@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 from PIL import Image, UnidentifiedImageError, features
 
 from .kinds import missing_package
-from .pixels import ImageError
+from .pixels import DEEP, ImageError
 
 # Only what Pillow decodes in this process: its EPS reader starts Ghostscript, which runs the program in the file.
 FORMATS = ("AVIF", "BMP", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "QOI", "TIFF", "WEBP")
@@ -130,8 +130,8 @@ def declared_white(image: Image.Image) -> float | None:
 
 
 def has_deep_colours(image: Image.Image) -> bool:
-    """Whether the file, not decoded yet, has colours of more than 8 bits, of which Pillow will keep the high ones."""
+    """Whether the file, not decoded yet, has colours of 16 bits, of which Pillow will keep the high ones."""
     several, kinds = len(image.getbands()) > 1, [tile[-1] for tile in getattr(image, "tile", ())]
     if image.format == "PPM":  # whose largest value is beside the mode
-        return several and any(isinstance(kind, tuple) and kind[-1] > 255 for kind in kinds)
+        return several and any(isinstance(kind, tuple) and kind[-1] == DEEP for kind in kinds)
     return several and any(";16" in str(kind) for kind in kinds)

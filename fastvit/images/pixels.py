@@ -12,6 +12,7 @@ REACH = {
     13: 33 / 256,
     14: 65 / 256,
 }  # parts of white, the least above those that so many of 16 bits reach
+ROUNDING = 1 / 1000  # the part of a range by which floats may be beside it: much less than half a byte
 DUST = 1 / 1000  # the part of an image that tells nothing of its range: pixels of a sensor that are dead or too bright
 
 
@@ -78,13 +79,19 @@ def from_numbers(numbers: Any) -> Image.Image:
         numbers = numbers.detach().cpu()
         numbers = numbers.float() if numbers.is_floating_point() else numbers  # numpy has no bfloat16
         numbers = (numbers.movedim(0, -1) if numbers.ndim == 3 else numbers).numpy()
+    numbers = numbers.astype(numbers.dtype.newbyteorder("="), copy=False)
     if numbers.dtype == bool or numbers.dtype == numpy.uint16 or numpy.issubdtype(numbers.dtype, numpy.floating):
         colours = numbers[..., :3] if channels == 4 else numbers
         numbers = _to_bytes(numbers, colours, DEEP if numbers.dtype == numpy.uint16 else 1, "values")
     if numbers.dtype != numpy.uint8:
+        is_whole = numpy.issubdtype(numbers.dtype, numpy.integer) and numbers.min() >= 0
+        fits = next((name for name, white in (("uint8", 255), ("uint16", DEEP)) if numbers.max() <= white), "")
+        advice = (
+            f"convert them, as array.astype(numpy.{fits}) does" if is_whole and fits else "scale them to one of these"
+        )
         raise ImageError(
-            f"its values are {numbers.dtype}, {numbers.min():g} to {numbers.max():g}; expected bytes from 0 to 255 "
-            "or floats from 0 to 1: convert them, as array.astype(numpy.uint8) does"
+            f"its values are {numbers.dtype}, {numbers.min():g} to {numbers.max():g}; expected bytes from 0 to 255, "
+            f"uint16 from 0 to 65535 or floats from 0 to 1: {advice}"
         )
     return Image.fromarray(numbers[..., 0] if numbers.ndim == 3 and channels == 1 else numbers)
 
@@ -94,15 +101,32 @@ def _to_bytes(values: Any, colours: Any, white: float, what: str) -> Any:
     import numpy
 
     low, high, deep = float(values.min()), float(values.max()), not numpy.issubdtype(values.dtype, numpy.floating)
-    if not (low >= 0 and high <= white):  # also refuses nan
+    beyond = 0 if deep else white * ROUNDING
+    if not (low >= -beyond and high <= white + beyond):  # also refuses nan
         advice = "scale them, or save it with 8 bits" if what == "greys" else (
             "divide by 255, or give bytes; what is normalized already goes to model(images) itself"
         )  # fmt: skip
         raise ImageError(f"its {what} go from {low:.6g} to {high:.6g}, expected 0 to {white:g}: {advice}")
     if _are_lit(colours, 0):  # else it is black
-        _check_lit(colours, white, what)
+        (_check_lit if deep else _check_floats)(colours, white, what)
     scaled = values >> 8 if white == DEEP and deep else numpy.rint(values.astype(numpy.float64) * (255 / white))
-    return scaled.astype(numpy.uint8)
+    return scaled.clip(0, 255).astype(numpy.uint8)
+
+
+def _check_floats(values: Any, white: float, what: str) -> None:
+    """Refuse those that were divided by 255 twice; others that are nearly black may be meant so, and a warning says it.
+
+    Whatever was bytes once is a whole number of 255ths: the former have numbers between 0 and the first.
+    """
+    import numpy
+
+    most, first = numpy.quantile(values, 1 - DUST, method="higher"), white / 255
+    dark = f"all but a thousandth of its {what} are at most {most:.6g} of {white:g}"
+    between = numpy.count_nonzero((values > first * ROUNDING) & (values < first * (1 - ROUNDING)))
+    if most <= first * (1 + ROUNDING) and between > DUST * values.size:
+        raise ImageError(f"{dark}, and would be black: if they were divided by 255 twice, multiply them by 255")
+    if most <= REACH[12] * white:
+        warn(f"an image is nearly black, since {dark}: it is taken as it is")
 
 
 def check_deep_colours(image: Image.Image) -> None:

@@ -173,10 +173,44 @@ def test_floats_go_from_0_to_1_and_others_are_refused_with_their_range(written: 
     expected = numpy.repeat((GREYS * 255)[..., None], 3, axis=2)
     assert numpy.abs(pixels(written(GREYS.astype(numpy.float32))) - expected).max() <= 1.1
     for factor, words in ((255, r"0 to 25[56], expected 0 to 1"), (-1, "go from -1 to"), (numpy.nan, "nan"),
-                          (6.5, "expected 0 to 1"), (0.003, "would be black or nearly so"),
-                          (1 / 255, "at most 0.0039.* of 1, and would be black"), (0.06, "nearly so")):  # fmt: skip
+                          (6.5, "expected 0 to 1"), (0.003, "would be black: if they were divided by 255 twice"),
+                          (1 / 255, "at most 0.0039.* of 1, and would be black")):  # fmt: skip
         with pytest.raises(ImageError, match=words):
             read_image(written((GREYS * factor).astype(numpy.float32)))
+
+
+@pytest.mark.parametrize("written", FLOATS.values(), ids=FLOATS)
+@pytest.mark.parametrize("darkest", [1 / 255, 3 / 255, 0.06])
+def test_floats_of_a_dark_image_are_read_as_its_bytes_are_and_it_is_said(written: Any, darkest: float) -> None:
+    values = numpy.rint(GREYS * darkest * 255).astype(numpy.uint8)
+    with pytest.warns(FastViTWarning, match=r"^an image is nearly black, since all but a thousandth of its "):
+        shown = pixels(written((values / 255).astype(numpy.float32)))
+    assert numpy.abs(shown[..., 0] - values).max() <= 1
+
+
+def test_floats_that_rounding_takes_beyond_the_range_are_read() -> None:
+    values = (GREYS * 1.0002 - 0.0001).astype(numpy.float32)
+    assert values.min() < 0 and values.max() > 1
+    assert numpy.abs(pixels(values)[..., 0] - GREYS * 255).max() <= 1
+
+
+def test_an_array_of_another_byte_order_is_the_same_image() -> None:
+    assert (pixels(deep().astype(">u2")) == pixels(deep())).all()
+    assert (pixels(GREYS.astype(">f4")) == pixels(GREYS.astype(numpy.float32))).all()
+
+
+@pytest.mark.parametrize(("most", "dtype"), [(200, "uint8"), (40000, "uint16")])
+def test_whole_numbers_are_sent_to_the_kind_that_holds_them(most: int, dtype: str) -> None:
+    with pytest.raises(ImageError, match=rf"array\.astype\(numpy\.{dtype}\) does"):
+        read_image(numpy.round(GREYS * most).astype(numpy.int32))
+    with pytest.raises(ImageError, match="scale them to one of these"):
+        read_image(numpy.round(GREYS * 70_000).astype(numpy.int32))
+
+
+def test_the_range_that_a_portable_pixmap_declares_is_trusted() -> None:
+    values = numpy.repeat(deep(200), 3, axis=1)
+    shown = pixels(portable(b"P6", values, 4095).replace(b"\n192 ", b"\n64 "))
+    assert numpy.abs(shown[..., 0] - deep(200) / 4095 * 255).max() <= 1
 
 
 def test_a_high_dynamic_range_is_refused_and_not_cut(tmp_path: Path) -> None:
