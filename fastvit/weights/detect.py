@@ -70,7 +70,8 @@ def detect(tensors: Tensors, candidates: Mapping[str, Config] = CONFIGS) -> Dete
     first = _shape(tensors, prefix + NAMINGS[naming].first[form], 4)
     form = _whole_form(naming, form, names)
     header, candidates = _header(tensors, candidates)
-    variants, fits = _variants(tensors, naming, prefix, names, first[0], candidates, header.stages if header else None)
+    traits = _traits(tensors, naming, prefix, names, first[0])
+    variants, fits = _nearest(traits, candidates, header.stages if header else None)
     if header is not None and not fits and (header.config or header.stages):
         raise WeightsError(f"{tensors.source}: its header says {header.variant[:100]!r}, its tensors another model")
     if naming in ("apple", "mlx") or "vision_tower" in prefix:  # of twins these have FastVLM's, others MobileCLIP's
@@ -153,19 +154,8 @@ def _encoder(tensors: Tensors) -> tuple[str, Form, str]:
     return naming, form, prefix
 
 
-def _variants(
-    tensors: Tensors,
-    naming: str,
-    prefix: str,
-    names: set[str],
-    width: int,
-    candidates: Mapping[str, Config],
-    stages: int | None,
-) -> tuple[list[str], bool]:
-    """The candidates nearest to what the file has, and whether they fit; `stages` are left of a pruned model.
-
-    Depths, width, MLP ratio and whether any stage attends tell variants apart, but for the twins mci3 and fastvithd.
-    """
+def _traits(tensors: Tensors, naming: str, prefix: str, names: set[str], width: int) -> tuple[Any, ...]:
+    """Depths, width, MLP ratio, and whether any stage attends: they tell variants apart, but for twins."""
     blocks, hidden = set(), 0
     for name in names:
         match = re.match(NAMINGS[naming].block, name)
@@ -174,14 +164,18 @@ def _variants(
             if int(match[1]) == 0 and name.endswith("fc1.weight"):
                 hidden = _shape(tensors, prefix + name, 4)[0]
     depths = tuple(Counter(stage for stage, _ in sorted(blocks)).values())
-    traits = (depths, width, hidden // max(1, width), any(".qkv." in name for name in names))
+    return depths, width, hidden // max(1, width), any(".qkv." in name for name in names)
+
+
+def _nearest(traits: tuple[Any, ...], candidates: Mapping[str, Config], stages: int | None) -> tuple[list[str], bool]:
+    """The candidates nearest to these traits, and whether they fit; `stages` are left of a pruned model."""
 
     def distance(config: Config) -> tuple[int, int]:
         """Traits that differ, then blocks that differ."""
         blocks, cut = config.depths[:stages], len(config.depths[stages:]) if stages else 0
         own = (blocks, config.width, config.mlp_ratio, config.attention_stages > cut)
         differ = sum(mine != other for mine, other in zip(own, traits, strict=True))
-        return differ, sum(abs(mine - other) for mine, other in zip_longest(blocks, depths, fillvalue=0))
+        return differ, sum(abs(mine - other) for mine, other in zip_longest(blocks, traits[0], fillvalue=0))
 
     distances = {name: distance(config) for name, config in candidates.items()}
     nearest = min(distances.values())

@@ -55,14 +55,8 @@ def _near(given: str) -> list[str]:
 
 def _published(name: str, address: str) -> str:
     """The checkpoint of a variant that lies at such an address of Apple's."""
-    return next(
-        (
-            known
-            for tag in ("apple_dist_in1k",) * ("distilled" in address) + ("apple_in1k",)
-            if (known := f"{name}.{tag}") in CHECKPOINTS
-        ),
-        name,
-    )
+    tags = ("apple_dist_in1k", "apple_in1k") if "distilled" in address else ("apple_in1k",)
+    return next((known for tag in tags if (known := f"{name}.{tag}") in CHECKPOINTS), name)
 
 
 def _others() -> dict[str, list[str]]:
