@@ -14,7 +14,7 @@ from ..utils.text import some
 from ..utils.warning import warn
 from .catalog import CHECKPOINTS, Checkpoint, Repository, find, pinned
 from .formats import PICKLES, is_plain, read_index
-from .hub_file import INDEX, cached, discard, fetch
+from .hub_file import INDEX, cached, cached_of, discard, fetch
 from .suggestion import LANGUAGE_ONLY
 from .tensors import WeightsError
 
@@ -72,7 +72,8 @@ def download(published: Repository, *, whole: bool = False) -> Path:
     """
     # Without a connection there is only the cache, so what it has is asked for first.
     todo = "update fastvit" if isinstance(published, Checkpoint) else "expected one of them"
-    path = _fetch_first(published, dict.fromkeys((*_here(published, published.files), *published.files)), f": {todo}")
+    files = dict.fromkeys((*cached_of(published, published.files), *published.files))
+    path = _fetch_first(published, files, f": {todo}")
     if path.name.endswith(INDEX):
         commit = replace(published, revision=path.parent.name)  # and not the branch, which may have moved on since
         for shard in _shards(published, path, whole):
@@ -89,13 +90,13 @@ def download_with(published: Repository, optional: Collection[str]) -> Path:
         WeightsError: there is no such repository, it has no weights or several, they cannot be downloaded, or came
             damaged.
     """
-    before = bool(_here(published, published.files))
+    before = bool(cached_of(published, published.files))
     try:
         path = download(published)
     except NoFileError as error:
         path = download(replace(published, files=(_listed(published, error),)))
     commit = replace(published, revision=path.parent.name)
-    if before and _here(commit, optional):
+    if before and cached_of(commit, optional):
         return path
     try:
         _fetch_all(commit, optional)
@@ -151,11 +152,6 @@ def print_license(checkpoint: Checkpoint) -> None:
     limits = " (research only)" if checkpoint.license == "apple-amlr" else ""
     terms = f"{checkpoint.license}{limits}, {checkpoint.license_url}"
     print(f"{checkpoint.name}: weights by Apple under {terms}", file=sys.stderr)
-
-
-def _here(published: Repository, files: Collection[str]) -> list[str]:
-    """Those of the files that the cache has."""
-    return [file for file in files if isinstance(cached(published, file), str)]
 
 
 def _fetch_all(commit: Repository, files: Collection[str]) -> None:

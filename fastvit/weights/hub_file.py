@@ -6,9 +6,8 @@ import os
 import re
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,7 +18,7 @@ from huggingface_hub import HfFileMetadata, constants, errors
 from ..utils.digest import file_digest
 from ..utils.text import either, one_line
 from ..utils.warning import warn
-from .catalog import CHECKPOINTS, EXPECTED_SIZES, METADATA, Checkpoint, Repository
+from .catalog import CHECKPOINTS, EXPECTED_SIZES, METADATA, Checkpoint, Repository, pinned
 from .tensors import WeightsError, in_one_line
 
 Answer = TypeVar("Answer")
@@ -102,18 +101,16 @@ def _without_home() -> str:
     return folder.name
 
 
+def cached_of(published: Repository, files: Collection[str]) -> list[str]:
+    """Those of the files that the cache has."""
+    return [file for file in files if isinstance(cached(published, file), str)]
+
+
 def _here() -> str:
     """The checkpoints that need no network."""
-    rows = {
-        row.name + at: row if not at else replace(row, revision="main")
-        for row in CHECKPOINTS.values()
-        for at in ("", "@main")[: 1 + (row.revision != "main")]  # where others have put the newest of a pinned one
-    }
-    names = [
-        name
-        for name, row in rows.items()
-        if not row.repository or any(isinstance(cached(row, file), str) for file in row.files)
-    ]
+    newest = {f"{row.name}@main": pinned(row, "main") for row in CHECKPOINTS.values() if row.revision != "main"}
+    rows = sorted((newest | CHECKPOINTS).items())
+    names = [name for name, row in rows if not row.repository or cached_of(row, row.files)]
     return f"what is on this machine: {either(names)}"
 
 
@@ -215,9 +212,9 @@ def _reason(published: Repository, file: str, error: Exception) -> str:
     if isinstance(cause, errors.RepositoryNotFoundError):
         return f" was not found at {page}: if it is private, {login}; else look at HF_ENDPOINT"
     if isinstance(cause, errors.RevisionNotFoundError):
-        pinned = published in CHECKPOINTS.values() and published.revision != "main"
-        name = published.name if isinstance(published, Checkpoint) else ""
-        return f" has no revision {published.revision!r}" + (f": {name}@main asks for the newest" if pinned else "")
+        listed = [row.name for row in CHECKPOINTS.values() if row == published and row.revision != "main"]
+        newest = f": {listed[0]}@main asks for the newest" if listed else ""
+        return f" has no revision {published.revision!r}{newest}"
     if status:
         later = f"try again later, or take {_here()}"
         return f" answered {status} to {file}: {login if status in (401, 403) else later}"
