@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..utils.text import one_line
+from ..utils.text import quoted
 from .affine import class_of
 
 # What counts in training alone, and no file of weights has: outputs in eval mode are the same with any.
@@ -49,7 +49,7 @@ def _settings(given: nn.Module, expected: nn.Module, where: str) -> Iterator[str
         if key.startswith("_") or key in TRAINING | DESCRIBED:
             continue
         if key not in own or type(own[key]) is not type(value) or own[key] != value:
-            yield f"{where} has {key}={_short(own.get(key))}, expected {_short(value)}"
+            yield f"{where} has {key}={quoted(own.get(key))}, expected {quoted(value)}"
     for key in own:
         if key.startswith("forward") and callable(own[key]):
             yield f"{where} has a {key} of its own, put over that of {type(given).__name__}"
@@ -77,9 +77,4 @@ def _present(registered: Any) -> dict[str, Any]:
 
 
 def _described(module: nn.Module) -> str:
-    return type(module).__name__ if next(module.children(), None) is not None else _short(module)
-
-
-def _short(value: object) -> str:
-    text = one_line(repr(value))
-    return text if len(text) <= 100 else f"{text[:97]}..."
+    return type(module).__name__ if next(module.children(), None) is not None else quoted(module)

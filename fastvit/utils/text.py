@@ -37,6 +37,17 @@ def one_line(text: object) -> str:
     return display_name(line) if line or not isinstance(text, BaseException) else type(text).__name__
 
 
+def quoted(value: object) -> str:
+    """Any value as code in one line, without its middle where that is long.
+
+    Example:
+        >>> quoted({"a": 1}), len(quoted("x" * 1000))
+        ("{'a': 1}", 93)
+    """
+    text = one_line(repr(value))
+    return text if len(text) <= 100 else f"{text[:60]}...{text[-30:]}"
+
+
 def some(names: Collection[str], most: int = 5) -> str:
     """The first few names, and how many more there are."""
     rest = f" and {len(names) - most} more" if len(names) > most else ""

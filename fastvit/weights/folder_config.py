@@ -13,7 +13,7 @@ from typing import Any
 
 from ..models.config import own_cfg
 from ..models.layers import POOLS
-from ..utils.text import some
+from ..utils.text import quoted, some
 from ..utils.warning import warn
 from . import folder_dialects as dialects
 from .detect import LARGEST, Detected
@@ -95,7 +95,7 @@ def _checked(file: str, given: Mapping[str, Any], found: Detected) -> dict[str, 
     with in_one_line(file, "is no config that can be followed"):
         classes = values.get("num_classes", found.num_classes)
         if type(classes) is not int or not 0 <= classes <= LARGEST:
-            raise ValueError(f"num_classes is {_short(classes)}, expected a whole number")
+            raise ValueError(f"num_classes is {quoted(classes)}, expected a whole number")
         if (names := values.pop("label_names", None)) is not None and classes:
             values |= {"label_names": named} if (named := labels(names, classes)) else {}
         if values.get("global_pool", "avg") not in list(POOLS):
@@ -104,12 +104,12 @@ def _checked(file: str, given: Mapping[str, Any], found: Detected) -> dict[str, 
     if "architecture" in values and values["architecture"] not in found.variants and found.fits:
         fitting = " or ".join(found.variants)
         raise WeightsError(
-            f"{file}: says {_short(values['architecture'])}, and the weights beside it are of a {fitting}"
+            f"{file}: says {quoted(values['architecture'])}, and the weights beside it are of a {fitting}"
         )
     channels, *size = values.get("input_size", (found.in_chans,))
     for claimed in (values.pop("in_chans", channels), channels):
         if claimed != found.in_chans:
-            warn(f"{file}: says {_short(claimed)} channels, and the weights beside it are for {found.in_chans}: taken")
+            warn(f"{file}: says {quoted(claimed)} channels, and the weights beside it are for {found.in_chans}: taken")
             break
     return values | ({"input_size": (found.in_chans, *size)} if size else {})
 
@@ -122,7 +122,7 @@ def _agreed(read: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, Any]:
             first, given = agreed.setdefault(key, (where, value))
             if first != where and not _same(given, value):
                 raise WeightsError(
-                    f"{first} has {key} {_short(given)}, and {where} {_short(value)}: mend the one that is wrong, or "
+                    f"{first} has {key} {quoted(given)}, and {where} {quoted(value)}: mend the one that is wrong, or "
                     "give the weights alone"
                 )
     return {key: value for key, (_, value) in agreed.items()}
@@ -133,11 +133,6 @@ def _same(given: Any, value: Any) -> bool:
         return len(given) == len(value) and all(map(_same, given, value))
     numbers = [type(each) in (int, float) for each in (given, value)]
     return math.isclose(given, value, abs_tol=CLOSE, rel_tol=0) if all(numbers) else bool(given == value)
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 100 else f"{text[:60]}...{text[-30:]}"
 
 
 def merged(variant: str, found: Detected, catalogue: Mapping[str, Any], beside: Mapping[str, Any]) -> dict[str, Any]:

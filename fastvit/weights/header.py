@@ -15,7 +15,7 @@ from ..models.config import CONFIGS, Config
 from ..models.fastvit import FastViT, stage_indices
 from ..models.forms import Form, stages_left
 from ..models.layers import POOLS
-from ..utils.text import one_line
+from ..utils.text import quoted
 
 WIDEST = 16384  # pixels, high or wide
 LONGEST = 5_000_000  # characters of a header; 20,000 names of classes have a million
@@ -118,7 +118,7 @@ def check_header(found: Header, form: str, classes: int, channels: int) -> None:
         raise ValueError(f"num_classes is {cfg['num_classes']!r}, the head's {classes}")
     named = isinstance(labels, list) and len(labels) <= classes and all(isinstance(name, str) for name in labels)
     if labels is not None and not named:
-        raise ValueError(f"label_names is not a list of at most {classes} names, but {one_line(repr(labels))[:100]}")
+        raise ValueError(f"label_names is not a list of at most {classes} names, but {quoted(labels)}")
     if found.form != form:
         raise ValueError(f"it says {found.form}, the names of the tensors {form}")
     if pool not in POOLS or (classes and not pool):
