@@ -218,7 +218,7 @@ class Head(nn.Module):
 
     def __init__(self, in_features: int, num_classes: int, global_pool: str, drop_rate: float):
         super().__init__()
-        if global_pool not in POOLS:
+        if global_pool not in list(POOLS):  # whatever its type
             raise ValueError(f"global_pool is {global_pool!r}, expected one of {', '.join(map(repr, POOLS))}")
         if num_classes and not global_pool:
             raise ValueError(f"global_pool is '' with {num_classes} classes: pool, or ask for num_classes=0")

@@ -6,13 +6,10 @@ They are untrusted, and count where the weights' own header says nothing; two th
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import reduce
-from operator import or_
 from pathlib import Path
 from typing import Any
 
 from ..models.config import own_cfg
-from ..models.layers import POOLS
 from ..utils.text import quoted, some
 from ..utils.warning import warn
 from . import folder_dialects as dialects
@@ -79,8 +76,7 @@ def _uncropped(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _of_weights(found: Detected, source: str) -> Iterable[tuple[str, Mapping[str, Any]]]:
     """What the tensors are, and what the header says of them, before all others."""
-    form = {"unfused": False, "partial": True, "fused": True}[found.form]
-    yield source, {"num_classes": found.num_classes, "inference_mode": form}
+    yield source, {"num_classes": found.num_classes, "inference_mode": found.form != "unfused"}
     if found.cfg:
         compared = (*dialects.PREPROCESSING, "architecture", "label_names", "license")
         header = {key: found.cfg[key] for key in compared if found.cfg.get(key) is not None}
@@ -98,9 +94,6 @@ def _checked(file: str, given: Mapping[str, Any], found: Detected) -> dict[str, 
             raise ValueError(f"num_classes is {quoted(classes)}, expected a whole number")
         if (names := values.pop("label_names", None)) is not None and classes:
             values |= {"label_names": named} if (named := labels(names, classes)) else {}
-        if values.get("global_pool", "avg") not in list(POOLS):
-            expected = ", ".join(map(repr, POOLS))
-            raise ValueError(f"global_pool is {values['global_pool']!r}, expected one of {expected}")
     if "architecture" in values and values["architecture"] not in found.variants and found.fits:
         fitting = " or ".join(found.variants)
         raise WeightsError(
@@ -146,8 +139,8 @@ def merged(variant: str, found: Detected, catalogue: Mapping[str, Any], beside: 
     row = {} if whole else own_cfg(found.variants[variant], found.num_classes, found.in_chans)
     tensors = {"architecture": variant, "num_classes": found.num_classes}
     header = {key: value for key, value in found.cfg.items() if value is not None or key not in beside}
-    given = (_about(variant, each) for each in (beside, header, catalogue))
-    return reduce(or_, given, row | conversion) | tensors
+    said = _about(variant, beside) | _about(variant, header) | _about(variant, catalogue)
+    return row | conversion | said | tensors
 
 
 def _about(variant: str, cfg: Mapping[str, Any]) -> dict[str, Any]:

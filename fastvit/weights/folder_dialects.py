@@ -14,7 +14,8 @@ from ..images.preprocess import KEYS
 from .catalog import CHECKPOINTS, Checkpoint, label_names
 
 PREPROCESSING = ("input_size", *KEYS.values())
-OPTIONS = ("global_pool", "drop_rate", "drop_path_rate")
+TRAINING = ("drop_rate", "drop_path_rate")  # end the names of arguments that count in train mode alone
+OPTIONS = ("global_pool", *TRAINING)
 TEXTS = ("tag", "license", "description", "origin_url", "paper_name")  # that `pretrained_cfg` keeps as they are
 # Arguments of timm's FastVit and of create_model that names and shapes of the tensors prove, or that only training has.
 PROVEN = {
@@ -30,7 +31,6 @@ HARMLESS = {
     *("architectures", "id2label", "label2id", "num_classes", "label_names", "label_descriptions", "labels"),
     *("model_args", "global_pool"),
 }
-TRAINING = ("drop_rate", "drop_path_rate")  # end the names of arguments that count in train mode alone
 OPENAI = {"mean": (0.48145466, 0.4578275, 0.40821073), "std": (0.26862954, 0.26130258, 0.27577711)}
 
 
@@ -81,9 +81,9 @@ def _timm(given: Mapping[str, Any], wrapped: bool) -> dict[str, Any]:
 
 def _classes(given: Mapping[str, Any], nested: Mapping[str, Any], row: Checkpoint | None) -> dict[str, Any]:
     """How many classes there are and what they are called; `row` is what the catalogue has under the same name."""
-    keys = ("num_classes", "label_names", "id2label", "labels", "label_descriptions")
-    number, *names, descriptions = (_first(given, nested, key) for key in keys)
-    chosen = next(filter(None, names), None)
+    said = dict(nested) | {key: value for key, value in given.items() if value is not None}  # as timm takes it
+    number, descriptions = said.get("num_classes"), said.get("label_descriptions")
+    chosen = said.get("label_names") or said.get("id2label") or said.get("labels") or None
     if not chosen and row and number == row.num_classes:
         chosen = label_names(row)
     if not isinstance(descriptions, dict | None):
@@ -103,7 +103,7 @@ def _arguments(given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     building = [each for each in others if not each.partition("=")[0].endswith(TRAINING)]
     if building:
         raise ValueError(f"model_args has {building[0]}, by which no model can be made here")
-    for key in ("drop_rate", "drop_path_rate"):
+    for key in TRAINING:
         if type(values[key]) not in (int, float, type(None)):
             raise ValueError(f"{key} is {values[key]!r}, expected a number")
     pools = [pool for pool in (values["global_pool"], given.get("global_pool")) if pool is not None]
@@ -199,11 +199,6 @@ def _object(given: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     if isinstance(value, dict | None):
         return value or {}
     raise ValueError(f"{key} is a {type(value).__name__}, expected an object")
-
-
-def _first(given: Mapping[str, Any], nested: Mapping[str, Any], key: str) -> Any:
-    """What the top level says, else what the nested one does, as timm takes it."""
-    return nested.get(key) if given.get(key) is None else given[key]
 
 
 def _numbers(values: Any) -> tuple[float, ...] | None:
