@@ -918,7 +918,7 @@ def test_where_nothing_can_be_kept_it_runs_all_the_same_with_one_warning(
     with pytest.warns(FastViTWarning, match=words) as said:
         found = called(engine(model, "onnxruntime", threads=1), images)
         cache.remember("key", {"name": "torch"})
-        engine(model, "onnxruntime", threads=1)
+        assert cache.artefact("another", "file", lambda path: path.write_text("whole") and None).read_text() == "whole"
     assert_near(found, eager(model, images), RELATIVE["float32"])
     assert len(said) == 1 and cache.remembered("key") is None
     assert not list(tmp_path.glob("~*")) and not list(tmp_path.glob("*/*"))  # nor a folder that is called ~
