@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 LONGEST = 400_000  # opcodes; mci4 with its optimizer has some 100,000
-LONGEST_NAME = 500  # letters of a class and its module
+LONGEST_NAME = 500  # letters of a tensor's name, or of a class and its module
 _STORAGES = {"Float": "float32", "Half": "float16", "BFloat16": "bfloat16", "Double": "float64", "Long": "int64"}
 _STORAGES |= {"Int": "int32", "Short": "int16", "Char": "int8", "Byte": "uint8", "Bool": "bool"}
 _NEWER = ("uint16", "uint32", "uint64", "float8_e4m3fn", "float8_e5m2")  # which have no storage of their own
@@ -137,8 +137,10 @@ def _apply(name: str, taken: list[Any], stack: list[Any]) -> None:
     if name.startswith("TUPLE"):
         stack.append(tuple(taken))
     elif name.startswith("SETITEM") and isinstance(stack[-1], dict):
-        # Nothing but text is hashed: hashes of numbers and tuples can be chosen to collide, or take for ever.
-        stack[-1].update({key: value for key, value in zip(taken[::2], taken[1::2], strict=True) if type(key) is str})
+        # Nothing but text is hashed: hashes of numbers and tuples can be chosen to collide, or take for ever. And no
+        # long text, of which one can stand in all dictionaries, and be copied for each.
+        pairs = zip(taken[::2], taken[1::2], strict=True)
+        stack[-1].update({key: value for key, value in pairs if type(key) is str and len(key) <= LONGEST_NAME})
     elif name.startswith("APPEND") and isinstance(stack[-1], list):
         stack[-1].extend(taken)
     elif name == "FROZENSET":

@@ -16,6 +16,7 @@ from .naming import NAMINGS
 from .tensors import Shape, Tensors, WeightsError
 
 FIRST = tuple(first for rules in NAMINGS.values() for first in rules.first.values())  # convolutions' weights
+INNER_FIRST = tuple(f".{first}" for first in FIRST)  # in a model that another holds
 # What training code calls the weights. Of several sets averages are taken first, as they are the better ones.
 USUAL = ("state_dict", "model_state_dict", "model_state", "model", "module", "student", "net", "network", "weights")
 AVERAGES = {"ema", "average", "averaged", "swa"}
@@ -81,12 +82,13 @@ def _levels(whole: Any) -> Iterator[tuple[str, Mapping[Any, Any]]]:
         for key, value in held.items() if isinstance(held, Mapping) else enumerate(held):
             value = value.state_dict() if isinstance(value, nn.Module) else value
             if isinstance(value, Mapping | list | tuple):
-                todo.append((f"{where}[{key if isinstance(key, int) else repr(key)[:100]}]", depth + 1, value))
+                key = key[:100] if isinstance(key, str) else key
+                todo.append((f"{where}[{key!r:.100}]", depth + 1, value))
 
 
 def _holds_a_first(held: Mapping[Any, Any], tensor: type) -> bool:
     named = (key for key, value in held.items() if isinstance(key, str) and isinstance(value, tensor))
-    return any(f".{key}".endswith(tuple(f".{first}" for first in FIRST)) for key in named)
+    return any(key in FIRST or key.endswith(INNER_FIRST) for key in named)
 
 
 def _rank(where: str) -> tuple[bool, int]:

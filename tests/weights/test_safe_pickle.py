@@ -26,6 +26,8 @@ from torch import nn
 
 from fastvit import WeightsError
 from fastvit.weights.formats import open_path
+from fastvit.weights.safe_pickle import follow
+from fastvit.weights.wrapped import _levels
 
 # The modules that a class or function is named after in a pickle, of every version that we know of.
 PATHLIB = ("pathlib", "pathlib._local")  # all Pythons but 3.13; 3.13
@@ -250,3 +252,13 @@ def test_names_of_classes_take_no_memory_however_often_they_are_called_for(tmp_p
         assert tracemalloc.get_traced_memory()[1] < 40 * len(text)
     finally:
         tracemalloc.stop()
+
+
+def test_long_text_that_all_dictionaries_share_is_not_copied_for_each() -> None:
+    """Letters are counted, of the subscripts that errors and warnings say."""
+    text = "\x01" * 250_000  # four letters each, when it is quoted
+    shared = b"X" + len(text).to_bytes(4, "little") + text.encode() + b"q\x00"
+    found = follow(b"\x80\x02](" + shared + b"}h\x00}s" * 2_000 + b"e.")
+    assert found[0] == text and found[1:] == [{}] * 2_000
+    levels = list(_levels([{text: {}} for _ in range(2_000)]))  # as memory may hold them
+    assert len(levels) == 4_000 and sum(len(where) for where, _ in levels) < 2_000 * 200
