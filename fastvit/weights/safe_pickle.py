@@ -164,21 +164,29 @@ _PARAMETER = {"torch._utils _rebuild_parameter", "torch._utils _rebuild_paramete
 # A tensor of a class that inherits, or with attributes; in torch.tensor before torch 1.9.
 _SUBCLASS = {f"torch.{module} _rebuild_from_type{v}" for module in ("_tensor", "tensor") for v in ("", "_v2")}
 # Nothing is called, so that these would do no harm either; but a file that asks for them is an attack, and says so.
-_ATTACKS = {
-    *("os", "posix", "nt", "pty", "subprocess", "commands", "sys", "runpy", "importlib", "ctypes", "socket", "shutil"),
-    *("system", "popen", "eval", "exec", "compile", "open", "input", "breakpoint", "__import__", "load", "loads"),
+_RUN = ("system", "popen", "eval", "exec", "__import__", "load", "loads", "os", "sys", "subprocess")  # of any module
+_OF_MODULES = {
+    ("os", "posix", "nt"): (
+        *("execl", "execv", "execve", "execvp", "posix_spawn", "spawnl", "spawnv", "startfile"),
+        *("fork", "kill", "mkdir", "remove", "rename", "rmdir", "unlink"),
+    ),
+    ("subprocess",): ("Popen", "call", "check_call", "check_output", "getoutput", "getstatusoutput", "run"),
+    ("builtins", "__builtin__", "io", "_io"): ("breakpoint", "compile", "execfile", "input", "open"),
+    ("commands", "ctypes", "pty", "socket"): ("getoutput", "CDLL", "spawn", "socket"),
+    ("importlib", "runpy", "shutil"): ("import_module", "run_module", "run_path", "_run_code", "rmtree"),
 }
+_ATTACKS = tuple(f".{name}" for name in _RUN) + tuple(
+    f".{module}.{name}" for modules, names in _OF_MODULES.items() for module in modules for name in names
+)
 
 
 def _global(name: str) -> Global:
     """What stands for a function or a class."""
     if len(name) > LONGEST_NAME:  # of which every opcode might make another
         raise ValueError(f"it names a class by {len(name)} letters")
-    module, _, attribute = name.partition(" ")
-    if _ATTACKS & {module.partition(".")[0], *attribute.split(".")}:
-        raise RefusedError(
-            f"wants to call {name.replace(' ', '.')[:100]}, which no weights need: take them from whom you trust"
-        )
+    dotted = name.replace(" ", ".")
+    if f".{dotted}".endswith(_ATTACKS):
+        raise RefusedError(f"wants to call {dotted[:100]}, which no weights need: take them from whom you trust")
     return Global(name)
 
 
