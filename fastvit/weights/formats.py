@@ -97,7 +97,9 @@ def _unpickled(path: Path) -> tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo],
         raise RefusedError(f"holds a whole {found}, which only its own code can make; {MODULE}")
     if not isinstance(found, dict | list | tuple):
         raise RefusedError("holds no state dict, {name: tensor}")
-    return archive, {entry.filename.removeprefix(f"{folder}data/"): entry for entry in entries}, found
+    data = f"{folder}data/"
+    storages = {entry.filename.removeprefix(data): entry for entry in entries if entry.filename.startswith(data)}
+    return archive, storages, found
 
 
 def _shards(path: Path) -> Tensors:

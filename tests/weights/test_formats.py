@@ -169,6 +169,15 @@ def test_a_name_that_leads_out_of_the_folder_is_not_plain(name: str) -> None:
     assert not is_plain(name)
 
 
+def test_tensors_are_read_from_their_own_folder_of_the_archive_alone(tmp_path: Path) -> None:
+    torch.save({"a": torch.zeros(4)}, tmp_path / "model.pt")
+    with zipfile.ZipFile(tmp_path / "model.pt") as given, zipfile.ZipFile(tmp_path / "moved.pt", "w") as written:
+        for entry in given.namelist():
+            written.writestr("0" if entry.endswith("/data/0") else entry, given.read(entry))
+    with pytest.raises(WeightsError, match="a cannot be read"):
+        open_path(tmp_path / "moved.pt").read("a")
+
+
 @pytest.mark.parametrize("shard", ["../a.safetensors", "/a.safetensors", "model.safetensors.index.json", ".."])
 def test_an_index_that_leads_elsewhere_is_refused(shard: str, tmp_path: Path) -> None:
     index = tmp_path / "model.safetensors.index.json"
