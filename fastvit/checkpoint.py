@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from .models.config import CUSTOM, Config
 from .models.fastvit import FastViT
 from .models.forms import Form, outline, stages_left, with_norms
+from .models.given import unwrapped
 from .models.reparam import reparameterize
 from .utils.text import some, with_article
 from .utils.warning import warn
@@ -165,7 +166,7 @@ def save(model: FastViT, path: str | Path, *, names: str = "fastvit", dtype: tor
     .pt, .pth, .bin and .tar are written as well, as torch.save does it, the last as {"state_dict": ...}.
 
     Args:
-        model: whole or pruned, in any form, on any device; or a features_only model of `create_model`.
+        model: whole or pruned, in any form, on any device; or a features_only model of `create_model`, or a wrapper.
         path: the file; one that is there is replaced.
         names: whose names the file has: "fastvit", "timm" or "apple". Those two load it strictly into a model of
             the same form; a fused model is written in the form that they call fused.
@@ -187,7 +188,7 @@ def save(model: FastViT, path: str | Path, *, names: str = "fastvit", dtype: tor
     """
     path = Path(path)
     check_target(path, names, dtype)
-    model, indices = inside(model)
+    model, indices = inside(unwrapped(model))
     form = check_savable(model)
     numbers = formats.smaller(naming.own_state(model), dtype)  # half precision has infinities of its own
     if bad := [name for name, tensor in numbers.items() if not sound(name, tensor)]:

@@ -6,9 +6,10 @@ from typing import Any
 
 from ..models.fastvit import FastViT
 from ..models.forms import Form, form_of, outline, stages_left
+from ..models.given import require_model
 from ..models.layers import Head
 from ..models.structure import differences
-from ..utils.text import one_line, some
+from ..utils.text import one_line, some, with_article
 from .header import check_header, header, parsed
 from .naming import own_state
 from .read import read_tensors
@@ -23,7 +24,7 @@ def check_savable(model: FastViT) -> Form:
     looked at, nor what counts in training alone: drop rates, momentum, gradient checkpointing, frozen parameters.
 
     Args:
-        model: whole or pruned, in any form, on any device.
+        model: whole or pruned, in any form, on any device; or a wrapper of one.
 
     Returns:
         Its form.
@@ -41,8 +42,9 @@ def check_savable(model: FastViT) -> Form:
         Traceback (most recent call last):
         ValueError: the model cannot be saved: label_names is not a list of at most 2 names, but {'0': 'a', '1': 'b'}
     """
-    if type(model) is not FastViT:
-        raise TypeError(f"expected a FastViT, not a {type(model).__name__}: save the FastViT inside it")
+    if type(model := require_model(model, FastViT)) is not FastViT:
+        kind = with_article(type(model).__name__)
+        raise TypeError(f"model is {kind}, whose own code no file says: expected a FastViT itself")
     if any(tensor.is_meta for tensor in own_state(model).values()):
         raise ValueError("the model is on the meta device, where it has no weights: load them first")
     if type(model.head) is not Head:

@@ -665,11 +665,12 @@ def test_what_cannot_be_done_is_said_before_anything_is(
 def test_models_that_cannot_be_exported(tmp_path: Path) -> None:
     for model, arguments, error in (
         (tiny().train(), {}, "train mode"),
-        (nn.Conv2d(3, 4, 1), {}, "expected a FastViT, not a Conv2d"),
         (tiny(in_chans=1), {"with_preprocessing": True}, r"expected \(3, height, width\)"),
     ):
         with pytest.raises(ValueError, match=error):
             export(model, tmp_path / "model.pt2", **arguments)
+    with pytest.raises(TypeError, match=r"model is a Conv2d, expected a FastViT, as fastvit\.load"):
+        export(nn.Conv2d(3, 4, 1), tmp_path / "model.pt2")
 
 
 @pytest.mark.parametrize(

@@ -694,8 +694,9 @@ def test_what_load_would_refuse_is_not_written(tmp_path: Path) -> None:
     ):
         with pytest.raises(ValueError, match=reason):
             save(model, tmp_path / "model.safetensors", **arguments)
-    with pytest.raises(TypeError, match="expected a FastViT, not a Linear"):
-        save(nn.Linear(2, 2), tmp_path / "model.safetensors")
+    for other, name in ((nn.Linear(2, 2), "a Linear"), (None, "a NoneType")):
+        with pytest.raises(TypeError, match=f"model is {name}, expected a FastViT, as fastvit.load"):
+            save(other, tmp_path / "model.safetensors")  # type: ignore[arg-type]
     assert not list(tmp_path.iterdir())
 
 

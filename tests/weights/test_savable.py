@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn.utils import parametrizations
+from torch.optim.swa_utils import AveragedModel
 
 import fastvit
 from fastvit import Config, FastViT, WeightsError, load, overparameterize, reparameterize, save
@@ -129,6 +130,13 @@ def test_what_is_not_as_its_config_makes_it_is_refused_and_nothing_is_written(na
     model = small("fastvit_t8", num_classes=5)
     change(model)
     refused(model, tmp_path, expected)
+
+
+@pytest.mark.parametrize("wrap", [torch.compile, nn.DataParallel, AveragedModel], ids=lambda it: it.__name__)
+def test_the_model_inside_a_wrapper_is_written(wrap: Callable[[nn.Module], Any], tmp_path: Path) -> None:
+    model = randomize(small("fastvit_t8", num_classes=3)).eval()
+    save(wrap(model), tmp_path / "model.safetensors")
+    assert equal(load(tmp_path / "model.safetensors"), model)
 
 
 @pytest.mark.parametrize("form", ["partial", "fused"])

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ..._version import __version__
 from ...images.preprocess import SMALLEST, Preprocess, check_size
 from ...models.fastvit import FastViT
-from ...models.given import require_eval_mode, unwrapped
+from ...models.given import require_eval_mode, require_model, unwrapped
 from ...utils.copies import duplicate
 from ..graph import TRACED, example, output_names, traced
 from ..lowering import listed, lower, unobserved
@@ -72,17 +72,17 @@ class Deployed:
         """Check the arguments, copy and fuse; `free` are the axes that the format leaves free.
 
         Raises:
-            ValueError: another dtype or size; no FastViT, or one in train mode; with preprocessing, one for other than
-                three channels.
+            ValueError: another dtype or size; a model in train mode; with preprocessing, one for other than three
+                channels.
+            TypeError: it holds no FastViT.
         """
         if dtype not in DTYPES:
             raise ValueError(f"dtype is {dtype!r}, expected {' or '.join(DTYPES)}")
         if size is not None:
             check_size(size, "input_size")
         model = unwrapped(model)
-        inner = next((module for module in model.modules() if isinstance(module, FastViT)), None)
-        if inner is None:
-            raise ValueError(f"expected a FastViT, not a {type(model).__name__}")
+        parts = model.modules() if isinstance(model, nn.Module) else ()
+        inner = require_model(next((part for part in parts if isinstance(part, FastViT)), model), FastViT)
         self.usual_size: tuple[int, int] = tuple(inner.pretrained_cfg["input_size"][1:])
         self.size = size or (None if 2 in free else self.usual_size)
         self.free = sorted(set(free) - {2, 3}) if self.size else sorted(free)
