@@ -533,6 +533,14 @@ def test_other_addresses_are_one_line_that_says_to_download(address: str, hub: H
     assert not hub.requests
 
 
+def test_an_address_of_what_is_nowhere_is_said_of_the_hub_alone(hub: Hub) -> None:
+    hub.publish("user/pets", {})
+    with pytest.raises(WeightsError, match=r"^user/frist was not found at"):
+        load("https://huggingface.co/user/frist")
+    with pytest.raises(WeightsError, match=r"^user/pets.* has no revision 'refs/pr/1'"):
+        load("https://huggingface.co/user/pets/tree/refs%2Fpr%2F1")
+
+
 def test_what_is_nowhere_is_said_of_both_places(hub: Hub) -> None:
     with pytest.raises(WeightsError, match="runs/frist: no such file here, and of the Hub runs/frist was not"):
         load("runs/frist")
@@ -628,6 +636,17 @@ def test_push_without_a_token_says_so_before_anything_is_measured(tmp_path: Path
     status, out, error = run("push", tmp_path / "nothing", "user/pets", "--data", tmp_path)
     assert (status, out) == (2, "") and "there is no token" in error and error.count("\n") == 1
     assert run("push", "fastvit_t8.cifar10", "user/pets", "--split", "val").status == 2
+
+
+@pytest.mark.parametrize(
+    ("repository", "expected"), [("user/a/b", "is no repository's name"), ("user/pets", "could not be reached")]
+)
+def test_push_with_a_wrong_name_or_a_dead_hub_says_so_before_anything_is_measured(
+    repository: str, expected: str, token: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    status, out, error = run("push", tmp_path / "nothing", repository, "--data", tmp_path)
+    assert (status, out) == (2, "") and expected in error and error.count("\n") == 1 and token not in error
 
 
 @pytest.mark.slow

@@ -59,7 +59,7 @@ def push(
 
     if not data and (split or dataset):
         raise ValueError("--split and --dataset are about --data: give it as well")
-    Commit(repository, None, options.revision)  # which says that there is no token, before anything is measured
+    Commit(repository, None, options.revision)  # which says what is wrong before anything is measured
     subject, metrics = loaded(model, FastViT), None
     if data:
         with Progress() as bar:

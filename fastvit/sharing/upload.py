@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import HfApi, constants, errors, get_token
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from ..utils.text import one_line
 from ..utils.warning import warn
@@ -17,7 +18,7 @@ LOGIN = "log in with `hf auth login`, or set HF_TOKEN to a token that may write"
 
 
 class Commit:
-    """A repository that is to receive a commit.
+    """A repository that is to receive a commit; it is made, or asked for, by `prepare`.
 
     Args:
         repo_id: "USER/NAME", or "NAME" of the token's user.
@@ -25,8 +26,9 @@ class Commit:
         revision: a branch, or None for main.
 
     Raises:
-        PermissionError: there is no token.
-        ConnectionError: HF_HUB_OFFLINE is set.
+        ValueError: a name that no repository has.
+        PermissionError: there is no token, or one that the hub does not know.
+        ConnectionError: HF_HUB_OFFLINE is set, or the hub does not answer.
     """
 
     def __init__(self, repo_id: str, token: str | None, revision: str | None) -> None:
@@ -36,17 +38,18 @@ class Commit:
             raise ConnectionError(f"{repo_id}: nothing is uploaded while HF_HUB_OFFLINE is set: unset it")
         if not (token or get_token()):
             raise PermissionError(f"{repo_id}: there is no token for {constants.ENDPOINT}: {LOGIN}")
+        with self._in_one_line():
+            validate_repo_id(repo_id)
+            within(SECONDS, self.api.whoami)  # a hub that is there says who asks
 
     def prepare(self, private: bool) -> list[str]:
         """Make the repository and the branch, where they are not there -> the files that they have.
 
         Raises:
-            ValueError: a name that no repository has.
             PermissionError: the token may not do that.
             ConnectionError: the hub cannot be reached, or refuses.
         """
         with self._in_one_line():
-            within(SECONDS, self.api.whoami)  # before a repository is made: a hub that is there says who asks
             self.name = within(WAIT, lambda: self.api.create_repo(self.name, private=private, exist_ok=True)).repo_id
             if self.revision:
                 within(WAIT, lambda: self.api.create_branch(self.name, branch=str(self.revision), exist_ok=True))

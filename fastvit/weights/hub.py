@@ -5,6 +5,7 @@ import sys
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import unquote
 
 import huggingface_hub
 from huggingface_hub import constants, errors
@@ -54,9 +55,10 @@ def addressed(address: str) -> Repository | None:
     )
     if found is None or not is_plain(found[3] or "model.safetensors"):
         return None
-    repository = parsed(f"{found[1]}@{found[2]}" if found[2] and found[2] != "main" else found[1])
+    revision = unquote(found[2] or "main")  # as refs%2Fpr%2F1 in one part of the address
+    repository = parsed(found[1] if revision == "main" else f"{found[1]}@{revision}")
     listed = isinstance(repository, Checkpoint) and found[3] == repository.files[0]
-    one = Repository(repository=found[1], revision=found[2] or "main", files=(found[3],))
+    one = Repository(repository=found[1], revision=revision, files=(found[3],))
     return repository if listed or not found[3] else one
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from ..models.config import CONFIGS, Config
 from ..models.fastvit import FastViT
 from ..models.forms import outline
-from ..utils.text import some
+from ..utils.text import some, with_article
 from ..utils.warning import warn
 from . import catalog, folder_config
 from .detect import Detected, detect
@@ -64,13 +64,14 @@ def read(source: Source, variant: str | Config | None = None) -> Weights:
     if isinstance(source, Mapping):
         return read_tensors(in_memory("this state dict", source), variant, {})
     if not isinstance(source, str | Path):
-        raise TypeError(f"source is a {type(source).__name__}, expected a path, a checkpoint's name or a state dict")
+        expected = "expected a path, a checkpoint's name or a state dict"
+        raise TypeError(f"source is {with_article(type(source).__name__)}, {expected}")
     where, place = _address(source)
     checkpoint = catalog.find(place) if where == "" else None
     if checkpoint is not None:  # whatever lies in this folder under the same name
         return _published(checkpoint, variant)
     if place.lower().startswith(ADDRESSES):
-        return _of_repository(place, variant, sure=False)
+        return _of_repository(place, variant, sure=True)
     path, named = Path(place), REPOSITORY.fullmatch(place)
     if where != "hf-hub" and (where or os.path.exists(place) or path.suffix.lower() in SUFFIXES):
         if named and where == "":
@@ -136,8 +137,7 @@ def _fresh(path: Path, name: str) -> Iterator[None]:
         yield
     except DamagedError as error:
         hub_file.discard(path)
-        removed = "it was removed from the cache, so that the next try downloads it anew"
-        raise WeightsError(f"{name}: {error}; {removed}") from error
+        raise WeightsError(f"{name}: {error}; removed from the cache, so that the next try downloads it") from error
 
 
 def read_tensors(
