@@ -60,6 +60,9 @@ class ClassFolders(StoredImages):
         if (empty := sorted(set(called.values()).difference(counts))) and not unlabelled:
             found = _found(listing, (*top, empty[0]))
             raise DataError(f"{self.where}/{some(empty)}: no images in it{found}; add some or remove the folder")
+        around = len(top) + 1
+        inner = {(called[parts[around - 1]], parts[around:]) for parts, _ in listing.images if inside(top, parts)}
+        _say_inner(self.where, inner)
         self.classes, self.labels = list(counts), numpy.repeat(numpy.arange(len(counts)), list(counts.values()))
         return [image for _, image in classed]
 
@@ -79,9 +82,13 @@ class ClassArchives(StoredImages):
         listings = [Listing.of(place, place.entries()) for place in places]
         if empty := [place.path for place, listing in zip(places, listings, strict=True) if not listing.images]:
             raise DataError(f"{empty[0]}: no images in it; add some or remove the file")
+        named = [called[place.path.stem] for place in places]
+        pairs = zip(named, listings, strict=True)
+        _say_inner(self.where, {(name, parts) for name, listing in pairs for parts, _ in listing.images})
         say_left_out(self.where, sum((listing.left_out((), below=False) for listing in listings), Counter[str]()))
-        numbers = [self.classes.index(called[place.path.stem]) for place in places]
-        self.labels = numpy.repeat(numbers, [len(listing.images) for listing in listings])
+        self.labels = numpy.repeat(
+            [self.classes.index(name) for name in named], [len(listing.images) for listing in listings]
+        )
         super().__init__(places, [Index(sorted(image for _, image in listing.images)) for listing in listings])
 
 
@@ -91,6 +98,26 @@ def _called(where: str, names: Collection[str]) -> dict[str, str]:
     if twins := [name for name, count in Counter(called[name] for name in names).items() if count > 1]:
         warn(f"{where}: those whose names are alike but for Unicode's form are one class: {some(twins)}")
     return called
+
+
+def _say_inner(where: str, folders: set[tuple[str, Folders]]) -> None:
+    """Warn of classes that may be parts, years or versions of the data: the same folders and no images are in several.
+
+    Args:
+        where: what the warning is of.
+        folders: those of all images, from inside the class's, each with its class.
+    """
+    of_class = dict[str, list[Folders]]()
+    for name, parts in folders:
+        of_class.setdefault(name, []).append(parts)
+    inner = {  # names in the first folder that has several; none where images are in one before
+        name: next((level for names in zip(*paths, strict=False) if len(level := set(names)) > 1), set[str]())
+        for name, paths in of_class.items()
+    }
+    shared = {name for name, count in Counter(name for level in inner.values() for name in level).items() if count > 1}
+    if len(outer := sorted(name for name, level in inner.items() if len(level & shared) > 1)) > 1:
+        remedy = "if those are the classes, put the images of each in one folder"
+        warn(f"{where}: its classes are {some(outer)}, though several of them hold {some(sorted(shared))}; {remedy}")
 
 
 def _found(listing: Listing, folders: Folders) -> str:

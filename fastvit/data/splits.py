@@ -86,7 +86,7 @@ def choose(where: str, asked: Sequence[str], names: Iterable[str], held: Held = 
     flat = [name for name in called if held(name) == IMAGES]
     splits = [name for name in called if name not in flat]
     if same := _meant(asked, names if len(asked) == 1 else splits, called):
-        if len(asked) > 1:
+        if [*asked] != same[:1]:  # not by its very name
             _say_unused(where, asked, same[0], names, held)
         return same[0]
     if asked[-1] or (splits and len(asked) > 1):
@@ -130,12 +130,13 @@ def _meant(asked: Iterable[str], candidates: Sequence[str], called: Sequence[str
 
 
 def _say_unused(where: str, asked: Sequence[str], split: str, names: Sequence[str], held: Held) -> None:
-    """Warn of what is preferred but has no labels, of a second one for the same purpose, and of other names."""
+    """Warn of what is preferred but has no labels, of a second one for the same purpose, and of what is never read."""
     called, (group, _) = _called(names), taken_apart(split)
-    preferred = _meant(asked, called, called)
+    preferred = _meant(asked, names, called)
     if flat := [name for name in dict.fromkeys(preferred[: preferred.index(split)]) if held(name) == IMAGES]:
         warn(f"{where}: reads {split}, and not {some(flat)}, where no folders of classes are")
     if twice := [name for name in called if name not in (split, *flat) and group and taken_apart(name)[0] == group]:
-        warn(f"{where}: reads {split}, and not {some(twice)}, which is called for the same; merge or rename them")
-    if others := [name for name in names if name not in called and held(name)]:
+        has, is_not = ("has a name", "is not") if len(twice) == 1 else ("have names", "are not")
+        warn(f"{where}: reads {split}; {some(twice)} {has} for the same split and {is_not} read: merge or rename them")
+    if len(asked) > 1 and (others := [name for name in names if name not in called and held(name)]):
         warn(f"{where}: does not read {some(others)}: not called as a split is ({', '.join(sum(GROUPS, ()))})")

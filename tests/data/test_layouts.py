@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.data_sets import contents, expected, folder, held, image_file, tarred, zipped
+from helpers.data_sets import CLASSES, contents, expected, folder, held, image_file, tarred, zipped
 from torchvision.datasets import ImageFolder
 
 import fastvit
@@ -203,7 +203,7 @@ def test_archives_beside_folders_are_named(tmp_path: Path) -> None:
     with pytest.warns(FastViTWarning) as said:
         assert held(training_source(splits)) == expected(files)
     lines = [str(each.message) for each in said]
-    assert any("reads train, and not train.zip, which is called for the same" in line for line in lines)
+    assert any("reads train; train.zip has a name for the same split and is not read" in line for line in lines)
     assert any("does not read extra.tar.gz: not called as a split is" in line for line in lines)
     around = folder(tmp_path / "around", inside("data", files))
     zipped(around / "data.zip", files)
@@ -273,11 +273,43 @@ def test_a_second_folder_for_the_same_purpose_and_one_for_none_are_named(tmp_pat
     with pytest.warns(FastViTWarning) as said:
         assert held(validation_source(data)) == expected(second)
     lines = [str(each.message) for each in said]
-    assert any("reads val, and not Validation, which is called for the same; merge or rename" in line for line in lines)
+    assert any("reads val; Validation has a name for the same split and is not read: merge" in line for line in lines)
     assert any("does not read holdout: not called as a split is" in line for line in lines)
     assert not any("notes" in line or "train," in line.split(":")[1] for line in lines)
     with pytest.warns(FastViTWarning, match="does not read holdout"):
         training_source(data)
+
+
+@every_place
+def test_the_first_of_two_folders_that_a_split_may_mean_is_not_taken_in_silence(tmp_path: Path, place: str) -> None:
+    first, second = contents(1), contents(1, seed=7)
+    data = PLACES[place](tmp_path / "data", inside("train1", first) | inside("train2", second) | inside("val", second))
+    for function in (training_source, partial(open_source, split="train")):
+        with pytest.warns(FastViTWarning, match="reads train1; train2 has a name for the same split and is not read"):
+            assert held(function(data)) == expected(first)
+    for name, files in (("train1", first), ("train2", second), ("val", second)):
+        assert held(open_source(data, name)) == expected(files)
+
+
+@every_place
+@pytest.mark.parametrize("around", [("part1", "part2"), ("color", "grayscale"), ("2021/photos", "2022/photos")])
+def test_classes_that_hold_the_same_folders_are_named(tmp_path: Path, place: str, around: tuple[str, str]) -> None:
+    files = inside(around[0], contents(1)) | inside(around[1], contents(1))
+    outer = [name.split("/")[0] for name in around]
+    for name, prefix in (("whole", ""), ("split", "train/")):
+        data = PLACES[place](tmp_path / name, {f"{prefix}{key}": file for key, file in files.items()})
+        with pytest.warns(FastViTWarning, match=f"its classes are {', '.join(outer)}, though several of them hold "
+                                                f"{', '.join(sorted(CLASSES))}; if those are"):  # fmt: skip
+            assert training_source(data).classes == outer
+    one = PLACES[place](tmp_path / "one", {f"{name}/photos/{name}.png": image_file(0) for name in CLASSES})
+    assert training_source(one).classes == sorted(CLASSES)
+
+
+def test_archives_of_parts_that_are_taken_for_classes_are_named(tmp_path: Path) -> None:
+    for number, name in enumerate(("part1", "part2")):
+        zipped(tmp_path / f"{name}.zip", inside(name, contents(1, seed=number)))
+    with pytest.warns(FastViTWarning, match="its classes are part1, part2, though several of them hold "):
+        assert open_source(tmp_path).classes == ["part1", "part2"]
 
 
 @every_place
