@@ -53,10 +53,10 @@ def hold_out(source: Source, fraction: float = FRACTION, seed: int = 0, *, why: 
         raise DataError(f"{source.where}: no class has two images, of which one could be held out for validation")
     parts = [Selected(source, numpy.flatnonzero(chosen).tolist()) for chosen in (~held, held)]
     parts[1].where = f"{source.where}, held out"
-    count = f"{held.sum()} of its {len(source)}, {held.mean():.0%}"
+    count = f"{held.sum()} of {len(source)} training images ({100 * held.mean():.0f} %)"
     warn(
-        f"{source.where}: no validation images of their own; {count}, from each class, are held out for it, the "
-        "same in each run"
+        f"{source.where}: no validation images found: {count}, some of each class and the same ones in every run, "
+        "are used for validation instead"
         + (f"; none of {some(whole)}, with a single image" if whole else "")
         + (f" ({why})" if why else "")
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..images.inputs import walk
 from ..images.kinds import head_of, is_ignored, is_image_name, refusal
-from ..utils.text import some
+from ..utils.text import counted, some
 from ..utils.warning import warn
 from .splits import FOLDERS, IMAGES, choose, is_split, taken_apart
 from .stored import ARCHIVES, COMPRESSED, refuse
@@ -65,14 +65,22 @@ def find_top(where: str, asked: Sequence[str], look: Callable[[Folders], Level])
     here = look(top)
 
     def held(name: str) -> str:
-        return FOLDERS if name in here.archives else look((*top, name)).held()
+        if name in here.archives:
+            return FOLDERS
+        level = look((*top, name))
+        if (alone := level.around()) and look((*top, name, alone)).held() == IMAGES:
+            others = [look((*top, other)).folders for other in here.folders if taken_apart(other)[0]]
+            classes = {each for folders in others if len(folders) > 1 for each in folders}
+            if classes and alone not in classes:  # as val/images is beside train/cat and train/dog
+                return IMAGES
+        return level.held()
 
     split = choose(where, asked, (*here.folders, *here.archives), held)
     if not split:
         say_unread(where, here.unread)
         return top, "", ()
     images = sum(1 for _ in here.images())
-    say_unread(where, [*here.unread, *([f"{images} images"] if images else [])])
+    say_unread(where, [*here.unread, *([counted(images, "image")] if images else [])])
     if split in here.archives:
         return top, split, here.archives[split]
     return _unwrapped(where, (*top, split), look, lambda name: bool(taken_apart(name)[0])), split, ()

@@ -208,8 +208,8 @@ def check_labels(source: Source) -> None:
     check_range(source)
     if len(source.classes) < 2:
         raise DataError(
-            f"{source.where}: {some(source.classes)} is its only class, and there is nothing to tell it from; expected "
-            "two or more, CLASS/*.jpg for each, perhaps one of other images"
+            f"{source.where}: holds a single class, {some(source.classes)}, and a classifier needs two: put the images "
+            "of each class in a folder of its own"
         )
     counts = numpy.bincount(source.labels, minlength=len(source.classes))
     if empty := [name for name, count in zip(source.classes, counts, strict=True) if not count]:

@@ -12,7 +12,11 @@ from ..utils.warning import warn
 from .source import DataError
 from .stored import ARCHIVES, COMPRESSED
 
-GROUPS = ("train", "training"), ("val", "valid", "validation", "dev", "eval", "evaluation"), ("test", "testing")
+GROUPS = (
+    ("train", "training"),
+    ("val", "valid", "validation", "validate", "dev", "eval", "evaluation"),
+    ("test", "testing"),
+)
 FOLDERS, IMAGES = "folders", "images"  # what a folder holds
 ENDING = re.compile(rf"\*?(\.tar)?({'|'.join(map(re.escape, (*ARCHIVES, *COMPRESSED)))})$", re.IGNORECASE)
 BETWEEN = re.compile(r"[\W\d_]+|(?<=[a-z])(?=[A-Z])")  # the words of a name
@@ -96,9 +100,12 @@ def choose(where: str, asked: Sequence[str], names: Iterable[str], held: Held = 
         raise DataError(f"{where}: its folders are splits ({some(splits)}), not classes; choose one of them as split")
     if flat and flat == names:
         expected = f"{flat[0]}/CLASS/*.jpg for each class, or, where no labels are needed, one of them as split"
-        raise DataError(f"{where}: no folders of classes in {some(flat)}; expected {expected}")
+        raise DataError(
+            f"{where}: no folders of classes in {some(flat)}; expected {expected}; or rename them, if they are classes"
+        )
     if flat:
-        warn(f"{where}: takes {some(flat)} for classes, not for splits: they hold images and no folders")
+        kinds = "a class, not for a split: it holds" if len(flat) == 1 else "classes, not for splits: they hold"
+        warn(f"{where}: takes {some(flat)} for {kinds} images and no folders")
     if alone := [name for name in names if taken_apart(name)[0] and name not in called and held(name) == FOLDERS]:
         warn(f"{where}: takes {some(alone)} for a class; call it {taken_apart(alone[0])[0][0]}, if it is a split")
     return ""

@@ -36,7 +36,7 @@ class Named(Source):
 
 def quietly(source: Source, fraction: float = 0.2, seed: int = 0) -> tuple[set[str], set[str]]:
     """The names of both parts, inside the source's root."""
-    with pytest.warns(fastvit.FastViTWarning, match="held out"):
+    with pytest.warns(fastvit.FastViTWarning, match="are used for validation instead"):
         parts = hold_out(source, fraction, seed)
     found = [{part.name(index).removeprefix(f"{source.root}/") for index in range(len(part))} for part in parts]
     return found[0], found[1]
@@ -124,7 +124,10 @@ def test_roboflows_copies_are_on_one_side_and_no_more_is_held_out_than_said(hash
         parts = hold_out(Named(names), 0.2)
     originals = [{part.name(index)[len("/data/cat/")] for index in range(len(part))} for part in parts]
     assert not originals[0] & originals[1] and abs(len(parts[1]) - 0.2 * len(names)) <= 9
-    assert f"{len(parts[1])} of its {len(names)}, {len(parts[1]) / len(names):.0%}, from each" in str(said[0].message)
+    assert (
+        f": {len(parts[1])} of {len(names)} training images ({100 * len(parts[1]) / len(names):.0f} %), some of"
+        in str(said[0].message)
+    )
 
 
 def test_of_many_copies_each_the_fewest_are_held_out() -> None:
@@ -135,7 +138,7 @@ def test_of_many_copies_each_the_fewest_are_held_out() -> None:
 
 def test_parts_of_shards_are_read_shard_by_shard_as_the_whole_is(tmp_path: Path) -> None:
     source = open_source(sharded(str(tmp_path / "%03d.tar"), samples(120), 3))
-    with pytest.warns(fastvit.FastViTWarning, match="held out"):
+    with pytest.warns(fastvit.FastViTWarning, match="are used for validation instead"):
         training, _ = hold_out(source)
     order = training.order(numpy.random.default_rng(0).permutation)
     assert sorted(order.tolist()) == list(range(len(training)))
@@ -154,7 +157,9 @@ def test_a_choice_of_images_to_hold_out_that_counts_for_nothing_is_said(tmp_path
 
 def test_validation_images_without_classes_are_the_reason_that_is_given(tmp_path: Path) -> None:
     folder(tmp_path, {f"train/{name}": content for name, content in contents(4).items()} | {"val/0.png": b""})
-    with pytest.warns(fastvit.FastViTWarning, match=r"held out for it.*found: train, val \(val without folders of cl"):
+    with pytest.warns(
+        fastvit.FastViTWarning, match=r"validation instead.*found: train, val \(val without folders of cl"
+    ):
         training_and_validation(tmp_path)
 
 
@@ -162,7 +167,7 @@ def test_the_numbers_are_said_and_a_class_with_one_image_is_named() -> None:
     with pytest.warns(fastvit.FastViTWarning) as said:
         hold_out(Named(named(cat=10, dog=1, fox=20)), 0.1)
     (line,) = [str(each.message) for each in said]
-    assert line.startswith("/data: ") and "3 of its 31" in line and "10%" in line and line.endswith("none of dog, "
+    assert line.startswith("/data: ") and "3 of 31 training images (10 %)" in line and line.endswith("none of dog, "
                                                                     "with a single image")  # fmt: skip
 
 
@@ -185,7 +190,7 @@ def test_what_has_nothing_to_validate_on_gets_a_hold_out_and_else_its_own(tmp_pa
         folder(tmp_path / "data/train", files)
     if kind == "Kaggle":  # whose test images have no labels
         folder(tmp_path / "data/test", {name.replace("/", " "): content for name, content in files.items()})
-    with pytest.warns(fastvit.FastViTWarning, match=r"held out for it, the same in each run"):
+    with pytest.warns(fastvit.FastViTWarning, match=r"the same ones in every run, are used for validation instead"):
         training, held = training_and_validation(data)
     whole = open_source(data, "train" if kind in ("train only", "Kaggle") else "")
     parts = [{part.name(index) for index in range(len(part))} for part in (training, held)]

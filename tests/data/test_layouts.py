@@ -47,6 +47,7 @@ def inside(prefix: str, files: Files) -> Files:
         ("train", "val", "test"),
         ("training", "validation", "testing"),
         ("Train", "Dev", "Test"),
+        ("train", "validate", "test"),
         ("TRAIN", "EVAL", "TEST"),
         ("train", "", "test"),  # Keras, CIFAR-10
         ("Training", "Test", ""),
@@ -101,7 +102,7 @@ def test_a_class_with_a_splits_word_among_other_words_is_one_where_no_other_name
 @every_place
 def test_a_class_called_train_may_have_files_without_suffixes(tmp_path: Path, place: str) -> None:
     files = {f"{name}/{number}": image_file(number) for name in ("bus", "train") for number in range(2)}
-    with pytest.warns(FastViTWarning, match="takes train for classes, not for splits"):
+    with pytest.warns(FastViTWarning, match="takes train for a class, not for a split: it holds images"):
         source = training_source(PLACES[place](tmp_path / "data", files))
     assert held(source) == expected(files)
 
@@ -119,6 +120,9 @@ def test_what_stands_beside_the_folders_and_is_not_read_is_named(tmp_path: Path,
     with pytest.warns(FastViTWarning) as said:
         assert held(training_source(split)) == expected(files)
     assert named(said) == {"train.txt", "val_list.csv", "3 images"}
+    one = PLACES[place](tmp_path / "one", inside("train", files) | inside("val", files) | {"0.png": image_file(0)})
+    with pytest.warns(FastViTWarning, match="left out, beside what is read: 1 image$"):
+        training_source(one)
 
 
 @every_place
@@ -178,7 +182,7 @@ def test_a_folder_and_its_archives_are_read_alike(tmp_path: Path, layout: str, f
     assert len(set(found)) == 1
 
 
-@pytest.mark.filterwarnings("ignore:.*held out")
+@pytest.mark.filterwarnings("ignore:.*used for validation instead")
 def test_the_same_images_are_held_out_of_a_folder_of_its_archives_and_of_a_split_inside(tmp_path: Path) -> None:
     files, found = contents(8), list[set[str]]()
     for around in ("", "train/", "data/photos/"):
@@ -227,9 +231,26 @@ def test_kaggles_test_images_without_labels_are_no_validation_split(tmp_path: Pa
             function(data)
     assert held(training_source(data)) == expected(files)
     assert open_source(data, "test", unlabelled=True).labels.tolist() == [-1] * 4
-    with pytest.warns(FastViTWarning, match="held out"):
+    with pytest.warns(FastViTWarning, match="are used for validation instead"):
         training, validation = training_and_validation(data)
     assert held(training) + held(validation) == expected(files)
+
+
+@every_place
+def test_a_split_whose_images_lie_in_one_folder_that_is_no_class_of_another_has_no_labels(
+    tmp_path: Path, place: str
+) -> None:
+    """As Tiny-ImageNet is unpacked."""
+    files = contents(5)
+    unlabelled = {f"{split}/images/{number}.png": image_file(number) for split in ("val", "test") for number in (0, 1)}
+    data = PLACES[place](tmp_path / "tiny", inside("train", files) | unlabelled)
+    with pytest.raises(NoSplitError, match=r"\(test, val without folders of classes\)"):
+        validation_source(data)
+    with pytest.warns(FastViTWarning, match="are used for validation instead"):
+        training, validation = training_and_validation(data)
+    assert held(training) + held(validation) == expected(files)
+    one = PLACES[place](tmp_path / "one", inside("train", files) | {"val/cat/0.png": image_file(0)})
+    assert validation_source(one).classes == ["cat"]
 
 
 @every_place
@@ -247,7 +268,9 @@ def test_splits_that_hold_images_and_no_folders_have_no_labels(tmp_path: Path, p
     files = {f"{split}/cat.{number}.png": image_file(number) for split in ("train", "test") for number in range(3)}
     data = PLACES[place](tmp_path / "data", files)
     for function in (training_source, open_source, or_whole):
-        with pytest.raises(DataError, match=r"no folders of classes in test, train; expected test/CLASS/\*\.jpg"):
+        with pytest.raises(
+            DataError, match=r"no folders of classes in test, train; expected test/CLASS/\*\.jpg.*; or rename"
+        ):
             function(data)
     assert len(open_source(data, "train", unlabelled=True)) == 3
 

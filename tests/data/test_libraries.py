@@ -322,7 +322,7 @@ def test_the_hubs_splits_go_by_all_their_names(tmp_path: Path, cache: Path, spli
 def test_a_hub_data_set_with_one_split_gets_a_hold_out(tmp_path: Path, cache: Path) -> None:
     files = flat(10)
     as_parquet(tmp_path / "data/train.parquet", files, label=pyarrow.array(numbers(files)))
-    with pytest.warns(FastViTWarning, match="are held out"):
+    with pytest.warns(FastViTWarning, match="are used for validation instead"):
         training, held = training_and_validation(f"hfds/{tmp_path}/data")
     found = [each.content(index) for each in (training, held) for index in range(len(each))]
     assert sorted(found) == sorted(files.values()) and len(held) == 6
