@@ -48,7 +48,9 @@ def beside(path: Path, found: Detected, source: str) -> Beside:
     folder = path if path.is_dir() else path.parent
     there = {folder / name: read for name, read in FILES.items() if (folder / name).is_file()}
     if there and not path.is_dir() and path.name.split(".")[0] not in USUAL and len(weights_in(folder)) > 1:
-        warn(f"{path}: not used: {some([file.name for file in there])}, as other weights lie there too: name it model")
+        if found.header is None:  # else the weights say themselves what a config would
+            names = some([file.name for file in there])
+            warn(f"{path}: not used: {names}, as other weights lie there too: name it model")
         return Beside()
     read = [(str(file), _read(file, dialect)) for file, dialect in there.items()]
     if not any(values for _, values in read):
