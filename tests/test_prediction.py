@@ -155,7 +155,10 @@ def test_an_image_that_lies_on_its_side_is_turned_whichever_way_it_comes(
         (torch.zeros(40, 50, 3), r"a tensor of shape \(40, 50, 3\); expected \(3, H, W\).*channels first"),
         (numpy.zeros((40, 50, 2)), "expected"),
         (numpy.zeros((0, 50, 3)), "expected"),
-        (numpy.zeros((40, 50, 3), numpy.int64), "its values are int64, 0 to 0; expected bytes from 0 to 255 or floats"),
+        (
+            numpy.zeros((40, 50, 3), numpy.int64),
+            "its values are int64, 0 to 0; expected bytes from 0 to 255, uint16 from 0 to 65535 or floats",
+        ),
         (numpy.full((40, 50, 3), 200.0), "its values go from 200 to 200, expected 0 to 1: divide by 255"),
         (torch.full((3, 40, 50), -0.5), "what is normalized already goes to model"),
         (torch.full((3, 40, 50), math.nan), "nan"),
