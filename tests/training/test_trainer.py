@@ -703,8 +703,10 @@ def test_data_errors_name_the_folder_and_what_to_do(tmp_path: Path) -> None:
     assert error(only_train).endswith(f"expected {only_train}/test/CLASS/*.jpg for each class")
     (only_train / "test/green").mkdir()
     assert error(only_train) == f"{only_train}/test/green: no images in it; add some or remove the folder"
-    Image.new("RGB", (32, 32)).save(only_train / "test/green/0.png")
-    assert f"only in {only_train}/train: blue, red; only in {only_train}/test: green;" in error(only_train)
+    (only_train / "test/white").mkdir()  # one folder alone, of no class of train, would be one of images without labels
+    for name in ("green", "white"):
+        Image.new("RGB", (32, 32)).save(only_train / "test" / name / "0.png")
+    assert f"only in {only_train}/train: blue, red; only in {only_train}/test: green, white;" in error(only_train)
 
 
 def test_validation_labels_out_of_range_are_told_before_training(
