@@ -109,8 +109,9 @@ def _to_bytes(values: Any, colours: Any, white: float, what: str) -> Any:
         raise ImageError(f"its {what} go from {low:.6g} to {high:.6g}, expected 0 to {white:g}: {advice}")
     if _are_lit(colours, 0):  # else it is black
         (_check_lit if deep else _check_floats)(colours, white, what)
-    scaled = values >> 8 if white == DEEP and deep else numpy.rint(values.astype(numpy.float64) * (255 / white))
-    return scaled.clip(0, 255).astype(numpy.uint8)
+    if white == DEEP and deep:
+        return (values >> 8).astype(numpy.uint8)
+    return numpy.rint(values.astype(numpy.float64) * (255 / white)).clip(0, 255).astype(numpy.uint8)
 
 
 def _check_floats(values: Any, white: float, what: str) -> None:
