@@ -17,9 +17,9 @@ from .utils.text import some, with_article
 from .utils.warning import warn
 from .weights import formats, naming
 from .weights.header import header
-from .weights.read import FLOATS, Source, Weights, read, read_tensors, sound
+from .weights.read import Source, Weights, read, read_tensors
 from .weights.savable import check_savable, unlike
-from .weights.tensors import WeightsError
+from .weights.tensors import FLOATS, WeightsError, sound
 from .weights.wrapped import in_memory
 
 if TYPE_CHECKING:

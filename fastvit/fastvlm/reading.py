@@ -14,8 +14,8 @@ from ..models.multiscale import MultiScaleEncoder
 from ..models.reparam import reparameterize
 from ..weights.formats import open_path, read_json
 from ..weights.hub import folder_of
-from ..weights.read import FLOATS, read
-from ..weights.tensors import Tensors, WeightsError, in_one_line, mismatches
+from ..weights.read import read
+from ..weights.tensors import FLOATS, Tensors, WeightsError, in_one_line, mismatches
 from .tower import Tower, TowerConfig, check_image_token, join, register
 
 FILES = (  # beside config.json and the weights

@@ -22,7 +22,7 @@ from .formats import PICKLES, open_path
 from .header import check_preprocessing
 from .naming import NAMINGS, PROJECTION, names
 from .suggestion import language_only, nearest
-from .tensors import DamagedError, Shape, Tensors, WeightsError, in_one_line, mismatches, unwrapped
+from .tensors import FLOATS, DamagedError, Shape, Tensors, WeightsError, in_one_line, mismatches, sound, unwrapped
 from .wrapped import in_memory
 
 Source = str | Path | Mapping[str, Any]
@@ -71,7 +71,7 @@ def read(source: Source, variant: str | Config | None = None) -> Weights:
     if checkpoint is not None:  # whatever lies in this folder under the same name
         return _published(checkpoint, variant)
     if place.lower().startswith(ADDRESSES):
-        return _of_repository(place, variant, sure=True)
+        return _of_repository(place, variant, where)
     path, named = Path(place), REPOSITORY.fullmatch(place)
     if where != "hf-hub" and (where or os.path.exists(place) or path.suffix.lower() in SUFFIXES):
         if named and where == "":
@@ -82,7 +82,7 @@ def read(source: Source, variant: str | Config | None = None) -> Weights:
     if known := language_only(place):
         raise WeightsError(f"{source}: {known}")
     if where or named:
-        return _of_repository(place, variant, sure=where != "")
+        return _of_repository(place, variant, where)
     raise WeightsError(f"{source}: no such file, and no checkpoint of that name; {nearest(place)}")
 
 
@@ -98,11 +98,12 @@ def is_address(source: str) -> bool:
     return _address(source)[0] != "" or source.lower().startswith(ADDRESSES)
 
 
-def _of_repository(place: str, variant: str | Config | None, sure: bool) -> Weights:
-    """Anybody's repository, by its name or address; unless `sure`, something else may have been meant."""
+def _of_repository(place: str, variant: str | Config | None, where: str) -> Weights:
+    """Anybody's repository, by its name or address; without a `where`, something else may have been meant."""
     from . import hub
 
-    repository = hub.addressed(place) if place.lower().startswith(ADDRESSES) else hub.parsed(place)
+    address = place.lower().startswith(ADDRESSES)
+    repository = hub.addressed(place) if address else hub.parsed(place)
     if repository is None:
         raise WeightsError(f"{place}: {nearest(place)}")
     if isinstance(repository, catalog.Checkpoint):
@@ -110,8 +111,10 @@ def _of_repository(place: str, variant: str | Config | None, sure: bool) -> Weig
     try:
         path = hub.download_with(repository, folder_config.FILES)
     except WeightsError as error:
-        more = f"no such file here, and of the Hub {error}; {nearest(repository.repository)}"
-        raise error if sure else WeightsError(f"{place}: {more}") from None
+        if where:
+            raise
+        start = "" if address else "no such file here, and of the Hub "
+        raise WeightsError(f"{place}: {start}{error}; {nearest(repository.repository)}") from None
     with _fresh(path, str(repository)):
         return read_tensors(open_path(path), variant, {}, path=path.parent)
 
@@ -235,7 +238,6 @@ def _axes(name: str, dimensions: int, found: Detected) -> tuple[int, ...]:
 
 
 _TO_FIRST = {4: (0, 3, 1, 2), 3: (2, 0, 1)}  # (out, k, k, in) -> (out, in, k, k); (1, 1, C) -> (C, 1, 1)
-FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _COUNTS = (*FLOATS, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
@@ -251,10 +253,3 @@ def _converted(tensors: Tensors, name: str, found: Detected) -> Tensor:
     tensor = tensor.permute(_axes(name, tensor.ndim, found))
     dtype = torch.float64 if tensor.dtype == torch.float64 else torch.float32
     return tensor.to(dtype, copy=True, memory_format=torch.contiguous_format)
-
-
-def sound(name: str, tensor: Tensor) -> bool:
-    """Whether a model can have these numbers: none is NaN or infinite, and no variance negative."""
-    if tensor.is_meta or not tensor.is_floating_point():
-        return True
-    return bool(tensor.isfinite().all()) and not (name.endswith("running_var") and bool((tensor < 0).any()))

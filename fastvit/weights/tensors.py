@@ -5,11 +5,13 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
+import torch
 from torch import Tensor
 
 from ..utils.text import one_line, some
 
 Shape = tuple[int, ...]
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # of weights, in files and in memory
 LONGEST = 1500  # characters of an error
 
 
@@ -79,3 +81,10 @@ def mismatches(
         ],
     }
     return "; ".join(f"{len(bad)} {what} ({some(sorted(bad))})" for what, bad in wrong.items() if bad)
+
+
+def sound(name: str, tensor: Tensor) -> bool:
+    """Whether a model can have these numbers: none is NaN or infinite, and no variance negative."""
+    if tensor.is_meta or not tensor.is_floating_point():
+        return True
+    return bool(tensor.isfinite().all()) and not (name.endswith("running_var") and bool((tensor < 0).any()))

@@ -23,6 +23,7 @@ from fastvit import CONFIGS, Config, FastViT, reparameterize
 from fastvit.models.affine import ScaleShift
 from fastvit.models.blocks import (
     ConvNorm,
+    LargeKernelConv,
     NormLinear,
     PositionEncoding,
     RepConv,
@@ -69,6 +70,7 @@ CASES: dict[type[Fusible], list[Callable[[], Fusible]]] = {
         for i, o, groups in SAME
         for kernel, small in [(1, None), (3, 1), (7, 3)]
     ],
+    LargeKernelConv: [partial(LargeKernelConv, i, o, 7, small=3, stride=2, groups=i) for i, o in [(4, 8), (3, 9)]],
     RepMixer: [partial(RepMixer, channels, 1e-5) for channels in (1, 5)],
     PositionEncoding: [partial(PositionEncoding, channels) for channels in (1, 5)],
     ScaledConv: [partial(ScaledConv, i, o, 1e-5) for i, o in [(4, 4), (6, 4), (3, 5)]],
