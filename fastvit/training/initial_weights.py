@@ -56,6 +56,8 @@ def initial_model(recipe: Recipe, source: Source, checkpoint: dict[str, Any] | N
     new = classify(model, source.classes, weights.source, anew=recipe.classifier == "new")
     if recipe.head_factor != Recipe.head_factor and not new:
         warn(f"head_factor is {recipe.head_factor:g}: ignored, as the classifier is kept and not new")
+    if recipe.size == Recipe.size != (size := max(model.preprocess.size)):  # it may not have been given
+        warn(f"{weights.source}: was trained at {size} pixels, and this run is at {recipe.size}: size says another")
     if weights.detected.form != "unfused":
         model = overparameterize(model, augmented_images(recipe, source))
     return model, new
