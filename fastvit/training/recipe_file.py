@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ..utils.atomic import check_writable, replacing
+from ..utils.atomic import check_folder, check_writable, replacing
 from ..utils.extras import require
 from ..utils.text import either, one_line, some
 from ..utils.warning import warn
@@ -85,13 +85,11 @@ def check_output(folder: Path) -> None:
     """Refuse, before any work is done, a folder that cannot hold a run.
 
     Raises:
-        ValueError: it is a file, lies in one, or may not be written to.
+        ValueError: it is a file, lies in one, may not be written to, or has a folder where the weights go.
     """
-    there = next(each for each in (folder, *folder.absolute().parents) if each.exists() or each.is_symlink())
-    if not there.is_dir():
-        of = "is a file" if there == folder else f"cannot be made, as {there} is a file"
-        raise RecipeError(f"{folder}: {of}, expected a folder; choose another output")
-    check_writable(there / "model.safetensors")
+    check_folder(folder)
+    if folder.is_dir():
+        check_writable(folder / "model.safetensors")
 
 
 def write_recipe(path: Path, recipe: Recipe, data: str, validation: str) -> None:

@@ -54,6 +54,7 @@ def test_without_a_command_it_is_help() -> None:
         (["verify", "fastvit_t8", "-"], "unexpected argument -;"),
         (["classify", "a.png", "--top", "-"], '"-" is no whole number'),
         (["embed", "fastvit_t8.cifar10", "images", "-"], "-: standard output is no folder"),
+        (["train", "images", "--output=-"], "-: standard output is no folder"),
         (["convert", "fastvit_t8.cifar10", "-"], "-: expected a name that ends in .safetensors"),
         (["classify", "a.png", "--save", "-"], "-: cannot write this kind of file"),
         (["classify", "-", "--model", "\N{HYPHEN}"], "error: \N{HYPHEN}: no such file"),

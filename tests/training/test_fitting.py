@@ -5,6 +5,7 @@ import math
 import os
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from fastvit.testing import randomize, write_images
 from fastvit.training import RECIPES, Recipe, RecipeError, RunOptions, Trainer, open_sources
 from fastvit.training.build import augmentation
 from fastvit.training.fitting import fitted, ignored
+from fastvit.training.initial_weights import initial_model
 from fastvit.training.recipe_file import choose_recipe
 
 pytestmark = pytest.mark.usefixtures("small_variants")
@@ -215,13 +217,13 @@ def test_timms_policies_are_all_taken() -> None:
 
 
 @pytest.mark.parametrize("output", ["file", "file/run", "file/a/b"])
-def test_a_file_where_a_folder_should_be_is_told_before_the_data_are_read(
+def test_a_file_where_a_folder_should_be_is_said_before_the_data_are_read(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: str
 ) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setattr("fastvit.training.run.open_sources", lambda *_: pytest.fail("the data are read"))
-    told = error(*arguments(data, tmp_path / output))
-    assert f"{tmp_path / output}: " in told and "expected a folder; choose another output" in told
+    said = error(*arguments(data, tmp_path / output))
+    assert f"{tmp_path / output}: {tmp_path / 'file'} is no folder; choose another place" in said
 
 
 def test_one_class_is_refused_with_what_to_add(tmp_path: Path) -> None:
@@ -305,6 +307,21 @@ def test_the_same_classes_are_kept_without_a_word_and_a_new_classifier_can_be_as
     assert torch.equal(kept.state.model.head.fc.weight, start.head.fc.weight)
     new = small_trainer(data, tmp_path / "new", changes | {"classifier": "new"})
     assert not torch.equal(new.state.model.head.fc.weight, start.head.fc.weight)
+
+
+@pytest.mark.parametrize(("size", "said"), [(Recipe.size, True), (128, False), (64, False)])
+def test_weights_of_images_of_another_size_are_said_where_none_was_asked_for(
+    data: Path, tmp_path: Path, size: int, said: bool
+) -> None:
+    start = named(["blue", "red"])
+    start.pretrained_cfg |= replace(start.preprocess, size=(64, 64)).to_cfg()
+    fastvit.save(start, tmp_path / "start.safetensors")
+    recipe = Recipe(weights=str(tmp_path / "start.safetensors"), size=size)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        initial_model(recipe, open_sources(recipe, data)[0])
+    lines = [str(each.message).partition(": ")[2] for each in caught]
+    assert lines == ["was trained at 64 pixels, and this run is at 256: size says another"] * said
 
 
 def rates(trainer: Any) -> dict[str, float]:

@@ -477,7 +477,10 @@ def test_options_that_cannot_work_are_named_in_one_line(
 def test_a_folder_that_cannot_be_written_is_refused_before_training(data: Path, tmp_path: Path) -> None:
     (tmp_path / "taken").touch()
     (tmp_path / "run/model.safetensors").mkdir(parents=True)
-    for output, words in (("taken", "taken: is a file, expected a folder"), ("run", "model.safetensors: is a folder")):
+    for output, words in (
+        ("taken", "taken is no folder; choose another place"),
+        ("run", "model.safetensors: is a folder"),
+    ):
         assert words in refused(command(*arguments(data, tmp_path / output)))
 
 
