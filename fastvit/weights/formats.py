@@ -18,10 +18,11 @@ from ..utils.text import some
 from ..utils.warning import warn
 from .foreign import MODULE, NEEDED, what_archive, what_else, what_folder
 from .safe_pickle import Made, RefusedError, Stored, follow
-from .tensors import DamagedError, Tensors, WeightsError, in_one_line
-from .wrapped import state_dict_in
+from .tensors import DamagedError, Shape, Tensors, WeightsError, in_one_line
+from .wrapped import NOT_PLAIN, state_dict_in
 
 LEGACY = bytes.fromhex("6cfc9c46f9206aa85019")  # the number that torch began its files with before 1.6
+REBUILT = "torch._utils _rebuild_"  # begin the functions that torch makes tensors of all kinds by
 LONGEST = 5_000_000  # bytes of an index or a config; indices of language models have some 100,000
 
 
@@ -49,6 +50,7 @@ def _pickled(path: Path) -> Tensors:
     if not inside and not isinstance(found, dict):
         raise WeightsError(f"{path}: refused: it holds no state dict, {{name: tensor}}")
     stored = {name: value for name, value in inside.items() if isinstance(value, Stored)}
+    odd = {name for name, value in inside.items() if isinstance(value, Made) and value.kind.startswith(REBUILT)}
     made = [key for key, value in found.items() if isinstance(value, Made)] if isinstance(found, dict) else []
     if made and not stored:
         advice = MODULE.replace("weights_only=False)", f"weights_only=False)[{made[0][:100]!r}]")
@@ -72,7 +74,12 @@ def _pickled(path: Path) -> Tensors:
                 content = bytearray(file.read(one.extent * one.dtype.itemsize))
             return torch.frombuffer(content, dtype=one.dtype, count=one.extent).as_strided(one.shape, one.stride)
 
-    return Tensors(str(path), stored, lambda name: stored[name].shape, read)
+    def shape(name: str) -> Shape:
+        if name in odd:
+            raise WeightsError(f"{path}: {name} {NOT_PLAIN}")
+        return stored[name].shape
+
+    return Tensors(str(path), stored.keys() | odd, shape, read)
 
 
 def _unpickled(path: Path) -> tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo], Any]:

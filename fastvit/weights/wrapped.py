@@ -20,6 +20,7 @@ INNER_FIRST = tuple(f".{first}" for first in FIRST)  # in a model that another h
 # What training code calls the weights. Of several sets averages are taken first, as they are the better ones.
 USUAL = ("state_dict", "model_state_dict", "model_state", "model", "module", "student", "net", "network", "weights")
 AVERAGES = {"ema", "average", "averaged", "swa"}
+NOT_PLAIN = "is sparse, nested, quantized, complex or empty: expected a plain tensor; see .to_dense() and .dequantize()"
 DEEPEST = 5  # levels of dictionaries and lists
 MOST = 10_000  # of them
 
@@ -35,7 +36,7 @@ def in_memory(source: str, state: Mapping[Any, Any]) -> Tensors:
     def shape(name: str) -> Shape:
         tensor = tensors[name]
         if tensor.layout != torch.strided or tensor.is_nested or tensor.is_quantized or is_lazy(tensor):
-            raise WeightsError(f"{source}: {name} is sparse, nested, quantized or empty, expected a plain tensor")
+            raise WeightsError(f"{source}: {name} {NOT_PLAIN}")
         return tuple(tensor.shape)
 
     return Tensors(source, tensors, shape, lambda name: tensors[name].detach())

@@ -219,6 +219,24 @@ def test_a_tensor_that_cannot_be_used_is_named(
     assert reason in failure(state | change(state))
 
 
+@pytest.mark.filterwarnings("ignore:.*quantized tensor creation:UserWarning")
+@pytest.mark.parametrize("name", ["stem.0.conv_kxk.0.conv.weight", "head.fc.weight"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        Tensor.to_sparse,
+        lambda tensor: torch.quantize_per_tensor(tensor, 0.1, 0, torch.qint8),
+        lambda tensor: tensor.to(torch.complex64),
+    ],
+    ids=["sparse", "quantized", "complex"],
+)
+def test_a_tensor_in_a_file_that_is_not_plain_is_named(
+    change: Callable[[Tensor], Tensor], name: str, state: dict[str, Tensor], tmp_path: Path
+) -> None:
+    torch.save(state | {name: change(state[name])}, tmp_path / "model.pt")
+    assert f"model.pt: {name} is sparse, nested, quantized, complex or empty" in failure(tmp_path / "model.pt")
+
+
 def test_a_dtype_that_torch_lacks_is_an_error_of_one_line(tmp_path: Path) -> None:
     header = json.dumps({"a": {"dtype": "F6_E2M3", "shape": [16], "data_offsets": [0, 12]}}).encode()
     path = tmp_path / "model.safetensors"
