@@ -69,7 +69,8 @@ def _names(argument: str) -> list[str]:
     if os.path.isdir(argument):
         left_out = Counter[str]()
         found = images_inside(argument, left_out)
-        say_left_out(argument, left_out)
+        if found:  # else it is said when the folder is read
+            say_left_out(argument, left_out)
         return found or [argument]
     if argument == STANDARD_INPUT or os.path.lexists(argument):
         return [argument]

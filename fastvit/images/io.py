@@ -16,7 +16,7 @@ from ..utils.text import display_name, one_line
 from ..utils.warning import FastViTWarning
 from .containers import declared_white, has_deep_colours, mended, open_image
 from .inputs import images_inside
-from .kinds import HEAD, kind_of
+from .kinds import HEAD, by_kind, kind_of
 from .pixels import ImageError as ImageError
 from .pixels import check_deep_colours, from_numbers
 from .pixels import to_rgb as to_rgb
@@ -142,9 +142,10 @@ def _opened(source: str | os.PathLike[str] | bytes | BinaryIO) -> BinaryIO:
     if os.path.isdir(source):
         if not os.access(source, os.R_OK | os.X_OK):
             raise ImageError("this folder may not be read")
-        if images_inside(os.fspath(source), Counter()):
+        left_out = Counter[str]()
+        if images_inside(os.fspath(source), left_out):
             raise ImageError("a folder; give a file in it")
-        raise ImageError("no image in this folder; check the suffixes of its files")
+        raise ImageError(f"no image in this folder ({by_kind(left_out) or 'it is empty'}); give one with images")
     try:
         return open(source, "rb")
     except FileNotFoundError:

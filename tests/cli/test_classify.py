@@ -272,10 +272,14 @@ def test_an_empty_folder_and_a_pattern_without_a_match_are_bad_files_too(
     run: Callable[..., Result], tmp_path: Path, image: Path
 ) -> None:
     (tmp_path / "empty").mkdir()
-    result = run("empty", image.name, "*.gif")
+    (tmp_path / "papers").mkdir()
+    for name in ("a.pdf", "b.pdf", "c.txt"):
+        (tmp_path / "papers" / name).write_text("text")
+    result = run("empty", "papers", image.name, "*.gif")
     assert result.status == 1 and result.stdout.splitlines()[0] == image.name
     assert result.stderr.splitlines() == [
-        "error: empty: no image in this folder; check the suffixes of its files",
+        "error: empty: no image in this folder (it is empty); give one with images",
+        "error: papers: no image in this folder (2 .pdf, 1 .txt); give one with images",
         "error: *.gif: no file matches this pattern; check the name",
     ]
 
