@@ -50,7 +50,7 @@ def create_model(
         drop_path_rate: chance that the last block's residual branches are dropped; it grows from 0 at the first.
         global_pool: "avg", "max", "avgmax", "catavgmax" or, with num_classes=0, ""; None takes the weights' or "avg".
         features_only: make a model that returns a list of the stages' maps, (B, C, H / 4, W / 4) and on.
-        out_indices: the stages wanted with `features_only`, an int the last so many; None the weights' or all.
+        out_indices: the stages to have with `features_only`, an int the last so many; None the weights' or all.
         reparameterized: make the fused model, the only form of FastVLM's weights, with one block's branches at a time.
         device: where the parameters are made, by default torch's default device.
         dtype: as what they are made, by default the weights' or torch's default.

@@ -393,8 +393,8 @@ def silent() -> Iterator[str]:
         ("500", ConnectionError, "answered 500 .*: try again later"),
         ("down", ConnectionError, "could not be reached .*: try again later, or look at HF_ENDPOINT"),
         ("offline", ConnectionError, "nothing is uploaded while HF_HUB_OFFLINE is set: unset it"),
-        ("silent", ConnectionError, "could not be reached .no answer within 0 s.: try again later"),
-        ("silent later", ConnectionError, "could not be reached .no answer within 0 s.: try again later"),
+        ("silent", ConnectionError, "could not be reached .no response within 0 s.: try again later"),
+        ("silent later", ConnectionError, "could not be reached .no response within 0 s.: try again later"),
         ("name", ValueError, "'user/a/b' is no repository's name, expected USER/NAME"),
     ],
 )

@@ -36,16 +36,16 @@ BatchSize = Annotated[PositiveInt, Parameter(group=RUNNING, help="Images compute
 
 
 def check_free(path: Path | None, force: bool, *others: Path, check: Callable[[Path], object] | None = None) -> None:
-    """Refuse to replace a file, or one of the others that belong to it, unless that is wanted.
+    """Refuse to replace a file, or one of the others that belong to it, unless that is asked for.
 
     Args:
         path: of the file, if one is to be written.
-        force: whether it is wanted.
+        force: whether it is asked for.
         others: the files.
         check: refuses a path, before all else.
 
     Raises:
-        ValueError: one is there; or that is wanted, and none is written.
+        ValueError: one is there; or that is asked for, and none is written.
     """
     if path and check:
         check(path)

@@ -35,8 +35,8 @@ class ClassFolders(StoredImages):
     ) -> None:
         self.root = str(place.path)
         self.where = "/".join((self.root, *top))
-        loose = sum(parts == top for parts, _ in listing.images)  # outside of the folders of classes
-        if unlabelled and loose:
+        stray = sum(parts == top for parts, _ in listing.images)  # outside of the folders of classes
+        if unlabelled and stray:
             if listing.labelled and isinstance(place, Archive):
                 warn(f"{self.where}: labels in {LABEL} files are read from tars alone, so that none counts")
             found = sorted(image for parts, image in listing.images if parts[: len(top)] == top)
@@ -44,7 +44,7 @@ class ClassFolders(StoredImages):
         else:
             found = self._labelled(top, listing, unlabelled)
         left_out = listing.left_out(top, below=bool(self.classes))
-        say_left_out(self.where, left_out + Counter(["outside of the folders of classes"] * loose * bool(self.classes)))
+        say_left_out(self.where, left_out + Counter(["outside of the folders of classes"] * stray * bool(self.classes)))
         super().__init__([place], [Index(found)])
 
     def _labelled(self, top: Folders, listing: Listing, unlabelled: bool) -> list[Entry]:

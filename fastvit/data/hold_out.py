@@ -76,11 +76,11 @@ def _drawn(source: Source, fraction: float, seed: int) -> tuple[NDArray[numpy.bo
         groups[label].setdefault(_key(source, index), []).append(index)
     held, whole = numpy.zeros(len(source), dtype=bool), list[str]()
     for label, of_class in groups.items():
-        wanted, taken = max(1, round(fraction * sum(map(len, of_class.values())))), 0
+        target, taken = max(1, round(fraction * sum(map(len, of_class.values())))), 0
         in_turn = sorted(of_class, key=lambda key: hashlib.sha256(f"{seed}\0{key}".encode()).digest())
         for key in in_turn[:-1]:  # one at least is trained on
             count = len(of_class[key])
-            if taken + count / 2 <= wanted:  # nearer to it than without these
+            if taken + count / 2 <= target:  # nearer to it than without these
                 held[of_class[key]], taken = True, taken + count
         if len(in_turn) == 1:
             whole.append(source.classes[label])

@@ -169,7 +169,7 @@ def _zip_entries(file: BinaryIO, path: Path) -> Iterator[Entry]:
         if info.flag_bits & 1:
             raise DataError(f"{path}: encrypted; unpack it with its password first")
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise DataError(f"{path}: {info.filename} is packed by method {info.compress_type}; use zip -0")
+            raise DataError(f"{path}: {info.filename} is compressed by method {info.compress_type}; use zip -0")
         if max(info.header_offset, info.compress_size, info.file_size) >= 2**63:
             raise ValueError(f"{info.filename} would be larger than any disk")
         link = stat.S_ISLNK(info.external_attr >> 16)

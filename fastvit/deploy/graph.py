@@ -73,7 +73,7 @@ def traced(lowered: nn.Module, images: Tensor, free: Collection[int] = tuple(AXE
     Without where in the source each operation stands, so that a file does not tell of the machine it was made on.
     """
     sizes = {axis: torch.export.Dim(AXES[axis], min=SMALLEST if axis else 1) for axis in free}
-    # A graph is of its own for a map of one position, unless told otherwise.
+    # A graph is of its own for a map of one position, unless its name says otherwise.
     with quietly(), torch.no_grad(), _config.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
         exported = torch.export.export(lowered, (images,), dynamic_shapes=(sizes,))
     # What is left are remarks on how tokens of the example lie in memory. They would refuse 32 x 32 pixels, of which

@@ -81,7 +81,7 @@ def _names(argument: str) -> list[str]:
 def images_inside(folder: str, left_out: Counter[str]) -> list[str]:
     """The images in a folder and in those inside it, sorted, as `find_images` gives them; counts what is left out."""
     found: list[str] = []
-    # of a folder that may not be read, its name: whoever reads it is told why that fails
+    # of a folder that may not be read, its name: reading it says why that fails
     for parent, ignored, names in walk(folder, lambda error: found.append(error.filename)):
         left_out.update(f"{name}/" for name in ignored if name.lower() in SYSTEM)
         for name in names:

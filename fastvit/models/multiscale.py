@@ -69,7 +69,7 @@ class MultiScaleEncoder(nn.Module):
     of the last one chosen, and nothing after it is computed. It starts as the encoder itself: `project` is the identity
     on the last map and zero on the others, so a projector or a head that was trained on the encoder goes on working.
 
-    This is the multi-scale encoder of FastVLM (arXiv:2412.13303, section 3.1.1 and figure 2), as far as that is told:
+    This is the multi-scale encoder of FastVLM (arXiv:2412.13303, section 3.1.1 and figure 2), as described there:
     "AvgPooling and 2D Depthwise convolutions" are compared to "pool features from different stages", with the gain of
     its table 2 (0.1 and 0.3 in the average of five benchmarks, on MCi2 at 768 pixels); no code and no weights were
     published. Left open there, and chosen here: which stages (all but the first: the figure shows three pools and the

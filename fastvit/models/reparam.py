@@ -98,13 +98,13 @@ def obstacle_in(block: Fusible, part: nn.Module, role: str = "") -> str:
     """Why it is not known what `part` of a block computes, in its role if it has one; "" where it is."""
     if not role and type(part) in (nn.ModuleList, nn.ModuleDict):
         return ""
-    told = ((block.stride, block.stride), block.groups)
+    own = ((block.stride, block.stride), block.groups)
     if not isinstance(part, Fusible):
         if role == "block":
             return "which is no block, and stands in the place of one"
         reason = obstacle(part, *filter(None, [role]))
-        if not reason and isinstance(part, nn.Conv2d) and (part.stride, part.groups) != told:
-            return f"whose stride and groups are {part.stride}, {part.groups} and its block's {told[0]}, {told[1]}"
+        if not reason and isinstance(part, nn.Conv2d) and (part.stride, part.groups) != own:
+            return f"whose stride and groups are {part.stride}, {part.groups} and its block's {own[0]}, {own[1]}"
         return reason
     if role not in ("", "block"):
         return f"which is a block in the place of a {role}"

@@ -12,7 +12,7 @@ from ..utils.text import one_line
 from ..utils.warning import warn
 from ..weights.hub_file import SECONDS, within
 
-WAIT = 30.0  # seconds for an answer of a hub that is there
+WAIT = 30.0  # seconds for a response of a hub that is there
 SLOWEST = 20_000  # bytes a second of an upload that is waited for
 LOGIN = "log in with `hf auth login`, or set HF_TOKEN to a token that may write"
 
@@ -28,7 +28,7 @@ class Commit:
     Raises:
         ValueError: a name that no repository has.
         PermissionError: there is no token, or one that the hub does not know.
-        ConnectionError: HF_HUB_OFFLINE is set, or the hub does not answer.
+        ConnectionError: HF_HUB_OFFLINE is set, or the hub does not respond.
     """
 
     def __init__(self, repo_id: str, token: str | None, revision: str | None) -> None:

@@ -79,7 +79,7 @@ def _read(module: nn.Module, state: dict[str, Any], prefix: str, *rest: Any) -> 
 
 
 def _report(module: nn.Module, keys: Any) -> None:
-    """What is missing, and of another size, is told in the names that `state_dict` has."""
+    """What is missing, and of another size, is said in the names that `state_dict` has."""
     prefix, errors = vars(module).pop("_load")
 
     def theirs(name: str) -> str:

@@ -161,8 +161,8 @@ def check_statistics(recipe: Recipe, world_size: int, reduction: int) -> None:
     if recipe.batch_size > world_size * recipe.gradient_accumulation or recipe.freeze_batch_norm:
         return
     smallest = min(recipe.size_at(epoch) for epoch in range(recipe.epochs))
-    told = f"batch_size is {recipe.batch_size}: batch norms have one image at a time"
+    problem = f"batch_size is {recipe.batch_size}: batch norms have one image at a time"
     remedy = "give more images, or keep the weights' statistics with freeze_batch_norm"
     if smallest <= reduction:
-        raise RecipeError(f"{told}, of {smallest} pixels, which is one value, and no statistics; {remedy}")
-    warn(f"{told}, and their statistics are poor; {remedy}")
+        raise RecipeError(f"{problem}, of {smallest} pixels, which is one value, and no statistics; {remedy}")
+    warn(f"{problem}, and their statistics are poor; {remedy}")

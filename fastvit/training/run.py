@@ -37,7 +37,7 @@ def train(
             curves.png and checkpoints.
         options: what does not decide the weights: the device, the processes that read images, the checkpoints.
         validation: where the validation images are, if `data` has no val, validation or test.
-        callback: is told of each step and each epoch.
+        callback: its methods are called after each step and each epoch.
 
     Raises:
         ValueError: what cannot work, as a RecipeError or a DataError. A signal raises Stopped, with the state saved.
@@ -87,7 +87,7 @@ def open_sources(
 
     Raises:
         fastvit.data.DataError: no such data, classes that differ, labels out of range, or too few images.
-        RecipeError: a Source as `data`, without `validation`; or fewer images than classes wanted.
+        RecipeError: a Source as `data`, without `validation`; or fewer images than there are to be classes.
         TypeError: the recipe is none.
     """
     check_recipe(recipe)

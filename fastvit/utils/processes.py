@@ -66,7 +66,7 @@ class Child:
         try:
             if not self._pipe.poll(timeout):
                 self._process.kill()  # no time to clean up: it would compute on beside the others
-                raise ProcessError(f"gave no answer for {timeout:g} seconds")
+                raise ProcessError(f"gave no response for {timeout:g} seconds")
             message = self._pipe.recv()
         except (EOFError, OSError):
             raise self._death() from None

@@ -115,8 +115,8 @@ def folder_of(source: str | Path, revision: str, optional: Collection[str], *, w
     Args:
         source: the folder, the repository's name, or a name that `fastvit.list_models(pretrained=True)` gives.
         revision: of the repository; "main" is what the catalogue says, where it has the repository.
-        optional: what is wanted beside config.json, where the repository, or without a network the cache, has it.
-        weights: whether those of the whole model are wanted, which are of the same commit.
+        optional: files to have beside config.json, where the repository, or without a network the cache, has it.
+        weights: whether to have those of the whole model, which are of the same commit.
 
     Raises:
         WeightsError: there is no such thing, it cannot be downloaded, or came damaged.

@@ -23,13 +23,13 @@ from .tensors import WeightsError, in_one_line
 
 Answer = TypeVar("Answer")
 SECONDS = 4.0  # in which the hub has to say what it knows of a file, before anything is downloaded
-AT_ONCE = 1.0  # in which it has to say so of a file of a branch that is in the cache, and serves without an answer
+AT_ONCE = 1.0  # in which it has to say so of a file of a branch that is in the cache, and serves without a response
 
 INDEX = ".index.json"  # ends the names of indices of shards
 
 
 class UnreachableError(Exception):
-    """The hub gave no answer at all; the message says why."""
+    """The hub did not respond at all; the message says why."""
 
 
 def fetch(published: Repository, file: str) -> Path | None:
@@ -118,7 +118,7 @@ def _known(published: Repository, file: str) -> HfFileMetadata:
     """What the hub says of a file, in one request and no second try.
 
     Raises:
-        UnreachableError: there is no hub, or none that answers within `SECONDS`.
+        UnreachableError: there is no hub, or none that responds within `SECONDS`.
     """
     url = huggingface_hub.hf_hub_url(published.repository, file, revision=published.revision)
     try:
@@ -146,7 +146,7 @@ def within(seconds: float, ask: Callable[[], Answer]) -> Answer:
     if failed:
         raise failed[0]
     if not done:
-        raise TimeoutError(f"no answer within {seconds:.0f} s")
+        raise TimeoutError(f"no response within {seconds:.0f} s")
     return done[0]
 
 

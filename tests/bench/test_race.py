@@ -111,7 +111,7 @@ def test_a_system_that_does_not_say_the_peak_gives_none(monkeypatch: pytest.Monk
 
 def test_what_fails_is_left_out_and_says_why_in_a_line(result: Race) -> None:
     assert result.failed == {
-        "hanging": "gave no answer for 0.5 seconds",
+        "hanging": "gave no response for 0.5 seconds",
         "dying": "its process ended with status 3: the library's last words",
         "tired": "MemoryError: no memory left",
     }

@@ -156,7 +156,7 @@ def test_an_encrypted_or_unusual_zip_says_so(tmp_path: Path) -> None:
         training_source, tmp_path / "secret.zip"
     )
     zipped(tmp_path / "lzma.zip", contents(), zipfile.ZIP_LZMA)
-    assert "packed by method 14; use zip -0" in refused(training_source, tmp_path / "lzma.zip")
+    assert "compressed by method 14; use zip -0" in refused(training_source, tmp_path / "lzma.zip")
 
 
 class Numbers(Source):

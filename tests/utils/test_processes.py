@@ -70,7 +70,7 @@ def test_every_end_is_described(tmp_path: Path) -> None:
         with pytest.raises(ProcessDiedError, match=r"^was killed by signal 9$") as death:
             killed.receive()
         assert death.value.pid == killed._process.pid
-        with pytest.raises(ProcessError, match=r"^gave no answer for 0\.2 seconds$"):
+        with pytest.raises(ProcessError, match=r"^gave no response for 0\.2 seconds$"):
             silent.receive(0.2)
         with pytest.raises(ProcessDiedError):
             leaving.send("anything")

@@ -26,7 +26,7 @@ Run = Callable[[Tensor], list[Tensor]]
 """Images (B, in_chans, H, W) in float32 -> the model's outputs."""
 
 # Largest difference from eager float32, relative to the largest output, that counts as the same. bfloat16 keeps 8 bits
-# and float16 11; of int8 only a mistake can be told from its rounding, and how good it is its accuracy says.
+# and float16 11; of int8 only a mistake can be distinguished from its rounding, and how good it is its accuracy says.
 TOLERANCE = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2, "int8": 0.5}
 
 
