@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import ClassVar, TypeVar, cast
 
 from torch import Tensor, nn
+from torch.fx import GraphModule
 
 from ..utils.copies import duplicate, hook_tables
 from ..utils.text import some
@@ -192,6 +193,11 @@ def foldable(model: nn.Module) -> dict[str, Fusible]:
     if hooked := [".".join(filter(None, (name, part))) for name in blocks for part in hooked_inside(blocks[name])]:
         warn(
             f"blocks with hooks inside stay as they are ({some(hooked, 1)}): remove the hooks and reparameterize again"
+        )
+    parts = () if blocks else tuple(model.modules())
+    if any(isinstance(part, GraphModule) for part in parts) and any(isinstance(part, nn.BatchNorm2d) for part in parts):
+        warn(
+            "nothing is reparameterized: a traced model has layers and no blocks; trace the reparameterized one instead"
         )
     return {name: block for name, block in blocks.items() if not hooked_inside(block)}
 

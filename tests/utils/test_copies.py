@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -110,6 +111,92 @@ def test_a_hook_that_is_a_method_of_a_module_inside_becomes_the_copys() -> None:
     fused = fastvit.reparameterize(model)
     fused(IMAGES)
     assert (model.calls, fused.calls) == (0, 1)
+
+
+class Kept(nn.Module):
+    """Gives a feature that a hook has put into what the module, or a thing that it holds, keeps."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.model, self.kept, self.store = small("fastvit_sa12"), dict[str, Tensor](), Store()
+        hooks: dict[str, Callable[..., None]] = {
+            "partial": partial(self.keep, "a"),
+            "partial of a partial": partial(partial(self.keep), "a"),
+            "given by a partial": partial(Kept.keep, self, "a"),
+            "method of what it holds": self.store.record,
+            "partial of that": partial(self.store.keep, "a"),
+            "what it holds": self.store,
+            "closure": lambda module, inputs, output: self.keep("a", module, inputs, output),
+        }
+        self.model.stages[1].register_forward_hook(hooks[how])
+
+    def keep(self, name: str, module: nn.Module, inputs: Any, output: Tensor) -> None:
+        self.kept[name] = output
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.model(images)
+        return self.kept["a"] if "a" in self.kept else self.store.kept["a"]
+
+
+class Store:
+    def __init__(self) -> None:
+        self.kept: dict[str, Tensor] = {}
+
+    def keep(self, name: str, module: nn.Module, inputs: Any, output: Tensor) -> None:
+        self.kept[name] = output
+
+    def record(self, module: nn.Module, inputs: Any, output: Tensor) -> None:
+        self.keep("a", module, inputs, output)
+
+    __call__ = record
+
+
+WAYS = ["partial", "partial of a partial", "given by a partial", "method of what it holds", "partial of that"]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("before", [True, False], ids=["run before", "never run"])
+@pytest.mark.parametrize("how", [*WAYS, "what it holds"])
+def test_hooks_that_write_into_what_the_model_holds_write_into_that_of_the_copy(how: str, before: bool) -> None:
+    module = Kept(how).eval()
+    if before:
+        module(IMAGES)
+    fused, others = fastvit.reparameterize(module), IMAGES.flip(0)
+    given = fused(others)
+    assert not torch.equal(given, fused(IMAGES))
+    torch.testing.assert_close(given, module(others), rtol=1e-4, atol=1e-4)
+
+
+def test_a_hook_that_reaches_the_model_by_a_closure_is_said_to_reach_the_original() -> None:
+    with pytest.warns(fastvit.FastViTWarning, match="reaches into it by the closure of its function"):
+        fastvit.reparameterize(Kept("closure").eval())
+
+
+@pytest.mark.parametrize("name", ["fastvit_t8", "fastvit_sa12"])
+@torch.no_grad()
+def test_what_was_traced_is_copied_in_its_mode_and_unfused_it_is_said_that_nothing_folds(name: str) -> None:
+    from torchvision.models.feature_extraction import create_feature_extractor
+
+    model = small(name)
+    for traced in (create_feature_extractor(model, ["stages.3"]).eval(), torch.fx.symbolic_trace(model)):
+        with pytest.warns(fastvit.FastViTWarning, match="nothing is reparameterized: a traced model"):
+            copied = fastvit.reparameterize(traced)
+        assert not any(module.training for module in copied.modules())
+        given, expected = copied(IMAGES), traced(IMAGES)
+        given, expected = ([*each.values()][0] if isinstance(each, dict) else each for each in (given, expected))
+        assert torch.equal(given, expected)
+    fastvit.reparameterize(torch.fx.symbolic_trace(fastvit.reparameterize(model)))  # without a word
+
+
+def test_attributes_that_are_called_as_tables_of_hooks_are_none() -> None:
+    class Own(nn.Sequential):
+        _hooks, _my_hooks, _forward_done_hooks = (), 1, None
+
+    model = Own(small("fastvit_t8"))
+    model._hooks, model._my_hooks = [1], {"a": 2}  # type: ignore[assignment]
+    copied = fastvit.reparameterize(model.eval())
+    assert copied._hooks == [1] and copied._my_hooks == {"a": 2}
+    assert duplicate(model, hooks=False)._my_hooks == {"a": 2}
 
 
 def test_a_copy_is_equal_and_shares_no_weights_and_no_tables_of_hooks() -> None:
