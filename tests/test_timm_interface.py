@@ -6,6 +6,7 @@ The oracle is timm's model of the same shape, hooks on the stages, or timm's too
 import copy
 import inspect
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import torch
 from helpers.near import assert_near
 from helpers.small import EVERY_VARIANT, SMALL, equal, small, timms, timms_small
 from timm.data import create_transform, resolve_model_data_config
+from timm.layers import SelectAdaptivePool2d
 from timm.models import group_parameters, load_checkpoint, model_parameters, resume_checkpoint
 from timm.models._features import (
     FeatureGetterNet,
@@ -28,7 +30,7 @@ from timm.utils import CheckpointSaver, ModelEmaV3, freeze, reparameterize_model
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fastvit import CONFIGS, FastViT, create_model, reparameterize
+from fastvit import CONFIGS, FastViT, create_model, reparameterize, save
 from fastvit.testing import randomize
 from fastvit.weights.naming import names, renamed
 
@@ -94,6 +96,29 @@ def test_removing_the_classifier_and_the_pooling_leaves_the_features(name: str) 
     assert torch.equal(model(images), features)
     without = FastViT(SMALL[name], num_classes=0, global_pool="").eval()
     assert without(images).shape == features.shape
+
+
+@pytest.mark.parametrize(
+    ("pool", "expected"),
+    [
+        (nn.Identity(), lambda features: features),
+        (SelectAdaptivePool2d(pool_type="max", flatten=True), lambda features: features.amax((2, 3))),
+        (nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()), lambda features: features.mean((2, 3))),
+    ],
+    ids=["none", "timm's", "torch's"],
+)
+@torch.no_grad()
+def test_a_pooling_that_was_exchanged_for_a_module_pools_as_of_timms_and_is_not_saved(
+    pool: nn.Module, expected: Callable[[Tensor], Tensor], tmp_path: Path
+) -> None:
+    model = small("fastvit_t8")
+    model.reset_classifier(0)
+    model.head.global_pool = pool
+    images = torch.randn(IMAGES)
+    assert_near(model(images), expected(model.forward_features(images)), 1e-6)
+    assert_near(reparameterize(model)(images), model(images), 1e-4)
+    with pytest.raises(ValueError, match=r"cannot be saved: .*head\.global_pool"):
+        save(model, tmp_path / "model.safetensors")
 
 
 @pytest.mark.parametrize("name", SMALL)

@@ -17,9 +17,11 @@ from timm.models import load_checkpoint, resume_checkpoint
 from timm.optim import create_optimizer_v2
 from timm.utils import CheckpointSaver, ModelEmaV3, reparameterize_model
 from torch import nn
+from torch.nn.utils import parametrize
 
 import fastvit
 from fastvit.testing import randomize
+from fastvit.timm_registry.names import TABLE, speak_timm
 
 pytestmark = pytest.mark.usefixtures("overridden")
 
@@ -92,6 +94,29 @@ def test_a_part_alone_and_what_is_put_in_its_place_speak_timm_as_well(name: str,
         assert set(part.load_state_dict({}, strict=False).missing_keys) <= set(their_part.state_dict())
     names = list(fastvit.overparameterize(fastvit.reparameterize(model)).state_dict())
     assert names == list(timms(name).state_dict())
+
+
+@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("when", ["before it is asked", "before it speaks"])
+def test_classes_that_inherit_as_fsdps_speak_timm_as_well(name: str, when: str) -> None:
+    model, expected = ours(name), ours(name).state_dict()
+    if when == "before it speaks":
+        model = fastvit.FastViT(model.config, num_classes=5).eval()
+    for module in model.modules():
+        if type(module) in TABLE:
+            module.__class__ = type(f"Sharded{type(module).__name__}", (type(module),), {})
+    speak_timm(model)
+    assert list(model.state_dict()) == list(expected)
+    model.load_state_dict(expected)
+    assert all(torch.equal(tensor, expected[key]) for key, tensor in model.state_dict().items())
+
+
+def test_a_parametrized_block_keeps_timms_names_of_all_else() -> None:
+    model, expected = ours("fastvit_t8"), set(ours("fastvit_t8").state_dict())
+    parametrize.register_parametrization(model.stages[0].blocks[0].mixer, "scale", nn.Identity())
+    new, gone = "stages.0.blocks.0.token_mixer.parametrizations.scale.original", "layer_scale.gamma"
+    assert set(model.state_dict()) == expected - {f"stages.0.blocks.0.token_mixer.{gone}"} | {new}
+    model.load_state_dict(model.state_dict())
 
 
 def test_a_state_dict_takes_few_calls_for_each_tensor() -> None:

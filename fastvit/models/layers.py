@@ -222,7 +222,7 @@ class Head(nn.Module):
             raise ValueError(f"global_pool is {global_pool!r}, expected one of {', '.join(map(repr, POOLS))}")
         if num_classes and not global_pool:
             raise ValueError(f"global_pool is '' with {num_classes} classes: pool, or ask for num_classes=0")
-        self.global_pool = global_pool
+        self.global_pool: str | nn.Module = global_pool  # a module once it was exchanged for one, as in timm's heads
         self.num_features = in_features * (2 if global_pool == "catavgmax" else 1)
         self.drop = nn.Dropout(drop_rate)
         self.fc = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
@@ -234,5 +234,6 @@ class Head(nn.Module):
 
     def forward(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """(B, C, H, W) -> (B, num_classes), or what the classifier reads for pre_logits."""
-        x = self.drop(POOLS[self.global_pool](x))
+        pool = self.global_pool if isinstance(self.global_pool, nn.Module) else POOLS[self.global_pool]
+        x = self.drop(pool(x))
         return x if pre_logits else cast(Tensor, self.fc(x))

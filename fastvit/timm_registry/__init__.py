@@ -21,6 +21,10 @@ def register_timm(override: bool = False) -> list[str]:
     these names are given one that has them, as in `accelerate.cpu_offload(model, state_dict=dict(
     model.named_parameters()))`. A module that is found by timm's name is ours and runs, or refuses hooks.
 
+    Two settings of training are ours too: `no_weight_decay()` spares the layer scales, which timm's class decays (it
+    has an empty set), and layer-wise learning rates take the final convolution for the last layer of the body, where
+    timm's class has it with the head.
+
     Args:
         override: also take the names that timm has for models of its own; without it only those it lacks.
 

@@ -18,7 +18,7 @@ from typing import Any, NoReturn, TypeVar
 from torch import nn
 
 from ..models.config import CONFIGS
-from ..weights.naming import beginning, by_row, entries, timm
+from ..weights.naming import beginning, by_row, entries, row_of, timm
 
 TABLE = timm(CONFIGS["fastvit_t8"])  # the same for all
 # As timm makes the children of one module, which is where its `remap_state_dict` looks; others come before them.
@@ -34,18 +34,18 @@ def speak_timm(model: Model) -> Model:
     for module in model.modules():
         if isinstance(module._modules, Reachable):  # it does already
             continue
-        if type(module) in TABLE:
+        if row_of(module, TABLE):
             module.register_state_dict_post_hook(_write)  # type: ignore[no-untyped-call]
             module.register_load_state_dict_pre_hook(_read)  # type: ignore[no-untyped-call]
             module.register_load_state_dict_post_hook(_report)  # type: ignore[no-untyped-call]
-        for table in ("_modules", "_parameters") if type(module) in TABLE or module._modules else ():
+        for table in ("_modules", "_parameters") if row_of(module, TABLE) or module._modules else ():
             setattr(module, table, Reachable(getattr(module, table), module, table))
     return model
 
 
 def _write(module: nn.Module, state: dict[str, Any], prefix: str, metadata: dict[str, Any]) -> None:
     """What `module` has put last into `state`, by timm's names in timm's order; below others' layers they stay ours."""
-    row, others = TABLE[type(module)], tuple(_others(module, prefix))
+    row, others = row_of(module, TABLE), tuple(_others(module, prefix))
     found = {}
     for key in [*takewhile(lambda key: key.startswith(prefix), reversed(state))][::-1]:
         name = key[len(prefix) :]
@@ -59,7 +59,8 @@ def _others(module: nn.Module, prefix: str) -> Iterator[str]:
     for name, child in module._modules.items():
         if child is None or not child._modules:
             continue
-        if type(child).__module__.startswith(("fastvit.", "torch.")):
+        bases = type(child).__mro__  # FSDP makes classes of its own, that inherit from ours
+        if any(each.__module__.startswith("fastvit.") for each in bases) or bases[0].__module__.startswith("torch."):
             yield from _others(child, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}."
@@ -83,7 +84,7 @@ def _report(module: nn.Module, keys: Any) -> None:
     prefix, errors = vars(module).pop("_load")
 
     def theirs(name: str) -> str:
-        return prefix + by_row(name[len(prefix) :], TABLE[type(module)]) if name.startswith(prefix) else name
+        return prefix + by_row(name[len(prefix) :], row_of(module, TABLE)) if name.startswith(prefix) else name
 
     keys.missing_keys[:] = map(theirs, keys.missing_keys)
     errors[:] = [NAMED.sub(lambda found: theirs(found[0]), error) for error in errors]
@@ -170,7 +171,7 @@ class Level(nn.Module):
 
 def _row(module: nn.Module) -> dict[str, str]:
     """Timm's names -> ours, of what is there; of a fused block, that of its layer."""
-    row = TABLE.get(type(module), {})
+    row = row_of(module, TABLE)
     fused = {
         ours[:-7]: theirs[:-7] for ours, theirs in row.items() if ours.endswith(".weight") and _inside(module, ours)
     }

@@ -160,13 +160,18 @@ def own_state(module: nn.Module) -> dict[str, Tensor]:
 
 def entries(module: nn.Module, table: Table) -> Iterator[tuple[str, str, Tensor]]:
     """(our name, the other side's, the tensor) of each parameter and buffer."""
-    row = table.get(type(module), {})
+    row = row_of(module, table)
     for name, tensor in (*module._parameters.items(), *module._buffers.items()):
         if tensor is not None:
             yield name, by_row(name, row), tensor.detach()
     for name, child in module._modules.items():  # named_children() would name a shared one once
         for ours, theirs, tensor in entries(child, table) if child is not None else ():
             yield f"{name}.{ours}", by_row(f"{name}.{theirs}", row), tensor
+
+
+def row_of(module: nn.Module, table: Table) -> Mapping[str, str]:
+    """The row of a module's class, or of the nearest that it inherits from, as FSDP and parametrizations make some."""
+    return next((table[kind] for kind in type(module).__mro__ if kind in table), {})
 
 
 def by_row(name: str, row: Mapping[str, str]) -> str:
