@@ -71,12 +71,15 @@ class StridedPointwise(nn.Conv2d):
         return F.conv2d(x[..., :: self.stride[0], :: self.stride[1]], self.weight, self.bias, groups=self.groups)
 
 
+FROZEN = "torchvision.ops.misc.FrozenBatchNorm2d"  # which timm's `freeze_batch_norm_2d` puts in as well
+BATCH_NORMS = (*(f"torch.nn.modules.batchnorm.{kind}" for kind in ("BatchNorm2d", "SyncBatchNorm")), FROZEN)
+"""Those of images: in eval mode they compute the same."""
 KNOWN = {  # what has a map, and the full names of its classes: torchvision is not needed for anything else here
     "convolution": ("torch.nn.modules.conv.Conv2d", f"{__name__}.StridedPointwise"),
     "linear layer": ("torch.nn.modules.linear.Linear",),
     "norm": (
-        *(f"torch.nn.modules.batchnorm.{kind}" for kind in ("BatchNorm1d", "BatchNorm2d", "SyncBatchNorm")),
-        "torchvision.ops.misc.FrozenBatchNorm2d",
+        *BATCH_NORMS,
+        "torch.nn.modules.batchnorm.BatchNorm1d",
         f"{__name__}.ScaleShift",
     ),
 }

@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..utils.text import quoted
-from .affine import class_of
+from .affine import BATCH_NORMS, FROZEN, class_of
 
 # What counts in training alone, and no file of weights has: outputs in eval mode are the same with any.
 TRAINING = {"training", "drop_rate", "rate", "p", "momentum", "grad_checkpointing", "layer_scale", "start_small"}
@@ -16,7 +16,8 @@ DESCRIBED = {"pretrained_cfg", "feature_info"}  # what a model says of itself, r
 def differences(given: nn.Module, expected: nn.Module, name: str = "") -> Iterator[str]:
     """What `given` has otherwise than `expected`, in words, outermost first: classes, settings, tensors, layers.
 
-    Classes are compared exactly, as one that inherits may compute anything. What only training uses may differ.
+    Classes are compared exactly, as one that inherits may compute anything. What only training uses may differ: so a
+    batch norm may be a synchronized or a frozen one.
 
     Example:
         >>> from torch import nn
@@ -25,7 +26,7 @@ def differences(given: nn.Module, expected: nn.Module, name: str = "") -> Iterat
         ["0 is a ReLU(), expected a GELU(approximate='none')"]
     """
     where = name or "the model"
-    if type(given) is not type(expected):
+    if type(given) is not type(expected) and not {class_of(given), class_of(expected)} <= {*BATCH_NORMS}:
         namesake = type(given).__name__ == type(expected).__name__
         yield f"{where} is a {class_of(given) if namesake else _described(given)}, expected a {_described(expected)}"
         return
@@ -48,6 +49,8 @@ def _settings(given: nn.Module, expected: nn.Module, where: str) -> Iterator[str
     for key, value in vars(expected).items():
         if key.startswith("_") or key in TRAINING | DESCRIBED:
             continue
+        if key not in own and _lacks(given, key):
+            continue
         if key not in own or type(own[key]) is not type(value) or own[key] != value:
             yield f"{where} has {key}={quoted(own.get(key))}, expected {quoted(value)}"
     for key in own:
@@ -59,12 +62,20 @@ def _tensors(given: nn.Module, expected: nn.Module, where: str) -> Iterator[str]
     """The module's own parameters and buffers."""
     tensors, own = _own_tensors(expected), _own_tensors(given)
     for key in {**tensors, **own}:
+        if key not in own and _lacks(given, key):
+            continue
         if key not in own:
             yield f"{where} has no {key}, expected one of {tuple(tensors[key].shape)}"
         elif key not in tensors:
             yield f"{where} has a {key} more"
         elif own[key].shape != tensors[key].shape:
             yield f"{where}'s {key} is {tuple(own[key].shape)}, expected {tuple(tensors[key].shape)}"
+
+
+def _lacks(module: nn.Module, key: str) -> bool:
+    """Whether a module of that class has no such attribute, as a frozen batch norm has none."""
+    counted = ("num_features", "affine", "track_running_stats", "num_batches_tracked")
+    return class_of(module) == FROZEN and key in counted
 
 
 def _own_tensors(module: nn.Module) -> dict[str, Tensor]:

@@ -8,8 +8,10 @@ is of names in which what the children's rows say is done.
 from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
+from ..models.affine import FROZEN, class_of
 from ..models.blocks import (
     ConvNorm,
     LargeKernelConv,
@@ -159,9 +161,10 @@ def own_state(module: nn.Module) -> dict[str, Tensor]:
 
 
 def entries(module: nn.Module, table: Table) -> Iterator[tuple[str, str, Tensor]]:
-    """(our name, the other side's, the tensor) of each parameter and buffer."""
+    """(our name, the other side's, the tensor) of each parameter and buffer; of a frozen norm as of one that trains."""
     row = row_of(module, table)
-    for name, tensor in (*module._parameters.items(), *module._buffers.items()):
+    count = {"num_batches_tracked": torch.tensor(0)} if class_of(module) == FROZEN else {}
+    for name, tensor in (module._parameters | module._buffers | count).items():
         if tensor is not None:
             yield name, by_row(name, row), tensor.detach()
     for name, child in module._modules.items():  # named_children() would name a shared one once

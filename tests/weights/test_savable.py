@@ -1,5 +1,6 @@
 """What can be saved can be loaded: all that a model holds comes back as it was, or is refused and nothing written."""
 
+import copy
 import math
 import re
 from collections.abc import Callable
@@ -9,13 +10,16 @@ from typing import Any, cast
 
 import numpy
 import pytest
+import timm
 import torch
-from helpers.small import SMALL, equal, small
+from helpers.near import assert_near
+from helpers.small import SMALL, equal, small, timms_small
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn.utils import parametrizations
 from torch.optim.swa_utils import AveragedModel
+from torchvision.ops import FrozenBatchNorm2d
 
 import fastvit
 from fastvit import Config, FastViT, WeightsError, load, overparameterize, reparameterize, save
@@ -79,8 +83,24 @@ EXCHANGED: dict[str, tuple[Change, str]] = {
     ),
     "another norm": (_set("stages.0.blocks.0.mlp.conv.norm", lambda: nn.GroupNorm(2, 8)), "norm is a GroupNorm"),
     "a norm's heir": (
-        _set("stages.0.blocks.0.mlp.conv.norm", lambda: nn.SyncBatchNorm(8)),
-        "norm is a SyncBatchNorm",
+        _set("stages.0.blocks.0.mlp.conv.norm", lambda: type("Heir", (nn.BatchNorm2d,), {})(8)),
+        "norm is a Heir",
+    ),
+    "a norm of other images": (
+        _set("stages.0.blocks.0.mlp.conv.norm", lambda: nn.BatchNorm1d(8)),
+        "norm is a BatchNorm1d",
+    ),
+    "a synchronized norm of another eps": (
+        _set("stages.0.blocks.0.mlp.conv.norm", lambda: nn.SyncBatchNorm(8, eps=0.1)),
+        r"norm has eps=0\.1, expected 1e-05",
+    ),
+    "a frozen norm of another eps": (
+        _set("stages.0.blocks.0.mlp.conv.norm", lambda: FrozenBatchNorm2d(8, eps=0.1)),
+        r"norm has eps=0\.1, expected 1e-05",
+    ),
+    "a frozen norm of another size": (
+        _set("stages.0.blocks.0.mlp.conv.norm", lambda: FrozenBatchNorm2d(7)),
+        r"norm's weight is \(7,\), expected \(8,\)",
     ),
     "other padding": (
         _set("stages.0.blocks.0.mlp.fc1", lambda: nn.Conv2d(8, 24, 1, padding_mode="reflect")),
@@ -188,6 +208,53 @@ def test_what_only_training_uses_and_what_belongs_there_is_saved(change: Change,
     back = load(tmp_path / "model.safetensors")
     images = torch.randn(IMAGES, dtype=next(model.parameters()).dtype)
     assert torch.equal(back(images), model.eval()(images)) and equal(back, model)
+
+
+def _frozen_by_hand(model: FastViT) -> nn.Module:
+    for name, norm in [*model.named_modules()]:
+        if isinstance(norm, nn.BatchNorm2d):
+            frozen = FrozenBatchNorm2d(norm.num_features, norm.eps)
+            frozen.load_state_dict(norm.state_dict())
+            model.set_submodule(name, frozen)
+    return model
+
+
+BATCH_NORMS: dict[str, Callable[[FastViT], nn.Module]] = {
+    "torch's": nn.SyncBatchNorm.convert_sync_batchnorm,
+    "timm's": timm.layers.convert_sync_batchnorm,
+    "timm's frozen": timm.layers.freeze_batch_norm_2d,
+    "torchvision's frozen": _frozen_by_hand,
+}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("names", ["fastvit", "timm", "apple"])
+@pytest.mark.parametrize("kind", BATCH_NORMS)
+def test_synchronized_and_frozen_norms_come_back_as_plain_ones(kind: str, names: str, tmp_path: Path) -> None:
+    plain, images = small("fastvit_sa12", num_classes=5), torch.randn(IMAGES)
+    model = cast(FastViT, BATCH_NORMS[kind](copy.deepcopy(plain)))
+    assert not any(type(module) is nn.BatchNorm2d for module in model.modules())
+    save(model, tmp_path / "model.safetensors", names=names)
+    back = load(tmp_path / "model.safetensors")
+    assert [(name, type(part)) for name, part in back.named_modules()] == [
+        (name, type(part)) for name, part in plain.named_modules()
+    ]
+    assert_near(back(images), model(images), 1e-5)
+    if "frozen" in kind:  # they count no batches
+        for norm in plain.modules():
+            if isinstance(norm, nn.BatchNorm2d):
+                cast(torch.Tensor, norm.num_batches_tracked).zero_()
+    assert equal(back, plain)
+
+
+@torch.no_grad()
+def test_what_is_written_of_frozen_norms_loads_strictly_into_timms_class(tmp_path: Path) -> None:
+    model = timm.layers.freeze_batch_norm_2d(small("fastvit_sa12", num_classes=5))
+    save(cast(FastViT, model), tmp_path / "timm.pt", names="timm")
+    timms = timms_small("fastvit_sa12", num_classes=5)
+    timms.load_state_dict(torch.load(tmp_path / "timm.pt"), strict=True)
+    images = torch.randn(IMAGES)
+    assert_near(timms(images), model(images), 1e-5)
 
 
 def test_layers_that_share_their_weights_are_written_each_by_itself(tmp_path: Path) -> None:
