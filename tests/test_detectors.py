@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.near import assert_near
+from helpers.small import SMALL
 from timm.layers import freeze_batch_norm_2d, unfreeze_batch_norm_2d
 from torch import Tensor, nn
 from torchvision.models.detection import RetinaNet
@@ -16,7 +17,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.ops import FeaturePyramidNetwork
 
 import fastvit
-from fastvit import FastViT
+from fastvit import FastViT, FastViTWarning
 from fastvit.testing import randomize
 
 IMAGES = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
@@ -75,6 +76,48 @@ def test_the_backbone_of_a_trained_detector_is_saved_and_makes_features_again(na
     fastvit.save(fused, path)
     last = fastvit.load(path).forward_intermediates(IMAGES, (3,), intermediates_only=True)[0]
     assert_near(last, expected[-1], 1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("out_indices", [None, (0, 2)])
+@pytest.mark.parametrize("form", ["unfused", "fused"])
+@pytest.mark.parametrize("name", ["fastvit_sa12", "fastvit_t8", "fastvithd"])
+def test_the_state_dict_of_a_detector_has_its_backbone(
+    name: str, form: str, out_indices: tuple[int, ...] | None
+) -> None:
+    detector = nn.Module()
+    features = fastvit.create_model(name, features_only=True, out_indices=out_indices)
+    features.model.prune_intermediate_layers(out_indices or len(features.model.stages))
+    detector.backbone, detector.neck = randomize(features).eval(), nn.Conv2d(8, 8, 1)
+    if form == "fused":
+        detector.backbone.model = fastvit.reparameterize(detector.backbone.model)
+    for state in (detector.state_dict(), {"state_dict": {f"module.{k}": v for k, v in detector.state_dict().items()}}):
+        with pytest.warns(FastViTWarning, match=r"no final convolution and no head; taken as a model.*detector's"):
+            model = fastvit.load(state, variant=SMALL[name])
+        assert fastvit.form_of(model) == form and model.num_classes == 0
+        expected = detector.backbone(IMAGES)
+        for given, one in zip(
+            model.forward_intermediates(IMAGES, out_indices, intermediates_only=True), expected, strict=True
+        ):
+            assert torch.equal(given, one)
+        assert torch.equal(model(IMAGES), expected[-1])
+
+
+@torch.no_grad()
+def test_in_apples_names_a_backbone_without_its_end_is_one_too(tmp_path: Path) -> None:
+    encoder = randomize(fastvit.create_model("fastvit_sa12")).eval()
+    fastvit.save(encoder, tmp_path / "apple.pt", names="apple")
+    state = {k: v for k, v in torch.load(tmp_path / "apple.pt").items() if k[:4] not in ("head", "conv")}
+    with pytest.warns(FastViTWarning, match="pruned to 4 stages"):
+        model = fastvit.load(state, variant="fastvit_sa12")
+    assert torch.equal(model(IMAGES), encoder.forward_intermediates(IMAGES, intermediates_only=True)[-1])
+
+
+@pytest.mark.parametrize("missing", ["final_conv.conv", "head.fc.bias", "final_conv", "stages.3.blocks.1"])
+def test_what_lacks_only_some_of_its_end_is_refused(missing: str) -> None:
+    state = fastvit.create_model("fastvit_sa12", num_classes=3).state_dict()
+    with pytest.raises(fastvit.WeightsError, match="missing"):
+        fastvit.load({name: tensor for name, tensor in state.items() if not name.startswith(missing)})
 
 
 @torch.no_grad()

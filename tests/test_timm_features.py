@@ -62,6 +62,32 @@ def test_features_are_timms_by_every_feature_class(name: str, feature_cls: Any, 
     assert model.pretrained_cfg == theirs.pretrained_cfg
 
 
+@pytest.mark.usefixtures("small_variants")
+@pytest.mark.parametrize("feature_cls", ["list", "dict", "hook"])
+@pytest.mark.parametrize("out_indices", [(0, 1, 2, 3), (1, 2)])
+@pytest.mark.parametrize("make", [timms, timm.create_model], ids=["timm's class", "the registry's"])
+@torch.no_grad()
+def test_the_weights_of_a_features_only_model_load(
+    make: Any, out_indices: Any, feature_cls: str, tmp_path: Any
+) -> None:
+    name = "fastvit_mci0"
+    net = make(name, features_only=True, feature_cls=feature_cls, out_indices=out_indices, **SMALL[name])
+    net, images = randomize(net).eval(), torch.randn(IMAGES)
+    with pytest.warns(fastvit.FastViTWarning, match=rf"pruned to {out_indices[-1] + 1} stages, .*model\(images\) is"):
+        model = fastvit.load({f"_backbone.{key}": tensor for key, tensor in net.state_dict().items()})
+    expected = [*net(images).values()] if feature_cls == "dict" else net(images)
+    maps = model.forward_intermediates(images, out_indices, intermediates_only=True)
+    for mine, their in zip(maps, expected, strict=True):
+        assert_near(mine, their, 1e-5)
+    assert_near(model(images), expected[-1], 1e-5)
+    with pytest.raises(
+        TypeError, match=r"expected a FastViT.*fastvit\.load\(model\.state_dict\(\)\).*feature_cls='getter'"
+    ):
+        fastvit.save(net, tmp_path / "net.safetensors")
+    fastvit.save(model, tmp_path / "net.safetensors")  # as that says
+    assert torch.equal(fastvit.load(tmp_path / "net.safetensors")(images), model(images))
+
+
 def _prefix(net: nn.Module) -> str:
     return next(name for name in net.state_dict() if "stem." in name).partition("stem.")[0]
 

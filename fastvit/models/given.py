@@ -20,6 +20,12 @@ WRAPPERS = {  # what runs the module that this attribute has, and does nothing e
     "timm.utils.model_ema.ModelEmaV3": "module",
 }
 
+FEATURES = "timm.models._features."  # where FeatureListNet is: the layers of a model, and nothing that says whose
+TAKEN_APART = (
+    ": give what fastvit.load(model.state_dict()) returns, or make it with feature_cls='getter', which keeps the "
+    "FastViT whole"
+)
+
 
 def unwrapped(model: Given) -> Given:
     """The model inside torch.compile's, data parallelism's or an EMA's wrapper; anything else as it is."""
@@ -44,7 +50,13 @@ def require_model(model: object, kind: type[Kind], expected: str = "as fastvit.l
     inner: object = model if isinstance(model, kind) else unwrapped(model)
     if not isinstance(inner, kind):
         holds = isinstance(model, nn.Module) and any(isinstance(part, kind) for part in model.modules())
-        remedy = ": give the one inside it" if holds else ""
+        remedy = (
+            ": give the one inside it"
+            if holds
+            else TAKEN_APART
+            if f"{type(model).__module__}.".startswith(FEATURES)
+            else ""
+        )
         raise TypeError(f"model is {with_article(type(model).__name__)}, expected a FastViT, {expected}{remedy}")
     return inner
 

@@ -33,17 +33,13 @@ class Detected:
     global_pool: str
     projection: bool  # the head is CLIP's, in Apple's form
     others: int  # tensors that are not the encoder's: a text encoder's, a language model's
+    stages: int | None  # that are left of a pruned model; None: all, and the final convolution
     header: Header | None = None  # one of ours
 
     @property
     def cfg(self) -> dict[str, Any]:
         """The header's pretrained_cfg, whose architecture is the variant; {} without a header of ours."""
         return self.header.cfg | {"architecture": self.header.variant} if self.header else {}
-
-    @property
-    def stages(self) -> int | None:
-        """How many are left of a pruned model; None: all, and the final convolution."""
-        return self.header.stages if self.header else None
 
     def __str__(self) -> str:
         under = f" under {self.prefix!r}" if self.prefix else ""
@@ -62,22 +58,19 @@ def detect(tensors: Tensors, candidates: Mapping[str, Config] = CONFIGS) -> Dete
             contradicts itself or the tensors.
     """
     naming, form, prefix = _encoder(tensors)
-    names = {name.removeprefix(prefix) for name in tensors.names if name.startswith(prefix)}
-    if any(name.endswith((".scales", ".qweight", ".weight_scale")) for name in names):
-        raise WeightsError(
-            f"{tensors.source}: quantized weights, which only their own library reads: take the original"
-        )
+    names = _names(tensors, prefix)
     first = _shape(tensors, prefix + NAMINGS[naming].first[form], 4)
     form = _whole_form(naming, form, names)
     header, candidates = _header(tensors, candidates)
     traits = _traits(tensors, naming, prefix, names, first[0])
-    variants, fits = _nearest(traits, candidates, header.stages if header else None)
+    stages = header.stages if header else _stages_left(naming, names, traits[0])
+    variants, fits = _nearest(traits, candidates, stages)
     if header is not None and not fits and (header.config or header.stages):
         raise WeightsError(f"{tensors.source}: its header says {header.variant[:100]!r}, its tensors another model")
     if naming in ("apple", "mlx") or "vision_tower" in prefix:  # of twins these have FastVLM's, others MobileCLIP's
         variants.reverse()
-    features = candidates[variants[0]].num_features  # of a whole model; a pruned one has a header
     classes, channels = _head(tensors, prefix, names)
+    doubled = channels == 2 * candidates[variants[0]].num_features  # of a whole model; a pruned one has a header
     found = Detected(
         naming=naming,
         prefix=prefix,
@@ -86,15 +79,26 @@ def detect(tensors: Tensors, candidates: Mapping[str, Config] = CONFIGS) -> Dete
         fits=fits,
         in_chans=first[3] if NAMINGS[naming].channels_last else first[1],
         num_classes=classes,
-        global_pool=header.global_pool if header else "catavgmax" if channels == 2 * features else "avg",
+        global_pool=header.global_pool if header else "" if stages else "catavgmax" if doubled else "avg",
         projection=PROJECTION in names,
         others=len(tensors.names) - len(names),
+        stages=stages if fits or header else None,
         header=header,
     )
     if header is not None:
         with in_one_line(tensors.source, UNREADABLE):
             check_header(header, found.form, found.num_classes, found.in_chans)
     return found
+
+
+def _names(tensors: Tensors, prefix: str) -> set[str]:
+    """What is under the prefix, without it."""
+    names = {name.removeprefix(prefix) for name in tensors.names if name.startswith(prefix)}
+    if any(name.endswith((".scales", ".qweight", ".weight_scale")) for name in names):
+        raise WeightsError(
+            f"{tensors.source}: quantized weights, which only their own library reads: take the original"
+        )
+    return names
 
 
 UNREADABLE = "its header is not one that fastvit.save writes"
@@ -165,6 +169,12 @@ def _traits(tensors: Tensors, naming: str, prefix: str, names: set[str], width: 
                 hidden = _shape(tensors, prefix + name, 4)[0]
     depths = tuple(Counter(stage for stage, _ in sorted(blocks)).values())
     return depths, width, hidden // max(1, width), any(".qkv." in name for name in names)
+
+
+def _stages_left(naming: str, names: set[str], depths: tuple[int, ...]) -> int | None:
+    """Of a pruned model, as a detector's backbone is: nothing is left of its final convolution and its head."""
+    whole = any(name.startswith((NAMINGS[naming].final, "head.")) for name in names)
+    return None if whole else len(depths) or None
 
 
 def _nearest(traits: tuple[Any, ...], candidates: Mapping[str, Config], stages: int | None) -> tuple[list[str], bool]:

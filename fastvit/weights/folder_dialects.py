@@ -37,6 +37,8 @@ OPENAI = {"mean": (0.48145466, 0.4578275, 0.40821073), "std": (0.26862954, 0.261
 def config(given: Mapping[str, Any]) -> dict[str, Any]:
     """config.json, by what it has: a FastVLM of Apple's or transformers', a MobileCLIP, or timm's."""
     kind = given.get("model_type")
+    if kind == "timm_backbone":
+        return {"architecture": str(given.get("backbone")).partition(".")[0]}
     if kind == "fast_vlm":
         return _fast_vlm(_object(given, "vision_config"))
     if "mm_vision_tower" in given:

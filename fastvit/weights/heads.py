@@ -1,4 +1,4 @@
-"""A classifier or projection that a file has beside its encoder, as training code wraps one."""
+"""What a file has beside its encoder, a classifier or a projection, and what it lacks of one."""
 
 import math
 from collections import defaultdict
@@ -6,24 +6,31 @@ from collections.abc import Collection, Iterator
 
 from ..utils.text import some
 from ..utils.warning import warn
+from .detect import Detected
 from .tensors import Shape, Tensors, WeightsError
 
 MOST = 3  # linear layers of a head; a text encoder has more in its one block
 
 
-def warn_of_heads(tensors: Tensors, prefix: str, features: int) -> None:
-    """Say which layers beside the encoder take its features, as what is loaded does not have them.
+def warn_of_rest(tensors: Tensors, found: Detected, features: int) -> None:
+    """Say which layers beside the encoder take its features, as the model lacks them, and how much is left of it.
 
     Args:
         tensors: those of the file.
-        prefix: before the encoder's names.
-        features: channels that the encoder gives.
+        found: the encoder in it.
+        features: channels that the model gives.
     """
-    if heads := heads_beside(tensors, prefix, features):
+    if heads := heads_beside(tensors, found.prefix, features):
         named = some([f"{name} {tensors.shape(name)}" for name in heads], 3)
         warn(
-            f"{tensors.source}: left out, as it stands beside the encoder (which is under {prefix!r}): {named}: apply "
-            f"it to the features that the model gives, or call a linear layer with a bias {prefix}head.fc in the file"
+            f"{tensors.source}: left out, as it stands beside the encoder (which is under {found.prefix!r}): {named}: "
+            f"apply it to the features that the model gives, or call a linear layer with a bias {found.prefix}head.fc"
+        )
+    if found.stages and not found.header:
+        warn(
+            f"{tensors.source}: has no final convolution and no head; taken as a model that was pruned to "
+            f"{found.stages} stages, as a detector's backbone is: model(images) is the last stage's map, and "
+            "model.forward_intermediates(images) has every stage's"
         )
 
 

@@ -113,6 +113,7 @@ class Naming:
 
     table: Callable[[Config], Table]
     first: Mapping[Form, str]  # the first convolution's weight; "partial" stands for "fused" as well
+    final: str = "conv_exp."  # begins the names of the final convolution
     block: str = r"network\.(\d{1,3})\.(\d{1,3})\."  # a pattern of the names of a block: stage, block
     channels_last: bool = False  # kernels are (out, k, k, in), layer scales (1, 1, C)
 
@@ -121,11 +122,13 @@ NAMINGS = {
     "fastvit": Naming(
         table=lambda config: {},
         first={"unfused": "stem.0.conv.main.conv.weight", "partial": "stem.0.conv.weight"},
+        final="final_conv.",
         block=r"stages\.(\d{1,3})\.blocks\.(\d{1,3})\.",
     ),
     "timm": Naming(
         table=timm,
         first={"unfused": "stem.0.conv_kxk.0.conv.weight", "partial": "stem.0.reparam_conv.weight"},
+        final="final_conv.",
         block=r"stages\.(\d{1,3})\.blocks\.(\d{1,3})\.",
     ),
     "apple": Naming(

@@ -20,7 +20,7 @@ from . import catalog, folder_config
 from .detect import Detected, detect
 from .formats import PICKLES, open_path
 from .header import check_preprocessing
-from .heads import warn_of_heads
+from .heads import warn_of_rest
 from .naming import NAMINGS, PROJECTION, names
 from .suggestion import language_only, nearest
 from .tensors import FLOATS, DamagedError, Shape, Tensors, WeightsError, in_one_line, mismatches, sound, unwrapped
@@ -167,7 +167,7 @@ def read_tensors(
         if beside.cfg:
             check_preprocessing(cfg)
     state = _state(tensors, found, model)
-    warn_of_heads(tensors, found.prefix, found.variants[variant].num_features)
+    warn_of_rest(tensors, found, model.num_features)
     return Weights(source=tensors.source, variant=variant, cfg=cfg, state=state, detected=found, options=options)
 
 

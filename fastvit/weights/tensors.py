@@ -51,11 +51,13 @@ class Tensors:
 
 
 WRAPPERS = re.compile(r"(?<=\.)(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|module)\.")
+# torch.compile's, FSDP's, DDP's, checkpointing's
+FLATTENED = re.compile(r"(?<![^.])(stem|stages)_(\d{1,3})\.")  # as FeatureListNet of timm names a Sequential's children
 
 
 def unwrapped(tensors: Tensors) -> Tensors:
-    """By the names that they have without what wraps layers inside: torch.compile, FSDP, DDP, checkpointing."""
-    names = {WRAPPERS.sub("", name): name for name in tensors.names}
+    """By the names that they have without what wraps layers inside, and with the levels that timm has flattened."""
+    names = {FLATTENED.sub(r"\1.\2.", WRAPPERS.sub("", name)): name for name in tensors.names}
     if names.keys() == set(tensors.names) or len(names) < len(tensors.names):
         return tensors
     return replace(tensors, names=names, shape=lambda n: tensors.shape(names[n]), read=lambda n: tensors.read(names[n]))

@@ -89,6 +89,20 @@ def test_a_backbone_gives_timms_maps(indices: list[int] | None) -> None:
         assert_near(one, other, 1e-5)
 
 
+@pytest.mark.parametrize("name", ["fastvit_sa12", "fastvit_s12", "fastvit_t8"])  # of two the first stages are alike
+def test_the_folder_of_a_backbone_is_read(name: str, tmp_path: Path) -> None:
+    config = transformers.TimmBackboneConfig(backbone=name, out_indices=[0, 1], use_pretrained_backbone=False)
+    theirs = randomize(transformers.TimmBackbone(config)).eval()
+    theirs.save_pretrained(tmp_path)
+    with pytest.warns(fastvit.FastViTWarning, match="pruned to 2 stages") as said:
+        ours = fastvit.load(tmp_path)
+    assert ours.config.name == name and len([each for each in said if each.category is fastvit.FastViTWarning]) == 1
+    with torch.no_grad():
+        maps = ours.forward_intermediates(IMAGES, [0, 1], intermediates_only=True)
+        for one, other in zip(maps, theirs(IMAGES).feature_maps, strict=True):
+            assert_near(one, other, 1e-5)
+
+
 def test_a_detectors_backbone_is_loaded_by_name() -> None:
     from transformers.backbone_utils import load_backbone
 
