@@ -74,7 +74,7 @@ def _timm(given: Mapping[str, Any], wrapped: bool) -> dict[str, Any]:
         values |= {"num_classes": 0, "label_names": None}
     arguments, unused = _arguments(given)
     values |= arguments
-    objects = [nested] if wrapped else [given, nested]
+    objects = [each for each in (given, nested) if not (wrapped and each is given)]
     unused += [key for each in objects for key in each if key not in HARMLESS and key not in values]
     if given.get("problem_type") == "multi_label_classification":
         unused.append("problem_type multi_label_classification: one class is predicted, by softmax")
@@ -85,7 +85,7 @@ def _classes(given: Mapping[str, Any], nested: Mapping[str, Any], row: Checkpoin
     """How many classes there are and what they are called; `row` is what the catalogue has under the same name."""
     said = dict(nested) | {key: value for key, value in given.items() if value is not None}  # as timm takes it
     number, descriptions = said.get("num_classes"), said.get("label_descriptions")
-    chosen = said.get("label_names") or said.get("id2label") or said.get("labels") or None
+    chosen = next((said[key] for key in ("label_names", "id2label", "labels", "label2id") if said.get(key)), None)
     if not chosen and row and number == row.num_classes:
         chosen = label_names(row)
     if not isinstance(descriptions, dict | None):

@@ -366,6 +366,41 @@ def test_what_the_header_leaves_open_the_folder_says(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("theirs")
+@pytest.mark.parametrize("nested", [True, False])
+@pytest.mark.parametrize("labels", [LABELS, LABELS[::-1]], ids=str)
+def test_numbers_by_name_alone_name_the_classes(labels: list[str], nested: bool, tmp_path: Path) -> None:
+    numbers = {"label2id": {name: index for index, name in enumerate(labels)}}
+
+    def change(config: dict[str, Any]) -> None:
+        config.pop("label_names")
+        (config["pretrained_cfg"] if nested else config).update(numbers)
+
+    changed(tmp_path, change)
+    assert load(tmp_path).pretrained_cfg["label_names"] == labels
+
+
+@pytest.mark.usefixtures("theirs")
+@pytest.mark.parametrize(
+    "own",
+    [
+        {"do_pooling": True, "dtype": "float32", "initializer_range": 0.02, "transformers_version": "5.24.0"},
+        {"torch_dtype": "float32", "_name_or_path": "mine", "problem_type": None},
+        {},
+    ],
+    ids=lambda own: f"{len(own)} keys",
+)
+def test_transformers_own_keys_beside_a_model_of_timm_are_not_called_unused(
+    own: dict[str, Any], tmp_path: Path
+) -> None:
+    def change(config: dict[str, Any]) -> None:
+        config.pop("pretrained_cfg")
+        config.update(own, model_type="timm_wrapper", architectures=["TimmWrapperForImageClassification"])
+
+    changed(tmp_path, change)
+    assert load(tmp_path).pretrained_cfg["label_names"] == LABELS  # and no warning, which would be an error
+
+
+@pytest.mark.usefixtures("theirs")
 def test_names_by_number_are_used_and_not_called_unused(tmp_path: Path) -> None:
     numbered = {"id2label": dict(enumerate(LABELS)), "label2id": {name: index for index, name in enumerate(LABELS)}}
     changed(tmp_path, lambda config: (config.pop("label_names"), config.update(numbered, architectures=None)))
