@@ -46,7 +46,8 @@ from .hold_out import FRACTION, hold_out, say_unused
 from .hugging_face import HuggingFace
 from .layout import find_top, on_disk, say_unread
 from .listing import Listing
-from .shards import Shards, are_shards, expand, is_shard
+from .shard_members import is_shard
+from .shards import Shards, are_shards, expand
 from .source import DataError, Source
 from .splits import NoSplitError, synonyms
 from .stored import ARCHIVES, COMPRESSED, Archive, Folder

@@ -1,30 +1,25 @@
 """WebDataset shards: tar files in which an image and its label follow each other, as KEY.jpg and KEY.cls."""
 
 import glob
-import json
 import os
 import re
-import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy
 
-from ..images.kinds import PHOTOS, SUFFIXES, by_kind, is_ignored, missing_package, say_left_out
+from ..images.kinds import SUFFIXES, by_kind, is_ignored, say_left_out
 from ..utils.extras import require
 from ..utils.text import display_name, one_line, some
 from ..utils.warning import warn
 from .listing import LABEL
+from .shard_members import RECORD, is_shard, scan, split_key
 from .source import DataError, Labels, Order, class_name
-from .stored import Archive, Index, StoredImages
-from .tar_headers import Entry
+from .stored import Archive, StoredImages
 
-RECORD = ".json"  # whose "label" it is where there is no .cls
 CLASSES = "classes.txt"  # beside the shards: a name a line
-LARGEST_LABEL = 2**20  # bytes of a label's file
 MOST_CLASSES = 2**20
 TOGETHER = 16  # shards whose images are shuffled among each other
 THREADS = 8
@@ -60,10 +55,13 @@ class Shards(StoredImages):
             raise DataError(f"{pattern}: {len(missing)} of {len(shards)} shards are missing: {some(missing)}")
         self.root = os.path.commonpath([path.parent for path in shards])
         with ThreadPoolExecutor(THREADS) as pool:
-            scanned = list(pool.map(_scan, shards))
-        super().__init__([Archive(path) for path in shards], [images for images, _, _ in scanned])
-        labels = [label for _, of_shard, _ in scanned for label in of_shard]
-        left_out = sum((of_shard for _, _, of_shard in scanned), Counter[str]())
+            scanned = list(pool.map(scan, shards))
+        super().__init__([Archive(path) for path in shards], [each.images for each in scanned])
+        labels = [label for each in scanned for label in each.labels]
+        left_out = sum((each.left_out for each in scanned), Counter[str]())
+        if dotted := [name for each in scanned for name in each.dotted]:
+            whose = "image with a dot in its" if len(dotted) == 1 else "images with a dot in their"
+            left_out[f"{whose} key ({display_name(dotted[0])}): a key ends at the first dot"] = len(dotted)
         if not labels:
             found = f"; found: {by_kind(left_out)}" if left_out else ""
             raise DataError(f"{pattern}: no images in it; expected KEY.jpg and KEY{LABEL}, and no dot in KEY{found}")
@@ -148,17 +146,6 @@ def _matches(name: str) -> list[str]:
     return [name] if os.path.exists(name) else sorted(glob.glob(name)) or [name]
 
 
-def is_shard(path: Path, entries: Iterable[Entry]) -> bool:
-    """Whether there is a label among the files in a tar, beside an image or anywhere else.
-
-    Raises:
-        DataError: it is damaged, or no tar.
-    """
-    with open(path, "rb") as file:
-        named = ((_split_key(entry.name)[1], entry) for entry in entries)
-        return any(suffix == LABEL or (suffix == RECORD and _recorded(file, entry)) for suffix, entry in named)
-
-
 def are_shards(archives: Sequence[Path]) -> bool:
     """Whether a folder's archives are shards, with labels or without, rather than an archive for each class.
 
@@ -174,60 +161,12 @@ def are_shards(archives: Sequence[Path]) -> bool:
     if all(NUMBERED.fullmatch(stem) for stem in stems) and not all(WORDNET.fullmatch(stem) for stem in stems):
         return True
     entries = [entry for entry in Archive(archives[0]).entries() if not is_ignored(entry.name.rpartition("/")[2])]
-    keys = [_split_key(entry.name) for entry in entries if not entry.is_folder]
+    keys = [split_key(entry.name) for entry in entries if not entry.is_folder]
     images = {key for key, suffix in keys if suffix in SUFFIXES}
     others = {key for key, suffix in keys if suffix not in SUFFIXES}
     return is_shard(archives[0], entries) or (bool(images) and images <= others)
 
 
-def _scan(shard: Path) -> tuple[Index, list[str], Counter[str]]:
-    """The headers of one shard; its labels, "" where there is none; and what is left out."""
-    left_out, passed = Counter[str](), set[str]()
-    kinds: dict[str, dict[str, Entry]] = {"": {}, LABEL: {}, RECORD: {}}  # "" are images
-    for entry in Archive(shard).entries():
-        key, suffix = _split_key(entry.name)
-        kind = "" if suffix in SUFFIXES or suffix in PHOTOS else suffix
-        if entry.is_folder or not key or kind not in kinds or any(map(is_ignored, key.split("/"))):
-            continue
-        if needed := missing_package(PHOTOS.get(suffix, "")):
-            left_out[f"{suffix} ({needed})"] += 1
-            passed.add(key)
-            continue
-        if not kind and key in kinds[kind]:
-            raise DataError(f"{shard}/{display_name(entry.name)}: a second image of the same key")
-        kinds[kind][key] = entry
-    images, written, records = kinds.values()
-    labels: list[str] = []
-    with open(shard, "rb", buffering=0) as file:
-        for key in images:
-            label = _text(file, written.get(key)) or _recorded(file, records.get(key))
-            labels.append(sys.intern(class_name(label)))  # once for all images that have it
-    left_out[f"{LABEL} without an image"] = len(written.keys() - images.keys() - passed)
-    return Index(list(images.values())), labels, +left_out
-
-
-def _split_key(name: str) -> tuple[str, str]:
-    """a/b.seg.png -> a/b and .seg.png, webdataset's rule; no key for hidden files."""
-    folder, _, file = name.removeprefix("./").rpartition("/")
-    key, dot, suffix = file.partition(".")
-    return f"{folder}/{key}" if key and folder else key, (dot + suffix).lower()
-
-
 def _number(label: str) -> int:
     """-1 for what is none."""
     return int(label) if label.isdecimal() and len(label) < 10 else -1
-
-
-def _text(file: BinaryIO, entry: Entry | None) -> str:
-    if entry is None or not 0 <= entry.size <= LARGEST_LABEL:
-        return ""
-    file.seek(entry.start)
-    return file.read(entry.size).decode("utf-8-sig", errors="replace").strip()
-
-
-def _recorded(file: BinaryIO, record: Entry | None) -> str:
-    try:
-        label = json.loads(_text(file, record)).get("label")
-    except (ValueError, RecursionError, AttributeError):
-        return ""
-    return str(label) if isinstance(label, int | str) else ""

@@ -4,6 +4,7 @@ import contextlib
 import json
 import multiprocessing
 import pickle
+import re
 import tarfile
 import tracemalloc
 from collections import Counter
@@ -373,6 +374,34 @@ def test_shards_of_several_splits_in_one_folder_are_kept_apart(
     assert len(training_source(tmp_path)) == 12 and len(validation_source(tmp_path)) == 6
     with pytest.raises(DataError, match=r"are splits \({}\*.tar, {}\*.tar\)".format(*sorted(names))):
         open_source(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("images", "others", "said"),
+    [
+        (("b.1.png", "c.2.png", "e.jpg.rf.ab12.PNG"), (), "3 images with a dot in their key (b.1.png): a key ends at"),
+        (("dog/v1.5.jpg",), (), "1 image with a dot in its key (dog/v1.5.jpg): a key ends at the first dot"),
+        (("a.2.webp",), ("a.seg.png",), "1 image with a dot in its key (a.2.webp): a key ends at the first dot"),
+    ],
+)
+@pytest.mark.parametrize("given", ["file", "folder", "pattern"])
+def test_images_whose_keys_would_have_a_dot_are_said_and_those_of_one_that_is_read_are_parts_of_it(
+    tmp_path: Path, images: tuple[str, ...], others: tuple[str, ...], said: str, given: str
+) -> None:
+    """So one class of two may be gone, and all that is left be right."""
+    files = {name: image_file(index) for index, name in enumerate((*images, *others))}
+    files |= {f"{name.rpartition('.')[0]}.cls": b"1" for name in images}
+    for place, more in (("some", {"a.png": image_file(9), "a.cls": b"0", "a.json": b"{}"}), ("none", {})):
+        tarred(tmp_path / place / "00.tar", {**files, **more})
+        path = {"file": "00.tar", "folder": "", "pattern": "{00..00}.tar"}[given]
+        if more:
+            with pytest.warns(FastViTWarning) as warned:
+                assert len(training_source(tmp_path / place / path)) == 1
+            (line,) = [str(each.message) for each in warned]
+            assert said in line and f"{len(images)} .cls with a dot in KEY" in line
+        elif not others:
+            with pytest.raises(DataError, match=re.escape(said)):
+                training_source(tmp_path / place / path)
 
 
 def test_labels_of_images_that_are_not_read_are_counted_and_photos_of_phones_read(
