@@ -1,3 +1,7 @@
+from .checks import check_labels as check_labels
+from .checks import check_range as check_range
+from .checks import check_same_classes as check_same_classes
+from .checks import check_unreadable as check_unreadable
 from .hold_out import hold_out as hold_out
 from .loader import Batch as Batch
 from .loader import LabelledImages as LabelledImages
@@ -11,10 +15,6 @@ from .resolve import validation_source as validation_source
 from .source import DataError as DataError
 from .source import Selected as Selected
 from .source import Source as Source
-from .source import check_labels as check_labels
-from .source import check_range as check_range
-from .source import check_same_classes as check_same_classes
-from .source import check_unreadable as check_unreadable
 from .splits import NoSplitError as NoSplitError
 from .training_images import Draw as Draw
 from .training_images import StepSampler as StepSampler

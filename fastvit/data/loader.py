@@ -17,7 +17,8 @@ from ..images.io import ImageError, without_warnings
 from ..images.prefetch import ahead
 from ..images.preprocess import Preprocess
 from ..utils.processes import cores
-from .source import DataError, Source, check_unreadable, raised
+from .checks import check_unreadable
+from .source import DataError, Source, raised
 
 Transform = Callable[[Image.Image], Tensor]
 

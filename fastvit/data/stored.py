@@ -6,11 +6,13 @@ Archives are not trusted. Names are only names, links are not followed, and what
 import os
 import stat
 import struct
+import unicodedata
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO, NoReturn
 
@@ -19,7 +21,7 @@ import numpy
 from ..images.inputs import walk
 from ..images.kinds import HEAD, head_of
 from ..utils.text import display_name, one_line
-from .source import DataError, Source
+from .source import DataError, Source, digest_of
 from .tar_headers import UNREAD, Entry, tar_entries
 
 ARCHIVES = (".zip", ".tar")
@@ -128,6 +130,10 @@ class Index:
     def __len__(self) -> int:
         return len(self._places)
 
+    def names(self) -> bytes:
+        """All names, one behind the other, in Unicode's composed form: systems differ in it."""
+        return os.fsencode(unicodedata.normalize("NFC", os.fsdecode(self._names)))
+
     def __getitem__(self, row: int) -> Entry:
         name = os.fsdecode(self._names[self._ends[row] : self._ends[row + 1]])
         return Entry(name, *self._places[row].tolist())
@@ -139,6 +145,11 @@ class StoredImages(Source):
     def __init__(self, places: Sequence[Folder | Archive], indices: Sequence[Index]) -> None:
         self.places, self.indices = places, indices
         self.first = numpy.cumsum([0, *map(len, indices)], dtype=numpy.int64)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the names inside the folder or archives, and the labels."""
+        return digest_of(self.labels.astype(numpy.int64).tobytes(), *(index.names() for index in self.indices))
 
     def name(self, index: int) -> str:
         """FOLDER/NAME or ARCHIVE/NAME."""

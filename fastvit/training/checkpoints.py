@@ -18,6 +18,8 @@ LOG = logging.getLogger("fastvit")
 SUFFIX = ".pt"
 FREE = ("patience",)  # may be another when a run goes on, as `options` may: it says when to stop, and changes no step
 
+DATA = ("training", "validation")  # the images of which a checkpoint has the digests
+
 
 class Checkpoints:
     """FOLDER/000001234.pt: the state after 1,234 steps; the newest `keep` stay."""
@@ -53,8 +55,8 @@ class Checkpoints:
         """The newest state that can be read, on the CPU, if there is one; damaged ones are passed over with a warning.
 
         Args:
-            about: the recipe, classes and number of images that it has to be of; and options, of which a warning says
-                what they were.
+            about: the recipe, classes, number of images and digests of the data that it has to be of; and options, of
+                which a warning says what they were.
 
         Raises:
             RecipeError: there are states, and none can be read; or it is of another run, and all that differs is named.
@@ -85,8 +87,11 @@ def _check_same(path: Path, state: dict[str, Any], about: dict[str, Any]) -> Non
         raise RecipeError(f"{path}: is of another version; remove {path.parent} to start anew") from None
     now = {name: about[name] for name in ("images", "classes")} | about["recipe"] | about["options"]
     differing = [name for name in now if now[name] != then.get(name)]
-    changes = ", ".join(f"{name} was {then.get(name)!r}, is {now[name]!r}" for name in differing)
-    if not {*differing} <= {*FREE, *about["options"]}:
-        raise RecipeError(f"{path}: is of another run: {changes}; give the same options or another output")
+    pairs = zip(DATA, state.get("digests", about["digests"]), about["digests"], strict=True)  # older ones have none
+    others = [f"the {what} images have other names or labels" for what, before, digest in pairs if before != digest]
+    changes = ", ".join([*(f"{name} was {then.get(name)!r}, is {now[name]!r}" for name in differing), *others])
+    if others or not {*differing} <= {*FREE, *about["options"]}:
+        same = f"the same {'data and ' * bool(others)}options"
+        raise RecipeError(f"{path}: is of another run: {changes}; give {same} or another output")
     if differing:
         warn(f"{path.parent.parent}: goes on where it stopped; {changes}")

@@ -6,9 +6,10 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..data.checks import check_labels, check_range, check_same_classes
 from ..data.hold_out import say_unused
 from ..data.resolve import training_and_validation, training_source, validation_source
-from ..data.source import Selected, Source, check_labels, check_range, check_same_classes
+from ..data.source import Selected, Source
 from ..utils.extras import missing, require
 from ..utils.warning import warn
 from .options import RecipeError

@@ -112,8 +112,8 @@ class Trainer:
     def _about(self) -> dict[str, Any]:
         """What a checkpoint has to be of, for this run to go on from it, and the options that may be others."""
         options = asdict(self.options) | {"device": self.processes.device.type, "keep": None}  # which is of files alone
-        images, classes = len(self.source), self.source.classes
-        return {"recipe": asdict(self.recipe), "options": options, "images": images, "classes": classes}
+        about = {"recipe": asdict(self.recipe), "images": len(self.source), "classes": self.source.classes}
+        return about | {"options": options, "digests": [self.source.digest, self.validation.digest]}
 
     @property
     def history(self) -> list[Line]:

@@ -1,9 +1,11 @@
 """fastvit train: runs that stop and go on, what they leave behind, and what they refuse."""
 
+import contextlib
 import json
 import math
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +19,7 @@ import pytest
 import torch
 import yaml
 from helpers.command import Result, run
+from helpers.data_sets import samples, sharded, zipped
 from helpers.files import leave_half_written
 from helpers.small_run import AfterStep, Losses, arguments, small_trainer
 from PIL import Image
@@ -282,6 +285,66 @@ def test_other_options_than_the_checkpoints_are_named(data: Path, tmp_path: Path
     result = command(*arguments(data, tmp_path / "run", weight_decay=0.1, seed=3))
     assert result.status == 2
     assert "weight_decay was 0.05, is 0.1, seed was 0, is 3; give the same options" in result.stderr
+
+
+@pytest.mark.parametrize("change", ["renamed", "another label", "validation", "by another folder", "in a zip"])
+def test_a_run_does_not_go_on_with_other_data_of_as_many_images_and_the_same_classes(
+    data: Path, tmp_path: Path, change: str
+) -> None:
+    given, where = data, data
+    if change == "in a zip":
+        given = zipped(tmp_path / "data.zip", files_in(data))
+    small_trainer(given, tmp_path / "run").save()
+    if change == "renamed":
+        (data / "train/red/0.png").rename(data / "train/red/first.png")
+    elif change == "validation":
+        (data / "val/red/0.png").rename(data / "val/red/9.png")
+    else:  # as labels are corrected
+        for now, then in (("red/0.png", "blue/4.png"), ("blue/0.png", "red/4.png")):
+            (data / "train" / now).rename(data / "train" / then)
+    if change == "by another folder":
+        where = data.rename(tmp_path / "other")
+    elif change == "in a zip":
+        where = zipped(tmp_path / "other.zip", files_in(data))
+    what = "validation" if change == "validation" else "training"
+    line = refused(command(*arguments(where, tmp_path / "run")))
+    assert f"another run: the {what} images have other names or labels; give the same data and options or" in line
+
+
+def files_in(root: Path) -> dict[str, bytes]:
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in sorted(root.rglob("*.png"))}
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip", "hold-out", "shards", "without a digest", "repaired"])
+def test_a_run_goes_on_with_its_data_wherever_they_lie_now(data: Path, tmp_path: Path, kind: str) -> None:
+    place = data.rename(tmp_path / "here")
+    if kind == "zip":
+        zipped(place / "data.zip", files_in(place))
+    elif kind == "shards":
+        for split in ("train", "val"):
+            sharded(str(place / f"{split}-%03d.tar"), samples(8, 2), 3)
+    elif kind == "hold-out":
+        shutil.rmtree(place / "val")
+    elif kind == "repaired":
+        (place / "train/red/0.png").write_bytes(b"")
+    ending = {"zip": "data.zip", "shards": "{split}-*.tar"}.get(kind, "")
+    said = pytest.warns(fastvit.FastViTWarning, match="for validation instead")
+    with said if kind == "hold-out" else contextlib.nullcontext():
+        trainer = small_trainer(str(place / ending), tmp_path / "run")
+        trainer.state.step = 1
+        if kind == "without a digest":
+            state = trainer._about() | trainer.state.state_dict()
+            del state["digests"]
+            trainer.checkpoints.save(1, state)
+        else:
+            trainer.save()
+    moved = place.rename(tmp_path / "there")
+    (tmp_path / "around").mkdir()
+    moved = moved.rename(tmp_path / "around/renamed")
+    if kind == "repaired":
+        (moved / "train/red/0.png").write_bytes((moved / "train/red/1.png").read_bytes())
+    with said if kind == "hold-out" else contextlib.nullcontext():
+        assert small_trainer(str(moved / ending), tmp_path / "run").state.step == 1
 
 
 # What a run leaves behind
