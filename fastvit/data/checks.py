@@ -1,5 +1,6 @@
 """What is refused of labelled images before anything is learned from them, or measured on them."""
 
+import unicodedata
 from collections.abc import Sequence
 
 import numpy
@@ -54,6 +55,12 @@ def check_labels(source: Source) -> None:
         )
 
 
+def _seen(name: str) -> str:
+    """What a reader sees of a name: no spaces around it, no characters that print as nothing, capitals or not."""
+    visible = (character for character in name if unicodedata.category(character) != "Cf")
+    return " ".join("".join(visible).split()).casefold()
+
+
 def check_same_classes(train: Source, validation: Source) -> None:
     """Refuse two sources that differ in a class, or number their classes in another order.
 
@@ -70,6 +77,10 @@ def check_same_classes(train: Source, validation: Source) -> None:
     extra = sorted(set(train.classes) - set(validation.classes))
     missing = sorted(set(validation.classes) - set(train.classes))
     if extra or missing:
+        alike = {_seen(name) for name in extra} & {_seen(name) for name in missing}
+        extra, missing = (
+            [ascii(name) if _seen(name) in alike else name for name in names] for names in (extra, missing)
+        )
         raise DataError(
             f"the classes differ: only in {train.where}: {some(extra)}; only in {validation.where}: {some(missing)}; "
             "rename or remove classes until both have the same names"

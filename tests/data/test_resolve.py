@@ -191,6 +191,28 @@ def test_two_sources_have_the_same_classes_in_the_same_order_or_it_is_an_error(t
     assert message == "A and B number their classes differently: b here is c there"
 
 
+@pytest.mark.parametrize(
+    ("here", "there", "shown"),
+    [
+        ("cat ", "cat", ("'cat '", "'cat'")),
+        ("Cat", "cat", ("'Cat'", "'cat'")),
+        ("c\N{ZERO WIDTH NON-JOINER}at", "cat", (r"'c\u200cat'", "'cat'")),
+        ("cat\N{ZERO WIDTH NO-BREAK SPACE}", " cat", (r"'cat\ufeff'", "' cat'")),
+        ("black cat", "black\N{NO-BREAK SPACE}cat", ("'black cat'", r"'black\xa0cat'")),
+    ],
+)
+def test_names_of_classes_that_look_alike_are_shown_so_that_they_differ(
+    here: str, there: str, shown: tuple[str, str]
+) -> None:
+    for pair, names in (((here, there), shown), ((there, here), shown[::-1])):
+        train, validation = (
+            Numbers(*each, [0]) for each in zip("AB", (["dog", pair[0]], [pair[1], "wolf"]), strict=True)
+        )
+        message = refused(check_same_classes, train, validation)
+        lists = [", ".join(sorted(each)) for each in ((names[0], "dog"), (names[1], "wolf"))]
+        assert f"only in A: {lists[0]}; only in B: {lists[1]};" in message
+
+
 def test_names_that_do_not_print_are_shown_in_one_line(tmp_path: Path) -> None:
     files = contents() | {"cat/line\nbreak.png": b"text", "cat/\x1b[31m.png": b"text"}
     for path in (folder(tmp_path / "f", files), zipped(tmp_path / "a.zip", files), tarred(tmp_path / "a.tar", files)):
