@@ -104,7 +104,7 @@ class HuggingFace(Source):
                 self.classes = list(map(str, names))
             elif values.dtype == bool or numpy.issubdtype(values.dtype, numpy.integer):
                 self.labels = values.astype(numpy.int64)
-                given = getattr(feature, "names", None) or numbered(self.labels)
+                given = getattr(feature, "names", None) or numbered(self.where, max(values.tolist(), default=-1))
                 self.classes = [class_name(str(name)) for name in given]
             elif unlabelled:
                 warn(f"{self.where}: no numbers or names in the column {self.label} ({feature}), so that none counts")

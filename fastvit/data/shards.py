@@ -16,11 +16,10 @@ from ..utils.text import display_name, one_line, some
 from ..utils.warning import warn
 from .listing import LABEL
 from .shard_members import RECORD, is_shard, scan, split_key
-from .source import DataError, Labels, Order, class_name
+from .source import DataError, Labels, Order, class_name, numbered
 from .stored import Archive, StoredImages
 
 CLASSES = "classes.txt"  # beside the shards: a name a line
-MOST_CLASSES = 2**20
 TOGETHER = 16  # shards whose images are shuffled among each other
 THREADS = 8
 NUMBERED = re.compile(r".*[0-9]", re.DOTALL)
@@ -103,9 +102,8 @@ class Shards(StoredImages):
         largest = max(map(_number, set(labels)))
         if largest < 0:
             return sorted(set(labels))
-        if largest >= MOST_CLASSES:
-            raise DataError(f"{self.where}: label {largest}, expected less than {MOST_CLASSES}; number classes from 0")
-        return [str(number) for number in range(num_classes or largest + 1)]
+        classes = numbered(self.where, largest)
+        return numbered(self.where, num_classes - 1) if num_classes else classes
 
     def _numbers(self, labels: list[str]) -> Labels:
         """Labels as they are written -> numbers of classes."""

@@ -26,6 +26,7 @@ Content = Path | bytes | Image.Image
 Labels = NDArray[numpy.int64]
 Order = NDArray[numpy.int64]
 Result = TypeVar("Result")
+MOST_CLASSES = 2**20
 
 
 class DataError(ValueError):
@@ -178,9 +179,19 @@ def class_name(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def numbered(labels: Labels) -> list[str]:
-    """Names of classes that have none: "0" and on."""
-    return [str(number) for number in range(int(labels.max(initial=-1)) + 1)]
+def numbered(where: str, largest: int) -> list[str]:
+    """Names of classes that have none: "0" and on, up to the largest label.
+
+    Raises:
+        DataError: it is so large that it numbers something else, as rows or products, and their names fill the memory.
+
+    Example:
+        >>> numbered("digits", 3)
+        ['0', '1', '2', '3']
+    """
+    if largest >= MOST_CLASSES:
+        raise DataError(f"{where}: label {largest}, expected less than {MOST_CLASSES}; number classes from 0")
+    return [str(number) for number in range(largest + 1)]
 
 
 def raised(value: Result | Exception) -> Result:

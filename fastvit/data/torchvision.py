@@ -37,7 +37,7 @@ class Torchvision(Source):
             self.labels = self.labels[:, 0]
         names = getattr(self.dataset, "classes", None) or ()  # of synonyms, as some data sets have them, the first
         first = [str(name[0] if isinstance(name, tuple) else name) for name in names]
-        self.classes = list(map(class_name, first)) or numbered(self.labels)
+        self.classes = list(map(class_name, first)) or numbered(self.where, int(self.labels.max(initial=-1)))
 
     def content(self, index: int) -> Content:
         """The image, which the library decodes."""

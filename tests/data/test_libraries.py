@@ -175,6 +175,25 @@ def test_what_is_wrong_with_hugging_faces_is_one_line(
         training_source("hfds/x")
 
 
+@pytest.mark.parametrize(("label", "kind"), [(10**10, "int64"), (2**20, "int32"), (10**7, "uint32"), (2**63, "uint64")])
+def test_labels_that_number_no_classes_are_refused_and_fill_no_memory(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, label: int, kind: str
+) -> None:
+    files = dict(list(flat().items())[:4])
+    as_parquet(tmp_path / "data/train.parquet", files, label=pyarrow.array([label, 3, 5, 3], getattr(pyarrow, kind)()))
+    theirs = SimpleNamespace(targets=[min(label, 2**63 - 1), 3])
+    monkeypatch.setattr("timm.data.create_dataset", lambda *arguments, **options: theirs)
+    for name, found in ((f"hfds/{tmp_path}/data", label), (f"torch/mnist:{tmp_path}", theirs.targets[0])):
+        with pytest.raises(DataError, match=f": label {found}, expected less than 1048576; number classes from 0"):
+            training_source(name)
+
+
+def test_labels_up_to_the_bound_are_classes(tmp_path: Path, cache: Path) -> None:
+    files = dict(list(flat().items())[:2])
+    as_parquet(tmp_path / "data/train.parquet", files, label=pyarrow.array([2**20 - 1, 0]))
+    assert len(training_source(f"hfds/{tmp_path}/data").classes) == 2**20
+
+
 @pytest.mark.parametrize("image", ["image", "img", "jpg", "Picture", "photo"])
 @pytest.mark.parametrize("label", ["label", "labels", "fine_label", "class", "cls", "Label"])
 def test_columns_are_found_by_their_usual_names(tmp_path: Path, cache: Path, image: str, label: str) -> None:
