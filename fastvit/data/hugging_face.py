@@ -23,7 +23,7 @@ class HuggingFace(Source):
 
     Args:
         name: perhaps with `?image=COLUMN&label=COLUMN&config=NAME`; by default the columns are found by their types and
-            names, and there is one configuration. With `&split=NAME` that is its only split.
+            names, and there is one configuration. With `&split=NAME` that is the whole.
         splits: in the order of preference, as for `fastvit.data.splits.choose`; of [""], the whole, the only one there
             is.
         unlabelled: labels are not needed: without a column of them, each is -1, and there are no classes.
@@ -43,7 +43,7 @@ class HuggingFace(Source):
         if (chosen := given.get("split", "")) and chosen not in tables:
             raise DataError(f"{name}: has no split {chosen}; found: {some(tables)}")
         tables = {chosen: tables[chosen]} if chosen else tables
-        split = choose(name, splits, tables) if any(splits) else ""
+        split = choose(name, splits, tables) if splits[-1] or (any(splits) and not chosen) else ""
         if not split and len(tables) > 1:
             raise DataError(f"{name}: has the splits {some(tables)}; choose one, as split or by ?split=NAME at the end")
         split = split or next(iter(tables))

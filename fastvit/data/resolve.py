@@ -156,6 +156,8 @@ def training_and_validation(
     training = training_source(data, num_classes=num_classes)
     try:
         validation = validation_source(data, num_classes=num_classes or len(training.classes))
+        if validation.where == training.where:
+            raise NoSplitError(f"{training.where}: is the only split that was chosen")
     except NoSplitError as error:
         if not fraction:
             raise

@@ -26,6 +26,7 @@ from fastvit.data import (
     training_source,
     validation_source,
 )
+from fastvit.evaluation.validation import open_validation
 from fastvit.images.io import ImageError
 from fastvit.utils.extras import MissingExtraError
 
@@ -192,6 +193,26 @@ def test_labels_up_to_the_bound_are_classes(tmp_path: Path, cache: Path) -> None
     files = dict(list(flat().items())[:2])
     as_parquet(tmp_path / "data/train.parquet", files, label=pyarrow.array([2**20 - 1, 0]))
     assert len(training_source(f"hfds/{tmp_path}/data").classes) == 2**20
+
+
+@pytest.mark.parametrize("split", ["train", "dev", "test", "noisy"])
+def test_a_split_that_is_chosen_is_the_whole_to_train_on_and_to_evaluate(
+    tmp_path: Path, cache: Path, split: str
+) -> None:
+    parts = {name: flat(2 + seed, seed=seed) for seed, name in enumerate(("train", "dev", "test", "noisy"))}
+    for name, files in parts.items():
+        as_parquet(tmp_path / f"data/{name}.parquet", files, label=pyarrow.array(numbers(files)))
+    rows = "\n".join(f"  - split: {name}\n    path: {name}.parquet" for name in parts)
+    (tmp_path / "data/README.md").write_text(f"---\nconfigs:\n- config_name: default\n  data_files:\n{rows}\n---\n")
+    data, whole = f"hfds/{tmp_path}/data?split={split}", Counter(parts[split].values())
+    sources = training_source(data), validation_source(data, or_whole=True), open_validation(data), open_source(data)
+    for source in (*sources, open_source(data, split)):
+        assert Counter(source.content(index) for index in range(len(source))) == whole
+    with pytest.warns(FastViTWarning, match="are used for validation instead"):
+        pair = training_and_validation(data)
+    assert Counter(each.content(index) for each in pair for index in range(len(each))) == whole
+    with pytest.raises(DataError, match=f"expected another in it; found: {split}"):
+        open_source(data, "another")
 
 
 @pytest.mark.parametrize("image", ["image", "img", "jpg", "Picture", "photo"])
