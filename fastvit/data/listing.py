@@ -10,6 +10,7 @@ from .layout import Folders, Level, is_list
 from .stored import ARCHIVES, COMPRESSED, Archive, Folder
 from .tar_headers import Entry
 
+EARLIER = "replaced by a later file of the same name"
 LABEL = ".cls"  # suffix of a file with the label of the image beside it, as shards have them
 
 
@@ -50,6 +51,7 @@ class Listing:
             kind = refusal(parts[-1], partial(place.head, entry))
             if kind is None:
                 listing.images.append((inside, entry))
+                listing._left_out[inside, EARLIER] += entry.earlier
             elif kind:
                 if is_list(parts[-1]) or kind in (*ARCHIVES, *COMPRESSED):
                     listing.unread.append((inside, parts[-1]))

@@ -10,7 +10,7 @@ from typing import BinaryIO, NamedTuple
 
 from ..images.kinds import PHOTOS, SUFFIXES, is_ignored, missing_package
 from ..utils.text import display_name
-from .listing import LABEL
+from .listing import EARLIER, LABEL
 from .source import DataError, class_name
 from .stored import Archive, Index
 from .tar_headers import Entry
@@ -51,6 +51,7 @@ def scan(shard: Path) -> Scanned:
         if not kind and key in kinds[kind]:
             raise DataError(f"{shard}/{display_name(entry.name)}: a second image of the same key")
         kinds[kind][key] = entry
+        left_out[EARLIER] += entry.earlier
     images, written, records = kinds.values()
     labels: list[str] = []
     with open(shard, "rb", buffering=0) as file:

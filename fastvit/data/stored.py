@@ -9,7 +9,7 @@ import struct
 import unicodedata
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -74,6 +74,8 @@ class Archive:
     def entries(self) -> Iterator[Entry]:
         """What is in it, in its order, from the headers alone; in a zip, content is behind a header of its own.
 
+        Of files of one name the last counts, as where it is unpacked: so a corrected one is added by `tar -r`.
+
         Raises:
             DataError: compressed as a whole, encrypted, or damaged.
         """
@@ -84,7 +86,7 @@ class Archive:
             )
         try:
             with open(self.path, "rb") as file:
-                yield from _zip_entries(file, self.path) if self.is_zip else tar_entries(file)
+                yield from _last_of_each(_zip_entries(file, self.path) if self.is_zip else tar_entries(file))
         except DataError:
             raise
         except _DAMAGED as error:
@@ -173,6 +175,16 @@ def _joined(folder: str, name: str) -> str:
 def refuse(error: OSError) -> NoReturn:
     """Of a folder of the data that may not be read, a DataError."""
     raise DataError(f"{error.filename}: cannot be read ({error.strerror}); change its permissions or remove it")
+
+
+def _last_of_each(entries: Iterable[Entry]) -> Iterable[Entry]:
+    """Of files of one name the last, which knows how many it replaces, in place of the first."""
+    last = dict[tuple[str, bool], Entry]()
+    for entry in entries:
+        key = "/".join(part for part in entry.name.split("/") if part not in ("", ".")), entry.is_folder
+        before = last.get(key)
+        last[key] = entry._replace(earlier=before.earlier + 1) if before and not entry.is_folder else entry
+    return last.values()
 
 
 def _zip_entries(file: BinaryIO, path: Path) -> Iterator[Entry]:

@@ -31,12 +31,13 @@ _RECORD = re.compile(rb"([0-9]{1,9}) ([^=]*)=")
 
 
 class Entry(NamedTuple):
-    """A file, link or folder: `size` bytes from `start` on."""
+    """A file, link or folder: `size` bytes from `start` on; and how many `earlier` ones of its name it replaces."""
 
     name: str
     start: int
     size: int
     is_folder: bool = False
+    earlier: int = 0
 
 
 def tar_entries(file: BinaryIO) -> Iterator[Entry]:
@@ -51,7 +52,7 @@ def tar_entries(file: BinaryIO) -> Iterator[Entry]:
         >>> with tarfile.open(fileobj=stream, mode="w") as tar:
         ...     tar.addfile(tarfile.TarInfo("empty.txt"))
         >>> list(tar_entries(stream))
-        [Entry(name='empty.txt', start=512, size=0, is_folder=False)]
+        [Entry(name='empty.txt', start=512, size=0, is_folder=False, earlier=0)]
     """
     length, offset, kind = file.seek(0, os.SEEK_END), 0, b""
     if not length:

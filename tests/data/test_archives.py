@@ -55,6 +55,25 @@ def test_a_folder_holds_what_timm_and_torchvision_find_in_it(tmp_path: Path) -> 
         assert numpy.array_equal(source.read(index), theirs[number][0])
 
 
+@pytest.mark.filterwarnings("ignore:Duplicate name:UserWarning")  # zipfile's own
+@pytest.mark.parametrize("kind", ["a.zip", "a.tar", "a.tar again by ./", "classes"])
+def test_of_files_of_one_name_the_last_counts_and_the_others_are_counted(tmp_path: Path, kind: str) -> None:
+    files = {"cat/0.png": image_file(0), "cat/1.png": image_file(1), "dog/0.png": image_file(2)}
+    corrected = {"cat/1.png": image_file(3), "dog/0.png": image_file(4)}
+    data = tmp_path / kind.split()[0]
+    for each in (files, corrected, corrected):
+        if kind == "classes":
+            for name, content in each.items():
+                tarred(data / name.replace("/0.png", ".tar").replace("/1.png", ".tar"), {name[4:]: content})
+        elif kind == "a.zip":
+            zipped(data, each)
+        else:
+            tarred(data, each, "./" if "again" in kind and each is corrected else "")
+    with pytest.warns(FastViTWarning, match=r": left out: 4 replaced by a later file of the same name$"):
+        source = open_source(data)
+    assert held(source) == expected(files | corrected)
+
+
 @pytest.mark.parametrize("packing", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
 @pytest.mark.parametrize("prefix", ["", "./", "wrapped/twice/"])
 def test_a_zip_holds_what_was_written(tmp_path: Path, packing: int, prefix: str) -> None:

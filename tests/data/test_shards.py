@@ -376,6 +376,19 @@ def test_shards_of_several_splits_in_one_folder_are_kept_apart(
         open_source(tmp_path)
 
 
+@pytest.mark.parametrize("again", ["a.png", "./a.png", "a.cls", "a.json"])
+def test_of_members_of_one_name_the_last_counts_and_the_others_are_counted(tmp_path: Path, again: str) -> None:
+    label = {"a.json": b'{"label": 0}'} if again == "a.json" else {"a.cls": b"0"}
+    tarred(tmp_path / "00.tar", {"a.png": image_file(0), **label, "b.png": image_file(1), "b.cls": b"2"})
+    for _ in range(2):  # as tar -r adds it
+        corrected = {"a.cls": b"1", "a.json": b'{"label": 1}'}.get(again, image_file(5))
+        tarred(tmp_path / "00.tar", {again: corrected})
+    with pytest.warns(FastViTWarning, match=r"00.tar: left out: 2 replaced by a later file of the same name$"):
+        source = training_source(tmp_path / "00.tar")
+    assert source.content(0) == image_file(5 if again.endswith("png") else 0)
+    assert source.labels.tolist() == [0 if again.endswith("png") else 1, 2]
+
+
 @pytest.mark.parametrize(
     ("images", "others", "said"),
     [
