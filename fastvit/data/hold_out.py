@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ..utils.text import display_name, some
 from ..utils.warning import warn
+from .checks import check_range
 from .source import DataError, Selected, Source
 
 FRACTION = 0.2
@@ -34,7 +35,7 @@ def hold_out(source: Source, fraction: float = FRACTION, seed: int = 0, *, why: 
         why: the reason, for the warning.
 
     Raises:
-        DataError: no class has two images that are no copies of one.
+        DataError: no class has two images that are no copies of one, or a label is out of range.
         ValueError: a fraction out of range.
 
     Example:
@@ -48,6 +49,7 @@ def hold_out(source: Source, fraction: float = FRACTION, seed: int = 0, *, why: 
     """
     if not 0 < fraction < 1:
         raise ValueError(f"validation_fraction is {fraction}, expected a number above 0 and below 1")
+    check_range(source)
     held, whole = _drawn(source, fraction, seed)
     if not held.any():
         raise DataError(f"{source.where}: no class has two images, of which one could be held out for validation")

@@ -171,6 +171,15 @@ def test_the_numbers_are_said_and_a_class_with_one_image_is_named() -> None:
                                                                     "with a single image")  # fmt: skip
 
 
+@pytest.mark.parametrize("wrong", [-1, 2, 99])
+@pytest.mark.parametrize("count", [1, 3])
+def test_labels_out_of_range_are_refused_before_anything_is_said_of_classes(wrong: int, count: int) -> None:
+    source = Named(named(cat=5, dog=5))
+    source.labels[:count] = wrong
+    with pytest.raises(DataError, match=f"/data/cat/0.jpg: label {wrong}, expected 0 to 1; {count} of 10 labels are"):
+        hold_out(source)
+
+
 @pytest.mark.parametrize("fraction", [0, 1, -0.1, 1.5, float("nan")])
 def test_a_fraction_out_of_range_is_refused(fraction: float) -> None:
     with pytest.raises(ValueError, match=f"validation_fraction is {fraction}, expected"):
