@@ -26,6 +26,7 @@ class Scanned(NamedTuple):
     labels: list[str]
     left_out: Counter[str]
     dotted: list[str]  # images that are left out since their keys would have a dot
+    contradictory: list[str]  # images with two labels, and these
 
 
 def scan(shard: Path) -> Scanned:
@@ -53,14 +54,25 @@ def scan(shard: Path) -> Scanned:
         kinds[kind][key] = entry
         left_out[EARLIER] += entry.earlier
     images, written, records = kinds.values()
-    labels: list[str] = []
+    labels, contradictory = list[str](), list[str]()
     with open(shard, "rb", buffering=0) as file:
         for key in images:
-            label = _text(file, written.get(key)) or _recorded(file, records.get(key))
-            labels.append(sys.intern(class_name(label)))  # once for all images that have it
+            label, recorded = (
+                class_name(read(file, of.get(key))) for read, of in ((_text, written), (_recorded, records))
+            )
+            labels.append(sys.intern(label or recorded))  # once for all images that have it
+            if label and recorded and _contradict(label, recorded):
+                contradictory.append(f"{images[key].name} has {label[:50]} in {LABEL} and {recorded[:50]} in {RECORD}")
     left_out[f"{LABEL} without an image"] = len(written.keys() - images.keys() - passed)
     dotted, left_out[f"{LABEL} with a dot in KEY"] = _dotted(others, {*images, *passed})
-    return Scanned(Index(list(images.values())), labels, +left_out, dotted)
+    return Scanned(Index(list(images.values())), labels, +left_out, dotted, contradictory)
+
+
+def _contradict(label: str, other: str) -> bool:
+    """Of two numbers or two names, whether they differ; of a number and a name it is not known."""
+    if label.isdecimal() and other.isdecimal():
+        return label.lstrip("0") != other.lstrip("0")
+    return label != other and not label.isdecimal() and not other.isdecimal()
 
 
 def _is_image(suffix: str) -> bool:

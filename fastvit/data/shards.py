@@ -65,6 +65,10 @@ class Shards(StoredImages):
             found = f"; found: {by_kind(left_out)}" if left_out else ""
             raise DataError(f"{pattern}: no images in it; expected KEY.jpg and KEY{LABEL}, and no dot in KEY{found}")
         say_left_out(pattern, left_out)
+        if twofold := [text for each in scanned for text in each.contradictory]:
+            warn(
+                f"{pattern}: takes {LABEL} where {RECORD} has another label ({len(twofold)}: {twofold[0]}); correct one"
+            )
         self.labels_of = shards[0].with_name(CLASSES)
         if "" in labels:
             self._check_unlabelled(labels, unlabelled)

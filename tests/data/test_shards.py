@@ -131,7 +131,8 @@ def test_a_label_may_be_in_a_record_as_in_timms_own_shards(tmp_path: Path) -> No
         (each["__key__"], each["jpg"], str(json.loads(each["json"])["label"])) for each in read_by_webdataset(pattern)
     )
     both = sharded(str(tmp_path / "both-%03d.tar"), samples(9, json={"label": 3}), 4)
-    assert ours(Shards(both)) == theirs(both)  # .cls is before it
+    with pytest.warns(FastViTWarning, match=r": takes .cls where .json has another label \(7: part 0/00000.jpg has 0"):
+        assert ours(Shards(both)) == theirs(both)  # .cls is before it
     for wrong in (b"{", b"[1]", b'{"label": null}', b'{"label": 1.5}', b'{"other": 1}', b"[" * 100_000, b"\xff"):
         with tarfile.open(tmp_path / "wrong.tar", "w") as tar:
             add(tar, "0.jpg", image_file(0, "JPEG"))
@@ -148,7 +149,8 @@ def test_masks_captions_and_hidden_files_beside_an_image_are_none(tmp_path: Path
         add(tar, "./v2.1/x.CLS", b" 2\n")
         add(tar, "v2.1", type=tarfile.DIRTYPE)
         add(tar, "v2.1/._x.jpg", b"Mac")
-    source = Shards(pattern)
+    with pytest.warns(FastViTWarning, match=r"another label \(4: part 1/00001.jpg has 3 in .cls and 0 in .json\)"):
+        source = Shards(pattern)
     assert len(source) == 7
     assert {name for name, _, _ in ours(source)} == {each["__key__"] for each in samples(6)} | {"./v2.1/x"}
 
@@ -374,6 +376,22 @@ def test_shards_of_several_splits_in_one_folder_are_kept_apart(
     assert len(training_source(tmp_path)) == 12 and len(validation_source(tmp_path)) == 6
     with pytest.raises(DataError, match=r"are splits \({}\*.tar, {}\*.tar\)".format(*sorted(names))):
         open_source(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("label", "record", "said"),
+    [
+        ("1", 2, "1: 00000.jpg has 1 in .cls and 2 in .json"), ("cat", "dog", "1: 00000.jpg has cat in .cls and dog"),
+        ("1", 1, ""), ("01", 1, ""), ("cat", 2, ""), ("1", "cat", ""), ("cat", "cat", ""), ("1", None, ""),
+    ],
+)  # fmt: skip
+def test_two_labels_of_an_image_that_contradict_each_other_are_said(
+    tmp_path: Path, label: str, record: Any, said: str
+) -> None:
+    content = [{"__key__": "00000", "jpg": image_file(0, "JPEG"), "cls": label, "json": {"label": record}}]
+    pattern = sharded(str(tmp_path / "%03d.tar"), content, 4)
+    with pytest.warns(FastViTWarning, match=re.escape(said)) if said else contextlib.nullcontext():
+        assert Shards(pattern).labels.tolist() == [1 if label.isdecimal() else 0]
 
 
 @pytest.mark.parametrize("again", ["a.png", "./a.png", "a.cls", "a.json"])
