@@ -57,9 +57,7 @@ def scan(shard: Path) -> Scanned:
     labels, contradictory = list[str](), list[str]()
     with open(shard, "rb", buffering=0) as file:
         for key in images:
-            label, recorded = (
-                class_name(read(file, of.get(key))) for read, of in ((_text, written), (_recorded, records))
-            )
+            label, recorded = class_name(_text(file, written.get(key))), class_name(_recorded(file, records.get(key)))
             labels.append(sys.intern(label or recorded))  # once for all images that have it
             if label and recorded and _contradict(label, recorded):
                 contradictory.append(f"{images[key].name} has {label[:50]} in {LABEL} and {recorded[:50]} in {RECORD}")
