@@ -1,6 +1,9 @@
 """Data sets of the Hugging Face Hub, or of a folder on the disk in one of its layouts."""
 
-from collections.abc import Sequence
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -16,6 +19,8 @@ from .splits import choose
 IMAGES = ("image", "img", "jpg", "jpeg", "png", "webp", "picture", "photo", "images")
 LABELS = ("label", "labels", "class", "cls", "target", "category", "fine_label")
 CHOICES = ("image", "label", "config", "split")
+HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+SECONDS = 4.0  # in which the hub has to respond
 
 
 class HuggingFace(Source):
@@ -134,10 +139,15 @@ def _opened(name: str, path: str, config: str | None) -> dict[str, Any]:
 
     if str(datasets.config.HF_DATASETS_CACHE).startswith("~"):  # else a folder of that name is made here
         raise DataError(f"{name}: there is no home folder to keep data sets in; set HF_HOME to a folder")
+    unreachable = _unreachable(path)
     try:
-        return dict(datasets.load_dataset(path, config))
+        with _offline() if unreachable else nullcontext():
+            found = dict(datasets.load_dataset(path, config))
     except Exception as error:  # of the library's many kinds: no such name, no network, a file that is damaged
-        if isinstance(error, ConnectionError) and "Offline" in str(error):
+        if unreachable and isinstance(error, ConnectionError):
+            advice = "check the network (with HF_HUB_OFFLINE=1 nothing is asked for), or give the folder of a data set"
+            reason = f"not in the cache, and the Hugging Face Hub did not respond ({unreachable}): {advice}"
+        elif isinstance(error, ConnectionError) and "Offline" in str(error):
             reason = "not in the cache, and HF_HUB_OFFLINE is set: unset it, or give the folder of a data set"
         elif isinstance(error, ConnectionError):
             advice = "check the network, or set HF_HUB_OFFLINE=1 to use what has been downloaded before"
@@ -149,3 +159,36 @@ def _opened(name: str, path: str, config: str | None) -> dict[str, Any]:
         else:
             reason = one_line(error)
         raise DataError(f"{name}: {reason}") from None
+    if unreachable:
+        offline = "with HF_HUB_OFFLINE=1 nothing is asked for"
+        warn(f"{name}: the hub did not respond ({unreachable}), so that what is in the cache is read; {offline}")
+    return found
+
+
+def _unreachable(path: str) -> str:
+    """Why the hub does not respond, found in one request, while the library tries six times; "" if none is needed."""
+    if os.path.exists(path) or not HUB_NAME.fullmatch(path):
+        return ""
+    import huggingface_hub
+    from huggingface_hub import errors
+
+    try:
+        url = huggingface_hub.hf_hub_url(path, "README.md", repo_type="dataset")
+        huggingface_hub.get_hf_file_metadata(url, timeout=SECONDS)
+    except (errors.HfHubHTTPError, errors.OfflineModeIsEnabled, errors.HFValidationError):
+        return ""  # it responds, or is not to be asked; what is wrong with the name is said by the library
+    except Exception as error:  # those of its HTTP library, which changes with its version
+        return one_line(error)[:200]
+    return ""
+
+
+@contextmanager
+def _offline() -> Iterator[None]:
+    """The library reads its cache and asks for nothing, as with HF_HUB_OFFLINE."""
+    import datasets
+
+    before, datasets.config.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE, True
+    try:
+        yield
+    finally:
+        datasets.config.HF_HUB_OFFLINE = before

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError, URLError
 
 import numpy
 from PIL import Image
@@ -28,6 +29,11 @@ class Torchvision(Source):
         try:
             self.dataset: Any = timm.data.create_dataset(name, str(root), split=split, download=download)
         except Exception as error:  # each data set looks for its files in its own way, and fails in it
+            if isinstance(error, URLError) and not isinstance(error, HTTPError):
+                advice = f"check the network, or copy torchvision's files to {root}"
+                raise DataError(
+                    f"{self.where}: not there, and cannot be downloaded ({error.reason}); {advice}"
+                ) from None
             raise DataError(f"{self.where}: {one_line(error)}; expected one of torchvision's data sets there") from None
         labels = next((getattr(self.dataset, name) for name in LABELS if hasattr(self.dataset, name)), None)
         if labels is None:

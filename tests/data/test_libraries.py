@@ -2,16 +2,23 @@
 
 import os
 import pickle
+import socket
 import struct
+import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from email.message import Message
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
+from urllib.error import HTTPError, URLError
 
+import huggingface_hub
 import numpy
 import pyarrow
 import pytest
 from helpers.data_sets import CLASSES, contents, folder, image_file
+from huggingface_hub import constants
 from numpy.typing import NDArray
 from pyarrow import parquet
 from torchvision.datasets import MNIST, QMNIST, FashionMNIST, ImageFolder
@@ -21,6 +28,7 @@ from fastvit.data import (
     DataError,
     Source,
     check_labels,
+    hugging_face,
     open_source,
     training_and_validation,
     training_source,
@@ -383,6 +391,57 @@ def test_a_row_without_an_image_is_an_image_that_cannot_be_read(tmp_path: Path, 
     for index, reason in ((1, "cannot be read"), (2, "not an image")):
         with pytest.raises(ImageError, match=rf"^image {index} of hfds/.*: {reason}"):
             source.read(index)
+
+
+@pytest.mark.parametrize("how", ["down", "hangs", "no name", "no proxy"])
+def test_without_a_network_it_is_one_line_at_once_and_what_is_in_the_cache_is_read(
+    how: str,
+    tmp_path: Path,
+    cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    for module in (constants, datasets.config):
+        monkeypatch.setattr(module, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(hugging_face, "SECONDS", 1.0)
+    with socket.create_server(("127.0.0.1", 0)) as server:  # which takes connections and never answers
+        silent = f"http://127.0.0.1:{server.getsockname()[1]}"
+        address = {"down": "http://127.0.0.1:9", "hangs": silent, "no name": "http://nowhere.invalid"}.get(how)
+        if how == "no proxy":
+            monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+            for name in ("no_proxy", "NO_PROXY"):
+                monkeypatch.delenv(name, raising=False)
+        template = f"{address or 'http://hub.example'}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        huggingface_hub.close_session()
+        started = time.perf_counter()
+        words = (
+            r"^hfds/who/what: not in the cache, and the .* Hub did not respond \(.*\): .*HF_HUB_OFFLINE=1 nothing is"
+        )
+        with pytest.raises(DataError, match=words):
+            training_source("hfds/who/what")
+        assert time.perf_counter() - started < 6
+        assert not caplog.records and capfd.readouterr() == ("", "")
+        assert datasets.config.HF_HUB_OFFLINE is False
+        theirs = {"train": datasets.Dataset.from_dict({"image": [{"bytes": image_file(0)}], "label": [0]})}
+        monkeypatch.setattr(datasets, "load_dataset", lambda *_: theirs if datasets.config.HF_HUB_OFFLINE else {})
+        with pytest.warns(FastViTWarning, match="what is in the cache is read; with HF_HUB_OFFLINE=1"):
+            assert len(training_source("hfds/who/what")) == 1
+        huggingface_hub.close_session()
+
+
+def test_without_a_network_torchvisions_are_not_said_to_be_in_the_wrong_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for error, words in (
+        (URLError("no name"), r"mnist:.*: not there, and cannot be downloaded \(no name\); check the network, or copy"),
+        (HTTPError("http://x", 404, "gone", Message(), None), "gone; expected one of torchvision's data sets there"),
+        (RuntimeError("Dataset not found"), "Dataset not found; expected one of torchvision's data sets there"),
+    ):
+        monkeypatch.setattr("timm.data.create_dataset", Mock(side_effect=error))
+        with pytest.raises(DataError, match=words):
+            training_source(f"torch/mnist:{tmp_path}")
 
 
 def test_what_is_wrong_with_torchvisions_is_one_line(tmp_path: Path) -> None:
