@@ -4,6 +4,8 @@ The oracle is timm's class with the same weights.
 """
 
 import warnings
+from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import pytest
@@ -147,6 +149,64 @@ def test_arguments_for_which_only_timm_has_a_model_make_it_with_a_word(arguments
     except Exception as error:
         expected = type(error)
     assert made is expected
+
+
+R, A = "repmixer", "attention"
+SEVEN, THREE = (partial(timm_fastvit.RepConditionalPosEnc, spatial_shape=(size, size)) for size in (7, 3))
+BARE = timm_fastvit.RepConditionalPosEnc  # whose own size is 7
+
+
+@pytest.mark.parametrize(
+    ("name", "mixers", "encodings", "fits"),
+    [
+        ("fastvit_t8", (R, R, R, A), None, False),  # timm encodes no positions in a t8
+        ("fastvit_t8", (R, R, R, A), (None, None, None, SEVEN), True),
+        ("fastvit_t8", (R, R, A, A), (None, None, SEVEN, BARE), True),
+        ("fastvit_t8", None, (None, None, None, SEVEN), False),
+        ("fastvit_t8", None, (None,) * 4, True),
+        ("fastvit_sa12", (R,) * 4, None, False),  # timm's encodes them before the last stage, however that mixes
+        ("fastvit_sa12", (R,) * 4, (None,) * 4, True),
+        ("fastvit_sa12", (R, R, A, A), None, False),
+        ("fastvit_sa12", (R, R, A, A), (None, None, SEVEN, SEVEN), True),
+        ("fastvit_sa12", None, (None, None, SEVEN, SEVEN), False),
+        ("fastvit_sa12", None, (None, None, None, THREE), False),
+        ("fastvit_sa12", None, (None, None, None, partial(BARE, spatial_shape=7)), True),
+        ("fastvit_sa12", None, (None, None, None, partial(BARE, dim_out=128)), False),
+        ("fastvit_sa12", (R, A, A, A), (SEVEN, None, SEVEN, SEVEN), False),
+        ("fastvit_mci0", (R,) * 4, (None,) * 4, True),
+        ("fastvit_mci3", (R, R, R, R, A), None, False),
+        ("fastvit_mci3", (R, R, R, R, A), (None, None, None, None, BARE), True),
+        ("fastvit_mci3", None, (None, None, None, SEVEN, THREE), False),
+    ],
+)
+def test_stages_attend_and_encode_positions_as_timms_class_makes_them_or_it_is_made(
+    name: str, mixers: tuple[str, ...] | None, encodings: tuple[Any, ...] | None, fits: bool
+) -> None:
+    given = {"token_mixers": mixers, "pos_embs": encodings}
+    count = 5 if name == "fastvit_mci3" else 4
+    shape = {"layers": (1,) * count, "embed_dims": tuple(16 * 2**stage for stage in range(count)), "num_classes": 3}
+    arguments = shape | {key: value for key, value in given.items() if value is not None}
+    word = pytest.warns(fastvit.FastViTWarning, match=r"(token_mixers|pos_embs)=.*: expected .*; timm's own class")
+    with torch.device("meta"):
+        with nullcontext() if fits else word:
+            model = timm.create_model(name, **arguments)
+        theirs = vars(timm_fastvit)[name](**arguments)
+    assert isinstance(model, fastvit.FastViT) is fits
+    shapes = [[(key, value.shape) for key, value in each.state_dict().items()] for each in (model, theirs)]
+    assert shapes[0] == shapes[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ({"token_mixers": (R, R, R, "fourier")}, ValueError),
+        ({"token_mixers": (R, R, R)}, IndexError),
+        ({"pos_embs": (None, None, None)}, IndexError),
+    ],
+)
+def test_what_timms_class_cannot_make_of_stages_is_its_own_error(arguments: dict[str, Any], error: Any) -> None:
+    with pytest.warns(fastvit.FastViTWarning, match="token_mixers=|pos_embs="), pytest.raises(error):
+        timm.create_model("fastvit_t8", **arguments)
 
 
 def test_a_scriptable_model_is_timms_own_class_and_is_scripted() -> None:

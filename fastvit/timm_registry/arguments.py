@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from timm.layers import LayerNorm2d, is_scriptable
+from timm.models.fastvit import RepConditionalPosEnc
 from torch import nn
 
 from ..models.blocks import BRANCHED
@@ -51,19 +52,28 @@ def build(name: str, options: Mapping[str, Any]) -> FastViT:
 def _config(name: str, options: Mapping[str, Any]) -> Config:
     """The variant's row with timm's arguments in it; `layers` says first how many stages there are."""
     config = CONFIGS[name]
+    own = {key: stages for key, stages in _mixing(config).items() if key not in options}
     if len(options.get("embed_dims", ())) == len(options.get("layers", ())) > 0:
         config = _with_stages(config, len(options["layers"]))
-    mixers = options.get("token_mixers")
-    if mixers is not None and (attends := _last(config, [mixer == "attention" for mixer in mixers])) is not None:
-        config = replace(config, attention_stages=attends)
-    for key, value in options.items():
+        own = {key: stages[: len(config.depths)] for key, stages in own.items()}
+    changes: dict[str, Any] = {}
+    for key, value in {**own, **options}.items():
         if key not in FIXED and key not in _ROWS:
             raise TypeError(f"{name} takes no argument {key!r}, only those of timm's FastVit")
         row = _ROWS[key](config, value) if key in _ROWS else {} if value == FIXED[key] else None
-        if row is None:
+        if row is None or any(changes.get(field, wanted) != wanted for field, wanted in row.items()):
             raise UnfitError(f"{name} cannot be made with {key}={value!r}: {_EXPECTED[key]}")
-        config = replace(config, **row)
-    return config
+        changes |= row
+    return replace(config, **changes)
+
+
+def _mixing(config: Config) -> dict[str, tuple[Any, ...]]:
+    """What timm says of each stage of a variant, where its arguments do not: how it mixes, and what it encodes."""
+    attends = [stage >= len(config.depths) - config.attention_stages for stage in range(len(config.depths))]
+    return {
+        "token_mixers": tuple("attention" if each else "repmixer" for each in attends),
+        "pos_embs": tuple(RepConditionalPosEnc if each else None for each in attends),
+    }
 
 
 def _with_stages(config: Config, count: int) -> Config:
@@ -82,13 +92,23 @@ def _ratio(config: Config, ratios: Sequence[float]) -> dict[str, Any] | None:
     return {"mlp_ratio": int(ratios[0])} if set(ratios) == {int(ratios[0])} else None
 
 
-def _same(attends: Callable[[Any], bool]) -> Callable[[Config, Sequence[Any]], dict[str, Any] | None]:
-    """Whether those stages attend that do, as `attends` sees it in what timm says of each."""
+def _mixers(config: Config, mixers: Sequence[str]) -> dict[str, Any] | None:
+    count = _last(config, [mixer == "attention" for mixer in mixers])
+    known = all(mixer in ("attention", "repmixer") for mixer in mixers)
+    return {"attention_stages": count} if known and count is not None else None
 
-    def row(config: Config, stages: Sequence[Any]) -> dict[str, Any] | None:
-        return {} if _last(config, [attends(stage) for stage in stages]) == config.attention_stages else None
 
-    return row
+def _encodings(config: Config, layers: Sequence[Any]) -> dict[str, Any] | None:
+    count = _last(config, [layer is not None for layer in layers])
+    known = all(layer is None or _is_seven(layer) for layer in layers)
+    return {"attention_stages": count} if known and count is not None else None
+
+
+def _is_seven(layer: Any) -> bool:
+    """Whether timm makes an encoding of 7x7 with it, which is also its default."""
+    kind, given, keywords = getattr(layer, "func", layer), getattr(layer, "args", ()), getattr(layer, "keywords", {})
+    size = keywords.get("spatial_shape", 7)
+    return kind is RepConditionalPosEnc and not given and keywords.keys() <= {"spatial_shape"} and size in (7, (7, 7))
 
 
 def _squeezed(config: Config, stages: Sequence[bool]) -> dict[str, Any] | None:
@@ -113,8 +133,8 @@ _ROWS: dict[str, Callable[[Config, Any], dict[str, Any] | None]] = {
     "layers": lambda config, layers: {"depths": tuple(layers)} if len(layers) == len(config.depths) else None,
     "embed_dims": _width,
     "mlp_ratios": _ratio,
-    "token_mixers": _same(lambda mixer: mixer == "attention"),
-    "pos_embs": _same(lambda layer: layer is not None),
+    "token_mixers": _mixers,
+    "pos_embs": _encodings,
     "downsamples": lambda config, stages: None if stages[0] else {},
     "se_downsamples": _squeezed,
     "norm_layer": _norm,
@@ -126,8 +146,8 @@ _EXPECTED = {key: f"it is {value!r} here" for key, value in FIXED.items()} | {
     "layers": "expected as many stages as it has, or embed_dims of as many",
     "embed_dims": "expected each stage to double the channels",
     "mlp_ratios": "expected one whole number for all stages",
-    "token_mixers": "expected the variant's own",
-    "pos_embs": "expected one for each stage with attention",
+    "token_mixers": "expected 'attention' for the last stages, which pos_embs encodes, and 'repmixer' for the others",
+    "pos_embs": "expected a 7x7 RepConditionalPosEnc for the last stages, which attend, and None for the others",
     "downsamples": "expected none before the first stage",
     "se_downsamples": "expected the last ones",
     "norm_layer": "expected BatchNorm2d, or LayerNorm2d with eps=1e-5",
