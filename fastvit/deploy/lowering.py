@@ -6,12 +6,15 @@ grouped convolutions, which take a quarter of the smallest model's time for a fo
 """
 
 from collections.abc import Sequence
+from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
+from ..models.affine import obstacle
 from ..models.given import require_eval_mode
-from ..models.reparam import reparameterize, share_hooks
+from ..models.reparam import reparameterize
 from ..utils.copies import duplicate, hook_tables
 
 
@@ -46,7 +49,6 @@ class InterleavedConv(nn.Module):
             for name, parameter in conv.named_parameters():  # weight, and bias if there is one
                 setattr(depthwise, name, nn.Parameter(parameter[first::multiple].contiguous(), requires_grad=False))
             self.convs.append(depthwise)
-        share_hooks(conv, self)
         self.train(conv.training)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -66,6 +68,12 @@ def lower(model: nn.Module) -> nn.Module:
     require_eval_mode(model, "deploy a model")
     lowered = reparameterize(model).requires_grad_(False)
     for name, module in list(lowered.named_modules()):
-        if isinstance(module, nn.Conv2d) and 1 < module.in_channels == module.groups < module.out_channels:
+        if _is_plain(module) and 1 < module.in_channels == module.groups < module.out_channels:
             lowered.set_submodule(name, InterleavedConv(module))
     return lowered
+
+
+def _is_plain(module: nn.Module) -> TypeGuard[nn.Conv2d]:
+    """Whether it is a convolution that computes what its weights say and nothing else; any other one stays whole."""
+    attached = any(hook_tables(module)) or parametrize.is_parametrized(module)
+    return not attached and not obstacle(module, "convolution")

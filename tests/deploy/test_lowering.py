@@ -1,5 +1,7 @@
 """The model as it is run: the same outputs, and only the convolutions that runtimes run well."""
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,7 +9,9 @@ import torch
 from helpers.near import assert_near
 from helpers.small import SMALL, small
 from torch import Tensor, nn
+from torch.nn.utils import parametrizations, prune
 
+import fastvit
 from fastvit import FastViT, create_model
 from fastvit.deploy.lowering import InterleavedConv, lower
 
@@ -80,3 +84,78 @@ def test_a_model_in_train_mode_is_refused() -> None:
 def test_nothing_in_it_asks_for_a_gradient() -> None:
     model: FastViT = small("fastvit_sa12")
     assert not any(parameter.requires_grad for parameter in lower(model).parameters())
+
+
+# Convolutions that compute something else than their weights say
+
+
+class Standardized(nn.Conv2d):
+    """One that computes with standardized weights, as BiT's do."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        deviation, mean = torch.std_mean(self.weight, (1, 2, 3), keepdim=True)
+        return self._conv_forward(x, (self.weight - mean) / (deviation + 1e-5), self.bias)
+
+
+def standardize(conv: nn.Conv2d) -> None:
+    conv.__class__ = Standardized
+
+
+def double(conv: nn.Conv2d) -> None:
+    given = conv.forward
+    conv.forward = lambda x: 2 * given(x)  # type: ignore[method-assign]
+
+
+def scale_by_hook(conv: nn.Conv2d) -> None:
+    conv.register_forward_pre_hook(lambda module, inputs: (module.weight.mean() * inputs[0],))
+
+
+OWN: dict[str, Callable[[nn.Conv2d], object]] = {
+    "pruned weight": lambda conv: prune.l1_unstructured(conv, "weight", 0.5),
+    "pruned bias": lambda conv: prune.l1_unstructured(conv, "bias", 0.5),
+    "weight norm": parametrizations.weight_norm,
+    "spectral norm": parametrizations.spectral_norm,
+    "old spectral norm": nn.utils.spectral_norm,
+    "subclass": standardize,
+    "forward": double,
+    "hook": scale_by_hook,
+}
+PLACES = ["stages.1.downsample.0.conv", "final_conv.conv"]
+
+
+def with_own(kind: str, place: str) -> FastViT:
+    """A fused model whose convolution at `place` computes something else than before."""
+    model = fastvit.reparameterize(small("fastvit_sa12"))
+    conv, images = model.get_submodule(place), torch.randn(2, 3, 64, 64)
+    assert isinstance(conv, nn.Conv2d)
+    before = outputs(model, images)[0]
+    with torch.no_grad():
+        conv.weight.mul_(2 - torch.rand_like(conv.weight)).add_(0.1)
+    OWN[kind](conv)
+    model.eval()
+    assert not torch.equal(outputs(model, images)[0], before)
+    return model
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("kind", OWN)
+def test_a_convolution_that_computes_something_else_stays_whole_and_the_others_do_not(kind: str, place: str) -> None:
+    model, images = with_own(kind, place), torch.randn(2, 3, 64, 64)
+    lowered = lower(model)
+    assert_near(outputs(lowered, images)[0], outputs(model, images)[0], 1e-6)
+    several = {name for name, module in lowered.named_modules() if isinstance(module, InterleavedConv)}
+    assert place not in several and len(several) == 3
+
+
+@pytest.mark.parametrize(
+    ("kind", "place"), [("pruned weight", PLACES[1]), ("spectral norm", PLACES[0]), ("subclass", PLACES[1])]
+)
+def test_engines_and_files_compute_what_such_a_model_does(kind: str, place: str, tmp_path: Path) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    model, images = with_own(kind, place), torch.randn(2, 3, 64, 64)
+    expected = outputs(model, images)[0]
+    assert_near(fastvit.engine(model, "torch")(images), expected, 1e-5)
+    fastvit.export(model, tmp_path / "it.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "it.onnx")
+    found = session.run(None, {session.get_inputs()[0].name: images.numpy()})[0]
+    assert_near(torch.from_numpy(found), expected, 1e-4)
