@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from ..models.affine import obstacle
-from ..models.given import require_eval_mode
+from ..models.affine import is_replaced, obstacle
+from ..models.given import remedy, require_eval_mode
 from ..models.reparam import reparameterize
 from ..utils.copies import duplicate, hook_tables
 
@@ -23,7 +23,13 @@ def unobserved(model: nn.Module, images: Tensor) -> nn.Module:
     """A copy of `model` without hooks where they change nothing of what `images` give, else `model` itself.
 
     A conversion traces hooks as it does all else. One that only records would be handed what is no tensor of numbers.
+
+    Raises:
+        ValueError: accelerate has put its own forward over that of the model, or of a part of it.
     """
+    for part in model.modules():
+        if is_replaced(part, "forward") and (todo := remedy(part)):
+            raise ValueError(f"cannot convert a model whose forward accelerate has put its own over: {todo}")
     if not any(table for module in model.modules() for table in hook_tables(module)):
         return model
     plain = duplicate(model, hooks=False)

@@ -91,6 +91,21 @@ def class_of(module: nn.Module) -> str:
     return f"{kind.__module__}.{kind.__qualname__}"
 
 
+def is_replaced(module: nn.Module, method: str) -> bool:
+    """Whether something else stands over a method of its class; not where that itself was put back, as accelerate does.
+
+    Example:
+        >>> from torch import nn
+        >>> layer = nn.ReLU()
+        >>> layer.forward = layer.forward
+        >>> is_replaced(layer, "forward")
+        False
+    """
+    own, of_class = vars(module).get(method), getattr(type(module), method, None)
+    same = getattr(own, "__self__", None) is module and getattr(own, "__func__", None) is of_class
+    return own is not None and not same
+
+
 def obstacle(module: nn.Module, *roles: str) -> str:
     """Why the map of a layer or norm is not known; "" where it is, since its class is `KNOWN` for one of these roles.
 
@@ -102,7 +117,7 @@ def obstacle(module: nn.Module, *roles: str) -> str:
         return "which is no class whose map is known exactly"
     if found not in (roles or KNOWN):
         return f"which is a {found} in the place of a {either(roles)}"
-    if "forward" in vars(module):
+    if is_replaced(module, "forward"):
         return "whose forward was replaced"
     if {"weight", "bias"} & vars(module).keys():
         return "whose weights a hook sets before each call"

@@ -27,6 +27,39 @@ TAKEN_APART = (
 )
 
 
+LEFT = {  # what others leave on a module that they change, and what takes it off again
+    "_hf_hook": "take accelerate's hooks off first, with accelerate.hooks.remove_hook_from_module(model, recurse=True)",
+    "_original_forward": "unwrap it first, with model = accelerator.unwrap_model(model, keep_fp32_wrapper=False)",
+}
+MADE_OF = {  # what torch makes a tensor of before each call, as its name goes on, and what makes that plain again
+    "_mask": "prune.remove",
+    "_g": "remove_weight_norm",
+    "_u": "remove_spectral_norm",
+}
+
+
+def remedy(module: nn.Module) -> str:
+    """What takes away what accelerate, peft or torch put on a module, or on one inside it; "" if it is none of theirs.
+
+    Example:
+        >>> from torch import nn
+        >>> from torch.nn.utils import prune
+        >>> from fastvit.models.given import remedy
+        >>> remedy(nn.Sequential(prune.random_unstructured(nn.Linear(2, 2), "bias", 0.5)))
+        "make the bias plain first, with torch.nn.utils.prune.remove(layer, 'bias')"
+    """
+    for part in module.modules():
+        if class_of(part).startswith("peft."):
+            return "merge the adapters first, with model = model.merge_and_unload()"
+        if found := [todo for name, todo in LEFT.items() if name in vars(part)]:
+            return found[0]
+        for name in [name for name in ("weight", "bias") if name in vars(part)]:
+            made = next((todo for end, todo in MADE_OF.items() if hasattr(part, name + end)), None)
+            undo = f"torch.nn.utils.{made}(layer, {name!r})" if made else "what its hook has for that"
+            return f"make the {name} plain first, with {undo}"
+    return ""
+
+
 def unwrapped(model: Given) -> Given:
     """The model inside torch.compile's, data parallelism's or an EMA's wrapper; anything else as it is."""
     inner: Any = model

@@ -12,8 +12,8 @@ from torch.fx import GraphModule
 from ..utils.copies import duplicate, hook_tables
 from ..utils.text import some
 from ..utils.warning import warn
-from .affine import Affine, class_of, obstacle
-from .given import require_eval_mode, require_model
+from .affine import Affine, class_of, is_replaced, obstacle
+from .given import remedy, require_eval_mode, require_model
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -66,13 +66,8 @@ def require_foldable(blocks: Mapping[str, Fusible]) -> None:
 
 def refusal(verb: str, name: str, part: nn.Module, reason: str) -> ValueError:
     """The error that says what cannot be done, to which part, why, and what to do about it."""
-    if class_of(part).startswith("peft."):
-        remedy = "merge the adapters first, with model = model.merge_and_unload()"
-    elif "weight" in vars(part):
-        remedy = "make them plain first, with torch.nn.utils.remove_weight_norm(layer) or prune.remove(layer, name)"
-    else:
-        remedy = f"put back what stood in its place, or {verb} before it is exchanged"
-    return ValueError(f"cannot {verb} {name or 'it'}, a {class_of(part)}, {reason}: {remedy}")
+    todo = remedy(part) or f"put back what stood in its place, or {verb} before it is exchanged"
+    return ValueError(f"cannot {verb} {name or 'it'}, a {class_of(part)}, {reason}: {todo}")
 
 
 def _parts(module: nn.Module, name: str = "", role: str = "block") -> Iterator[tuple[str, nn.Module, str]]:
@@ -109,7 +104,7 @@ def obstacle_in(block: Fusible, part: nn.Module, role: str = "") -> str:
         return reason
     if role not in ("", "block"):
         return f"which is a block in the place of a {role}"
-    if "forward" in vars(part) or not issubclass(_class_with("affine", part), _class_with("forward", part)):
+    if is_replaced(part, "forward") or not issubclass(_class_with("affine", part), _class_with("forward", part)):
         return "whose forward is another than its affine() is of"
     if lost := [child for child in _roles(part) if child and child not in part._modules]:
         return f"whose {lost[0]} is no module"

@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..utils.text import quoted
-from .affine import BATCH_NORMS, FROZEN, class_of
+from .affine import BATCH_NORMS, FROZEN, class_of, is_replaced
 
 # What counts in training alone, and no file of weights has: outputs in eval mode are the same with any.
 TRAINING = {"training", "drop_rate", "rate", "p", "momentum", "grad_checkpointing", "layer_scale", "start_small"}
@@ -54,7 +54,7 @@ def _settings(given: nn.Module, expected: nn.Module, where: str) -> Iterator[str
         if key not in own or type(own[key]) is not type(value) or own[key] != value:
             yield f"{where} has {key}={quoted(own.get(key))}, expected {quoted(value)}"
     for key in own:
-        if key.startswith("forward") and callable(own[key]):
+        if key.startswith("forward") and callable(own[key]) and is_replaced(given, key):
             yield f"{where} has a {key} of its own, put over that of {type(given).__name__}"
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from ..models.fastvit import FastViT
 from ..models.forms import Form, form_of, outline, stages_left
-from ..models.given import require_model
+from ..models.given import remedy, require_model
 from ..models.layers import Head
 from ..models.structure import differences
 from ..utils.text import one_line, some, with_article
@@ -49,12 +49,13 @@ def check_savable(model: FastViT) -> Form:
         raise ValueError("the model is on the meta device, where it has no weights: load them first")
     if type(model.head) is not Head:
         raise ValueError(
-            f"the model cannot be saved: {_other_layers([f'head is a {type(model.head).__name__}, expected a Head'])}"
+            f"the model cannot be saved: "
+            f"{_other_layers(model, [f'head is a {type(model.head).__name__}, expected a Head'])}"
         )
     form = form_of(model)
     try:
         if found := list(differences(model, _expected(model, form))):
-            raise ValueError(_other_layers(found))
+            raise ValueError(_other_layers(model, found))
         _check_header(model, form)
     except Exception as error:  # whatever its attributes and its pretrained_cfg lead to
         raise ValueError(f"the model cannot be saved: {one_line(error)}") from error
@@ -67,12 +68,10 @@ def _expected(model: FastViT, form: Form) -> FastViT:
     return outline(model.config, form, stages_left(model), **arguments)
 
 
-def _other_layers(found: list[str]) -> str:
+def _other_layers(model: FastViT, found: list[str]) -> str:
     """What is wrong and what to do."""
-    todo = "call reset_classifier(n) for another classifier, or write the model whole, with torch.save(model, path)"
-    if any(" peft." in each for each in found):
-        todo = "merge the adapters first, with model = model.merge_and_unload()"
-    return f"load makes the layers of its Config, and {some(found, 3)}; {todo}"
+    whole = "call reset_classifier(n) for another classifier, or write the model whole, with torch.save(model, path)"
+    return f"load makes the layers of its Config, and {some(found, 3)}; {remedy(model) or whole}"
 
 
 def _check_header(model: FastViT, form: Form) -> None:

@@ -1,9 +1,12 @@
 """Models of timm's registry offloaded by accelerate, and their training's state by torch's distributed checkpoints.
 
-Both walk a model's modules, which are ours, by their own names. Oracle: the model before.
+Both walk a model's modules, which are ours, by their own names. And what accelerate puts over a model's own methods is
+refused with what takes it off. Oracle: the model before.
 """
 
 import copy
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ import timm
 import torch
 from helpers.near import assert_near
 from helpers.registry import overridden
+from helpers.small import small
 from torch import nn
 from torch.distributed.checkpoint.state_dict import (
     get_model_state_dict,
@@ -20,6 +24,7 @@ from torch.distributed.checkpoint.state_dict import (
     set_optimizer_state_dict,
 )
 
+import fastvit
 from fastvit.testing import randomize
 
 accelerate = pytest.importorskip("accelerate")
@@ -68,3 +73,49 @@ def test_distributed_checkpoints_hold_the_model_and_its_optimizer_and_give_them_
         each.eval()(IMAGES).square().mean().backward()
         steps.step()
     assert_near(again(IMAGES), model(IMAGES), 1e-6)
+
+
+# Forwards that accelerate puts over the model's own
+
+
+def prepared(model: nn.Module) -> nn.Module:
+    wrapped: nn.Module = accelerate.Accelerator(mixed_precision="bf16", cpu=True).prepare(model).eval()
+    return wrapped
+
+
+def dispatched(model: nn.Module) -> nn.Module:
+    wrapped: nn.Module = accelerate.dispatch_model(model, {"": "cpu"}, force_hooks=True)
+    return wrapped
+
+
+USES: dict[str, Callable[[Any, Path], Any]] = {
+    "save": lambda model, folder: fastvit.save(model, folder / "model.safetensors"),
+    "export": lambda model, folder: fastvit.export(model, folder / "model.pt2", input_size=(32, 32)),
+    "openvino": lambda model, _: fastvit.engine(model, "openvino"),
+    "reparameterize": lambda model, _: fastvit.reparameterize(model),
+}
+LEFT = [(prepared, use) for use in ("save", "export", "openvino")] + [(dispatched, use) for use in USES]
+
+
+@pytest.mark.filterwarnings("ignore:::accelerate", "ignore:::torch")
+@pytest.mark.parametrize(("wrap", "use"), LEFT, ids=lambda it: it if isinstance(it, str) else it.__name__)
+@torch.no_grad()
+def test_what_accelerate_left_on_a_model_is_refused_with_what_takes_it_off(wrap: Any, use: str, tmp_path: Path) -> None:
+    if use == "openvino":
+        pytest.importorskip("openvino")
+    expected = small("fastvit_t8")(IMAGES)
+    wrapped = wrap(small("fastvit_t8"))
+    remedy = {
+        prepared: "model = accelerator.unwrap_model(model, keep_fp32_wrapper=False)",
+        dispatched: "accelerate.hooks.remove_hook_from_module(model, recurse=True)",
+    }[wrap]
+    with pytest.raises(ValueError, match=re.escape(remedy)) as error:
+        USES[use](wrapped, tmp_path)
+    assert "\n" not in str(error.value) and not list(tmp_path.iterdir())
+    names = {"accelerate": accelerate, "accelerator": accelerate.Accelerator(cpu=True), "model": wrapped}
+    exec(remedy, names)
+    model: Any = names["model"]
+    assert torch.equal(model(IMAGES), expected)
+    if use != "openvino":  # which takes as long again
+        USES[use](model, tmp_path)
+    assert fastvit.reparameterize(model)(IMAGES).shape == expected.shape

@@ -326,6 +326,33 @@ def test_pruned_and_old_weight_norms_are_folded_once_they_are_made_plain() -> No
     assert_near(fastvit.reparameterize(changed)(IMAGES), expected, 1e-9)
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # torch's, of its older norms
+@pytest.mark.parametrize(
+    ("place", "change"),
+    [
+        (CONV, lambda layer: prune.l1_unstructured(layer, "weight", 0.5)),
+        (NORM, lambda layer: prune.l1_unstructured(layer, "bias", 0.5)),
+        (LINEAR, lambda layer: prune.ln_structured(layer, "weight", 0.5, 2, 0)),
+        (CONV, torch.nn.utils.spectral_norm),
+        (LINEAR, torch.nn.utils.spectral_norm),
+        (CONV, torch.nn.utils.weight_norm),
+    ],
+)
+@torch.no_grad()
+def test_what_sets_a_tensor_before_each_call_is_refused_with_what_makes_it_plain(
+    place: str, change: Callable[[Any], object]
+) -> None:
+    changed = model()
+    layer = changed.get_submodule(place)
+    change(layer)
+    changed.eval()
+    expected = changed(IMAGES)
+    with pytest.raises(ValueError, match=rf"cannot reparameterize {place}, .* plain first, with torch\.") as error:
+        fastvit.reparameterize(changed)
+    exec(str(error.value).partition(" plain first, with ")[2], {"torch": torch, "layer": layer})
+    assert_near(fastvit.reparameterize(changed)(IMAGES), expected, 1e-9)
+
+
 # Everything else that folds
 
 

@@ -17,7 +17,7 @@ from helpers.small import SMALL, equal, small, timms_small
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
-from torch.nn.utils import parametrizations
+from torch.nn.utils import parametrizations, prune
 from torch.optim.swa_utils import AveragedModel
 from torchvision.ops import FrozenBatchNorm2d
 
@@ -129,6 +129,14 @@ EXCHANGED: dict[str, tuple[Change, str]] = {
     "a parametrization": (
         lambda model: parametrizations.weight_norm(model.head.fc),
         r"head\.fc is a Parametrized",
+    ),
+    "a pruned weight": (
+        lambda model: prune.l1_unstructured(model.head.fc, "weight", 0.5),
+        r"make the weight plain first, with torch\.nn\.utils\.prune\.remove\(layer, 'weight'\)",
+    ),
+    "a pruned bias": (
+        lambda model: prune.l1_unstructured(model.stages[0].blocks[0].mlp.conv.norm, "bias", 0.5),
+        r"prune\.remove\(layer, 'bias'\)",
     ),
     "a method": (_attribute("head", "forward", lambda x: x), "head has a forward of its own"),
     "heads": (lambda model: setattr(model, "num_features", 5), "num_features=5, expected 128"),
