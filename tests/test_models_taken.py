@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from helpers.small import small
+from torchvision.models.feature_extraction import create_feature_extractor
 
 import fastvit
 from fastvit.bench import report
@@ -166,3 +167,25 @@ def test_a_compiled_or_averaged_model_is_taken_for_what_it_wraps(tmp_path: Path)
         assert fastvit.form_of(fastvit.overparameterize(wrapped)) == "unfused"  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"^model is a Sequential, expected a FastViT, .*: give the one inside it"):
         fastvit.form_of(torch.nn.Sequential(model))  # type: ignore[arg-type]
+
+
+class FastViT(torch.nn.Module):
+    """A namesake."""
+
+
+TRACED = {
+    "fx": lambda: torch.fx.symbolic_trace(small("fastvit_t8")),
+    "torchvision": lambda: create_feature_extractor(small("fastvit_t8"), ["stem"]),
+}
+
+
+@pytest.mark.parametrize("use", ["save", "export"])
+@pytest.mark.parametrize("made", [*TRACED, "namesake"])
+def test_what_only_bears_the_name_of_a_fastvit_is_told_from_it(made: str, use: str, tmp_path: Path) -> None:
+    model: Any = TRACED[made]() if made in TRACED else FastViT()
+    expected = r"a torch\.fx\.GraphModule" if made in TRACED else rf"a {__name__}\.FastViT"
+    with pytest.raises(TypeError, match=rf"^model is {expected}, expected a FastViT, as fastvit\.load"):
+        if use == "save":
+            fastvit.save(model.eval(), tmp_path / "model.safetensors")
+        else:
+            fastvit.export(model.eval(), tmp_path / "model.pt2")

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, TypeVar, cast
 
 from torch import nn
+from torch.fx import GraphModule
 
 from ..utils.text import some, with_article
 from .affine import class_of
@@ -83,15 +84,21 @@ def require_model(model: object, kind: type[Kind], expected: str = "as fastvit.l
     inner: object = model if isinstance(model, kind) else unwrapped(model)
     if not isinstance(inner, kind):
         holds = isinstance(model, nn.Module) and any(isinstance(part, kind) for part in model.modules())
-        remedy = (
-            ": give the one inside it"
-            if holds
-            else TAKEN_APART
-            if f"{type(model).__module__}.".startswith(FEATURES)
-            else ""
-        )
-        raise TypeError(f"model is {with_article(type(model).__name__)}, expected a FastViT, {expected}{remedy}")
+        todo = ""
+        if holds:
+            todo = ": give the one inside it"
+        elif f"{type(model).__module__}.".startswith(FEATURES):
+            todo = TAKEN_APART
+        raise TypeError(f"model is {with_article(_kind_of(model))}, expected a FastViT, {expected}{todo}")
     return inner
+
+
+def _kind_of(model: object) -> str:
+    """The name of its class; of a namesake the whole, and of a traced model, which bears that of what was traced."""
+    if isinstance(model, GraphModule):
+        return "torch.fx.GraphModule"
+    kind = type(model)
+    return f"{kind.__module__}.{kind.__qualname__}" if kind.__name__ == "FastViT" else kind.__name__
 
 
 def require_eval_mode(model: nn.Module, what: str, parts: Mapping[str, nn.Module] | None = None) -> None:
