@@ -10,6 +10,7 @@ from ..images.preprocess import Preprocess
 _imagenet = Preprocess()
 CUSTOM = "custom"  # what a Config that is in no table is called
 MOST_STAGES = 16
+LARGEST = 3.4e38  # that float32 has
 HEAD_CHANNELS = 32  # of an attention's head
 SQUEEZED = 16  # the final convolution's channels for one of its squeeze-excite
 
@@ -65,8 +66,9 @@ class Config:
             raise ValueError(f"width is {self.width}, expected at least {least} for {stages} stages")
         if self.attention_norm not in ("batch", "layer"):
             raise ValueError(f"attention_norm is {self.attention_norm!r}, expected 'batch' or 'layer'")
-        if isinstance(self.layer_scale, bool) or not isinstance(self.layer_scale, int | float):
-            raise ValueError(f"layer_scale is {self.layer_scale!r}, expected a number")
+        number = isinstance(self.layer_scale, int | float) and not isinstance(self.layer_scale, bool)
+        if not number or not abs(self.layer_scale) <= LARGEST:  # also refuses nan
+            raise ValueError(f"layer_scale is {self.layer_scale!r}, expected a finite number")
         for name in ("downsample_gelu", "stem_scale", "embeds"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} is {getattr(self, name)!r}, expected True or False")

@@ -536,6 +536,12 @@ def test_a_file_of_another_config_than_was_asked_for_is_refused(tmp_path: Path) 
         ({"attention_stages": 1}, "a stage of 16 channels attends: expected a multiple of 32"),
         ({"attention_norm": "group"}, "attention_norm is 'group'"),
         ({"layer_scale": "small"}, "layer_scale is 'small'"),
+        ({"layer_scale": math.nan}, "layer_scale is nan, expected a finite number"),
+        ({"layer_scale": -math.inf}, "layer_scale is -inf"),
+        ({"layer_scale": 1e300}, "layer_scale is 1e+300"),
+        ({"layer_scale": 10**400}, "layer_scale is 1000"),
+        ({"width": math.nan}, "width is nan"),
+        ({"mlp_ratio": math.inf}, "mlp_ratio is inf"),
         ({"stem_scale": 1}, "stem_scale is 1"),
         ({"num_classes": -1}, "num_classes is -1"),
     ],
@@ -543,6 +549,13 @@ def test_a_file_of_another_config_than_was_asked_for_is_refused(tmp_path: Path) 
 def test_a_config_that_makes_no_model_is_refused_by_its_value(changes: dict[str, Any], expected: str) -> None:
     with pytest.raises(ValueError, match=re.escape(expected)):
         Config(**{"depths": (1, 1), "width": 8} | changes)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("name", ["crop", "mean", "std"])
+def test_a_preprocessing_of_numbers_that_are_none_makes_no_config(name: str, value: float) -> None:
+    with pytest.raises(ValueError, match=name):
+        replace(fastvit.CONFIGS["fastvit_t8"].preprocess, **{name: value if name == "crop" else (0.5, value, 0.5)})
 
 
 # Pruned models
