@@ -78,7 +78,7 @@ def loaded(model: Model | Source | os.PathLike[str], kind: type[Any] = nn.Module
     """What every function that takes a model does with it first: what `load` reads is loaded, a model is as it was.
 
     Args:
-        model: a model; or a name, path, folder or state dict.
+        model: a model, perhaps in a wrapper, which is taken off; or a name, path, folder or state dict.
         kind: what a model is for that function; only where that is any module, a features_only model is one.
 
     Raises:
@@ -93,18 +93,16 @@ def loaded(model: Model | Source | os.PathLike[str], kind: type[Any] = nn.Module
         Traceback (most recent call last):
         TypeError: model is an int, expected a FastViT, or a name, path or folder that fastvit.load reads
     """
-    given: Any = model
+    given: Any = unwrapped(model)
     if isinstance(model, str | Mapping | os.PathLike):
         given = load(Path(model) if isinstance(model, os.PathLike) else model)
     if kind is not nn.Module and (stages := inside(given)[1]) is not None:
         name = model if isinstance(model, str | os.PathLike) else "it"
         raise ValueError(f"{name}: a features_only model, {maps_of(stages)}: give a whole model")
-    if given is not model:
-        return cast(FastViT, given)
-    if not isinstance(model, kind):
+    if not isinstance(given, kind):
         expected = "expected a FastViT, or a name, path or folder that fastvit.load reads"
         raise TypeError(f"model is {with_article(type(model).__name__)}, {expected}")
-    return cast(Model, model)
+    return cast(Model, given)
 
 
 def maps_of(stages: Sequence[int]) -> str:

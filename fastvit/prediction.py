@@ -26,6 +26,7 @@ from .images.io import ImageError, ImageLike
 from .images.prefetch import ahead, read_or_error, several
 from .images.reports import check_report, report
 from .models.fastvit import FastViT
+from .models.given import unwrapped
 from .utils.numbers import check_whole
 from .utils.numerics import probabilities
 from .utils.processes import cores
@@ -105,8 +106,9 @@ def predict(
     """Name what is in one image, or in many; of those only a few batches are in memory, and threads read ahead.
 
     Args:
-        model: a FastViT in any form and mode, which it keeps; what `fastvit.engine` gives; a `Comparison`; or what
-            `fastvit.load` reads, which is fused and runs on the fastest device.
+        model: a FastViT in any form and mode, which it keeps, perhaps in a wrapper, as torch.compile's; what
+            `fastvit.engine` gives; a `Comparison`; or what `fastvit.load` reads, which is fused and runs on the fastest
+            device.
         images: a path, a file's bytes, a binary stream, a PIL image, an array (H, W, 3) or (H, W), or a tensor
             (3, H, W), of bytes or of floats from 0 to 1. Or several: a folder, a pattern such as "*.jpg", an array
             (B, H, W, 3), a tensor (B, 3, H, W), or what gives single ones, folders or patterns. "-" is standard input.
@@ -173,6 +175,7 @@ class _Classifier:
     """Images -> predictions."""
 
     def __init__(self, model: Model, top: int, fast: bool, thumbnails: bool) -> None:
+        model = unwrapped(model)
         if isinstance(model, FastViT):
             model = runnable(model, reparameterize=None)
         elif not isinstance(model, Engine | Comparison):

@@ -16,7 +16,7 @@ from .images.preprocess import check_images
 from .models.affine import exact_device
 from .models.fastvit import FastViT
 from .models.forms import form_of
-from .models.given import require_eval_mode, unwrapped
+from .models.given import require_eval_mode
 from .models.reparam import Fusible, foldable, fuse_children, fusible_blocks, reparameterize
 from .utils.copies import duplicate
 from .utils.numerics import Error, probabilities, without_cudnn
@@ -118,7 +118,7 @@ def verify(model: FastViT | Source, images: Images = None) -> Report:
         >>> print(str(report).splitlines()[-1])
         The reparameterized model computes the same.
     """
-    model = loaded(unwrapped(model), FastViT)
+    model = loaded(model, FastViT)
     require_eval_mode(model, "verify a model")
     if form_of(model) == "fused":
         raise ValueError("cannot verify a fused model: nothing is left to compare with; give the unfused one")

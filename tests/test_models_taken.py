@@ -96,6 +96,26 @@ def test_a_model_a_name_a_path_and_a_folder_mean_the_same(use: str, folder: Path
         assert found == expected, given
 
 
+WRAPPED: dict[str, Callable[[Any], Any]] = {
+    "compiled": lambda model: torch.compile(model, backend="eager"),
+    "data parallel": torch.nn.DataParallel,
+    "averaged": lambda model: torch.optim.swa_utils.AveragedModel(model).eval(),
+    "compiled and data parallel": lambda model: torch.compile(torch.nn.DataParallel(model), backend="eager"),
+}
+
+
+@pytest.mark.parametrize("wrapper", WRAPPED)
+@pytest.mark.parametrize("use", USES)
+def test_a_wrapper_is_taken_for_the_model_in_it_which_stays_as_it_is(
+    use: str, wrapper: str, folder: Path, small_variants: None
+) -> None:
+    model = fastvit.load(folder / "saved")
+    wrapped, before = WRAPPED[wrapper](model), {name: id(part) for name, part in model.named_modules()}
+    found, expected = USES[use](wrapped, folder), USES[use](model, folder)
+    assert found == expected
+    assert {name: id(part) for name, part in model.named_modules()} == before
+
+
 @pytest.mark.parametrize("use", USES)
 def test_what_is_no_model_and_cannot_be_loaded_is_one_sentence(use: str, folder: Path) -> None:
     for given in (None, 5, [torch.nn.Linear(1, 1)]):

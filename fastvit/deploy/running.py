@@ -10,6 +10,7 @@ from ..checkpoint import loaded
 from ..images.inputs import find_images
 from ..images.preprocess import Preprocess
 from ..models.fastvit import FastViT
+from ..models.given import unwrapped
 from ..models.reparam import fusible_blocks
 from ..models.reparam import reparameterize as fuse
 from ..utils.copies import duplicate
@@ -61,7 +62,9 @@ def runnable(
         10
     """
     check_options(engine, precision, calibration, keep)
-    inplace, model = inplace or not isinstance(model, FastViT), loaded(model, FastViT)
+    given = unwrapped(model)
+    model = loaded(given, FastViT)
+    inplace = inplace or model is not given
     _check_form(model, engine, precision, reparameterize)
     fuses = (engine, precision) == PLAIN and bool(reparameterize)
     model = _placed(model, device_for(model, device, engine), inplace, fuses)

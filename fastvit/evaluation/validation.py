@@ -14,6 +14,7 @@ from ..data import Batch, LabelledImages, Source, check_range, open_source, vali
 from ..images.inputs import check_fast_decoding
 from ..images.preprocess import Preprocess
 from ..models.fastvit import FastViT
+from ..models.given import unwrapped
 from ..models.reparam import reparameterize
 from ..utils.copies import duplicate
 from ..utils.devices import choose_device
@@ -84,8 +85,8 @@ def _check_numbers(batch_size: int, workers: int, max_unreadable: int | None) ->
 def _fused(model: Model, device: str | torch.device | None) -> tuple[Run, str | torch.device | None]:
     """What computes, and where: what was loaded is fused, and computes on the fastest device."""
     given = loaded(model, Callable)  # type: ignore[arg-type]
-    if given is model:
-        return given, device
+    if given is unwrapped(model):
+        return cast(Run, model), device  # in its wrapper, so that what was compiled runs
     return reparameterize(cast(FastViT, given), inplace=True), device or ""
 
 
@@ -93,6 +94,7 @@ def _cfg_of(model: Run, cfg: Mapping[str, Any] | None) -> Mapping[str, Any]:
     """What the model's classes and its preprocessing are, with "num_classes"."""
     if cfg is not None:
         return {"num_classes": len(cfg.get("label_names") or ())} | dict(cfg)
+    model = unwrapped(model)
     cfg = getattr(model, "pretrained_cfg", None)
     if not cfg:
         raise ValueError(

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ...checkpoint import loaded
 from ...images.preprocess import SMALLEST
 from ...models.fastvit import FastViT
-from ...models.given import require_eval_mode, unwrapped
+from ...models.given import require_eval_mode
 from ...utils.copies import duplicate
 from ...utils.devices import describe_machine
 from ...utils.extras import missing
@@ -72,7 +72,7 @@ def engine(
         torch.Size([1, 10])
     """
     check_options(name, precision, calibration, keep)
-    model = unwrapped(loaded(model))
+    model = loaded(model)
     request = Request(precision=precision, threads=threads, input_size=input_size, calibration=calibration, keep=keep)
     require_eval_mode(model, "run a model")
     with torch.inference_mode(False), torch.no_grad():  # where it is on, copies could not be traced
