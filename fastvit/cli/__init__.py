@@ -82,9 +82,12 @@ def _is_number(word: str) -> bool:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command, and exit with 0 if all went well, 1 if the work failed, 2 if it was asked for wrongly."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper) and stream.errors == "strict":  # a letter that it lacks is its number
-            stream.reconfigure(errors="backslashreplace")
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed, as by >&-, and `print` would take the other one for it
+            setattr(sys, name, open(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8", closefd=False))  # noqa: SIM115
+        stream = getattr(sys, name)
+        if isinstance(stream, TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
+            stream.reconfigure(errors="backslashreplace")  # a letter that it lacks, or a byte of none, is its number
     try:
         sys.exit(_status(words))
     except BrokenPipeError:  # the reader has left, as in `fastvit models | head -1`
@@ -94,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _status(words: list[str]) -> int:
     """Run the command, and say what goes wrong: in a line, and where results are JSON, as such too."""
-    json = "--json" in words
+    json = _asks_for_json(words)
     try:  # around all imports but Python's own, which take seconds that somebody may not want to wait
         with plain_warnings():
             status = _run(words)
@@ -108,6 +111,17 @@ def _status(words: list[str]) -> int:
         return complain(failure, failure.status, json)
     except (ValueError, ImportError, OSError) as error:  # what was given is wrong, or not to be had
         return complain(error, 2, json)
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not re.search("out of memory|allocate memory", str(error)):
+            raise
+        remedy = "try a smaller --batch-size, smaller images, or a smaller model"
+        return complain(Failure(MemoryError(f"there is not enough memory: {remedy}")), 1, json)
+
+
+def _asks_for_json(words: list[str]) -> bool:
+    """Whether results are to be JSON, which is known before the words are understood."""
+    options = words[: words.index("--")] if "--" in words else words
+    return any(re.fullmatch("--json(=(?i:true|t|yes|y|1))?", word) for word in options)
 
 
 def _run(words: list[str]) -> int:

@@ -69,8 +69,12 @@ def complain(error: BaseException, status: int, json: bool = False, **about: obj
 
 
 def say_json(value: dict[str, Any]) -> None:
-    """One JSON object as a line on standard output; what is no finite number becomes null."""
-    say(dumps(finite(value), ensure_ascii=False))
+    """One JSON object as a line on standard output; what is no finite number becomes null.
+
+    JSON is UTF-8; where standard output is not, letters are the numbers that JSON itself has for them.
+    """
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"  # text that is kept in memory has none
+    say(dumps(finite(value), ensure_ascii=not encoding.lower().startswith("utf")))
 
 
 def show(*what: RenderableType) -> None:

@@ -144,6 +144,76 @@ def test_letters_that_the_terminal_has_not_are_their_numbers(tmp_path: Path) -> 
     )
 
 
+@pytest.mark.parametrize("name", ["Kätzchen", "猫", "\N{CAT FACE}.jpg", "a\udcff"])
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "latin-1", "cp932", "utf-8", "utf-16"])
+@pytest.mark.parametrize("errors", ["strict", "surrogateescape", "backslashreplace"])
+def test_json_is_json_wherever_standard_output_goes(
+    name: str, encoding: str, errors: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors=errors, write_through=True)
+    monkeypatch.setattr(sys, "stdout", shown)
+    with pytest.raises(SystemExit):
+        main(["models", name, "--json"])
+    content = shown.buffer.getvalue()  # type: ignore[attr-defined]
+    message = json.loads(content.decode(encoding if encoding.startswith("utf") else "utf-8"))["error"]["message"]
+    assert name.replace("\udcff", "") in message
+
+
+@pytest.mark.parametrize(("closed", "shown"), [(">&-", (0, 1)), ("2>&-", (1, 0)), (">&- 2>&-", (0, 0))])
+def test_a_stream_that_is_closed_takes_nothing_and_the_other_stays_as_it_is(
+    closed: str, shown: tuple[int, int], tmp_path: Path
+) -> None:
+    command = f"{sys.executable} -W error -m fastvit"
+    for words in ("models nothere --json", "classify"):
+        ran = subprocess.run(f"{command} {words} {closed}", shell=True, capture_output=True, text=True, cwd=tmp_path)
+        lines = (ran.stdout.count("\n"), ran.stderr.count("\n"))
+        assert (ran.returncode, *lines) == (2, shown[0] if "--json" in words else 0, shown[1])
+        assert all("error" in json.loads(line) for line in ran.stdout.splitlines())
+        assert "Traceback" not in ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "is_json"),
+    [
+        (["--json=true"], True),
+        (["--json=True"], True),
+        (["--json=yes"], True),
+        (["--json=1"], True),
+        (["--json"], True),
+        (["--json=false"], False),
+        (["--json=no"], False),
+        (["--", "--json"], False),
+    ],
+    ids=str,
+)
+def test_errors_are_json_where_results_are(words: list[str], is_json: bool) -> None:
+    status, shown, error = run("models", "nothere", *words)
+    assert (status, shown.startswith('{"error"')) == (2, is_json) and error.startswith("error: ")
+
+
+@pytest.mark.parametrize(
+    "raised",
+    [
+        MemoryError(),
+        MemoryError("Unable to allocate 8.00 GiB for an array"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"),
+        RuntimeError("CUDA out of memory. Tried to allocate 8.00 GiB"),
+    ],
+    ids=repr,
+)
+def test_too_little_memory_is_one_line(raised: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(*_: object, **__: object) -> None:
+        raise raised
+
+    monkeypatch.setattr("fastvit.checkpoint.load", failing)
+    status, shown, error = run("classify", "a.png", "--json")
+    assert (status, json.loads(shown)["error"]["type"], error.count("\n")) == (1, "MemoryError", 1)
+    assert error.startswith("error: there is not enough memory: try a smaller --batch-size")
+    monkeypatch.setattr("fastvit.checkpoint.load", lambda *_: exec("raise RuntimeError('of our own')"))
+    with pytest.raises(RuntimeError, match="of our own"):
+        run("classify", "a.png")
+
+
 WRITERS = {
     "classify": (["classify", PHOTOGRAPH, "--save"], "out.png"),
     "export": (["export", "fastvit_t8.cifar10"], "out.pt2"),
