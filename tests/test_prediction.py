@@ -5,6 +5,7 @@ import io
 import math
 import os
 import threading
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -479,3 +480,33 @@ def test_a_series_of_paths_is_several_images(model: fastvit.FastViT) -> None:
         ndim, dtype = 1, object
 
     assert [found.path for found in fastvit.predict(model, Series([str(PHOTOGRAPH)] * 2))] == [str(PHOTOGRAPH)] * 2
+
+
+ONCE = {
+    "predict": lambda model, folder: list(fastvit.predict(model, folder / "data", batch_size=2)),
+    "evaluate": lambda model, folder: fastvit.evaluate(model, folder / "data", batch_size=2, workers=0),
+    "embed": lambda model, folder: fastvit.embed(model, folder / "data", folder / "out"),
+    "preprocess": lambda model, folder: model.preprocess(list((folder / "data").glob("*/*"))),  # type: ignore[arg-type]
+}
+
+
+@pytest.mark.parametrize("use", ONCE)
+def test_animations_and_documents_among_many_are_one_warning(
+    use: str, model: fastvit.FastViT, tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    model.pretrained_cfg |= {"label_names": [*"abcdef"]}
+    frames = [image(seed) for seed in range(3)]
+    for name in "abcdef":
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for suffix in ("gif", "tiff", "webp", "png"):
+            frames[0].save(tmp_path / "data" / name / f"1.{suffix}", save_all=True, append_images=frames[1:])
+    warnings.simplefilter("default")
+    ONCE[use](model, tmp_path)
+    said = [str(each.message) for each in recwarn if issubclass(each.category, fastvit.FastViTWarning)]
+    assert said == ["an image has several frames or pages, and the first is taken: save others as images of their own"]
+
+
+def test_no_images_at_all_are_one_sentence(model: fastvit.FastViT) -> None:
+    for nothing in (model.preprocess, model.preprocess.read):
+        with pytest.raises(ValueError, match=r"^there are no images: give one or more$"):
+            nothing([])

@@ -17,6 +17,8 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 SCAN = 0xFFDA  # the marker of a JPEG that its pixels follow
 ESSENTIAL = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"eXIf")  # chunks of a PNG that pixels follow from
 SUBFILE, WHITE = 254, 281  # tags of TIFF: the kind of a page, and the largest value of a sample
+PREVIEW, MASK = 1, 4  # kinds of a page, as bits
+MOST_PREVIEWS = 32  # that are looked at, as a pyramid of a large image has a dozen
 
 
 def open_image(stream: BinaryIO, kind: str) -> Image.Image:
@@ -50,7 +52,7 @@ def open_image(stream: BinaryIO, kind: str) -> Image.Image:
         if not isinstance(error, UnidentifiedImageError):
             raise
         raise ImageError(_what_it_is(stream, kind)) from None
-    if image.format == "TIFF" and getattr(image, "tag_v2", {}).get(SUBFILE, 0) & 1:
+    if image.format == "TIFF" and getattr(image, "tag_v2", {}).get(SUBFILE, 0) & PREVIEW:
         raise ImageError("its first page is a preview of another, as in cameras' raw files; convert it to PNG or JPEG")
     return image
 
@@ -120,6 +122,22 @@ def mended(stream: BinaryIO, kind: str) -> Image.Image | None:
     ends = (b"\xff\xd9", b"\x5a\xa5" * 64 + b"\xff\xd9")
     images = [Image.open(io.BytesIO(content + end), formats=("JPEG",)) for end in ends]
     return images[0] if images[0].tobytes() == images[1].tobytes() else None
+
+
+def has_several(stream: BinaryIO, image: Image.Image) -> bool:
+    """Whether the file of `image`, which is decoded, has other frames or pages: no previews, masks or views of it."""
+    if image.format in ("MPO", "HEIF"):
+        return False
+    if image.format not in ("GIF", "TIFF"):  # whose headers do not count them
+        return bool(getattr(image, "is_animated", False))
+    with suppress(Exception):  # what comes after the first may be damaged
+        stream.seek(0)
+        pages = Image.open(stream, formats=(image.format,))
+        for page in range(1, MOST_PREVIEWS + 2):
+            pages.seek(page)  # else an EOFError
+            if not getattr(pages, "tag_v2", {}).get(SUBFILE, 0) & (PREVIEW | MASK):
+                return True
+    return False
 
 
 def declared_white(image: Image.Image) -> float | None:

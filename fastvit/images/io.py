@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Union
 from PIL import Image, ImageOps
 
 from ..utils.text import display_name, one_line
-from ..utils.warning import FastViTWarning
-from .containers import declared_white, has_deep_colours, mended, open_image
+from ..utils.warning import FastViTWarning, warn
+from .containers import declared_white, has_deep_colours, has_several, mended, open_image
 from .inputs import images_inside
 from .kinds import HEAD, by_kind, kind_of
 from .pixels import ImageError as ImageError
@@ -41,8 +41,9 @@ def read_image(
 ) -> Image.Image:
     """A file's path, its bytes, a binary stream, a PIL image, an array or a tensor -> the image in RGB, upright.
 
-    Of an animation or several pages it is the first; what is transparent is shown on white; of 16 bits the high byte is
-    kept. A file is what its content says, whatever its suffix; HEIF needs the extra `heif`, JPEG XL pillow-jxl-plugin.
+    Of an animation or several pages it is the first, and a warning says so; what is transparent is shown on white; of
+    16 bits the high byte is kept. A file is what its content says, whatever its suffix; HEIF needs the extra `heif`,
+    JPEG XL pillow-jxl-plugin.
 
     Args:
         source: what to read, as `ImageLike` says. A PIL image is left as it is.
@@ -178,6 +179,8 @@ def _decoded(stream: BinaryIO, before_decoding: Callable[[Image.Image], object] 
         image = whole
     if deep:
         check_deep_colours(image)
+    if has_several(stream, image):  # of which Python shows one, as it is the same for all
+        warn("an image has several frames or pages, and the first is taken: save others as images of their own")
     with suppress(Exception):  # broken metadata says nothing about the image
         ImageOps.exif_transpose(image, in_place=True)
     return to_rgb(image, white)

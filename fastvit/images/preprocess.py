@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from ..utils.text import either
-from .io import MAX_PIXELS, ImageError, ImageLike, read_image, to_rgb
+from .io import MAX_PIXELS, ImageError, ImageLike, read_image, to_rgb, without_warnings
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -105,6 +105,7 @@ class Preprocess:
 
         Raises:
             ImageError: it cannot be read.
+            ValueError: the list is empty.
         """
         if isinstance(image, list):
             return self.read(image)
@@ -117,10 +118,15 @@ class Preprocess:
 
         Raises:
             ImageError: one of them cannot be read.
+            ValueError: there are none.
         """
         import torch
 
-        return torch.stack([self(read_image(file)) for file in files])
+        with without_warnings:  # all the time, so that a warning about many is shown once
+            read = [self(read_image(file)) for file in files]
+        if not read:
+            raise ValueError("there are no images: give one or more")
+        return torch.stack(read)
 
     def pixels(self, image: Image.Image) -> Tensor:
         """(height, width) image of any mode -> (*size, 3) bytes: a quarter of the memory, to be normalised later."""

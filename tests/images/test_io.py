@@ -183,7 +183,23 @@ def test_the_first_frame_of_an_animation(kind: str) -> None:
     frames = [Image.new("RGB", (16, 16), colour) for colour in (RED, (0, 0, 255), (0, 255, 0))]
     data = encoded(frames[0], kind, save_all=True, append_images=frames[1:])
     assert Image.open(io.BytesIO(data)).n_frames == 3
-    assert numpy.abs(pixels(read_image(data)) - RED).max() <= 8
+    with pytest.warns(FastViTWarning, match=r"^an image has several frames or pages, and the first is taken: save "):
+        assert numpy.abs(pixels(read_image(data)) - RED).max() <= 8
+    damaged = data[: len(data) - 8]  # in the last frame
+    if kind in ("GIF", "PNG"):
+        with pytest.warns(FastViTWarning, match=r"^an image has several frames"):
+            assert numpy.abs(pixels(read_image(damaged)) - RED).max() <= 8
+
+
+@pytest.mark.parametrize("flags", [(1,), (1, 1, 1), (4,), (5, 1)])
+def test_previews_and_masks_in_a_tiff_are_no_pages(flags: tuple[int, ...]) -> None:
+    frames = [Image.new("RGB", (16, 16), RED)]
+    for flag in flags:
+        frames.append(Image.new("RGB", (8, 8), WHITE))
+        frames[-1].encoderinfo = {"tiffinfo": {254: flag}}  # type: ignore[attr-defined]
+    data = encoded(frames[0], "TIFF", save_all=True, append_images=frames[1:])
+    assert Image.open(io.BytesIO(data)).n_frames == 1 + len(flags)  # type: ignore[attr-defined]
+    assert numpy.abs(pixels(read_image(data)) - RED).max() == 0  # without a warning, which would be an error
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP"])
