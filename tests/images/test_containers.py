@@ -162,8 +162,12 @@ def test_a_photo_of_a_phone_is_read_and_nothing_registered(monkeypatch: pytest.M
     monkeypatch.setattr(kinds, "missing", lambda *packages: list(packages))
     with pytest.raises(ImageError, match=r"^x: HEIF, which is read after pip install 'fastvit\[heif\]'; or convert"):
         read_image(photo, "x")
+    assert find_images([str(tmp_path)]) == [str(tmp_path)]
+    with pytest.raises(ImageError, match=r"no image in this folder \(1 .heic \(pip install 'fastvit\[heif\]'\)\)"):
+        read_image(tmp_path)
+    (tmp_path / "x.png").write_bytes(PNG)
     with pytest.warns(fastvit.FastViTWarning, match=r"left out: 1 .heic \(pip install 'fastvit\[heif\]'\)"):
-        assert find_images([str(tmp_path)]) == [str(tmp_path)]
+        assert find_images([str(tmp_path)]) == [str(tmp_path / "x.png")]
 
 
 def test_jpeg_xl_is_read_by_its_package_or_the_command_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -172,8 +176,12 @@ def test_jpeg_xl_is_read_by_its_package_or_the_command_named(monkeypatch: pytest
     monkeypatch.setattr(kinds, "missing", lambda *packages: list(packages))
     with pytest.raises(ImageError, match="JPEG XL, which is read after pip install pillow-jxl-plugin"):
         read_image(content)
+    with pytest.raises(ImageError, match=r"no image in this folder \(1 .jxl \(pip install pillow-jxl-plugin\)\)"):
+        read_image(tmp_path)
+    (tmp_path / "x.png").write_bytes(PNG)
     with pytest.warns(fastvit.FastViTWarning, match=r"left out: 1 .jxl \(pip install pillow-jxl-plugin\)"):
-        find_images([str(tmp_path)])
+        assert find_images([str(tmp_path)]) == [str(tmp_path / "x.png")]
+    (tmp_path / "x.png").unlink()
 
     class Plugin(ImageFile.ImageFile):
         """As the package has it: what it reads here is a PNG behind two bytes."""
