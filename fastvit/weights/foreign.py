@@ -31,6 +31,22 @@ MODULE = (
 _SCRIPT = "model = torch.jit.load(path); state = model.state_dict(); torch.save(state, 'weights.pt')"
 _PROGRAM = "program = torch.export.load(path); state = program.state_dict; torch.save(state, 'weights.pt')"
 
+ARRAYS = "holds its weights as NumPy arrays, and no tensors"
+LOAD = "whole = torch.load(path, weights_only=False)"
+UNPICKLE = "import pathlib, pickle; whole = pickle.loads(pathlib.Path(path).read_bytes())"
+PICKLE = f"is a pickle that torch.save did not write: where you trust it, {UNPICKLE}; torch.save(whole, 'weights.pt')"
+OLDER = "is older than torch 1.6: torch.load it with weights_only=True, and torch.save it"
+
+
+def as_tensors(whole: str, where: str) -> str:
+    """The Python that makes a state dict of the arrays that those subscripts of `whole` lead to."""
+    return f"state = {{k: torch.tensor(v) for k, v in {whole}{where}.items() if hasattr(v, 'dtype')}}"
+
+
+def of_arrays(load: str, where: str) -> str:
+    """What to do about a file of arrays that this Python loads as `whole`."""
+    return f"{ARRAYS}: where you trust it, {load}; {as_tensors('whole', where)}; torch.save(state, 'weights.pt')"
+
 
 def what_else(path: Path, start: bytes) -> str:
     """What a file is instead of one of weights, and what to do; "" if its first bytes do not tell."""

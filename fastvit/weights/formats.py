@@ -16,12 +16,11 @@ from torch import Tensor
 from ..utils.atomic import replacing
 from ..utils.text import some
 from ..utils.warning import warn
-from .foreign import MODULE, NEEDED, what_archive, what_else, what_folder
-from .safe_pickle import Made, RefusedError, Stored, follow
+from .foreign import LOAD, MODULE, NEEDED, of_arrays, what_archive, what_else, what_folder
+from .safe_pickle import Array, Made, RefusedError, Stored, follow
 from .tensors import DamagedError, Shape, Tensors, WeightsError, in_one_line
-from .wrapped import NOT_PLAIN, state_dict_in
+from .wrapped import NOT_PLAIN, arrays_in, state_dict_in, what_pickle
 
-LEGACY = bytes.fromhex("6cfc9c46f9206aa85019")  # the number that torch began its files with before 1.6
 REBUILT = "torch._utils _rebuild_"  # begin the functions that torch makes tensors of all kinds by
 LONGEST = 5_000_000  # bytes of an index or a config; indices of language models have some 100,000
 
@@ -47,6 +46,8 @@ def _pickled(path: Path) -> Tensors:
         except RefusedError as error:
             raise WeightsError(f"{path}: refused: it {error}") from error
     inside = state_dict_in(found, str(path), "torch.load(path)", Stored)
+    if (where := arrays_in(found, inside, Stored, Array)) is not None:
+        raise WeightsError(f"{path}: refused: it {of_arrays(LOAD, where)}")
     if not inside and not isinstance(found, dict):
         raise WeightsError(f"{path}: refused: it holds no state dict, {{name: tensor}}")
     stored = {name: value for name, value in inside.items() if isinstance(value, Stored)}
@@ -85,10 +86,7 @@ def _pickled(path: Path) -> Tensors:
 def _unpickled(path: Path) -> tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo], Any]:
     """The archive, its entries that hold tensors' bytes by the names of these, and dictionaries or lists."""
     if not zipfile.is_zipfile(path):
-        with path.open("rb") as file:
-            legacy = LEGACY in file.read(len(LEGACY) + 9)
-        kind = "is older than torch 1.6" if legacy else "is a pickle that torch.save did not write"
-        raise RefusedError(f"{kind}: torch.load it with weights_only=True, and torch.save it")
+        raise RefusedError(what_pickle(path.read_bytes()))
     archive = zipfile.ZipFile(path)
     entries = archive.infolist()
     if what := what_archive(archive.namelist()):

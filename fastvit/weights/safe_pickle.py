@@ -64,6 +64,12 @@ class Made(dict[str, Any]):
         return self.kind.replace(" ", ".")[:100]
 
 
+class Array(Made):
+    """What stands for a NumPy array, whose numbers are in the pickle itself, and are not read."""
+
+    __slots__ = ()
+
+
 # The opcodes of protocols 2 to 5: those that leave a value, and how many values others take. torch.save writes 2.
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_SET": None, "EMPTY_TUPLE": ()}
 _ARGUMENTS = {"BINFLOAT", "BINUNICODE", "BININT", "BININT1", "BININT2", "LONG1", "BINBYTES", "SHORT_BINBYTES"}
@@ -163,6 +169,8 @@ _TENSOR = {f"torch._utils _rebuild_tensor{version}" for version in ("", "_v2", "
 _PARAMETER = {"torch._utils _rebuild_parameter", "torch._utils _rebuild_parameter_with_state"}
 # A tensor of a class that inherits, or with attributes; in torch.tensor before torch 1.9.
 _SUBCLASS = {f"torch.{module} _rebuild_from_type{v}" for module in ("_tensor", "tensor") for v in ("", "_v2")}
+_MAKE_ARRAYS = ("multiarray _reconstruct", "numeric _frombuffer")
+_ARRAYS = {f"numpy.{core}.{name}" for core in ("core", "_core") for name in _MAKE_ARRAYS}  # NumPy 2 renamed it
 # Nothing is called, so that these would do no harm either; but a file that asks for them is an attack, and says so.
 _RUN = ("system", "popen", "eval", "exec", "__import__", "load", "loads", "os", "sys", "subprocess")  # of any module
 _OF_MODULES = {
@@ -203,7 +211,7 @@ def _called(function: Any, arguments: Any) -> Any:
     if function in _SUBCLASS:
         return _called(arguments[0], arguments[2])
     if function not in _TENSOR:
-        return Made(function)
+        return (Array if function in _ARRAYS else Made)(function)
     (dtype, key), offset, shape, stride = arguments[:4]
     more = list(arguments[6:9])  # what follows requires_grad and hooks
     if function.endswith("_v3") and more and type(kind := more.pop(0)) is Global:

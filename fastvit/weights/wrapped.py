@@ -6,13 +6,16 @@ from collections.abc import Iterator, Mapping
 from operator import itemgetter
 from typing import Any
 
+import numpy
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from ..utils.text import display_name, some
 from ..utils.warning import warn
+from .foreign import ARRAYS, OLDER, PICKLE, UNPICKLE, as_tensors, of_arrays
 from .naming import NAMINGS
+from .safe_pickle import Array, RefusedError, Stored, follow
 from .tensors import Shape, Tensors, WeightsError
 
 FIRST = tuple(first for rules in NAMINGS.values() for first in rules.first.values())  # convolutions' weights
@@ -20,6 +23,7 @@ INNER_FIRST = tuple(f".{first}" for first in FIRST)  # in a model that another h
 # What training code calls the weights. Of several sets averages are taken first, as they are the better ones.
 USUAL = ("state_dict", "model_state_dict", "model_state", "model", "module", "student", "net", "network", "weights")
 AVERAGES = {"ema", "average", "averaged", "swa"}
+LEGACY = bytes.fromhex("6cfc9c46f9206aa85019")  # the number that torch began its files with before 1.6
 NOT_PLAIN = "is sparse, nested, quantized, complex or empty: expected a plain tensor; see .to_dense() and .dequantize()"
 DEEPEST = 5  # levels of dictionaries and lists
 MOST = 10_000  # of them
@@ -30,8 +34,10 @@ def in_memory(source: str, state: Mapping[Any, Any]) -> Tensors:
 
     A shape is a WeightsError where it is no plain tensor; what is read has no history.
     """
-    items = state_dict_in(state, source, "state", Tensor).items()
-    tensors = {name: tensor for name, tensor in items if isinstance(name, str) and isinstance(tensor, Tensor)}
+    inside = state_dict_in(state, source, "state", Tensor)
+    if (where := arrays_in(state, inside, Tensor, numpy.ndarray)) is not None:
+        raise WeightsError(f"{source}: {ARRAYS}: {as_tensors('state', where)}")
+    tensors = {name: tensor for name, tensor in inside.items() if isinstance(name, str) and isinstance(tensor, Tensor)}
 
     def shape(name: str) -> Shape:
         tensor = tensors[name]
@@ -56,8 +62,7 @@ def state_dict_in(whole: Any, source: str, expression: str, tensor: type) -> Map
     """
     found = {where: held for where, held in _levels(whole) if _holds_a_first(held, tensor)}
     if not found:  # it is said what is there instead
-        counts = ((sum(isinstance(value, tensor) for value in held.values()), held) for _, held in _levels(whole))
-        return max(counts, key=itemgetter(0), default=(0, {}))[1]
+        return _most(whole, tensor)[2]
     best = min(found, key=_rank)
     if len(found) > 1:
         names = some([where or "the top" for where in found], 4)
@@ -67,6 +72,45 @@ def state_dict_in(whole: Any, source: str, expression: str, tensor: type) -> Map
             f"fastvit.load({expression}{display_name(other)}) takes another"
         )
     return found[best]
+
+
+def _most(whole: Any, tensor: type) -> tuple[int, str, Mapping[Any, Any]]:
+    """How many tensors the dictionary has that has the most, the subscripts that lead there, and the dictionary."""
+    levels = (
+        (sum(isinstance(value, tensor) for value in held.values()), where, held) for where, held in _levels(whole)
+    )
+    return max(levels, key=itemgetter(0), default=(0, "", {}))
+
+
+def arrays_in(whole: Any, inside: Mapping[Any, Any], tensor: type, array: type) -> str | None:
+    """The subscripts that lead to the weights of a checkpoint that has them as NumPy arrays; None, if it has none so.
+
+    Args:
+        whole: dictionaries and lists.
+        inside: what `state_dict_in` took for the weights.
+        tensor: the class that tensors have here.
+        array: the class that arrays have.
+    """
+    arrays, where, _ = _most(whole, array)
+    tensors = sum(isinstance(value, tensor) for value in inside.values())
+    return where if arrays > tensors and not _holds_a_first(inside, tensor) else None
+
+
+def what_pickle(content: bytes) -> str:
+    """What a pickle outside of an archive is, and what to do about it; the text follows "it".
+
+    Raises:
+        RefusedError: it calls what no weights need, so that nobody should be told to load it.
+    """
+    if LEGACY in content[: len(LEGACY) + 9]:
+        return OLDER
+    try:
+        where = arrays_in(follow(content), {}, Stored, Array)
+    except RefusedError:
+        raise
+    except Exception:  # it is damaged, which pickle says better
+        where = None
+    return PICKLE if where is None else of_arrays(UNPICKLE, where)
 
 
 def _levels(whole: Any) -> Iterator[tuple[str, Mapping[Any, Any]]]:

@@ -8,8 +8,10 @@ import enum
 import gzip
 import io
 import json
+import os
 import pathlib
 import pickle
+import subprocess
 import tarfile
 import warnings
 import zipfile
@@ -206,6 +208,74 @@ def test_a_pickled_model_in_a_dictionary_is_refused_with_lines_of_torch_that_wor
     advice = failure(tmp_path / "model.pt").partition("write its weights alone: ")[2]
     exec(advice.replace("; ", "\n"), {"torch": torch, "path": tmp_path / "model.pt"})
     assert equal(load("weights.pt"), model)
+
+
+ARRAYS: dict[str, Callable[[Any], Any]] = {
+    "alone": lambda arrays: arrays,
+    "under a key": lambda arrays: {"epoch": 3, "net": arrays, "optimizer": {"state": {0: {"step": 1}}}},
+    "deeper": lambda arrays: {"a": [1, {"model": arrays}]},
+    "beside others": lambda arrays: arrays | {"__author__": "somebody", "classes": ["a", "b"]},
+    "in order": lambda arrays: collections.OrderedDict(model=collections.OrderedDict(arrays)),
+}
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+@pytest.mark.parametrize("nested", ARRAYS)
+@pytest.mark.parametrize("kind", ["torch.save", "pickle", "memory"])
+def test_weights_as_numpy_arrays_are_refused_with_lines_of_python_that_work(
+    kind: str,
+    nested: str,
+    protocol: int,
+    model: FastViT,
+    state: dict[str, Tensor],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    whole = ARRAYS[nested]({name: tensor.numpy() for name, tensor in state.items()})
+    path = tmp_path / "model.pkl"
+    if kind == "torch.save":
+        torch.save(whole, path, pickle_protocol=protocol)
+    elif kind == "pickle":
+        path.write_bytes(pickle.dumps(whole, protocol))
+    message = failure(whole if kind == "memory" else path)
+    assert "holds its weights as NumPy arrays, and no tensors: " in message
+    advice = message.partition(" and no tensors: ")[2].removeprefix("where you trust it, ")
+    names = {"torch": torch, "path": str(path), "state": whole}
+    exec(advice.replace("; ", "\n"), names)
+    assert equal(load(names["state"] if kind == "memory" else "weights.pt"), model)
+
+
+def test_arrays_beside_tensors_are_not_taken_for_the_weights(
+    model: FastViT, state: dict[str, Tensor], tmp_path: Path
+) -> None:
+    for beside in ({"a": numpy.ones(2)}, {str(index): numpy.ones(1) for index in range(1000)}):
+        whole = {"statistics": beside, "net": state}
+        torch.save(whole, tmp_path / "model.pt")
+        assert equal(load(whole), model) and equal(load(tmp_path / "model.pt"), model)
+
+
+@pytest.mark.parametrize("nested", ["alone", "under a key"])
+def test_a_pickle_of_tensors_is_refused_with_lines_of_python_that_work(
+    nested: str, model: FastViT, state: dict[str, Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("model.pkl").write_bytes(pickle.dumps(ARRAYS[nested](state)))
+    message = failure(Path("model.pkl"))
+    assert "it is a pickle that torch.save did not write: where you trust it, " in message
+    exec(message.partition("where you trust it, ")[2].replace("; ", "\n"), {"torch": torch, "path": "model.pkl"})
+    assert equal(load("weights.pt"), model)
+
+
+@pytest.mark.parametrize("call", [os.mkdir, eval, subprocess.getoutput])
+def test_nobody_is_told_to_load_a_pickle_that_calls_what_no_weights_need(call: Any, tmp_path: Path) -> None:
+    class Attack:
+        def __reduce__(self) -> Any:
+            return call, ("1",)
+
+    (tmp_path / "model.pkl").write_bytes(pickle.dumps({"a": Attack(), "b": numpy.ones(2)}))
+    message = failure(tmp_path / "model.pkl")
+    assert "wants to call" in message and "pickle.load" not in message
 
 
 @pytest.mark.parametrize("protocol", [2, 4])
