@@ -150,9 +150,10 @@ def _encoder(tensors: Tensors) -> tuple[str, Form, str]:
             "expected names such as stem.0.conv_kxk.0.conv.weight or patch_embed.0.reparam_conv.weight"
         )
     if len(found) > 1:
-        prefixes = some([repr(prefix) for prefix in sorted(found)])
+        prefixes, one = some([repr(prefix) for prefix in sorted(found)]), max(found, key=len)
         raise WeightsError(
-            f"{tensors.source}: {len(found)} encoders are in it, under {prefixes}: load the state dict of one"
+            f"{tensors.source}: {len(found)} encoders are in it, under {prefixes}: load the state dict of one, as "
+            f"{{k.removeprefix({one!r}): v for k, v in state.items() if k.startswith({one!r})}}"
         )
     prefix, (naming, form) = found.popitem()
     return naming, form, prefix

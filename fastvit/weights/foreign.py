@@ -31,6 +31,9 @@ MODULE = (
 _SCRIPT = "model = torch.jit.load(path); state = model.state_dict(); torch.save(state, 'weights.pt')"
 _PROGRAM = "program = torch.export.load(path); state = program.state_dict; torch.save(state, 'weights.pt')"
 
+_ONE_FILE = (
+    "from torch.distributed.checkpoint.format_utils import dcp_to_torch_save; dcp_to_torch_save({!r}, 'weights.pt')"
+)
 ARRAYS = "holds its weights as NumPy arrays, and no tensors"
 LOAD = "whole = torch.load(path, weights_only=False)"
 UNPICKLE = "import pathlib, pickle; whole = pickle.loads(pathlib.Path(path).read_bytes())"
@@ -84,6 +87,9 @@ def what_archive(names: list[str]) -> str:
 
 def what_folder(folder: Path) -> str:
     """What a folder is that holds no weights for torch; "" if its names do not tell."""
+    for inner in (folder, *(path for path in sorted(folder.iterdir()) if path.is_dir())):
+        if (inner / ".metadata").is_file() and any(inner.glob("*.distcp")):
+            return f"a checkpoint in parts, as FSDP writes, of which one file is: {_ONE_FILE.format(str(inner))}"
     names = {path.name for path in folder.iterdir()}
     if folder.suffix.lower() == ".mlpackage" or {"Manifest.json", "Data"} <= names:
         return "a Core ML package, whose weights are folded into its graph: take those that it was made from"

@@ -409,3 +409,31 @@ def test_weights_behind_a_module_of_another_kind_are_found() -> None:
     model = randomize(small("fastvit_t8")).eval()
     for _ in range(20):  # the modules' state dicts live no longer than they are looked at
         assert equal(load({"head": nn.Linear(2, 2), "net": {"model": model}}), model)
+
+
+@pytest.mark.parametrize("inner", ["", "pytorch_model_fsdp_0"], ids=["itself", "accelerate's"])
+@pytest.mark.parametrize("key", ["", "model"])
+@pytest.mark.filterwarnings("ignore:torch.distributed is .*:UserWarning", "ignore::FutureWarning")
+def test_a_checkpoint_in_parts_is_named_with_the_line_of_torch_that_makes_it_one_file(
+    key: str, inner: str, model: FastViT, state: dict[str, Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch.distributed.checkpoint as parts
+
+    monkeypatch.chdir(tmp_path)
+    parts.save({key: state} if key else state, checkpoint_id=tmp_path / "run" / inner)
+    message = failure(tmp_path / "run")
+    assert message.startswith(f"{tmp_path / 'run'}: is a checkpoint in parts, as FSDP writes")
+    exec(message.partition("one file is: ")[2].replace("; ", "\n"), {})
+    assert equal(load("weights.pt"), model)
+
+
+@pytest.mark.parametrize("prefixes", [("model.", "model_ema.module."), ("student.", "teacher."), ("", "ema.")])
+def test_of_several_encoders_in_one_dictionary_the_line_of_python_takes_one(
+    prefixes: tuple[str, str], model: FastViT, state: dict[str, Tensor], tmp_path: Path
+) -> None:
+    both = {prefix + name: tensor for prefix in prefixes for name, tensor in state.items()}
+    torch.save({"state_dict": both, "pytorch-lightning_version": "2.5"}, tmp_path / "last.ckpt")
+    for source in (both, tmp_path / "last.ckpt"):
+        message = failure(source)
+        assert "2 encoders are in it, under " in message
+        assert equal(load(eval(message.partition("load the state dict of one, as ")[2], {"state": both})), model)
