@@ -84,7 +84,10 @@ class Prediction:
 
 @overload
 def predict(  # type: ignore[overload-overlap]  # a stream is also an iterator, of lines
-    model: Model, images: bytes | BinaryIO | Image.Image, top: int = ..., **options: Unpack[Options]
+    model: Model,
+    images: bytes | bytearray | memoryview | BinaryIO | Image.Image,
+    top: int = ...,
+    **options: Unpack[Options],
 ) -> Prediction: ...
 @overload
 def predict(

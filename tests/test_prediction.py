@@ -510,3 +510,34 @@ def test_no_images_at_all_are_one_sentence(model: fastvit.FastViT) -> None:
     for nothing in (model.preprocess, model.preprocess.read):
         with pytest.raises(ValueError, match=r"^there are no images: give one or more$"):
             nothing([])
+
+
+def test_bytes_of_every_kind_are_an_image(model: fastvit.FastViT, tmp_path: Path) -> None:
+    (path,) = files(tmp_path, 1)
+    content, expected = path.read_bytes(), by_hand(model, image(1))
+    for given in (content, bytearray(content), memoryview(content)):
+        assert_same(fastvit.predict(model, given, top=6), expected)
+        assert (model.preprocess(given) == model.preprocess(path)).all()
+    for found in fastvit.predict(model, [bytearray(content), memoryview(content)], top=6):
+        assert_same(found, expected)
+
+
+def test_a_stream_of_text_or_one_that_is_closed_or_at_its_end_says_what_it_is(
+    model: fastvit.FastViT, tmp_path: Path
+) -> None:
+    (path,) = files(tmp_path, 1)
+    with path.open() as text, path.open(encoding="latin-1") as latin, path.open("rb") as closed:
+        closed.close()
+        for given in (text, latin, io.StringIO("text")):
+            for read in (lambda stream: fastvit.predict(model, stream), model.preprocess):
+                with pytest.raises(
+                    ImageError, match=r'^the image: a stream of text, not of bytes; open the file with "rb"$'
+                ):
+                    read(given)  # type: ignore[operator]
+        with pytest.raises(ImageError, match=r"^the image: a stream that is closed; open it again$"):
+            fastvit.predict(model, closed)
+    with path.open("rb") as stream:
+        for spent in (io.BytesIO(path.read_bytes()), stream):
+            assert fastvit.predict(model, spent).label
+            with pytest.raises(ImageError, match=r"a stream that has been read to its end; seek\(0\) goes back to its"):
+                fastvit.predict(model, spent)

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 LOADING = threading.Lock()  # one PIL image may stand in a list twice, and two threads must not load it at once
 MAX_PIXELS = 2**27  # 134 million, above the largest cameras; as RGB half a gigabyte
 
-ImageLike = Union[str, os.PathLike[str], bytes, BinaryIO, Image.Image, "NDArray[Any]", "Tensor"]
+BYTES = bytes | bytearray | memoryview
+ImageLike = Union[str, os.PathLike[str], bytes, bytearray, memoryview, BinaryIO, Image.Image, "NDArray[Any]", "Tensor"]
 """A path, a file's bytes, a binary stream, a PIL image, or one of these:
 
     array (H, W, 3), (H, W, 4), (H, W, 1) or (H, W): bytes, 16 bits (uint16), floats from 0 to 1, or bools
@@ -64,7 +65,7 @@ def read_image(
         fastvit.images.pixels.ImageError: notes.txt: not an image, or of none of the kinds AVIF, BMP, ...
     """
     with named(source if name is None else name):
-        if not (isinstance(source, Image.Image | str | os.PathLike | bytes) or hasattr(source, "read")):
+        if not (isinstance(source, Image.Image | str | os.PathLike | BYTES) or hasattr(source, "read")):
             return to_rgb(from_numbers(source))
         try:
             with without_warnings:
@@ -135,11 +136,23 @@ def _loaded(image: Image.Image) -> Image.Image:
     return to_rgb(image, white)
 
 
-def _opened(source: str | os.PathLike[str] | bytes | BinaryIO) -> BinaryIO:
-    if isinstance(source, bytes):
+def _read_from(stream: BinaryIO) -> bytes | bytearray | memoryview:
+    """The bytes of a stream; an ImageError, if it has none to give."""
+    if getattr(stream, "closed", False):
+        raise ImageError("a stream that is closed; open it again")
+    content = None if hasattr(stream, "encoding") else stream.read()
+    if not isinstance(content, BYTES):
+        raise ImageError('a stream of text, not of bytes; open the file with "rb"')
+    if not content and getattr(stream, "seekable", bool)() and stream.tell():
+        raise ImageError("a stream that has been read to its end; seek(0) goes back to its start")
+    return content
+
+
+def _opened(source: str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO) -> BinaryIO:
+    if isinstance(source, BYTES):
         return io.BytesIO(source)
     if not isinstance(source, str | os.PathLike):
-        return io.BytesIO(source.read())  # a pipe cannot seek, as decoders do
+        return io.BytesIO(_read_from(source))  # a pipe cannot seek, as decoders do
     if os.path.isdir(source):
         if not os.access(source, os.R_OK | os.X_OK):
             raise ImageError("this folder may not be read")

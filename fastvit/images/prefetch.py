@@ -17,7 +17,7 @@ from PIL import Image
 from ..utils.processes import cores
 from ..utils.text import STANDARD_INPUT
 from .inputs import find_images
-from .io import MAX_PIXELS, ImageError, ImageLike, named, read_image, without_warnings
+from .io import BYTES, MAX_PIXELS, ImageError, ImageLike, named, read_image, without_warnings
 from .pixels import shape_error
 from .preprocess import Preprocess
 
@@ -149,7 +149,7 @@ def several(images: ImageLike | Iterable[ImageLike]) -> Iterable[ImageLike] | No
         if (axes := cast(Any, images).ndim) not in (2, 3, 4):
             raise ValueError(f"{shape_error(images)}, or such images one after another")
         return list(cast(Any, images)) if axes == 4 else None
-    if isinstance(images, bytes | Image.Image) or hasattr(images, "read"):
+    if isinstance(images, BYTES | Image.Image) or hasattr(images, "read"):
         return None
     if isinstance(images, Iterable):
         return chain.from_iterable(_held(image) for image in images)
