@@ -40,7 +40,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from ..utils.text import either
+from ..images.kinds import is_image_name
+from ..utils.text import either, with_article
 from .class_folders import ClassArchives, ClassFolders
 from .hold_out import FRACTION, hold_out, say_unused
 from .hugging_face import HuggingFace
@@ -180,8 +181,8 @@ class _Request:
     def open(self, given: str | Path) -> Source:
         """The images of whatever kind of data. A DataError, if there are none."""
         if not isinstance(given, str | os.PathLike):
-            kind = type(given).__name__
-            raise TypeError(f"data is a {kind}, expected a path, pattern or name, as fastvit.data.NOTATION lists")
+            kind = with_article(type(given).__name__)
+            raise TypeError(f"data is {kind}, expected a path, pattern or name, as fastvit.data.NOTATION lists")
         data = os.fspath(given)
         library, _, rest = data.partition("/")
         if library == "torch" and rest:
@@ -237,17 +238,24 @@ class _Request:
     def _shards(self, pattern: str, paths: Sequence[Path] = ()) -> Source:
         return Shards(pattern, self.num_classes, unlabelled=self.unlabelled, paths=paths)
 
+    def _matching(self, pattern: str) -> Source:
+        for path in expand(pattern):
+            if path.is_dir() or (is_image_name(path.name) and path.exists()):
+                expected = "patterns here are of shards, which are tars: give the folder that these are in"
+                raise DataError(f"{pattern}: matches {path}; {expected}")
+        return self._shards(pattern)
+
     def _in_shards(self, pattern: str) -> Source:
         if "{split}" not in pattern:
             if self.splits[-1]:
                 expected = either(self.splits)
                 raise NoSplitError(f"{pattern}: has no {{split}} in it; expected {expected} in place of {{split}}")
-            return self._shards(pattern)
+            return self._matching(pattern)
         splits = list(filter(None, synonyms(self.splits)))
         for written in (each for split in splits for each in (split, split.capitalize(), split.upper())):
             candidate = pattern.replace("{split}", written)
             if any(path.is_file() for path in expand(candidate)):
-                return self._shards(candidate)
+                return self._matching(candidate)
         if not splits:
             raise DataError(f"{pattern}: which split? expected a name in place of {{split}}")
         raise NoSplitError(f"{pattern}: no such shards; expected {either(self.splits)} in place of {{split}}")

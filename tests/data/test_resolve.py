@@ -28,6 +28,7 @@ from fastvit.data import (
 )
 from fastvit.evaluation.imagenet import match_classes
 from fastvit.testing import write_images
+from fastvit.utils.text import with_article
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*left out")  # of which test_archives.py tells
 
@@ -366,7 +367,9 @@ def test_labels_in_files_of_their_own_beside_images_in_a_folder_do_not_matter(tm
 @pytest.mark.parametrize("given", [None, ["a", "b"], 3, numpy.zeros((2, 3, 64, 64)), b"data"])
 def test_what_is_no_name_of_data_is_a_type_error_that_names_it(given: Any) -> None:
     for function in (open_source, training_source, validation_source, or_whole):
-        with pytest.raises(TypeError, match=f"data is a {type(given).__name__}, expected a path, pattern or name"):
+        with pytest.raises(
+            TypeError, match=f"data is {with_article(type(given).__name__)}, expected a path, pattern or name"
+        ):
             function(given)
 
 
@@ -438,3 +441,14 @@ def test_links_to_folders_are_classes_as_others_are(tmp_path: Path) -> None:
 def test_an_empty_folder_has_no_images_to_embed(tmp_path: Path) -> None:
     folder(tmp_path, {"notes/a.txt": b""})
     assert refused(open_source, tmp_path, unlabelled=True).startswith(f"{tmp_path}: no images in it")
+
+
+@pytest.mark.parametrize(
+    "pattern", ["train/*/*.png", "train/cat/*.png", "{split}/*/*.png", "train/*", "train/cat/{0..1}.png", "*"]
+)
+def test_a_pattern_of_images_or_folders_says_to_give_the_folder(pattern: str, tmp_path: Path) -> None:
+    write_images(tmp_path, ("cat", "dog"), train=2, val=2)
+    for function in (training_source, or_whole):
+        message = refused(function, f"{tmp_path}/{pattern}")
+        assert "; patterns here are of shards, which are tars: give the folder that these are in" in message
+        assert f": matches {tmp_path}/" in message
