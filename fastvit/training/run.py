@@ -68,7 +68,8 @@ def _check_request(recipe: Recipe, data: str | Path | Source, output: Path) -> N
     require("train", "accelerate", "yaml", what="Training")
     check_recipe(recipe)
     check_output(output)
-    if isinstance(data, Source) or os.path.exists(data):  # else that is said first, and sooner
+    is_there = isinstance(data, str | os.PathLike) and os.path.exists(data)
+    if is_there or isinstance(data, Source):  # else that is said first, and sooner
         from .requests import check_names
 
         check_names(recipe, resumed=any(output.glob("checkpoints/*.pt")))

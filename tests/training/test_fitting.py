@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from helpers.command import run
+from helpers.small import small
 from helpers.small_run import arguments, small_trainer
 from PIL import Image
 
@@ -479,3 +480,16 @@ def test_without_matplotlib_it_trains_and_says_what_is_not_drawn(
     result = run("train", *arguments(data, tmp_path / "run"))
     assert result.status == 0 and "are not drawn without matplotlib; run: pip install" in result.stderr
     assert (tmp_path / "run/confusion.csv").exists() and not (tmp_path / "run/confusion.png").exists()
+
+
+@pytest.mark.parametrize(
+    "given", [[("a.png", 0)], 5, None, torch.zeros(2, 3, 32, 32), b"data"], ids=lambda v: type(v).__name__
+)
+def test_data_that_are_no_path_are_one_sentence_in_train_and_evaluate(given: Any, data: Path, tmp_path: Path) -> None:
+    expected = (
+        rf"^data is an? {type(given).__name__}, expected a path, pattern or name, as fastvit\.data\.NOTATION lists"
+    )
+    with pytest.raises(TypeError, match=expected):
+        fastvit.train(Recipe(), given, tmp_path / "run")
+    with pytest.raises(TypeError, match=expected):
+        fastvit.evaluate(small("fastvit_t8", num_classes=2), given)
