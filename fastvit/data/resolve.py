@@ -55,6 +55,7 @@ from .stored import ARCHIVES, COMPRESSED, Archive, Folder
 from .torchvision import Torchvision
 
 NOTATION = __doc__ or ""
+NO_PATTERNS = "patterns here are of shards, which are tars: give the folder that these are in"
 KINDS = "a folder, .zip, .tar, shards as 'NAME-{000..127}.tar', torch/NAME:FOLDER or hfds/NAME"
 
 
@@ -181,8 +182,8 @@ class _Request:
     def open(self, given: str | Path) -> Source:
         """The images of whatever kind of data. A DataError, if there are none."""
         if not isinstance(given, str | os.PathLike):
-            kind = with_article(type(given).__name__)
-            raise TypeError(f"data is {kind}, expected a path, pattern or name, as fastvit.data.NOTATION lists")
+            expected = "expected a path, pattern or name, as fastvit.data.NOTATION lists"
+            raise TypeError(f"data is {with_article(type(given).__name__)}, {expected}")
         data = os.fspath(given)
         library, _, rest = data.partition("/")
         if library == "torch" and rest:
@@ -239,10 +240,8 @@ class _Request:
         return Shards(pattern, self.num_classes, unlabelled=self.unlabelled, paths=paths)
 
     def _matching(self, pattern: str) -> Source:
-        for path in expand(pattern):
-            if path.is_dir() or (is_image_name(path.name) and path.exists()):
-                expected = "patterns here are of shards, which are tars: give the folder that these are in"
-                raise DataError(f"{pattern}: matches {path}; {expected}")
+        if odd := [path for path in expand(pattern) if path.is_dir() or (is_image_name(path.name) and path.exists())]:
+            raise DataError(f"{pattern}: matches {odd[0]}; {NO_PATTERNS}")
         return self._shards(pattern)
 
     def _in_shards(self, pattern: str) -> Source:
