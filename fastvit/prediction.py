@@ -109,9 +109,8 @@ def predict(
     """Name what is in one image, or in many; of those only a few batches are in memory, and threads read ahead.
 
     Args:
-        model: a FastViT in any form and mode, which it keeps, perhaps in a wrapper, as torch.compile's; what
-            `fastvit.engine` gives; a `Comparison`; or what `fastvit.load` reads, which is fused and runs on the fastest
-            device.
+        model: a FastViT in any form and mode, which it keeps, perhaps wrapped, as by torch.compile; an engine; a
+            `Comparison`; or what `fastvit.load` reads, which is fused and runs on the fastest device.
         images: a path, a file's bytes, a binary stream, a PIL image, an array (H, W, 3) or (H, W), or a tensor
             (3, H, W), of bytes or of floats from 0 to 1. Or several: a folder, a pattern such as "*.jpg", an array
             (B, H, W, 3), a tensor (B, 3, H, W), or what gives single ones, folders or patterns. "-" is standard input.

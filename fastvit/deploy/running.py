@@ -4,13 +4,12 @@ from collections.abc import Collection
 from os import PathLike
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..checkpoint import loaded
 from ..images.inputs import find_images
 from ..images.preprocess import Preprocess
 from ..models.fastvit import FastViT
-from ..models.given import unwrapped
 from ..models.reparam import fusible_blocks
 from ..models.reparam import reparameterize as fuse
 from ..utils.copies import duplicate
@@ -62,9 +61,7 @@ def runnable(
         10
     """
     check_options(engine, precision, calibration, keep)
-    given = unwrapped(model)
-    model = loaded(given, FastViT)
-    inplace = inplace or model is not given
+    inplace, model = inplace or not isinstance(model, nn.Module), loaded(model, FastViT)
     _check_form(model, engine, precision, reparameterize)
     fuses = (engine, precision) == PLAIN and bool(reparameterize)
     model = _placed(model, device_for(model, device, engine), inplace, fuses)

@@ -22,7 +22,7 @@ from .formats import PICKLES, open_path
 from .header import check_preprocessing
 from .heads import warn_of_rest
 from .naming import NAMINGS, PROJECTION, names
-from .suggestion import language_only, nearest
+from .suggestion import language_only, meant, nearest
 from .tensors import FLOATS, DamagedError, Shape, Tensors, WeightsError, in_one_line, mismatches, sound, unwrapped
 from .wrapped import in_memory
 
@@ -112,10 +112,12 @@ def _of_repository(place: str, variant: str | Config | None, where: str) -> Weig
     try:
         path = hub.download_with(repository, folder_config.FILES)
     except WeightsError as error:
-        if where:
+        name = repository.repository
+        if not where and address and (known := meant(name)):
+            raise WeightsError(f"{place}: {error}; {known}") from None
+        if where or address:
             raise
-        start = "" if address else "no such file here, and of the Hub "
-        raise WeightsError(f"{place}: {start}{error}; {nearest(repository.repository)}") from None
+        raise WeightsError(f"{place}: no such file here, and of the Hub {error}; {nearest(name)}") from None
     with _fresh(path, str(repository)):
         return read_tensors(open_path(path), variant, {}, path=path.parent)
 

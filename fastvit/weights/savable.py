@@ -9,7 +9,9 @@ from ..models.forms import Form, form_of, outline, stages_left
 from ..models.given import remedy, require_model
 from ..models.layers import Head
 from ..models.structure import differences
+from ..utils.copies import hook_tables
 from ..utils.text import one_line, some, with_article
+from ..utils.warning import warn
 from .header import check_header, header, parsed
 from .naming import own_state
 from .read import read_tensors
@@ -59,6 +61,8 @@ def check_savable(model: FastViT) -> Form:
         _check_header(model, form)
     except Exception as error:  # whatever its attributes and its pretrained_cfg lead to
         raise ValueError(f"the model cannot be saved: {one_line(error)}") from error
+    if hooked := [name or "the model" for name, module in model.named_modules() if any(hook_tables(module))]:
+        warn(f"hooks are not saved, nor what they change of the outputs: {some(hooked, 3)}")
     return form
 
 

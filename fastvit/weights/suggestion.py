@@ -20,14 +20,20 @@ def nearest(name: str) -> str:
         >>> nearest("apple/MobileCLIP2-S0")
         'did you mean fastvit_mci0.apple_mclip2_dfndr2b?'
     """
-    given = name.strip().lower().partition("@")[0].replace("llava-fastvithd_", "fastvlm-")
-    near = _near(given) if len(given) <= LONGEST else []
+    given = _normal(name)
     if known := language_only(given):
         return known
     if re.match(r"https?://", given):
+        near = _near(given)
         known = f", or load {_published(near[0], given)}, which is known by name" if near else ""
         return f"an address is not downloaded: download the file, and give its path{known}"
-    return f"did you mean {either(near)}?" if near else "fastvit.list_models() and `fastvit models` have the names"
+    return meant(given) or "fastvit.list_models() and `fastvit models` have the names"
+
+
+def meant(name: str) -> str:
+    """The question whether some name that is near was meant; "" if none is."""
+    near = _near(_normal(name))
+    return f"did you mean {either(near)}?" if near else ""
 
 
 def language_only(name: str) -> str:
@@ -36,8 +42,15 @@ def language_only(name: str) -> str:
     return f"{LANGUAGE_ONLY}: take {either(_near(exported[1]))}" if exported else ""
 
 
+def _normal(name: str) -> str:
+    """Without a revision, and as the Hub has Apple's own names."""
+    return name.strip().lower().partition("@")[0].replace("llava-fastvithd_", "fastvlm-")
+
+
 def _near(given: str) -> list[str]:
     """The names themselves, where only case, hyphens, owner or address differ, else the fewest changes away."""
+    if len(given) > LONGEST:
+        return []
     named = _others()
     tail = re.sub(_HUB, "", given).split("/resolve/")[0].split("/tree/")[0].split("/blob/")[0]
     last = tail.rpartition("/")[2]

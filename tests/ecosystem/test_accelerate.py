@@ -97,6 +97,14 @@ USES: dict[str, Callable[[Any, Path], Any]] = {
 LEFT = [(prepared, use) for use in ("save", "export", "openvino")] + [(dispatched, use) for use in USES]
 
 
+@pytest.fixture
+def no_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
+    """None was made in this process before, whose precision all others would have to have."""
+    for state in (accelerate.state.AcceleratorState, accelerate.state.PartialState):
+        monkeypatch.setattr(state, "_shared_state", {})
+
+
+@pytest.mark.usefixtures("no_accelerator")
 @pytest.mark.filterwarnings("ignore:::accelerate", "ignore:::torch")
 @pytest.mark.parametrize(("wrap", "use"), LEFT, ids=lambda it: it if isinstance(it, str) else it.__name__)
 @torch.no_grad()

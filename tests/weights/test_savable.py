@@ -673,3 +673,14 @@ def test_a_folder_that_is_not_there_is_named_and_not_a_hidden_one(tmp_path: Path
     with pytest.raises(FileNotFoundError) as error:
         save(small("fastvit_t8"), path)
     assert str(path) in str(error.value) and ".writing" not in str(error.value)
+
+
+@pytest.mark.parametrize("place", ["", "stages.1", "head.fc"])
+@pytest.mark.parametrize("register", ["register_forward_hook", "register_forward_pre_hook"])
+def test_hooks_are_said_not_to_be_saved(place: str, register: str, tmp_path: Path) -> None:
+    model = small("fastvit_t8", num_classes=2)
+    handle = getattr(model.get_submodule(place), register)(lambda module, *_: None)
+    with pytest.warns(fastvit.FastViTWarning, match=f"hooks are not saved.*: {place or 'the model'}$"):
+        fastvit.save(model, tmp_path / "model.safetensors")
+    handle.remove()
+    fastvit.save(model, tmp_path / "model.safetensors")  # without a word
