@@ -61,9 +61,13 @@ def check_savable(model: FastViT) -> Form:
         _check_header(model, form)
     except Exception as error:  # whatever its attributes and its pretrained_cfg lead to
         raise ValueError(f"the model cannot be saved: {one_line(error)}") from error
+    _warn_of_hooks(model)
+    return form
+
+
+def _warn_of_hooks(model: FastViT) -> None:
     if hooked := [name or "the model" for name, module in model.named_modules() if any(hook_tables(module))]:
         warn(f"hooks are not saved, nor what they change of the outputs: {some(hooked, 3)}")
-    return form
 
 
 def _expected(model: FastViT, form: Form) -> FastViT:
