@@ -12,7 +12,7 @@ from ..images.inputs import walk
 from ..images.kinds import head_of, is_ignored, is_image_name, refusal
 from ..utils.text import counted, some
 from ..utils.warning import warn
-from .splits import FOLDERS, IMAGES, choose, is_split, taken_apart
+from .splits import FOLDERS, IMAGES, choose, is_split, says_nothing, taken_apart
 from .stored import ARCHIVES, COMPRESSED, refuse
 
 Folders = tuple[str, ...]  # a path's parts but the last
@@ -83,7 +83,8 @@ def find_top(where: str, asked: Sequence[str], look: Callable[[Folders], Level])
     say_unread(where, [*here.unread, *([counted(images, "image")] if images else [])])
     if split in here.archives:
         return top, split, here.archives[split]
-    return _unwrapped(where, (*top, split), look, lambda name: bool(taken_apart(name)[0])), split, ()
+    inside = _unwrapped(where, (*top, split), look, lambda name: bool(taken_apart(name)[0]) or says_nothing(name))
+    return inside, split, ()
 
 
 def _unwrapped(where: str, top: Folders, look: Callable[[Folders], Level], may: Callable[[str], bool]) -> Folders:

@@ -54,6 +54,16 @@ def taken_apart(name: str) -> tuple[tuple[str, ...], list[str]]:
     return _group(found[0]), [word for word in words if word not in found]
 
 
+def says_nothing(name: str) -> bool:
+    """Whether a folder of that name says neither a split nor a class, but only that images are in it.
+
+    Example:
+        >>> [says_nothing(name) for name in ("images", "Image_Data", "train_images", "cats")]
+        [True, True, False, False]
+    """
+    return bool(PADDING.fullmatch(BETWEEN.sub("", name).casefold()))
+
+
 def synonyms(splits: Iterable[str]) -> list[str]:
     """The splits, each followed by the other names that it goes by.
 

@@ -74,6 +74,18 @@ def test_each_split_is_found_by_any_of_its_names_with_or_without_a_folder_around
 
 
 @every_place
+@pytest.mark.parametrize("inner", ["images", "Data", "image_set"])
+def test_the_classes_of_a_split_may_lie_in_a_folder_that_only_says_images(
+    tmp_path: Path, place: str, inner: str
+) -> None:
+    train, test = contents(2), contents(1, seed=7)
+    files = inside(f"train/{inner}", train) | inside("test", test)
+    data = PLACES[place](tmp_path / "data", files)
+    assert held(training_source(data)) == expected(train)
+    assert held(validation_source(data)) == expected(test)
+
+
+@every_place
 def test_a_split_may_lie_in_a_folder_of_its_own_name(tmp_path: Path, place: str) -> None:
     """Intel's images of scenes, as they are unpacked."""
     train, test = contents(2), contents(1, seed=7)
