@@ -16,7 +16,7 @@ from .models.reparam import Fusible
 from .utils.text import with_article
 from .weights import catalog
 from .weights.read import is_address, read
-from .weights.suggestion import nearest
+from .weights.suggestion import nearest_names
 
 if TYPE_CHECKING:
     from timm.models._features import FeatureGetterNet
@@ -112,7 +112,7 @@ def _variant(name: str, weights: bool) -> str | None:
     variant = re.split("[.@]", name)[0]
     published = catalog.find(name) is not None and ("@" not in name or weights)
     if variant not in CONFIGS or (name != variant and not published):
-        raise ValueError(f"unknown model {name!r}; {nearest(name)}")
+        raise ValueError(f"unknown model {name!r}; {nearest_names(name)}")
     return variant
 
 

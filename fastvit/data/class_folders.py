@@ -54,7 +54,7 @@ class ClassFolders(StoredImages):
             expected = f"no folders in it; expected {self.where}/CLASS/*.jpg for each class"
             missing = "no images in it; check the name" if unlabelled else expected
             raise DataError(f"{self.where}: {missing}{_found(listing, top)}")
-        called = _called(self.where, names)
+        called = _classes_of(self.where, names)
         classed = sorted((called[name], image) for parts, image in listing.images if (name := inside(top, parts)))
         counts = Counter(name for name, _ in classed)
         if (empty := sorted(set(called.values()).difference(counts))) and not unlabelled:
@@ -76,7 +76,7 @@ class ClassArchives(StoredImages):
 
     def __init__(self, folder: Path, archives: Sequence[Path]) -> None:
         self.where = self.root = str(folder)
-        called = _called(self.where, [path.stem for path in archives])
+        called = _classes_of(self.where, [path.stem for path in archives])
         self.classes = sorted(set(called.values()))
         places = [Archive(path) for path in sorted(archives, key=lambda path: called[path.stem])]
         listings = [Listing.of(place, place.entries()) for place in places]
@@ -92,7 +92,7 @@ class ClassArchives(StoredImages):
         super().__init__(places, [Index(sorted(image for _, image in listing.images)) for listing in listings])
 
 
-def _called(where: str, names: Collection[str]) -> dict[str, str]:
+def _classes_of(where: str, names: Collection[str]) -> dict[str, str]:
     """The names of folders or archives -> those of their classes."""
     called = {name: class_name(name) for name in names}
     if twins := [name for name, count in Counter(called[name] for name in names).items() if count > 1]:

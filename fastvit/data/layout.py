@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 
 from ..images.inputs import walk
-from ..images.kinds import head_of, is_ignored, is_image_name, refusal
+from ..images.kinds import head_of, is_ignored, is_image_name, why_no_image
 from ..utils.text import counted, some
 from ..utils.warning import warn
 from .splits import FOLDERS, IMAGES, choose, is_split, says_nothing, taken_apart
@@ -121,7 +121,7 @@ def on_disk(root: Path, folders: Folders = ()) -> Level:
             series.setdefault(SHARD.sub(r"\1*\2", entry.name), []).append(Path(entry.path))
 
     def images(folder: str, names: Iterable[str]) -> Iterator[str]:
-        return (name for name in names if refusal(name, partial(head_of, f"{folder}/{name}")) is None)
+        return (name for name in names if why_no_image(name, partial(head_of, f"{folder}/{name}")) is None)
 
     return Level(
         [entry.name for entry in entries if entry.is_dir()],

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import partial
 
-from ..images.kinds import SYSTEM, is_ignored, refusal
+from ..images.kinds import SYSTEM, is_ignored, why_no_image
 from .layout import Folders, Level, is_list
 from .stored import ARCHIVES, COMPRESSED, Archive, Folder
 from .tar_headers import Entry
@@ -48,7 +48,7 @@ class Listing:
             if inside is None or entry.is_folder or not parts:
                 continue
             listing.labelled = listing.labelled or parts[-1].lower().endswith(LABEL)
-            kind = refusal(parts[-1], partial(place.head, entry))
+            kind = why_no_image(parts[-1], partial(place.head, entry))
             if kind is None:
                 listing.images.append((inside, entry))
                 listing._left_out[inside, EARLIER] += entry.earlier

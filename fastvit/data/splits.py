@@ -96,7 +96,7 @@ def choose(where: str, asked: Sequence[str], names: Iterable[str], held: Held = 
         ('Valid', 'seg_test')
     """
     names = sorted(names)
-    called = _called(names)
+    called = _called_as_splits(names)
     flat = [name for name in called if held(name) == IMAGES]
     splits = [name for name in called if name not in flat]
     if same := _meant(asked, names if len(asked) == 1 else splits, called):
@@ -125,7 +125,7 @@ def _group(word: str) -> tuple[str, ...]:
     return next((group for group in GROUPS if word.casefold() in group), ())
 
 
-def _called(names: Sequence[str]) -> list[str]:
+def _called_as_splits(names: Sequence[str]) -> list[str]:
     """Those that are called as splits are."""
     apart = {name: found for name in names if (found := taken_apart(name))[0]}
     return [
@@ -148,7 +148,7 @@ def _meant(asked: Iterable[str], candidates: Sequence[str], called: Sequence[str
 
 def _say_unused(where: str, asked: Sequence[str], split: str, names: Sequence[str], held: Held) -> None:
     """Warn of what is preferred but has no labels, of a second one for the same purpose, and of what is never read."""
-    called, (group, _) = _called(names), taken_apart(split)
+    called, (group, _) = _called_as_splits(names), taken_apart(split)
     preferred = _meant(asked, names, called)
     if flat := [name for name in dict.fromkeys(preferred[: preferred.index(split)]) if held(name) == IMAGES]:
         warn(f"{where}: reads {split}, and not {some(flat)}, where no folders of classes are")

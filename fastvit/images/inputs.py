@@ -8,7 +8,7 @@ from functools import partial
 
 from ..utils.text import STANDARD_INPUT, with_article
 from ..utils.warning import warn
-from .kinds import SUFFIXES, SYSTEM, head_of, is_ignored, is_image_name, refusal, say_left_out
+from .kinds import SUFFIXES, SYSTEM, head_of, is_ignored, is_image_name, say_left_out, why_no_image
 
 
 def find_images(arguments: Sequence[str]) -> list[str]:
@@ -86,7 +86,7 @@ def images_inside(folder: str, left_out: Counter[str]) -> list[str]:
         left_out.update(f"{name}/" for name in ignored if name.lower() in SYSTEM)
         for name in names:
             path = os.path.join(parent, name)
-            if is_image_name(name) or (kind := refusal(name, partial(head_of, path))) is None:
+            if is_image_name(name) or (kind := why_no_image(name, partial(head_of, path))) is None:
                 found.append(path)
             else:
                 left_out[kind] += 1

@@ -93,7 +93,7 @@ def missing_package(kind: str) -> str:
     return command if package and missing(package) else ""
 
 
-def refusal(name: str, head: Callable[[], bytes]) -> str | None:
+def why_no_image(name: str, head: Callable[[], bytes]) -> str | None:
     """Why a file of a folder is no image: its kind, for `say_left_out`, "" if it is hidden; None if it is one.
 
     Only files with an unusual suffix, or none, are opened, and of these the first bytes read: so a JPEG is one whatever
@@ -104,8 +104,8 @@ def refusal(name: str, head: Callable[[], bytes]) -> str | None:
         head: reads its first 32 bytes.
 
     Example:
-        >>> from fastvit.images.kinds import refusal
-        >>> [refusal(name, lambda: b"text") for name in ("cat.jpg", ".cat.jpg", "notes.txt", "cat.dat")]
+        >>> from fastvit.images.kinds import why_no_image
+        >>> [why_no_image(name, lambda: b"text") for name in ("cat.jpg", ".cat.jpg", "notes.txt", "cat.dat")]
         [None, '', '.txt', '.dat']
     """
     suffix = os.path.splitext(name)[1].lower()

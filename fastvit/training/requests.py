@@ -11,7 +11,7 @@ from ..models.config import CONFIGS
 from ..utils.text import some
 from ..weights.catalog import CHECKPOINTS, find
 from ..weights.read import SUFFIXES
-from ..weights.suggestion import nearest as nearest_weights
+from ..weights.suggestion import nearest_names
 from .augmenting import augmentation
 from .options import RecipeError, nearest
 from .recipe import Recipe
@@ -32,7 +32,7 @@ def check_names(recipe: Recipe, resumed: bool = False) -> None:
     variant = split("[.@]", recipe.model)[0]
     elsewhere = any(sign in recipe.model for sign in ":/") or os.path.exists(recipe.model)
     if variant and variant not in CONFIGS and not elsewhere:
-        raise RecipeError(f"model is {recipe.model!r}; {nearest_weights(recipe.model)}")
+        raise RecipeError(f"model is {recipe.model!r}; {nearest_names(recipe.model)}")
     for name in ("weights",) * (not resumed) + ("teacher_weights",):
         file = getattr(recipe, name)
         if Path(file).suffix.lower() in SUFFIXES and not os.path.exists(file):

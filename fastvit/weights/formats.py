@@ -22,7 +22,7 @@ from .tensors import DamagedError, Shape, Tensors, WeightsError, in_one_line
 from .wrapped import NOT_PLAIN, arrays_in, state_dict_in, what_pickle
 
 REBUILT = "torch._utils _rebuild_"  # begin the functions that torch makes tensors of all kinds by
-LONGEST = 5_000_000  # bytes of an index or a config; indices of language models have some 100,000
+LARGEST_JSON = 5_000_000  # bytes of an index or a config; indices of language models have some 100,000
 
 
 def _safetensors(path: Path) -> Tensors:
@@ -143,11 +143,11 @@ def read_json(path: Path, problem: str) -> dict[str, Any]:
     """The object in a JSON file, which is untrusted.
 
     Raises:
-        DamagedError: it is missing, has more than `LONGEST` bytes, or is no object; its message says `problem`.
+        DamagedError: it is missing, has more than `LARGEST_JSON` bytes, or is no object; its message says `problem`.
     """
     with in_one_line(path, problem, DamagedError):
-        if path.stat().st_size > LONGEST:
-            raise ValueError(f"it has more than {LONGEST:,} bytes")
+        if path.stat().st_size > LARGEST_JSON:
+            raise ValueError(f"it has more than {LARGEST_JSON:,} bytes")
         value = json.loads(path.read_bytes())
         if not isinstance(value, dict):
             raise ValueError(f"it holds a {type(value).__name__}")

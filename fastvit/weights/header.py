@@ -18,7 +18,7 @@ from ..models.layers import POOLS
 from ..utils.text import quoted
 
 WIDEST = 16384  # pixels, high or wide
-LONGEST = 5_000_000  # characters of a header; 20,000 names of classes have a million
+LONGEST_VALUE = 5_000_000  # characters of a header; 20,000 names of classes have a million
 _TUPLES = ("input_size", "pool_size", "mean", "std", "first_conv")  # JSON has lists only
 
 
@@ -78,8 +78,8 @@ def parsed(metadata: Mapping[str, str]) -> Header | None:
     if "variant" not in metadata or "pretrained_cfg" not in metadata:
         return None
     for key, text in metadata.items():
-        if len(text) > LONGEST:
-            raise ValueError(f"{key} has more than {LONGEST:,} characters")
+        if len(text) > LONGEST_VALUE:
+            raise ValueError(f"{key} has more than {LONGEST_VALUE:,} characters")
     row, stages, indices = (json.loads(metadata.get(key, "null")) for key in ("config", "stages", "out_indices"))
     cfg = json.loads(metadata["pretrained_cfg"])
     config = None if row is None else Config.from_row(row)

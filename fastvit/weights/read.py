@@ -22,8 +22,8 @@ from .formats import PICKLES, open_path
 from .header import check_preprocessing
 from .heads import warn_of_rest
 from .naming import NAMINGS, PROJECTION, names
-from .suggestion import language_only, meant, nearest
-from .tensors import FLOATS, DamagedError, Shape, Tensors, WeightsError, in_one_line, mismatches, sound, unwrapped
+from .suggestion import language_only, meant, nearest_names
+from .tensors import FLOATS, DamagedError, Shape, Tensors, WeightsError, in_one_line, mismatches, plainly_named, sound
 from .wrapped import in_memory
 
 Source = str | Path | Mapping[str, Any]
@@ -84,7 +84,7 @@ def read(source: Source, variant: str | Config | None = None) -> Weights:
         raise WeightsError(f"{source}: {known}")
     if where or named:
         return _of_repository(place, variant, where)
-    raise WeightsError(f"{source}: no such file, and no checkpoint of that name; {nearest(place)}")
+    raise WeightsError(f"{source}: no such file, and no checkpoint of that name; {nearest_names(place)}")
 
 
 def _address(source: str | Path) -> tuple[str, str]:
@@ -106,7 +106,7 @@ def _of_repository(place: str, variant: str | Config | None, where: str) -> Weig
     address = place.lower().startswith(ADDRESSES)
     repository = hub.addressed(place) if address else hub.parsed(place)
     if repository is None:
-        raise WeightsError(f"{place}: {nearest(place)}")
+        raise WeightsError(f"{place}: {nearest_names(place)}")
     if isinstance(repository, catalog.Checkpoint):
         return _published(repository, variant)
     try:
@@ -117,7 +117,7 @@ def _of_repository(place: str, variant: str | Config | None, where: str) -> Weig
             raise WeightsError(f"{place}: {error}; {known}") from None
         if where or address:
             raise
-        raise WeightsError(f"{place}: no such file here, and of the Hub {error}; {nearest(name)}") from None
+        raise WeightsError(f"{place}: no such file here, and of the Hub {error}; {nearest_names(name)}") from None
     with _fresh(path, str(repository)):
         return read_tensors(open_path(path), variant, {}, path=path.parent)
 
@@ -157,7 +157,7 @@ def read_tensors(
         catalogue: the pretrained_cfg that it is listed with.
         path: where they are, if the files beside them are to count.
     """
-    tensors = unwrapped(tensors)
+    tensors = plainly_named(tensors)
     found = detect(tensors, {variant.name: variant} if isinstance(variant, Config) else CONFIGS)
     beside = folder_config.beside(path, found, tensors.source) if path else folder_config.Beside()
     variant = _variant(tensors, found, variant, beside.cfg.get("architecture"))

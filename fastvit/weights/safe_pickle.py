@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-LONGEST = 400_000  # opcodes; mci4 with its optimizer has some 100,000
+MOST_OPCODES = 400_000  # opcodes; mci4 with its optimizer has some 100,000
 LONGEST_NAME = 500  # letters of a tensor's name, or of a class and its module
 _STORAGES = {"Float": "float32", "Half": "float16", "BFloat16": "bfloat16", "Double": "float64", "Long": "int64"}
 _STORAGES |= {"Int": "int32", "Short": "int16", "Char": "int8", "Byte": "uint8", "Bool": "bool"}
@@ -108,8 +108,8 @@ def follow(pickle: bytes) -> Any:
     marks: list[int] = []
     memo: list[Any] = []  # no dict: numbers can be chosen to collide
     for count, (name, argument) in enumerate(_opcodes(pickle)):
-        if count > LONGEST:
-            raise RefusedError(f"has more than {LONGEST:,} opcodes")
+        if count > MOST_OPCODES:
+            raise RefusedError(f"has more than {MOST_OPCODES:,} opcodes")
         if name in ("EMPTY_DICT", "EMPTY_LIST"):
             stack.append({} if name == "EMPTY_DICT" else [])
         elif name in _CONSTANTS:
@@ -161,7 +161,7 @@ def _apply(name: str, taken: list[Any], stack: list[Any]) -> None:
             raise ValueError("it refers to something other than a storage")
         stack.append((DTYPES.get(type_), key))
     elif name in ("REDUCE", "NEWOBJ", "NEWOBJ_EX"):
-        stack.append(_called(*taken[:2]))
+        stack.append(_result_of(*taken[:2]))
 
 
 _DICTIONARY = "collections OrderedDict"
@@ -198,7 +198,7 @@ def _global(name: str) -> Global:
     return Global(name)
 
 
-def _called(function: Any, arguments: Any) -> Any:
+def _result_of(function: Any, arguments: Any) -> Any:
     """What a call comes to, for the few that state dicts are made by; for others an object that nobody made."""
     if not isinstance(function, Global | Made) or type(arguments) is not tuple:
         raise ValueError("it calls what is no function")
@@ -209,7 +209,7 @@ def _called(function: Any, arguments: Any) -> Any:
     if function in _PARAMETER:
         return arguments[0]
     if function in _SUBCLASS:
-        return _called(arguments[0], arguments[2])
+        return _result_of(arguments[0], arguments[2])
     if function not in _TENSOR:
         return (Array if function in _ARRAYS else Made)(function)
     (dtype, key), offset, shape, stride = arguments[:4]

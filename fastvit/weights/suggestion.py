@@ -7,17 +7,17 @@ from ..utils.text import close, either
 from .catalog import CHECKPOINTS
 
 LANGUAGE_ONLY = "Apple's exports of FastVLM (-fp16, -int8, -int4) hold a language model, and the encoder as Core ML"
-LONGEST = 300  # characters of a name that is looked at
+LONGEST_GIVEN = 300  # characters of a name that is looked at
 _HUB = r"(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/|hf[-_]hub:"
 _LANGUAGE_MODEL = re.compile(r"(fastvlm[-_][\d.]+b)[-_](?:fp16|int8|int4|4bit|8bit|bf16)")
 
 
-def nearest(name: str) -> str:
+def nearest_names(name: str) -> str:
     """What may have been meant, to stand after a semicolon; for an address what to do with it.
 
     Example:
-        >>> from fastvit.weights.suggestion import nearest
-        >>> nearest("apple/MobileCLIP2-S0")
+        >>> from fastvit.weights.suggestion import nearest_names
+        >>> nearest_names("apple/MobileCLIP2-S0")
         'did you mean fastvit_mci0.apple_mclip2_dfndr2b?'
     """
     given = _normal(name)
@@ -38,7 +38,7 @@ def meant(name: str) -> str:
 
 def language_only(name: str) -> str:
     """What to take instead of an export of Apple's that has no vision encoder; "" for another name."""
-    exported = _LANGUAGE_MODEL.search(name[:LONGEST].lower())
+    exported = _LANGUAGE_MODEL.search(name[:LONGEST_GIVEN].lower())
     return f"{LANGUAGE_ONLY}: take {either(_near(exported[1]))}" if exported else ""
 
 
@@ -49,7 +49,7 @@ def _normal(name: str) -> str:
 
 def _near(given: str) -> list[str]:
     """The names themselves, where only case, hyphens, owner or address differ, else the fewest changes away."""
-    if len(given) > LONGEST:
+    if len(given) > LONGEST_GIVEN:
         return []
     named = _others()
     tail = re.sub(_HUB, "", given).split("/resolve/")[0].split("/tree/")[0].split("/blob/")[0]

@@ -55,7 +55,7 @@ WRAPPERS = re.compile(r"(?<=\.)(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wra
 FLATTENED = re.compile(r"(?<![^.])(stem|stages)_(\d{1,3})\.")  # as FeatureListNet of timm names a Sequential's children
 
 
-def unwrapped(tensors: Tensors) -> Tensors:
+def plainly_named(tensors: Tensors) -> Tensors:
     """By the names that they have without what wraps layers inside, and with the levels that timm has flattened."""
     names = {FLATTENED.sub(r"\1.\2.", WRAPPERS.sub("", name)): name for name in tensors.names}
     if names.keys() == set(tensors.names) or len(names) < len(tensors.names):
