@@ -41,6 +41,7 @@ def duplicate(model: Module, memo: dict[int, Any] | None = None, *, hooks: bool 
     tables = (table for module in model.modules() for table in hook_tables(module, *TABLES))
     every = [getattr(hook, "hook", hook) for table in tables for hook in table.values()]  # some torch wraps
     watching = {id(hook): hook for hook in every if own.isdisjoint(map(id, _parts(hook)))}
+    watching |= {id(part): part for hook in every for part in _arguments(hook) if id(part) not in own}
     with _ResultsWithoutHistory():
         copied = copy.deepcopy(model, watching | (memo or {}))
     for name, module in copied.named_modules(remove_duplicate=False):
@@ -76,12 +77,19 @@ def _held(modules: Iterable[nn.Module]) -> set[int]:
 
 
 def _parts(hook: Any) -> Iterator[Any]:
-    """What a hook is, is a method of, and is given by partials."""
+    """What a hook is given by partials, is, and is a method of."""
+    yield from _arguments(hook)
     while isinstance(hook, partial):
-        yield from (*hook.args, *hook.keywords.values())
         hook = hook.func
     yield hook
     yield getattr(hook, "__self__", None)
+
+
+def _arguments(hook: Any) -> Iterator[Any]:
+    """What a hook is given by partials."""
+    while isinstance(hook, partial):
+        yield from (*hook.args, *hook.keywords.values())
+        hook = hook.func
 
 
 def _closed_over(hook: Any) -> Iterator[Any]:

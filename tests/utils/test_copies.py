@@ -167,6 +167,17 @@ def test_hooks_that_write_into_what_the_model_holds_write_into_that_of_the_copy(
     torch.testing.assert_close(given, module(others), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("beside", [True, "avg", "its own module"])
+def test_what_a_hook_records_into_is_shared_whatever_it_is_given_beside_it(beside: object) -> None:
+    """True is what a module holds as well; and a hook may be given both a module of the model and a list of its own."""
+    model, seen = small("fastvit_t8"), list[object]()
+    given = model.stem if beside == "its own module" else beside
+    model.head.register_forward_hook(partial(lambda store, what, *_: store.append(what), seen, given))
+    copied = duplicate(model)
+    copied(IMAGES)
+    assert len(seen) == 1 and seen[0] is (copied.stem if given is model.stem else given)
+
+
 def test_a_hook_that_reaches_the_model_by_a_closure_is_said_to_reach_the_original() -> None:
     with pytest.warns(fastvit.FastViTWarning, match="reaches into it by the closure of its function"):
         fastvit.reparameterize(Kept("closure").eval())
