@@ -43,10 +43,12 @@ COPIES: dict[str, Callable[[Any], nn.Module]] = {
 
 
 @pytest.mark.parametrize("make", COPIES.values(), ids=COPIES)
-@pytest.mark.parametrize("hook", ["method", "object"])
+@pytest.mark.parametrize("hook", ["method", "object", "object with its handle"])
 def test_a_recorder_is_not_copied_and_goes_on_recording(make: Callable[[Any], nn.Module], hook: str) -> None:
     model, recorder = small("fastvit_sa12", num_classes=3), Recorder()
     handle = model.get_submodule(BLOCK).register_forward_hook(recorder.record if hook == "method" else recorder)
+    if hook == "object with its handle":
+        recorder.hook = handle  # type: ignore[attr-defined]  # by the name that torch has for what it wraps
     model(IMAGES)  # what it holds has a gradient function now
     copied = make(model)
     assert len(recorder.seen) == 1
@@ -178,9 +180,61 @@ def test_what_a_hook_records_into_is_shared_whatever_it_is_given_beside_it(besid
     assert len(seen) == 1 and seen[0] is (copied.stem if given is model.stem else given)
 
 
-def test_a_hook_that_reaches_the_model_by_a_closure_is_said_to_reach_the_original() -> None:
-    with pytest.warns(fastvit.FastViTWarning, match="reaches into it by the closure of its function"):
-        fastvit.reparameterize(Kept("closure").eval())
+GLOBAL: Any = None
+
+
+@pytest.mark.parametrize("how", ["closure", "closure of a closure", "global"])
+def test_a_hook_that_reaches_the_model_by_its_function_is_said_to_reach_the_original(
+    how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = Kept("closure").eval()
+    if how != "closure":
+        model.model.stages[1]._forward_hooks.clear()
+        monkeypatch.setitem(globals(), "GLOBAL", model)
+
+        def keep(*given: Any) -> None:
+            model.keep("a", *given)
+
+        by_closure, by_name = (lambda *given: keep(*given)), (lambda *given: GLOBAL.keep("a", *given))
+        model.model.stages[1].register_forward_hook(by_closure if "closure" in how else by_name)
+    with pytest.warns(fastvit.FastViTWarning, match="reaches into it by the closure or a global of its function"):
+        fastvit.reparameterize(model)
+
+
+@pytest.mark.parametrize("name", ["", "stages.0", "stages.1.blocks.0"])
+@pytest.mark.parametrize("how", ["compiled", "a closure", "a global"])
+def test_a_forward_that_would_run_the_original_for_a_copy_is_refused(
+    how: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = small("fastvit_t8")
+    part = model.get_submodule(name)
+    old = part.forward
+    monkeypatch.setitem(globals(), "GLOBAL", old)
+    replacing: dict[str, Callable[..., Any]] = {
+        "compiled": torch.compile(old, backend="eager"),
+        "a closure": lambda x: old(x),
+        "a global": lambda x: GLOBAL(x),
+    }
+    part.forward = replacing[how]
+    where = f"model.{name}.forward".replace("..", ".")
+    with pytest.raises(ValueError, match=rf"^{where} is a function that was put over it and runs the original"):
+        fastvit.reparameterize(model)
+    with pytest.raises(ValueError, match=rf"take it off first, with del {where}$"):
+        fastvit.engine(model, "torch")(IMAGES)
+    del part.forward
+    assert equal(fastvit.reparameterize(model), fastvit.reparameterize(small("fastvit_t8")))
+
+
+def test_a_forward_that_was_replaced_by_a_function_of_its_own_is_copied() -> None:
+    """It reaches nothing of the model, but what it is given; and the class's own may stand there too."""
+
+    def doubled(self: nn.Module, x: Tensor) -> Tensor:
+        return 2 * x
+
+    model = nn.Sequential(nn.Identity(), nn.Identity())
+    model[0].forward = doubled.__get__(model[0])  # type: ignore[method-assign]
+    model[1].forward = model[1].forward  # type: ignore[method-assign]
+    assert torch.equal(duplicate(model)(IMAGES), 2 * IMAGES)
 
 
 @pytest.mark.parametrize("name", ["fastvit_t8", "fastvit_sa12"])
