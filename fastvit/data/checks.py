@@ -29,8 +29,9 @@ def check_range(source: Source) -> None:
     """
     if len(wrong := numpy.flatnonzero((source.labels < 0) | (source.labels >= len(source.classes)))):
         first = int(wrong[0])
+        expected = f"expected 0 to {len(source.classes) - 1}" if source.classes else "and there are no classes"
         raise DataError(
-            f"{source.name(first)}: label {source.labels[first]}, expected 0 to {len(source.classes) - 1}; "
+            f"{source.name(first)}: label {source.labels[first]}, {expected}; "
             f"{len(wrong)} of {len(source)} labels are like that"
         )
 

@@ -12,7 +12,7 @@ import numpy
 from ..utils.extras import require
 from ..utils.text import one_line, some
 from ..utils.warning import warn
-from .source import Content, DataError, Source, class_name, numbered
+from .source import MOST_CLASSES, Content, DataError, Source, class_name, numbered
 from .splits import choose
 
 # Columns by what they are usually called, the usual first.
@@ -104,13 +104,17 @@ class HuggingFace(Source):
             )
         else:
             values = column.to_numpy()
+            whole = values.dtype == bool or numpy.issubdtype(values.dtype, numpy.integer)
+            largest = max(values.tolist(), default=-1) if whole else -1
             if len(values) and isinstance(values[0], str):
                 names, self.labels = numpy.unique(list(map(class_name, values)), return_inverse=True)
                 self.classes = list(map(str, names))
-            elif values.dtype == bool or numpy.issubdtype(values.dtype, numpy.integer):
+            elif whole and (largest < MOST_CLASSES or not unlabelled):
                 self.labels = values.astype(numpy.int64)
-                given = getattr(feature, "names", None) or numbered(self.where, max(values.tolist(), default=-1))
+                given = getattr(feature, "names", None) or numbered(self.where, largest)
                 self.classes = [class_name(str(name)) for name in given]
+            elif whole:
+                warn(f"{self.where}: {largest} in the column {self.label} numbers no class, so that none counts")
             elif unlabelled:
                 warn(f"{self.where}: no numbers or names in the column {self.label} ({feature}), so that none counts")
             else:
@@ -167,7 +171,9 @@ def _opened(name: str, path: str, config: str | None) -> dict[str, Any]:
 
 def _unreachable(path: str) -> str:
     """Why the hub does not respond, found in one request, while the library tries six times; "" if none is needed."""
-    if os.path.exists(path) or not HUB_NAME.fullmatch(path):
+    import datasets
+
+    if os.path.exists(path) or not HUB_NAME.fullmatch(path) or datasets.config.HF_HUB_OFFLINE:
         return ""
     import huggingface_hub
     from huggingface_hub import errors

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 from collections import Counter
 from collections.abc import Container, Iterable
@@ -16,6 +17,7 @@ from .stored import Archive, Index
 from .tar_headers import Entry
 
 RECORD = ".json"  # whose "label" it is where there is no .cls
+KINDS = tuple(map(re.compile, (r"-?[0-9]+", r"n[0-9]{8}", r"(?s).*")))  # of labels: numbers, WordNet's, and names
 LARGEST_LABEL = 2**20  # bytes of a label's file
 
 
@@ -67,10 +69,9 @@ def scan(shard: Path) -> Scanned:
 
 
 def _contradict(label: str, other: str) -> bool:
-    """Of two numbers or two names, whether they differ; of a number and a name it is not known."""
-    if label.isdecimal() and other.isdecimal():
-        return label.lstrip("0") != other.lstrip("0")
-    return label != other and not label.isdecimal() and not other.isdecimal()
+    """Of two numbers or two names, whether they differ; of a number, as WordNet's, and a name it is not known."""
+    kinds = [next(kind for kind in KINDS if kind.fullmatch(each)) for each in (label, other)]
+    return kinds[0] is kinds[1] and label.lstrip("0") != other.lstrip("0")
 
 
 def _is_image(suffix: str) -> bool:
@@ -101,14 +102,22 @@ def split_key(name: str) -> tuple[str, str]:
 def is_shard(path: Path, entries: Iterable[Entry]) -> bool:
     """Whether there is a label among the files in a tar, beside an image or anywhere else.
 
+    With a dot in its key, where it labels nothing, one counts only beside an image of that key: others are notes.
+
     Raises:
         DataError: it is damaged, or no tar.
     """
+    dotted: dict[bool, set[str]] = {True: set(), False: set()}  # keys of labels, and of images
     with open(path, "rb") as file:
-        named = ((split_key(entry.name)[1], entry) for entry in entries)
-        return any(
-            suffix.endswith(LABEL) or (suffix.endswith(RECORD) and _recorded(file, entry)) for suffix, entry in named
-        )
+        for entry in entries:
+            suffix, (key, last) = split_key(entry.name)[1], os.path.splitext(entry.name)
+            last = last.lower()
+            labels = last == LABEL or (last == RECORD and bool(_recorded(file, entry)))
+            if labels and suffix == last:
+                return True
+            if suffix != last and (labels or _is_image(last)):
+                dotted[labels].add(key)
+    return not dotted[True].isdisjoint(dotted[False])
 
 
 def _text(file: BinaryIO, entry: Entry | None) -> str:
@@ -123,4 +132,4 @@ def _recorded(file: BinaryIO, record: Entry | None) -> str:
         label = json.loads(_text(file, record)).get("label")
     except (ValueError, RecursionError, AttributeError):
         return ""
-    return str(label) if isinstance(label, int | str) else ""
+    return str(label).strip() if isinstance(label, int | str) else ""

@@ -73,9 +73,15 @@ class Shards(StoredImages):
         if "" in labels:
             self._check_unlabelled(labels, unlabelled)
             self.classes, self.labels = [], numpy.full(len(labels), -1)
-        else:
+            return
+        try:
             self.classes = self._classes(labels, num_classes)
             self.labels = self._numbers(labels)
+        except DataError as error:
+            if not unlabelled:
+                raise
+            warn(f"{error}; so that no label counts")
+            self.classes, self.labels = [], numpy.full(len(labels), -1)
 
     def order(self, permutation: Callable[[int], Order]) -> Order:
         """Shards in a random order, and the images of every 16 of them, which are next to each other, in another."""

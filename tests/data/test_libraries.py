@@ -178,6 +178,8 @@ def test_what_is_wrong_with_hugging_faces_is_one_line(
         f"hfds/{tmp_path}/holes"
     )
     assert "no such data set on the Hugging Face Hub, nor such a folder" in refused(f"hfds/{tmp_path}/missing")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)  # as where only the library's own variable is set
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", None)  # is not called
     assert "HF_HUB_OFFLINE is set: unset it" in refused("hfds/nobody/nothing")
     monkeypatch.setitem(__import__("sys").modules, "datasets", None)
     with pytest.raises(MissingExtraError, match=r'^hfds/x needs datasets; run: pip install "fastvit\[train\]"$'):
@@ -195,6 +197,15 @@ def test_labels_that_number_no_classes_are_refused_and_fill_no_memory(
     for name, found in ((f"hfds/{tmp_path}/data", label), (f"torch/mnist:{tmp_path}", theirs.targets[0])):
         with pytest.raises(DataError, match=f": label {found}, expected less than 1048576; number classes from 0"):
             training_source(name)
+    with pytest.warns(FastViTWarning, match=f": {label} in the column label numbers no class, so that none counts"):
+        source = open_source(f"hfds/{tmp_path}/data", unlabelled=True)
+    assert (len(source), source.classes, set(source.labels.tolist())) == (4, [], {-1})
+
+
+def test_secret_labels_without_classes_are_one_sentence(tmp_path: Path, cache: Path) -> None:
+    as_parquet(tmp_path / "data/train.parquet", dict(list(flat().items())[:4]), label=pyarrow.array([-1] * 4))
+    with pytest.raises(DataError, match=r"label -1, and there are no classes; 4 of 4 labels are like that$"):
+        training_and_validation(f"hfds/{tmp_path}/data")
 
 
 def test_labels_up_to_the_bound_are_classes(tmp_path: Path, cache: Path) -> None:

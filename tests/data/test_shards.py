@@ -383,6 +383,8 @@ def test_shards_of_several_splits_in_one_folder_are_kept_apart(
     [
         ("1", 2, "1: 00000.jpg has 1 in .cls and 2 in .json"), ("cat", "dog", "1: 00000.jpg has cat in .cls and dog"),
         ("1", 1, ""), ("01", 1, ""), ("cat", 2, ""), ("1", "cat", ""), ("cat", "cat", ""), ("1", None, ""),
+        ("cat", " cat\n", ""), ("cat", -1, ""), ("n01440764", "tench", ""), ("tench", "n01440764", ""),
+        ("n01440764", "n01443537", "1: 00000.jpg has n01440764 in .cls and n01443537 in .json"),
     ],
 )  # fmt: skip
 def test_two_labels_of_an_image_that_contradict_each_other_are_said(
@@ -392,6 +394,38 @@ def test_two_labels_of_an_image_that_contradict_each_other_are_said(
     pattern = sharded(str(tmp_path / "%03d.tar"), content, 4)
     with pytest.warns(FastViTWarning, match=re.escape(said)) if said else contextlib.nullcontext():
         assert Shards(pattern).labels.tolist() == [1 if label.isdecimal() else 0]
+
+
+@pytest.mark.parametrize("labels", [("5000000", "1"), ("-1", "1"), ("1", "cat")])
+def test_labels_that_number_no_classes_do_not_matter_to_embed(tmp_path: Path, labels: tuple[str, str]) -> None:
+    content = [
+        {"__key__": f"{number}", "jpg": image_file(number, "JPEG"), "cls": label} for number, label in enumerate(labels)
+    ]
+    pattern = sharded(str(tmp_path / "%03d.tar"), content, 4)
+    with pytest.raises(DataError):
+        training_source(pattern)
+    with pytest.warns(FastViTWarning, match=r"label .*; so that no label counts$"):
+        source = open_source(pattern, unlabelled=True)
+    assert (source.classes, source.labels.tolist()) == ([], [-1, -1])
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"cat/0.png.json": b'{"label": "cat"}'},
+        {"dog/info.v1.json": b'{"label": 1}', "paper.v2.cls": b"3"},
+        {"cat/0.png.cls": b"1", "dog/1.v1.png": image_file(7)},
+    ],
+    ids=str,
+)
+def test_notes_with_dots_in_their_names_make_no_shards_of_class_folders(
+    tmp_path: Path, beside: dict[str, bytes]
+) -> None:
+    files = {f"{name}/{number}.png": image_file(number) for name in ("cat", "dog") for number in range(3)}
+    tarred(tmp_path / "data.tar", beside | files)
+    with pytest.warns(FastViTWarning, match="left out"):
+        source = training_source(tmp_path / "data.tar")
+    assert source.classes == ["cat", "dog"] and len(source) == 6 + sum(name.endswith("png") for name in beside)
 
 
 @pytest.mark.parametrize("again", ["a.png", "./a.png", "a.cls", "a.json"])
