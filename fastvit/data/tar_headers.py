@@ -17,7 +17,8 @@ UNREAD = -1  # the size of links, which are not followed, and of files with hole
 
 # Kinds of headers. What is none of these has content that is skipped.
 REGULAR = (b"0", b"\0", b"7")  # the last of them: contiguous, which nobody tells apart
-LINKS = (b"1", b"2")
+HARD_LINK = b"1"  # which GNU's tar makes of a file that it has packed before: perhaps under this very name
+LINKS = (HARD_LINK, b"2")
 FOLDER = b"5"
 DEVICES = (b"3", b"4", b"6")  # and pipes
 SPARSE = b"S"
@@ -26,7 +27,7 @@ PAX, PAX_OF_SOLARIS, PAX_FOR_ALL = b"x", b"X", b"g"
 DESCRIPTIONS = (LONG_NAME, LONG_LINK, PAX, PAX_OF_SOLARIS, PAX_FOR_ALL)  # of what follows
 
 Records = dict[bytes, bytes]
-_KEPT = (b"path", b"size", b"GNU.sparse.name", b"GNU.sparse.map", b"GNU.sparse.size", b"GNU.sparse.major")
+_KEPT = (b"path", b"linkpath", b"size", b"GNU.sparse.name", b"GNU.sparse.map", b"GNU.sparse.size", b"GNU.sparse.major")
 _RECORD = re.compile(rb"([0-9]{1,9}) ([^=]*)=")
 
 
@@ -76,7 +77,8 @@ def tar_entries(file: BinaryIO) -> Iterator[Entry]:
             if size > length - start:
                 raise ValueError(f"cut short in {name}")
             sparse = kind == SPARSE or any(keyword.startswith(b"GNU.sparse.") for keyword in own)
-            if is_folder or sparse or kind in REGULAR or kind in LINKS:
+            itself = kind == HARD_LINK and _linked(header, own).removeprefix("./") == name.removeprefix("./")
+            if not itself and (is_folder or sparse or kind in REGULAR or kind in LINKS):
                 yield Entry(name, start, UNREAD if sparse or kind in LINKS else size, is_folder)
             own = {}
         offset = start + -(-size // BLOCK) * BLOCK
@@ -124,7 +126,7 @@ def _described(file: BinaryIO, start: int, kind: bytes, size: int) -> Records:
     if len(content) < size:
         raise ValueError(f"cut short at byte {start}")
     if kind in (LONG_NAME, LONG_LINK):
-        return {b"long name": content.partition(b"\0")[0]} if kind == LONG_NAME else {}
+        return {b"long name" if kind == LONG_NAME else b"long link": content.partition(b"\0")[0]}
     found: Records = {}
     position = 0
     while position < size:  # LENGTH KEYWORD=VALUE and a line break, which the length includes, as it does itself
@@ -159,4 +161,10 @@ def _name(header: bytes, own: Records, of_all: Records) -> str:
     of_gnu = header[257:265] == b"ustar  \0"  # which keeps times where others have the first part of a long name
     written = prefix + b"/" + name if prefix and not of_gnu else name
     named = own.get(b"GNU.sparse.name") or own.get(b"path") or own.get(b"long name") or of_all.get(b"path") or written
+    return named.decode("utf-8", "surrogateescape")
+
+
+def _linked(header: bytes, own: Records) -> str:
+    """The name of what a link leads to."""
+    named = own.get(b"linkpath") or own.get(b"long link") or header[157:257].partition(b"\0")[0]
     return named.decode("utf-8", "surrogateescape")

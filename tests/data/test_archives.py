@@ -74,6 +74,22 @@ def test_of_files_of_one_name_the_last_counts_and_the_others_are_counted(tmp_pat
     assert held(source) == expected(files | corrected)
 
 
+@pytest.mark.parametrize("format", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+@pytest.mark.parametrize("name", ["0.png", "long" * 20 + "/" + "name" * 20 + ".png", "日" * 60 + ".png"])
+def test_a_file_that_is_packed_twice_is_read_and_its_link_to_itself_passed_over(
+    tmp_path: Path, format: int, name: str
+) -> None:
+    """As by `tar cf data.tar cat dog cat` of GNU: the second time each file is a link to what it is itself."""
+    if format == tarfile.USTAR_FORMAT and len(name.encode()) > 100:
+        pytest.skip("longer than this format allows")
+    files = {f"cat/{name}": image_file(0), "dog/0.png": image_file(1)}
+    data = tarred(tmp_path / "data.tar", files, format=format)
+    with tarfile.open(data, "a", format=format) as file:
+        for twice in ("", "./"):
+            add(file, f"{twice}cat/{name}", type=tarfile.LNKTYPE, linkname=f"cat/{name}")
+    assert held(open_source(data)) == expected(files)
+
+
 @pytest.mark.parametrize("packing", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
 @pytest.mark.parametrize("prefix", ["", "./", "wrapped/twice/"])
 def test_a_zip_holds_what_was_written(tmp_path: Path, packing: int, prefix: str) -> None:
