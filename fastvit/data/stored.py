@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import BinaryIO, NoReturn
 
@@ -133,8 +134,11 @@ class Index:
         return len(self._places)
 
     def names(self) -> bytes:
-        """All names, one behind the other, in Unicode's composed form: systems differ in it."""
-        return os.fsencode(unicodedata.normalize("NFC", os.fsdecode(self._names)))
+        """All names, without the folders around them all, and in Unicode's composed form: systems differ in it."""
+        names = [os.fsdecode(self._names[start:end]) for start, end in pairwise(self._ends.tolist())]
+        names = [unicodedata.normalize("NFC", name).removeprefix("./").lstrip("/") for name in names]
+        around = os.path.commonpath([os.path.dirname(end(names, default="")) for end in (min, max)])
+        return os.fsencode("\n".join(name[len(around) :].lstrip("/") for name in names))
 
     def __getitem__(self, row: int) -> Entry:
         name = os.fsdecode(self._names[self._ends[row] : self._ends[row + 1]])
@@ -150,7 +154,7 @@ class StoredImages(Source):
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of the names inside the folder or archives, and the labels."""
+        """SHA-256 of the names inside the folder or archives, and the labels: the same of a folder and its archive."""
         return digest_of(self.labels.astype(numpy.int64).tobytes(), *(index.names() for index in self.indices))
 
     def name(self, index: int) -> str:

@@ -315,7 +315,7 @@ def files_in(root: Path) -> dict[str, bytes]:
     return {path.relative_to(root).as_posix(): path.read_bytes() for path in sorted(root.rglob("*.png"))}
 
 
-@pytest.mark.parametrize("kind", ["folder", "zip", "hold-out", "shards", "without a digest", "repaired"])
+@pytest.mark.parametrize("kind", ["folder", "zip", "hold-out", "shards", "without a digest", "repaired", "packed"])
 def test_a_run_goes_on_with_its_data_wherever_they_lie_now(data: Path, tmp_path: Path, kind: str) -> None:
     place = data.rename(tmp_path / "here")
     if kind == "zip":
@@ -338,6 +338,9 @@ def test_a_run_goes_on_with_its_data_wherever_they_lie_now(data: Path, tmp_path:
             trainer.checkpoints.save(1, state)
         else:
             trainer.save()
+    if kind == "packed":
+        zipped(place / "packed.zip", files_in(place))
+        ending = "packed.zip"
     moved = place.rename(tmp_path / "there")
     (tmp_path / "around").mkdir()
     moved = moved.rename(tmp_path / "around/renamed")
@@ -345,6 +348,19 @@ def test_a_run_goes_on_with_its_data_wherever_they_lie_now(data: Path, tmp_path:
         (moved / "train/red/0.png").write_bytes((moved / "train/red/1.png").read_bytes())
     with said if kind == "hold-out" else contextlib.nullcontext():
         assert small_trainer(str(moved / ending), tmp_path / "run").state.step == 1
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # of Python 3.12 on, at torch's workers
+@pytest.mark.filterwarnings("default::fastvit.FastViTWarning")
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_is_wrong_with_many_images_is_one_line_in_a_run(tmp_path: Path, workers: int) -> None:
+    data = write_images(tmp_path / "data", train=4, val=2)
+    for path in data.rglob("*.png"):
+        with Image.open(path) as image:
+            image.save(path.with_suffix(".gif"), save_all=True, append_images=[Image.new("RGB", image.size)])
+        path.unlink()
+    result = command(*arguments(data, tmp_path / "run", workers=workers, epochs=3))
+    assert result.status == 0 and result.stderr.count("several frames") == 1, result.stderr
 
 
 # What a run leaves behind
