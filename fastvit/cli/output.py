@@ -206,9 +206,16 @@ class Progress:
 
 @contextmanager
 def plain_warnings(quiet: bool = False) -> Iterator[None]:
-    """Python's warnings as one line each on standard error, or not at all."""
+    """Python's warnings as one line each on standard error, once in a command, or not at all."""
+    shown = set[str]()
+
+    def show(message: Warning | str, *_: Any, **__: Any) -> None:
+        if str(message) not in shown:  # which Python forgets, whenever anybody changes its filters
+            shown.add(str(message))
+            note(f"warning: {message}")
+
     with warnings.catch_warnings():
         if quiet:
             warnings.simplefilter("ignore")
-        warnings.showwarning = lambda message, *_: note(f"warning: {message}")
+        warnings.showwarning = show
         yield

@@ -1,6 +1,7 @@
 """Sources -> batches (B, 3, H, W) with labels (B), in the source's order, as for validation."""
 
 import signal
+import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import KW_ONLY, dataclass
@@ -17,10 +18,12 @@ from ..images.io import ImageError, without_warnings
 from ..images.prefetch import ahead
 from ..images.preprocess import Preprocess
 from ..utils.processes import cores
+from ..utils.warning import FastViTWarning, warn
 from .checks import check_unreadable
 from .source import DataError, Source, raised
 
 Transform = Callable[[Image.Image], Tensor]
+_SAID: list[str] = []  # of a worker: warnings that no batch has taken along so far
 
 
 class Batch(NamedTuple):
@@ -113,9 +116,9 @@ class LabelledImages(Dataset[tuple[Tensor, int]]):
             return image
         return image, int((self.source.labels if self.labels is None else self.labels)[index])
 
-    def _batch(self, indices: Sequence[int]) -> Batch:
+    def _batch(self, indices: Sequence[int]) -> "Batch | Sent":
         """What a worker returns; errors are values, since torch raises them anew, with a traceback as the message."""
-        return _collate([self._sample(index) for index in indices])
+        return sent(_collate([self._sample(index) for index in indices]))
 
 
 def in_batches(numbers: range, size: int) -> list[range]:
@@ -148,11 +151,32 @@ def loader_options(collate: Callable[[Any], Any], workers: int, pin: bool) -> di
 def _started(worker: int) -> None:
     """A signal to all is for the process that trains, which needs its workers until it has written its state.
 
-    And what is wrong with many images is said once by each worker, since the filters of warnings stay as they are.
+    And what is wrong with many images is kept until a batch takes it along, so that all workers say it once.
     """
     without_warnings.__enter__()
+    warnings.simplefilter("default", FastViTWarning)
+    show = warnings.showwarning
+    warnings.showwarning = lambda text, kind, *where: (
+        _SAID.append(str(text)) if kind is FastViTWarning else show(text, kind, *where)
+    )
     for each in (signal.SIGINT, signal.SIGTERM):
         signal.signal(each, signal.SIG_IGN)
+
+
+class Sent(NamedTuple):
+    """A batch that a worker returns with the warnings that it had."""
+
+    batch: Batch
+    said: list[str]
+
+
+def sent(batch: Batch) -> Batch | Sent:
+    """A batch as a worker returns it; in the process that uses it, where warnings are given at once, the batch."""
+    if not _SAID:
+        return batch
+    said = _SAID.copy()
+    _SAID.clear()
+    return Sent(batch, said)
 
 
 @contextmanager
@@ -164,6 +188,14 @@ def reading(loader: DataLoader[Batch]) -> Iterator[Iterator[Batch]]:
     """
     batches = iter(loader)
     try:
-        yield map(raised, batches)
+        yield map(_received, batches)
     finally:
         getattr(batches, "_shutdown_workers", lambda: None)()
+
+
+def _received(value: Batch | Sent | DataError) -> Batch:
+    if isinstance(value, Sent):
+        for text in value.said:
+            warn(text)
+        return value.batch
+    return raised(value)

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_convert
 
 from ..images.io import ImageError
-from .loader import Batch, Transform, loader_options
+from .loader import Batch, Sent, Transform, loader_options, sent
 from .source import DataError, Order, Source
 
 MOST_IN_A_ROW = 1000  # unreadable images, after which something else is wrong
@@ -58,13 +58,14 @@ class TrainingImages(Dataset[tuple[Tensor, int, list[str]]]):
             unreadable.append(str(image))
         raise DataError(f"{self.source.where}: {len(unreadable)} images in a row cannot be read: {unreadable[0]}")
 
-    def __getitems__(self, draws: Sequence[Draw]) -> Batch | DataError:
+    def __getitems__(self, draws: Sequence[Draw]) -> Batch | Sent | DataError:
         """A batch, as torch's loaders ask for it; an error is a value, as in `LabelledImages`."""
         try:
             images, labels, unreadable = zip(*(self[draw] for draw in draws), strict=True)
         except DataError as error:
             return DataError(str(error))
-        return Batch(torch.stack(images), torch.tensor(labels), [line for lines in unreadable for line in lines])
+        lines = [line for lines in unreadable for line in lines]
+        return sent(Batch(torch.stack(images), torch.tensor(labels), lines))
 
     def _augmented(self, draw: Draw, image: Image.Image) -> Tensor:
         if self._newest is None or self._newest[0] != draw.epoch:

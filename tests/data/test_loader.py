@@ -3,6 +3,7 @@
 import io
 import multiprocessing
 import random
+import warnings
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
@@ -19,6 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision.transforms import functional as of_torchvision
 
+from fastvit import FastViTWarning
 from fastvit.data import (
     Batch,
     DataError,
@@ -245,6 +247,30 @@ def test_what_cannot_be_read_is_reported_and_the_next_takes_its_place(tmp_path: 
     for image, index, draw in zip(batches[0].images, takes, draws, strict=True):
         pixels = torch.from_numpy(numpy.array(source.read(index))).permute(2, 0, 1).float()
         assert ((image - pixels) - (image - pixels)[:, :1, :1]).abs().max() < 0.01, draw
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("shuffled", [True, False])
+def test_what_workers_say_of_images_is_said_in_the_process_that_uses_them(
+    tmp_path: Path, workers: int, shuffled: bool, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for name in "abc":
+        (tmp_path / "data" / name).mkdir(parents=True)
+        frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+        for number in range(2):
+            frames[0].save(tmp_path / "data" / name / f"{number}.gif", save_all=True, append_images=frames[1:])
+    source = open_source(tmp_path / "data")
+    warnings.simplefilter("default")
+    with pytest.warns(FastViTWarning, match="several frames") as said:
+        if shuffled:
+            loaded(source, workers, batch_size=1, epochs=2)
+        else:
+            images = LabelledImages(source, Preprocess(size=(32, 32)))
+            list(images.batches(1, workers=workers))
+    assert {str(each.message) for each in said} == {
+        "an image has several frames or pages, and the first is taken: save others as images of their own"
+    }
+    assert capfd.readouterr() == ("", "")  # nothing by a worker itself
 
 
 @pytest.mark.parametrize("workers", [0, 1])
