@@ -666,6 +666,6 @@ def test_a_trained_run_is_shared_with_its_classes_and_another_starts_from_it(hub
     assert equal(again, trained) and again.pretrained_cfg["label_names"] == ["sofa", "table"]
     same(again, timm_reads("hf-hub:user/rooms"))
     for model in ("hf-hub:user/rooms", "user/rooms"):
-        recipe = Recipe(model=model)
+        recipe = Recipe(model=model, size=32)
         started, _ = initial_model(recipe, open_sources(recipe, data, "")[0])
         assert equal(started, trained)

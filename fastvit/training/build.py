@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from ..data import Batch, Source, StepSampler, TrainingImages, check_unreadable, training_loader
 from ..images.preprocess import Preprocess
 from ..models.fastvit import FastViT
+from ..models.forms import stages_left
 from ..utils.copies import duplicate
 from ..utils.text import one_line
 from .augmenting import augmentation
@@ -111,6 +112,8 @@ class TrainState:
         return {
             "cfg": self.model.pretrained_cfg,
             "global_pool": self.model.global_pool,
+            "config": self.model.config.to_row(),
+            "stages": stages_left(self.model),
             "model": of_model,
             "optimizer": of_optimizer,
             "scaler": scaler.state_dict() if scaler else {},

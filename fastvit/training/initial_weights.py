@@ -14,7 +14,7 @@ from ..checkpoint import from_weights
 from ..create import create_model
 from ..data import Draw, Source, TrainingImages
 from ..images.preprocess import Preprocess
-from ..models.config import CONFIGS
+from ..models.config import CONFIGS, Config
 from ..models.fastvit import FastViT
 from ..models.forms import overparameterize
 from ..utils.sampling import evenly
@@ -42,7 +42,12 @@ def initial_model(recipe: Recipe, source: Source, checkpoint: dict[str, Any] | N
     torch.manual_seed(recipe.seed)
     create = partial(create_model, num_classes=len(source.classes), drop_path_rate=recipe.drop_path)
     if checkpoint:
-        model = cast(FastViT, create(checkpoint["cfg"]["architecture"], global_pool=checkpoint["global_pool"]))
+        row, pool = checkpoint.get("config"), checkpoint["global_pool"]  # a run from before there was one goes on
+        config = Config.from_row(row) if row else checkpoint["cfg"]["architecture"]
+        model = cast(FastViT, create(config, global_pool=pool))
+        if stages := checkpoint.get("stages"):
+            model.prune_intermediate_layers([stages - 1])
+            model.reset_classifier(len(source.classes), pool)
         model.pretrained_cfg |= checkpoint["cfg"]
         return model, False
     name = "" if set(recipe.model) & set(":/") else re.split("[.@]", recipe.model)[0]  # of a variant, or a place
@@ -57,7 +62,8 @@ def initial_model(recipe: Recipe, source: Source, checkpoint: dict[str, Any] | N
     if recipe.head_factor != Recipe.head_factor and not new:
         warn(f"head_factor is {recipe.head_factor:g}: ignored, as the classifier is kept and not new")
     if recipe.size == Recipe.size != (size := max(model.preprocess.size)):  # it may not have been given
-        warn(f"{weights.source}: was trained at {size} pixels, and this run is at {recipe.size}: size says another")
+        advice = f"size {size} keeps theirs"
+        warn(f"{weights.source}: was trained at {size} pixels, and this run is at {recipe.size}: {advice}")
     if weights.detected.form != "unfused":
         model = overparameterize(model, augmented_images(recipe, source))
     return model, new
@@ -87,7 +93,7 @@ def classify(model: FastViT, classes: Sequence[str], name: str, anew: bool = Fal
     if rows == list(range(model.num_classes)):
         return False
     before = model.get_classifier()
-    model.reset_classifier(count)
+    model.reset_classifier(count, model.global_pool or "avg")  # of a backbone, which has none
     if kept := [place for place, row in enumerate(rows) if row >= 0]:
         with torch.no_grad():
             for mine, theirs in zip(model.get_classifier().parameters(), before.parameters(), strict=True):

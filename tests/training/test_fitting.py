@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from helpers.command import run
-from helpers.small import small
+from helpers.small import equal, small
 from helpers.small_run import arguments, small_trainer
 from PIL import Image
 
@@ -322,7 +322,41 @@ def test_weights_of_images_of_another_size_are_said_where_none_was_asked_for(
         warnings.simplefilter("always")
         initial_model(recipe, open_sources(recipe, data)[0])
     lines = [str(each.message).partition(": ")[2] for each in caught]
-    assert lines == ["was trained at 64 pixels, and this run is at 256: size says another"] * said
+    assert lines == ["was trained at 64 pixels, and this run is at 256: size 64 keeps theirs"] * said
+
+
+def test_a_backbone_without_a_final_convolution_gets_a_classifier_and_goes_on(data: Path, tmp_path: Path) -> None:
+    backbone = {
+        name: tensor
+        for name, tensor in named(["blue", "red"]).state_dict().items()
+        if not name.startswith(("final_conv", "head"))
+    }
+    torch.save(backbone, tmp_path / "backbone.pt")
+    with (
+        pytest.warns(fastvit.FastViTWarning, match="has no final convolution and no head"),
+        pytest.warns(fastvit.FastViTWarning, match="it has no classifier; started a new one of 2"),
+    ):
+        trainer = small_trainer(data, tmp_path / "run", {"weights": str(tmp_path / "backbone.pt")})
+    trained = going_on(trainer, data, tmp_path / "run", tmp_path / "backbone.pt")
+    assert trained.global_pool == "avg" and fastvit.evaluate(trained, data).images == 4
+
+
+def test_a_run_from_weights_of_an_own_config_goes_on(data: Path, tmp_path: Path) -> None:
+    config = fastvit.Config(width=8, depths=(1, 1, 1, 1), attention_stages=1)
+    own = fastvit.create_model(config, num_classes=2)
+    own.pretrained_cfg |= {"label_names": ["blue", "red"]}
+    fastvit.save(own, tmp_path / "own.safetensors")
+    trainer = small_trainer(data, tmp_path / "run", {"weights": str(tmp_path / "own.safetensors")})
+    assert going_on(trainer, data, tmp_path / "run", tmp_path / "own.safetensors").config == config
+
+
+def going_on(trainer: Trainer, data: Path, output: Path, weights: Path) -> fastvit.FastViT:
+    """The model of a run that is interrupted after its first step."""
+    trainer.state.step = 1
+    trainer.save()
+    again = small_trainer(data, output, {"weights": str(weights)})
+    assert equal(again.state.model, trainer.state.model) and again.state.step == 1
+    return fastvit.load(again.train().last)
 
 
 def rates(trainer: Any) -> dict[str, float]:
