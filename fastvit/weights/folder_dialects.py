@@ -11,6 +11,7 @@ from typing import Any
 from PIL import Image
 
 from ..images.preprocess import KEYS
+from ..utils.text import one_line, with_article
 from .catalog import CHECKPOINTS, Checkpoint, label_names
 
 PREPROCESSING = ("input_size", *KEYS.values())
@@ -85,16 +86,27 @@ def _classes(given: Mapping[str, Any], nested: Mapping[str, Any], row: Checkpoin
     """How many classes there are and what they are called; `row` is what the catalogue has under the same name."""
     said = dict(nested) | {key: value for key, value in given.items() if value is not None}  # as timm takes it
     number, descriptions = said.get("num_classes"), said.get("label_descriptions")
-    chosen = next((said[key] for key in ("label_names", "id2label", "labels", "label2id") if said.get(key)), None)
+    chosen = next((said[key] for key in ("label_names", "id2label", "labels") if said.get(key)), None)
+    chosen = chosen or _inverted(_object(said, "label2id"))
     if not chosen and row and number == row.num_classes:
         chosen = label_names(row)
     if not isinstance(descriptions, dict | None):
-        raise ValueError(f"label_descriptions is a {type(descriptions).__name__}, expected an object")
+        raise ValueError(f"label_descriptions is {with_article(type(descriptions).__name__)}, expected an object")
     numbered, by_name = _object(given, "id2label"), _object(given, "label2id")
     for key, name in numbered.items():
         if name in by_name and str(by_name[name]) != key and list(numbered.values()).count(name) == 1:
             raise ValueError(f"id2label has {key}: {name!r}, and label2id {name!r}: {by_name[name]!r}")
     return {"num_classes": number, "label_names": chosen, "label_descriptions": descriptions}
+
+
+def _inverted(numbers: Mapping[str, Any]) -> dict[str, str]:
+    """label2id -> id2label; the numbers may be text, as transformers' examples write them."""
+    names = {str(number): name for name, number in numbers.items()}
+    if len(names) < len(numbers) or not all(map(str.isdecimal, names)):
+        raise ValueError(
+            f"label2id is {one_line(str(dict(numbers)))[:100]}, expected for each name a number of its own"
+        )
+    return names
 
 
 def _arguments(given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -200,7 +212,7 @@ def _object(given: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     value = given.get(key)
     if isinstance(value, dict | None):
         return value or {}
-    raise ValueError(f"{key} is a {type(value).__name__}, expected an object")
+    raise ValueError(f"{key} is {with_article(type(value).__name__)}, expected an object")
 
 
 def _numbers(values: Any) -> tuple[float, ...] | None:

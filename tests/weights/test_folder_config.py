@@ -272,6 +272,8 @@ def test_apples_mobileclip_says_which_it_is(tmp_path: Path) -> None:
         ({"label_names": [["a"], None, 1]}, "label_names is no list of names"),
         ({"label_names": "abc"}, "label_names is no list of names"),
         ({"label_names": None, "id2label": {"0": "a", "1": "b"}, "label2id": {"a": 1, "b": 0}}, "id2label has 0: 'a'"),
+        ({"label_names": None, "label2id": {"a": 0, "b": "0"}}, "label2id is {'a': 0, 'b': '0'}, expected for each"),
+        ({"label_names": None, "label2id": {"a": [0]}}, r"label2id is {'a': \[0\]}, expected for each name a number"),
         ({"label_descriptions": ["a"]}, "label_descriptions is a list"),
         ({"global_pool": "median", "model_args": {}}, "global_pool is 'median', expected one of"),
         ({"global_pool": ["avg"], "model_args": {}}, r"global_pool is \['avg'\], expected one of"),
@@ -367,9 +369,10 @@ def test_what_the_header_leaves_open_the_folder_says(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("theirs")
 @pytest.mark.parametrize("nested", [True, False])
-@pytest.mark.parametrize("labels", [LABELS, LABELS[::-1]], ids=str)
-def test_numbers_by_name_alone_name_the_classes(labels: list[str], nested: bool, tmp_path: Path) -> None:
-    numbers = {"label2id": {name: index for index, name in enumerate(labels)}}
+@pytest.mark.parametrize("labels", [LABELS, LABELS[::-1], ["1", "2", "0"]], ids=str)
+@pytest.mark.parametrize("written", [int, str])
+def test_numbers_by_name_alone_name_the_classes(labels: list[str], nested: bool, written: type, tmp_path: Path) -> None:
+    numbers = {"label2id": {name: written(index) for index, name in enumerate(labels)}}
 
     def change(config: dict[str, Any]) -> None:
         config.pop("label_names")
