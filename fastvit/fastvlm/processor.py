@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoTokenizer, BatchFeature, FastVlmForConditionalGeneration, PreTrainedTokenizerBase
 
+from ..utils.text import with_article
 from ..weights.hub import folder_of
 from ..weights.tensors import in_one_line
 from .reading import FILES
@@ -87,7 +88,7 @@ class Processor:
         questions = [questions] if isinstance(questions, str) else list(questions)
         for image in images:
             if not isinstance(image, Image.Image):
-                raise TypeError(f"an image is a {type(image).__name__}, expected a PIL.Image.Image")
+                raise TypeError(f"an image is {with_article(type(image).__name__)}, expected a PIL.Image.Image")
         if len(images) != len(questions) or not images:
             raise ValueError(f"{len(images)} images and {len(questions)} questions, expected as many, and at least one")
         prompts = [torch.tensor(self._prompt(question)) for question in questions]

@@ -20,6 +20,7 @@ from ..models.fastvit import FastViT, reset_parameters
 from ..models.forms import KINDS, Form, form_of
 from ..models.multiscale import MultiScaleEncoder
 from ..models.reparam import fuse_children
+from ..utils.text import with_article
 
 Encoder = FastViT | MultiScaleEncoder
 
@@ -221,14 +222,14 @@ def join(encoder: Encoder, language_model: PreTrainedModel, image_token_id: int)
 def _check_parts(encoder: Encoder, language_model: PreTrainedModel) -> None:
     """Refuse an encoder and a language model that do not go together."""
     if not isinstance(encoder, FastViT | MultiScaleEncoder):
-        raise TypeError(f"encoder is a {type(encoder).__name__}, expected a FastViT or a MultiScaleEncoder")
+        raise TypeError(f"encoder is {with_article(type(encoder).__name__)}, expected a FastViT or a MultiScaleEncoder")
     model = fastvit_of(encoder)
     if isinstance(model.final_conv, nn.Identity):
         raise ValueError("the encoder is pruned, which no config says: take the whole one, or a MultiScaleEncoder")
     head = language_model.get_output_embeddings()
     if head is None:
         kind = type(language_model).__name__
-        raise TypeError(f"language_model is a {kind}, expected one with a head, such as Qwen2ForCausalLM")
+        raise TypeError(f"language_model is {with_article(kind)}, expected one with a head, such as Qwen2ForCausalLM")
     dtype = next(encoder.parameters()).dtype
     if dtype != head.weight.dtype:
         raise ValueError(f"the encoder is of {dtype}, the language model of {head.weight.dtype}: expected one dtype")

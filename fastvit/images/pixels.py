@@ -4,6 +4,7 @@ from typing import Any
 
 from PIL import Image
 
+from ..utils.text import with_article
 from ..utils.warning import warn
 
 DEEP = 65535  # white of 16 bits
@@ -70,7 +71,7 @@ def from_numbers(numbers: Any) -> Image.Image:
 
     if not isinstance(numbers, numpy.ndarray | Tensor):
         kind = type(numbers).__name__
-        raise TypeError(f"an image is a {kind}, expected a path, bytes, a PIL image, an array or a tensor")
+        raise TypeError(f"an image is {with_article(kind)}, expected a path, bytes, a PIL image, an array or a tensor")
     last = -1 if isinstance(numbers, numpy.ndarray) else 0
     channels = 1 if numbers.ndim == 2 else numbers.shape[last] if numbers.ndim == 3 else 0
     if channels not in (1, 3, 4) or 0 in numbers.shape:

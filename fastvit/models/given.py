@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, TypeVar, cast
 
-from torch import nn
+from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from ..utils.text import some, with_article
@@ -54,7 +54,7 @@ def remedy(module: nn.Module) -> str:
             return "merge the adapters first, with model = model.merge_and_unload()"
         if found := [todo for name, todo in LEFT.items() if name in vars(part)]:
             return found[0]
-        for name in [name for name in ("weight", "bias") if name in vars(part)]:
+        for name in [name for name in ("weight", "bias") if isinstance(vars(part).get(name), Tensor)]:
             made = next((todo for end, todo in MADE_OF.items() if hasattr(part, name + end)), None)
             undo = f"torch.nn.utils.{made}(layer, {name!r})" if made else "what its hook has for that"
             return f"make the {name} plain first, with {undo}"

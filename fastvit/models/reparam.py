@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from ..utils.copies import duplicate, hook_tables
-from ..utils.text import some
+from ..utils.text import some, with_article
 from ..utils.warning import warn
 from .affine import Affine, class_of, is_replaced, obstacle
 from .given import remedy, require_eval_mode, require_model
@@ -67,7 +67,7 @@ def require_foldable(blocks: Mapping[str, Fusible]) -> None:
 def refusal(verb: str, name: str, part: nn.Module, reason: str) -> ValueError:
     """The error that says what cannot be done, to which part, why, and what to do about it."""
     todo = remedy(part) or f"put back what stood in its place, or {verb} before it is exchanged"
-    return ValueError(f"cannot {verb} {name or 'it'}, a {class_of(part)}, {reason}: {todo}")
+    return ValueError(f"cannot {verb} {name or 'it'}, {with_article(class_of(part))}, {reason}: {todo}")
 
 
 def _parts(module: nn.Module, name: str = "", role: str = "block") -> Iterator[tuple[str, nn.Module, str]]:

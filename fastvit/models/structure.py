@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..utils.text import quoted
+from ..utils.text import quoted, with_article
 from .affine import BATCH_NORMS, FROZEN, class_of, is_replaced
 
 # What counts in training alone, and no file of weights has: outputs in eval mode are the same with any.
@@ -28,7 +28,8 @@ def differences(given: nn.Module, expected: nn.Module, name: str = "") -> Iterat
     where = name or "the model"
     if type(given) is not type(expected) and not {class_of(given), class_of(expected)} <= {*BATCH_NORMS}:
         namesake = type(given).__name__ == type(expected).__name__
-        yield f"{where} is a {class_of(given) if namesake else _described(given)}, expected a {_described(expected)}"
+        found = class_of(given) if namesake else _described(given)
+        yield f"{where} is {with_article(found)}, expected {with_article(_described(expected))}"
         return
     yield from _settings(given, expected, where)
     yield from _tensors(given, expected, where)
@@ -36,9 +37,9 @@ def differences(given: nn.Module, expected: nn.Module, name: str = "") -> Iterat
     for child in {**layers, **own}:
         inner = f"{name}.{child}".removeprefix(".")
         if child not in own:
-            yield f"{inner} is missing, expected a {_described(layers[child])}"
+            yield f"{inner} is missing, expected {with_article(_described(layers[child]))}"
         elif child not in layers:
-            yield f"{inner}, a {_described(own[child])}, is no layer of this model"
+            yield f"{inner}, {with_article(_described(own[child]))}, is no layer of this model"
         else:
             yield from differences(own[child], layers[child], inner)
 

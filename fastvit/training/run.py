@@ -11,6 +11,7 @@ from ..data.hold_out import say_unused
 from ..data.resolve import training_and_validation, training_source, validation_source
 from ..data.source import Selected, Source
 from ..utils.extras import missing, require
+from ..utils.text import with_article
 from ..utils.warning import warn
 from .options import RecipeError
 from .recipe import DEFAULTS, Recipe, RunOptions
@@ -118,7 +119,8 @@ def open_sources(
 def check_recipe(recipe: object) -> None:
     """Refuse what is no Recipe, with a TypeError."""
     if not isinstance(recipe, Recipe):
-        raise TypeError(f"recipe is a {type(recipe).__name__}, expected a Recipe, as training.Recipe(epochs=30)")
+        kind = with_article(type(recipe).__name__)
+        raise TypeError(f"recipe is {kind}, expected a Recipe, as training.Recipe(epochs=30)")
 
 
 def _validation(where: str | Path | Source, num_classes: int) -> Source:

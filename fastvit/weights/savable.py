@@ -52,7 +52,7 @@ def check_savable(model: FastViT) -> Form:
     if type(model.head) is not Head:
         raise ValueError(
             f"the model cannot be saved: "
-            f"{_other_layers(model, [f'head is a {type(model.head).__name__}, expected a Head'])}"
+            f"{_other_layers(model, [f'head is {with_article(type(model.head).__name__)}, expected a Head'])}"
         )
     form = form_of(model)
     try:
@@ -85,7 +85,7 @@ def _other_layers(model: FastViT, found: list[str]) -> str:
 def _check_header(model: FastViT, form: Form) -> None:
     """Read what would be written."""
     if not isinstance(model.pretrained_cfg, dict):
-        raise ValueError(f"pretrained_cfg is a {type(model.pretrained_cfg).__name__}, expected a dict")
+        raise ValueError(f"pretrained_cfg is {with_article(type(model.pretrained_cfg).__name__)}, expected a dict")
     metadata = header(model, form)
     written = parsed(metadata)
     assert written is not None

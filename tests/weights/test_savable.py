@@ -57,6 +57,11 @@ def _set(path: str, layer: Callable[[], nn.Module]) -> Change:
     return lambda model: model.set_submodule(path, layer())
 
 
+def _with_attributes(module: nn.Module, **attributes: Any) -> nn.Module:
+    vars(module).update(attributes)
+    return module
+
+
 def _attribute(path: str, name: str, value: Any) -> Change:
     return lambda model: setattr(model.get_submodule(path), name, value)
 
@@ -72,8 +77,8 @@ EXCHANGED: dict[str, tuple[Change, str]] = {
     ),
     "linear without bias": (_no_bias, r"head\.fc has no bias"),
     "linear of other classes": (_set("head.fc", lambda: nn.Linear(128, 7)), r"out_features=7, expected 5.*reset_class"),
-    "no classifier": (_set("head.fc", nn.Identity), r"head\.fc is a Identity\(\)"),
-    "no head": (_set("head", nn.Identity), "head is a Identity, expected a Head"),
+    "no classifier": (_set("head.fc", nn.Identity), r"head\.fc is an Identity\(\)"),
+    "no head": (_set("head", nn.Identity), "head is an Identity, expected a Head"),
     "another activation": (_set("stem.0.act", nn.ReLU), r"stem\.0\.act is a ReLU\(\), expected a GELU"),
     "another gelu": (_set("stem.0.act", lambda: nn.GELU("tanh")), r"stem\.0\.act has approximate='tanh'"),
     "another eps": (_attribute("stages.0.blocks.0.mlp.conv.norm", "eps", 0.1), r"norm has eps=0\.1, expected 1e-05"),
@@ -137,6 +142,10 @@ EXCHANGED: dict[str, tuple[Change, str]] = {
     "a pruned bias": (
         lambda model: prune.l1_unstructured(model.stages[0].blocks[0].mlp.conv.norm, "bias", 0.5),
         r"prune\.remove\(layer, 'bias'\)",
+    ),
+    "a layer whose bias is a word": (
+        _set("head.fc", lambda: _with_attributes(nn.Identity(), bias=True, weight=0.5)),
+        r"head\.fc is an Identity.*; call reset_classifier\(n\) for another classifier",
     ),
     "a method": (_attribute("head", "forward", lambda x: x), "head has a forward of its own"),
     "heads": (lambda model: setattr(model, "num_features", 5), "num_features=5, expected 128"),
