@@ -71,7 +71,7 @@ def _check_forwards(modules: Mapping[str, nn.Module], inside: set[int]) -> None:
             replaced = f"model.{name}.forward" if name else "model.forward"
             raise ValueError(
                 f"{replaced} is a function that was put over it and runs the original, as it would for a copy: take it "
-                f"off first, with del {replaced}"
+                f"off first, with del {replaced}, or put a method there, as types.MethodType(function, module) is one"
             )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from types import MethodType
 from typing import Any
 
 import pytest
@@ -102,8 +103,7 @@ def standardize(conv: nn.Conv2d) -> None:
 
 
 def double(conv: nn.Conv2d) -> None:
-    given = conv.forward
-    conv.forward = lambda x: 2 * given(x)  # type: ignore[method-assign]
+    conv.forward = MethodType(lambda self, x: 2 * type(self).forward(self, x), conv)  # type: ignore[method-assign]
 
 
 def scale_by_hook(conv: nn.Conv2d) -> None:
