@@ -2,10 +2,10 @@
 
 import copy
 import dis
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import partial
-from types import FunctionType, MethodType
+from types import BuiltinMethodType, FunctionType, MethodType
 from typing import Any, TypeVar
 
 from torch import Tensor, nn
@@ -46,17 +46,16 @@ def duplicate(model: Module, memo: dict[int, Any] | None = None, *, hooks: bool 
     modules = dict(model.named_modules(remove_duplicate=False))
     inside = set(map(id, modules.values()))
     _check_forwards(modules, inside)
-    own = _held(modules.values()) - {id(None)}
-    tables = (table for module in model.modules() for table in hook_tables(module, *TABLES))
-    every = [hook.hook if type(hook) is _WrappedHook else hook for table in tables for hook in table.values()]
-    watching = {id(hook): hook for hook in every if own.isdisjoint(map(id, _parts(hook)))}
-    watching |= {id(part): part for hook in every for part in _arguments(hook) if id(part) not in own}
+    tables = {id(table): table for module in model.modules() for table in hook_tables(module, *TABLES)}
+    left_out = set[int]() if hooks else {id(table) for module in model.modules() for table in hook_tables(module)}
+    made = {key: type(table)() for key, table in tables.items()}
+    known = made | (memo or {})  # after the copy all that belongs to the model, each with what stands for it
     with _ResultsWithoutHistory():
-        copied = copy.deepcopy(model, watching | (memo or {}))
+        copied = copy.deepcopy(model, known)
+        for key, table in tables.items():
+            made[key].update((number, _follow(hook, known)) for number, hook in table.items() if key not in left_out)
     _keep_modes(copied, modules)
-    for table in (table for module in copied.modules() for table in hook_tables(module) if not hooks):
-        table.clear()
-    if hooks and any(_reaches(hook, inside) for hook in every):
+    if hooks and any(_reaches(_plain(hook), inside) for table in tables.values() for hook in table.values()):
         warn(
             "a hook of this model reaches into it by the closure or a global of its function, and that of a copy still "
             "into the original: make it a method of the module that it reaches"
@@ -67,7 +66,8 @@ def duplicate(model: Module, memo: dict[int, Any] | None = None, *, hooks: bool 
 def _check_forwards(modules: Mapping[str, nn.Module], inside: set[int]) -> None:
     """Refuse a forward that was put over that of its class, if it runs one of these modules, the original's."""
     for name, module in modules.items():
-        if _reaches(vars(module).get("forward"), inside):
+        follows = type(module).__module__.startswith("torch._dynamo.")  # makes its forward anew, in a copy as well
+        if not follows and _reaches(vars(module).get("forward"), inside):
             replaced = f"model.{name}.forward" if name else "model.forward"
             raise ValueError(
                 f"{replaced} is a function that was put over it and runs the original, as it would for a copy: take it "
@@ -89,40 +89,45 @@ def hook_tables(module: nn.Module, *names: str) -> Iterator[dict[int, Any]]:
             yield vars(module)[name]
 
 
-def _held(modules: Iterable[nn.Module]) -> set[int]:
-    """The ids of the modules and of what they hold as attributes, or in dictionaries and lists that are attributes."""
-    held = set[int]()
-    for module in modules:
-        held.add(id(module))
-        for name, value in vars(module).items():
-            inside = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
-            held.update(map(id, () if name in TABLES else (value, *inside)))
-    return held
+def _follow(hook: Any, known: dict[int, Any]) -> Any:
+    """The hook itself; or a copy that belongs to the copied model, if the hook does, or what partials give it."""
+    parts = [*_parts(_plain(hook))]
+    foreign = {id(part): part for part in parts if not _belongs(part, known)}
+    known.update(foreign)
+    if foreign.keys() == set(map(id, parts)):
+        known[id(_plain(hook))] = _plain(hook)
+    return copy.deepcopy(hook, known)
+
+
+def _belongs(part: Any, known: Mapping[int, Any]) -> bool:
+    """Whether something else stands for it in the copy, or for what it is a method of, or looks up."""
+    held = part if type(part) is tuple else part.values() if issubclass(type(part), Mapping) else _parts(part)
+    return any(known.get(id(each), each) is not each for each in (part, *held))
+
+
+def _plain(hook: Any) -> Any:
+    """A hook as it was registered; torch wraps those of loading."""
+    return hook.hook if type(hook) is _WrappedHook else hook
 
 
 def _parts(hook: Any) -> Iterator[Any]:
     """What a hook is given by partials, is, and is a method of."""
-    yield from _arguments(hook)
-    while isinstance(hook, partial):
-        hook = hook.func
-    yield hook
-    yield getattr(hook, "__self__", None)
-
-
-def _arguments(hook: Any) -> Iterator[Any]:
-    """What a hook is given by partials."""
-    while isinstance(hook, partial):
+    while issubclass(type(hook), partial):  # isinstance asks the object, which may be a proxy of what is gone
         yield from (*hook.args, *hook.keywords.values())
         hook = hook.func
+    yield hook
+    if type(hook) in (MethodType, BuiltinMethodType):
+        yield hook.__self__
 
 
 def _reaches(function: Any, modules: set[int]) -> bool:
     """Whether its closure, its globals, or those of a function in the closure, have a module of these or its method."""
     reached = [*_parts(function)]
     for part in reached:  # which grows
-        if isinstance(part, FunctionType | MethodType):
-            enclosed = [each for value in _enclosed(part) for each in _parts(value)]
-            named = [each for value in _globals(part) for each in _parts(value)]
+        function = part.__func__ if type(part) is MethodType else part
+        if type(function) is FunctionType:
+            enclosed = [each for value in _enclosed(function) for each in _parts(value)]
+            named = [each for value in _globals(function) for each in _parts(value)]
             if not modules.isdisjoint(map(id, (*enclosed, *named))):
                 return True
             known = set(map(id, reached))

@@ -1,8 +1,11 @@
 """A copy of a model shares its hooks, and with them whatever they record; nothing recorded stops it."""
 
 import copy
+import functools
+import weakref
 from collections.abc import Callable
 from functools import partial
+from types import MethodType
 from typing import Any
 
 import pytest
@@ -178,6 +181,77 @@ def test_what_a_hook_records_into_is_shared_whatever_it_is_given_beside_it(besid
     copied = duplicate(model)
     copied(IMAGES)
     assert len(seen) == 1 and seen[0] is (copied.stem if given is model.stem else given)
+
+
+@pytest.mark.parametrize("what", ["a module", "a dictionary of modules", "a method", "a nested list"])
+def test_what_a_hook_is_given_of_the_model_is_that_of_the_copy(what: str) -> None:
+    model = small("fastvit_t8")
+    model.lists = {"all": {"seen": []}}  # type: ignore[assignment]
+    finding: dict[str, Callable[[Any], Any]] = {
+        "a module": lambda given: given,
+        "a dictionary of modules": lambda given: given["head"],
+        "a method": lambda given: given.__self__,
+        "a nested list": lambda given: given,
+    }
+    given: dict[str, Any] = {
+        "a module": model.head,
+        "a dictionary of modules": {"head": model.head},
+        "a method": model.head.extra_repr,
+        "a nested list": model.lists["all"]["seen"],  # type: ignore[index]
+    }
+    seen = list[Any]()
+    model.stem.register_forward_hook(partial(lambda store, own, *_: store.append(own), seen, given[what]))
+    copied = duplicate(model)
+    copied(IMAGES)
+    assert finding[what](seen[0]) is (copied.lists["all"]["seen"] if what == "a nested list" else copied.head)  # type: ignore[index]
+
+
+class Odd:
+    """What a hook may hold and nobody should ask anything of."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError("not connected")
+
+    def __call__(self, *_: Any) -> None:
+        return None
+
+    @functools.lru_cache  # noqa: B019
+    def cached(self, *_: Any) -> None:
+        return None
+
+
+def test_hooks_of_any_kind_are_shared_and_nothing_is_asked_of_what_they_hold() -> None:
+    model, odd, gone = small("fastvit_t8"), Odd(), Recorder()
+    proxy, cached = weakref.proxy(gone), odd.cached
+    del gone
+
+    def holding(*_: Any) -> Any:
+        return odd, proxy, cached
+
+    hooks = (odd, cached, holding, partial(holding, proxy), MethodType(odd, 1), MethodType(partial(holding), 1), print)
+    for hook in hooks:
+        model.stages.register_forward_hook(hook)
+    assert [*duplicate(model).stages._forward_hooks.values()] == [*hooks]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("how", ["compiled part", "compiled inside another", "compiled", "partial as a method"])
+def test_forwards_that_a_copy_makes_anew_are_no_obstacle(how: str) -> None:
+    model = small("fastvit_t8")
+    expected = fastvit.reparameterize(model)(IMAGES)
+    given: nn.Module = model
+    if how == "compiled part":
+        model.stages[0] = torch.compile(model.stages[0], backend="eager")  # type: ignore[assignment]
+    elif how == "partial as a method":
+        model.head.forward = MethodType(partial(type(model.head).forward), model.head)  # type: ignore[method-assign]
+    else:
+        given = torch.compile(model, backend="eager")  # type: ignore[assignment]
+        given = nn.Sequential(given) if "inside" in how else given
+    copied = fastvit.reparameterize(given)
+    torch.testing.assert_close(copied(IMAGES), expected)
+    for parameter in copied.parameters():
+        parameter.zero_()
+    assert not copied(IMAGES).any()
 
 
 GLOBAL: Any = None
