@@ -99,14 +99,15 @@ def _classes(given: Mapping[str, Any], nested: Mapping[str, Any], row: Checkpoin
     return {"num_classes": number, "label_names": chosen, "label_descriptions": descriptions}
 
 
-def _inverted(numbers: Mapping[str, Any]) -> dict[str, str]:
-    """label2id -> id2label; the numbers may be text, as transformers' examples write them."""
-    names = {str(number): name for name, number in numbers.items()}
-    if len(names) < len(numbers) or not all(map(str.isdecimal, names)):
-        raise ValueError(
-            f"label2id is {one_line(str(dict(numbers)))[:100]}, expected for each name a number of its own"
-        )
-    return names
+def _inverted(numbers: Mapping[str, Any]) -> dict[str, Any]:
+    """label2id -> id2label; the numbers may be text, as transformers' examples have them, or stand before the names."""
+    texts = list(map(str, numbers.values()))
+    if not all(map(str.isdecimal, texts)) and all(map(str.isdecimal, numbers)):
+        return dict(numbers)
+    if not all(map(str.isdecimal, texts)) or len(set(map(int, texts))) < len(texts):
+        found = one_line(str(dict(numbers)))[:100]
+        raise ValueError(f"label2id is {found}, expected for each name a number of its own, from 0 on")
+    return dict(zip(map(str, map(int, texts)), numbers, strict=True))
 
 
 def _arguments(given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:

@@ -33,7 +33,7 @@ def _by_number(names: Mapping[str, Any], classes: int) -> list[Any]:
     names = {str(key): name for key, name in names.items()}
     if not all(key.isdecimal() for key in names):
         numbers = list(names.values())
-        if not all(str(number).isdecimal() for number in numbers):  # of synsets, in order
+        if not all(type(number) is int for number in numbers):  # of synsets, in order
             return numbers
         if len(set(numbers)) < len(numbers):
             raise ValueError("label_names gives one number to two names")

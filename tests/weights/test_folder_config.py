@@ -272,7 +272,8 @@ def test_apples_mobileclip_says_which_it_is(tmp_path: Path) -> None:
         ({"label_names": [["a"], None, 1]}, "label_names is no list of names"),
         ({"label_names": "abc"}, "label_names is no list of names"),
         ({"label_names": None, "id2label": {"0": "a", "1": "b"}, "label2id": {"a": 1, "b": 0}}, "id2label has 0: 'a'"),
-        ({"label_names": None, "label2id": {"a": 0, "b": "0"}}, "label2id is {'a': 0, 'b': '0'}, expected for each"),
+        ({"label_names": None, "label2id": {"a": 0, "b": "00"}}, "label2id is {'a': 0, 'b': '00'}, expected for each"),
+        ({"label_names": None, "label2id": {"a": -1, "b": 0}}, "expected for each name a number of its own, from 0 on"),
         ({"label_names": None, "label2id": {"a": [0]}}, r"label2id is {'a': \[0\]}, expected for each name a number"),
         ({"label_descriptions": ["a"]}, "label_descriptions is a list"),
         ({"global_pool": "median", "model_args": {}}, "global_pool is 'median', expected one of"),
@@ -380,6 +381,13 @@ def test_numbers_by_name_alone_name_the_classes(labels: list[str], nested: bool,
 
     changed(tmp_path, change)
     assert load(tmp_path).pretrained_cfg["label_names"] == labels
+
+
+@pytest.mark.usefixtures("theirs")
+def test_names_by_number_may_be_under_the_other_key(tmp_path: Path) -> None:
+    numbers = {"label2id": {str(index): name for index, name in enumerate(LABELS)}}
+    changed(tmp_path, lambda config: (config.pop("label_names"), config.update(numbers)))
+    assert load(tmp_path).pretrained_cfg["label_names"] == LABELS
 
 
 @pytest.mark.usefixtures("theirs")
