@@ -183,19 +183,21 @@ def test_what_a_hook_records_into_is_shared_whatever_it_is_given_beside_it(besid
     assert len(seen) == 1 and seen[0] is (copied.stem if given is model.stem else given)
 
 
-@pytest.mark.parametrize("what", ["a module", "a dictionary of modules", "a method", "a nested list"])
+@pytest.mark.parametrize("what", ["a module", "a dictionary of modules", "a tuple", "a method", "a nested list"])
 def test_what_a_hook_is_given_of_the_model_is_that_of_the_copy(what: str) -> None:
     model = small("fastvit_t8")
     model.lists = {"all": {"seen": []}}  # type: ignore[assignment]
     finding: dict[str, Callable[[Any], Any]] = {
         "a module": lambda given: given,
         "a dictionary of modules": lambda given: given["head"],
+        "a tuple": lambda given: given[0],
         "a method": lambda given: given.__self__,
         "a nested list": lambda given: given,
     }
     given: dict[str, Any] = {
         "a module": model.head,
         "a dictionary of modules": {"head": model.head},
+        "a tuple": (model.head, 1),
         "a method": model.head.extra_repr,
         "a nested list": model.lists["all"]["seen"],  # type: ignore[index]
     }
@@ -257,7 +259,7 @@ def test_forwards_that_a_copy_makes_anew_are_no_obstacle(how: str) -> None:
 GLOBAL: Any = None
 
 
-@pytest.mark.parametrize("how", ["closure", "closure of a closure", "global"])
+@pytest.mark.parametrize("how", ["closure", "closure of a closure", "closure of a method", "global"])
 def test_a_hook_that_reaches_the_model_by_its_function_is_said_to_reach_the_original(
     how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -269,8 +271,12 @@ def test_a_hook_that_reaches_the_model_by_its_function_is_said_to_reach_the_orig
         def keep(*given: Any) -> None:
             model.keep("a", *given)
 
-        by_closure, by_name = (lambda *given: keep(*given)), (lambda *given: GLOBAL.keep("a", *given))
-        model.model.stages[1].register_forward_hook(by_closure if "closure" in how else by_name)
+        hooks: dict[str, Callable[..., None]] = {
+            "closure of a closure": lambda *given: keep(*given),
+            "closure of a method": MethodType(lambda self, *given: model.keep("a", *given), "any object"),
+            "global": lambda *given: GLOBAL.keep("a", *given),
+        }
+        model.model.stages[1].register_forward_hook(hooks[how])
     with pytest.warns(fastvit.FastViTWarning, match="reaches into it by the closure or a global of its function"):
         fastvit.reparameterize(model)
 
