@@ -71,7 +71,8 @@ def scan(shard: Path) -> Scanned:
 def _contradict(label: str, other: str) -> bool:
     """Of two numbers or two names, whether they differ; of a number, as WordNet's, and a name it is not known."""
     kinds = [next(kind for kind in KINDS if kind.fullmatch(each)) for each in (label, other)]
-    return kinds[0] is kinds[1] and label.lstrip("0") != other.lstrip("0")
+    same = label == other or (kinds[0] is KINDS[0] and label.lstrip("0") == other.lstrip("0"))
+    return kinds[0] is kinds[1] and not same
 
 
 def _is_image(suffix: str) -> bool:
@@ -107,17 +108,18 @@ def is_shard(path: Path, entries: Iterable[Entry]) -> bool:
     Raises:
         DataError: it is damaged, or no tar.
     """
-    dotted: dict[bool, set[str]] = {True: set(), False: set()}  # keys of labels, and of images
+    labelled, images = set[str](), set[str]()  # keys with dots
     with open(path, "rb") as file:
         for entry in entries:
             suffix, (key, last) = split_key(entry.name)[1], os.path.splitext(entry.name)
             last = last.lower()
-            labels = last == LABEL or (last == RECORD and bool(_recorded(file, entry)))
-            if labels and suffix == last:
-                return True
-            if suffix != last and (labels or _is_image(last)):
-                dotted[labels].add(key)
-    return not dotted[True].isdisjoint(dotted[False])
+            if last == LABEL or (last == RECORD and _recorded(file, entry)):
+                if suffix == last:
+                    return True
+                labelled.add(key)
+            elif suffix != last and _is_image(last):
+                images.add(key)
+    return not labelled.isdisjoint(images)
 
 
 def _text(file: BinaryIO, entry: Entry | None) -> str:

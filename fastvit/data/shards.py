@@ -70,9 +70,9 @@ class Shards(StoredImages):
                 f"{pattern}: takes {LABEL} where {RECORD} has another label ({len(twofold)}: {twofold[0]}); correct one"
             )
         self.labels_of = shards[0].with_name(CLASSES)
+        self.classes, self.labels = [], numpy.full(len(labels), -1)
         if "" in labels:
             self._check_unlabelled(labels, unlabelled)
-            self.classes, self.labels = [], numpy.full(len(labels), -1)
             return
         try:
             self.classes = self._classes(labels, num_classes)
@@ -80,8 +80,8 @@ class Shards(StoredImages):
         except DataError as error:
             if not unlabelled:
                 raise
+            self.classes = []
             warn(f"{error}; so that no label counts")
-            self.classes, self.labels = [], numpy.full(len(labels), -1)
 
     def order(self, permutation: Callable[[int], Order]) -> Order:
         """Shards in a random order, and the images of every 16 of them, which are next to each other, in another."""
