@@ -42,11 +42,16 @@ def outline(config: Config, form: Form = "unfused", stages: int | None = None, *
     with torch.device("meta"):
         model = FastViT(config, **arguments).eval()
         if stages is not None:
-            classes, pool = model.num_classes, model.global_pool
-            model.prune_intermediate_layers([stages - 1])
-            model.reset_classifier(classes, pool)
+            keep_stages(model, stages)
     fuse_children(model, KINDS[form])
     return model
+
+
+def keep_stages(model: FastViT, stages: int) -> None:
+    """Prune a model, in place, to its first stages, with a new classifier of as many classes as it had."""
+    classes, pool = model.num_classes, model.global_pool
+    model.prune_intermediate_layers([stages - 1])
+    model.reset_classifier(classes, pool)
 
 
 def stages_left(model: FastViT) -> int | None:

@@ -16,7 +16,7 @@ from ..data import Draw, Source, TrainingImages
 from ..images.preprocess import Preprocess
 from ..models.config import CONFIGS, Config
 from ..models.fastvit import FastViT
-from ..models.forms import overparameterize
+from ..models.forms import keep_stages, overparameterize
 from ..utils.sampling import evenly
 from ..utils.text import some
 from ..utils.warning import warn
@@ -42,12 +42,11 @@ def initial_model(recipe: Recipe, source: Source, checkpoint: dict[str, Any] | N
     torch.manual_seed(recipe.seed)
     create = partial(create_model, num_classes=len(source.classes), drop_path_rate=recipe.drop_path)
     if checkpoint:
-        row, pool = checkpoint.get("config"), checkpoint["global_pool"]  # a run from before there was one goes on
+        row = checkpoint.get("config")  # a run from before there was one goes on
         config = Config.from_row(row) if row else checkpoint["cfg"]["architecture"]
-        model = cast(FastViT, create(config, global_pool=pool))
+        model = cast(FastViT, create(config, global_pool=checkpoint["global_pool"]))
         if stages := checkpoint.get("stages"):
-            model.prune_intermediate_layers([stages - 1])
-            model.reset_classifier(len(source.classes), pool)
+            keep_stages(model, stages)
         model.pretrained_cfg |= checkpoint["cfg"]
         return model, False
     name = "" if set(recipe.model) & set(":/") else re.split("[.@]", recipe.model)[0]  # of a variant, or a place
