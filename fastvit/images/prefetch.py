@@ -15,7 +15,7 @@ import numpy
 from PIL import Image
 
 from ..utils.processes import cores
-from ..utils.text import STANDARD_INPUT
+from ..utils.text import STANDARD_INPUT, with_article
 from .inputs import find_images
 from .io import BYTES, MAX_PIXELS, ImageError, ImageLike, named, read_image, without_warnings
 from .pixels import shape_error
@@ -154,7 +154,7 @@ def several(images: ImageLike | Iterable[ImageLike]) -> Iterable[ImageLike] | No
     if isinstance(images, Iterable):
         return chain.from_iterable(_held(image) for image in images)
     raise TypeError(
-        f"images are a {type(images).__name__}, expected a path, bytes, a PIL image, an array or a tensor, or several"
+        f"images are {with_article(type(images).__name__)}, expected a path, bytes, a PIL image, an array or a tensor, or several"
     )
 
 

@@ -91,11 +91,12 @@ def hook_tables(module: nn.Module, *names: str) -> Iterator[dict[int, Any]]:
 
 def _follow(hook: Any, known: dict[int, Any]) -> Any:
     """The hook itself; or a copy that belongs to the copied model, if the hook does, or what partials give it."""
-    parts = [*_parts(_plain(hook))]
+    plain = _plain(hook)
+    parts = [*_parts(plain)]
     foreign = {id(part): part for part in parts if not _belongs(part, known)}
     known.update(foreign)
     if foreign.keys() == set(map(id, parts)):
-        known[id(_plain(hook))] = _plain(hook)
+        known[id(plain)] = plain
     return copy.deepcopy(hook, known)
 
 

@@ -14,7 +14,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from ..utils.atomic import replacing
-from ..utils.text import some
+from ..utils.text import some, with_article
 from ..utils.warning import warn
 from .foreign import LOAD, MODULE, NEEDED, of_arrays, what_archive, what_else, what_folder
 from .safe_pickle import Array, Made, RefusedError, Stored, follow
@@ -150,7 +150,7 @@ def read_json(path: Path, problem: str) -> dict[str, Any]:
             raise ValueError(f"it has more than {LARGEST_JSON:,} bytes")
         value = json.loads(path.read_bytes())
         if not isinstance(value, dict):
-            raise ValueError(f"it holds a {type(value).__name__}")
+            raise ValueError(f"it holds {with_article(type(value).__name__)}")
     return value
 
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ...images.preprocess import Preprocess, check_images, check_size
 from ...utils.numbers import check_whole
 from ...utils.numerics import Error, compared, largest, without_cudnn
-from ...utils.text import one_line
+from ...utils.text import one_line, with_article
 from ..graph import first_convolution
 from ..lowering import listed
 
@@ -159,7 +159,9 @@ class Engine:
         if isinstance(images, numpy.ndarray):
             images = _tensor(images)
         if not isinstance(images, Tensor):
-            raise TypeError(f"images are a {type(images).__name__}, expected a tensor or an array (B, C, H, W)")
+            raise TypeError(
+                f"images are {with_article(type(images).__name__)}, expected a tensor or an array (B, C, H, W)"
+            )
         check_images(images, self._in_chans, finite=False)
         plain, shape = images.detach().float(), tuple(images.shape)
         kind: Hashable = shape if self.name == "compile" else shape == self._ahead  # of what is compiled apart
