@@ -153,9 +153,8 @@ def several(images: ImageLike | Iterable[ImageLike]) -> Iterable[ImageLike] | No
         return None
     if isinstance(images, Iterable):
         return chain.from_iterable(_held(image) for image in images)
-    raise TypeError(
-        f"images are {with_article(type(images).__name__)}, expected a path, bytes, a PIL image, an array or a tensor, or several"
-    )
+    kind = with_article(type(images).__name__)
+    raise TypeError(f"images are {kind}, expected a path, bytes, a PIL image, an array or a tensor, or several")
 
 
 def _held(image: ImageLike) -> Iterable[ImageLike]:

@@ -383,7 +383,8 @@ def test_shards_of_several_splits_in_one_folder_are_kept_apart(
     [
         ("1", 2, "1: 00000.jpg has 1 in .cls and 2 in .json"), ("cat", "dog", "1: 00000.jpg has cat in .cls and dog"),
         ("1", 1, ""), ("01", 1, ""), ("cat", 2, ""), ("1", "cat", ""), ("cat", "cat", ""), ("1", None, ""),
-        ("0cat", "cat", "1: 00000.jpg has 0cat in .cls and cat"), ("cat", " cat\n", ""), ("cat", -1, ""), ("n01440764", "tench", ""), ("tench", "n01440764", ""),
+        ("0cat", "cat", "1: 00000.jpg has 0cat in .cls and cat"),
+        ("cat", " cat\n", ""), ("cat", -1, ""), ("n01440764", "tench", ""), ("tench", "n01440764", ""),
         ("n01440764", "n01443537", "1: 00000.jpg has n01440764 in .cls and n01443537 in .json"),
     ],
 )  # fmt: skip

@@ -159,9 +159,8 @@ class Engine:
         if isinstance(images, numpy.ndarray):
             images = _tensor(images)
         if not isinstance(images, Tensor):
-            raise TypeError(
-                f"images are {with_article(type(images).__name__)}, expected a tensor or an array (B, C, H, W)"
-            )
+            found = with_article(type(images).__name__)
+            raise TypeError(f"images are {found}, expected a tensor or an array (B, C, H, W)")
         check_images(images, self._in_chans, finite=False)
         plain, shape = images.detach().float(), tuple(images.shape)
         kind: Hashable = shape if self.name == "compile" else shape == self._ahead  # of what is compiled apart
