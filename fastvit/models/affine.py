@@ -12,6 +12,7 @@ do not pass through the norm, so that its shift is missing at the border. Nor is
 depends on the image; only its own affine part is.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -126,8 +127,8 @@ def obstacle(module: nn.Module, *roles: str) -> str:
     if isinstance(module, nn.Conv2d):
         height, width = module.kernel_size
         plain = module.padding_mode == "zeros" and module.dilation == (1, 1)
-        if not (plain and height == width and height % 2 and module.padding == (height // 2, width // 2)):
-            return "which is not square, odd, undilated and padded with zeros to keep the size"
+        if not (plain and height % 2 and width % 2 and module.padding == (height // 2, width // 2)):
+            return "which is not odd, undilated and padded with zeros to keep the size"
     if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is None:
         return "which keeps no running statistics and so depends on the batch"
     return ""
@@ -160,7 +161,7 @@ def scale_and_shift(norm: nn.Module) -> tuple[Tensor, Tensor]:
 class Affine:
     """x -> conv(x, weight) + bias, or x -> linear(x, weight) + bias; float64, without gradient."""
 
-    weight: Tensor  # (out, in / groups, k, k) with k odd, or (out, in)
+    weight: Tensor  # (out, in / groups, height, width), both odd, or (out, in)
     bias: Tensor  # (out,)
 
     @classmethod
@@ -177,7 +178,8 @@ class Affine:
         return cls(weight, weight.new_zeros(len(weight)) if linear.bias is None else _exact(linear.bias))
 
     def __add__(self, other: "Affine") -> "Affine":
-        size = max(self.weight.shape[-1], other.weight.shape[-1])
+        kernels = zip(self.weight.shape[2:], other.weight.shape[2:], strict=True)
+        size = [max(edges) for edges in kernels]
         return Affine(_pad(self.weight, size) + _pad(other.weight, size), self.bias + other.bias)
 
     def __rmul__(self, scale: Tensor) -> "Affine":
@@ -203,14 +205,16 @@ class Affine:
         out_channels, in_channels, *kernel = self.weight.shape
         layer: nn.Conv2d | nn.Linear
         if kernel:
-            size = kernel[0]
-            layer = nn.Conv2d(in_channels * groups, out_channels, size, stride, size // 2, groups=groups, device="meta")
+            padding = tuple(edge // 2 for edge in kernel)
+            channels = (in_channels * groups, out_channels)
+            layer = nn.Conv2d(*channels, tuple(kernel), stride, padding, groups=groups, device="meta")
         else:
             layer = nn.Linear(in_channels, out_channels, device="meta")
         layer.weight, layer.bias = nn.Parameter(self.weight), nn.Parameter(self.bias)
         return layer
 
 
-def _pad(weight: Tensor, size: int) -> Tensor:
-    """A small kernel is a large one with a border of zeros."""
-    return F.pad(weight, [(size - weight.shape[-1]) // 2] * 4)
+def _pad(weight: Tensor, size: Sequence[int]) -> Tensor:
+    """A small kernel is a large one, of height and width `size`, with a border of zeros."""
+    borders = [(large - small) // 2 for small, large in zip(weight.shape[2:], size, strict=True)]
+    return F.pad(weight, [border for border in reversed(borders) for _ in range(2)])

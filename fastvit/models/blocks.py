@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from .affine import Affine, ScaleShift, StridedPointwise
 from .reparam import Fusible
 
+Kernel = int | tuple[int, int]  # height and width of a convolution's kernel, both odd; one number for both
+
 
 class ConvNorm(Fusible):
     """bn(conv(x)), zero-padded to keep the size."""
@@ -23,11 +25,13 @@ class ConvNorm(Fusible):
     roles: ClassVar = {"conv": "convolution", "norm": "norm"}
     start_small = False  # whether initial weights are small, rather than PyTorch's own
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, groups: int = 1):
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: Kernel, stride: int = 1, groups: int = 1):
         super().__init__()
         self.stride, self.groups = stride, groups
         conv = StridedPointwise if kernel_size == 1 < stride and groups == 1 else nn.Conv2d
-        self.conv = conv(in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups, bias=False)
+        height, width = (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
+        padding, channels = (height // 2, width // 2), (in_channels, out_channels)
+        self.conv = conv(*channels, (height, width), stride, padding, groups=groups, bias=False)
         self.norm = nn.BatchNorm2d(out_channels)
 
     def reset_parameters(self) -> None:
@@ -77,7 +81,7 @@ class RepConv(Fusible):
         self,
         in_channels: int,
         out_channels: int,
-        kernel_size: int,
+        kernel_size: Kernel,
         *,
         small: int | None = None,
         skip: bool = False,
@@ -110,11 +114,11 @@ class RepMixer(Fusible):
 
     roles: ClassVar = {"mixer": "block", "norm": "block"}
 
-    def __init__(self, channels: int, layer_scale: float):
+    def __init__(self, channels: int, layer_scale: float, kernel_size: Kernel = 3, small: int | None = 1):
         super().__init__()
         self.channels, self.groups = channels, channels
         self.initial_scale = layer_scale
-        self.mixer = RepConv(channels, channels, 3, small=1, skip=True, groups=channels)
+        self.mixer = RepConv(channels, channels, kernel_size, small=small, skip=True, groups=channels)
         self.norm = SkipNorm(channels, groups=channels)
         self.scale = nn.Parameter(torch.empty(channels, 1, 1))
 

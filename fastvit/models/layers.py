@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from .affine import ScaleShift
 from .blocks import (
     ConvNorm,
+    Kernel,
     LargeKernelConv,
     NormLinear,
     PositionEncoding,
@@ -89,11 +90,11 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    """A 7x7 depthwise convolution, then two 1x1 with GELU between, times a layer scale."""
+    """A depthwise convolution, of 7x7 for images, then two 1x1 with GELU between, times a layer scale."""
 
-    def __init__(self, channels: int, hidden_channels: int, layer_scale: float):
+    def __init__(self, channels: int, hidden_channels: int, layer_scale: float, kernel_size: Kernel = 7):
         super().__init__()
-        self.conv = ConvNorm(channels, channels, 7, groups=channels)
+        self.conv = ConvNorm(channels, channels, kernel_size, groups=channels)
         self.conv.start_small = True
         self.fc1 = nn.Conv2d(channels, hidden_channels, 1)
         self.fc2 = ScaledConv(hidden_channels, channels, layer_scale)

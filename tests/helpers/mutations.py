@@ -58,7 +58,12 @@ _TABLE = {
         ("fused in the model's own dtype", "torch.float64", "tensor.dtype", HIDDEN),
     ],
     "affine._pad": [
-        ("small kernels in a corner", "[(size - weight.shape[-1]) // 2] * 4", "[0, size - weight.shape[-1]] * 2", SEEN),
+        (
+            "small kernels in a corner",
+            "[border for border in reversed(borders) for _ in range(2)]",
+            "[0, 2 * borders[1], 0, 2 * borders[0]]",
+            SEEN,
+        ),
     ],
     "affine.Affine.identity": [
         ("identity across groups", ".repeat(groups, 1)", ".repeat_interleave(groups, 0)", HIDDEN),
@@ -72,7 +77,7 @@ _TABLE = {
     "affine.Affine.layer": [
         ("kernels transposed", "Parameter(self.weight)", "Parameter(self.weight.mT if kernel else self.weight)", SEEN),
         ("kernels turned round", "(self.weight)", "(self.weight.flip(2, 3) if kernel else self.weight)", SEEN),
-        ("stride lost", "size, stride, size // 2", "size, 1, size // 2", SEEN),
+        ("stride lost", "tuple(kernel), stride, padding", "tuple(kernel), 1, padding", SEEN),
     ],
     "blocks.RepConv.affine": [
         ("skip forgotten", "self.children())]", _WITHOUT.format("skip"), SEEN),

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from fastvit.models.affine import Affine, ScaleShift, scale_and_shift
 
 TOLERANCE = 1e-11
+Kernel = tuple[int, int]  # height, width
 
 
 @dataclass(frozen=True)
@@ -42,13 +43,13 @@ class Space:
     def scale(self) -> Tensor:
         return self.normal(self.channels[1], 1, 1) + 2
 
-    def affine(self, kernel: int, which: int = 0) -> Affine:
-        weight = self.normal(3, self.channels[1], self.inputs, kernel, kernel)[which]
+    def affine(self, kernel: Kernel, which: int = 0) -> Affine:
+        weight = self.normal(3, self.channels[1], self.inputs, *kernel)[which]
         return Affine(weight, self.normal(3, self.channels[1])[which])
 
     def apply(self, affine: Affine, x: Tensor) -> Tensor:
         """The oracle: what the map does, according to torch."""
-        padding = affine.weight.shape[-1] // 2
+        padding = tuple(edge // 2 for edge in affine.weight.shape[2:])
         return F.conv2d(x, affine.weight, affine.bias, self.stride, padding, groups=self.groups)
 
 
@@ -62,7 +63,8 @@ spaces = st.builds(
     width=st.integers(1, 9),
     seed=st.integers(0, 99),
 )
-kernels = st.sampled_from([1, 3, 5, 7])
+edges = st.sampled_from([1, 3, 5, 7])
+kernels = st.tuples(edges, edges)
 properties = settings(max_examples=60)
 
 
@@ -100,42 +102,42 @@ def assert_same_map(a: Affine, b: Affine) -> None:
 
 @properties
 @given(spaces, kernels, kernels)
-def test_a_sum_of_maps_gives_the_sum_of_their_outputs(space: Space, k: int, m: int) -> None:
+def test_a_sum_of_maps_gives_the_sum_of_their_outputs(space: Space, k: Kernel, m: Kernel) -> None:
     A, B, x = space.affine(k), space.affine(m, 1), space.image()
     assert_equal(space.apply(A + B, x), space.apply(A, x) + space.apply(B, x))
 
 
 @properties
 @given(spaces, kernels, kernels)
-def test_a_difference_of_maps_gives_the_difference_of_their_outputs(space: Space, k: int, m: int) -> None:
+def test_a_difference_of_maps_gives_the_difference_of_their_outputs(space: Space, k: Kernel, m: Kernel) -> None:
     A, B, x = space.affine(k), space.affine(m, 1), space.image()
     assert_equal(space.apply(A - B, x), space.apply(A, x) - space.apply(B, x))
 
 
 @properties
 @given(spaces, kernels)
-def test_a_scaled_map_gives_the_scaled_output(space: Space, k: int) -> None:
+def test_a_scaled_map_gives_the_scaled_output(space: Space, k: Kernel) -> None:
     A, x = space.affine(k), space.image()
     assert_equal(space.apply(space.scale() * A, x), space.scale() * space.apply(A, x))
 
 
 @properties
 @given(spaces, kernels, kernels)
-def test_addition_commutes(space: Space, k: int, m: int) -> None:
+def test_addition_commutes(space: Space, k: Kernel, m: Kernel) -> None:
     A, B = space.affine(k), space.affine(m, 1)
     assert_same_map(A + B, B + A)
 
 
 @properties
 @given(spaces, kernels, kernels, kernels)
-def test_addition_associates(space: Space, k: int, m: int, n: int) -> None:
+def test_addition_associates(space: Space, k: Kernel, m: Kernel, n: Kernel) -> None:
     A, B, C = space.affine(k), space.affine(m, 1), space.affine(n, 2)
     assert_same_map((A + B) + C, A + (B + C))
 
 
 @properties
 @given(spaces, kernels, kernels)
-def test_subtraction_undoes_addition(space: Space, k: int, m: int) -> None:
+def test_subtraction_undoes_addition(space: Space, k: Kernel, m: Kernel) -> None:
     A, B, x = space.affine(k), space.affine(m, 1), space.image()
     assert_equal(space.apply((A + B) - B, x), space.apply(A, x))
     assert not (A - A).weight.any() and not (A - A).bias.any()
@@ -143,7 +145,7 @@ def test_subtraction_undoes_addition(space: Space, k: int, m: int) -> None:
 
 @properties
 @given(spaces, kernels, kernels)
-def test_a_scale_distributes_over_sum_and_difference(space: Space, k: int, m: int) -> None:
+def test_a_scale_distributes_over_sum_and_difference(space: Space, k: Kernel, m: Kernel) -> None:
     A, B, scale = space.affine(k), space.affine(m, 1), space.scale()
     assert_same_map(scale * (A + B), scale * A + scale * B)
     assert_same_map(scale * (A - B), scale * A - scale * B)
@@ -151,7 +153,7 @@ def test_a_scale_distributes_over_sum_and_difference(space: Space, k: int, m: in
 
 @properties
 @given(spaces, kernels)
-def test_scales_multiply_and_one_changes_nothing(space: Space, k: int) -> None:
+def test_scales_multiply_and_one_changes_nothing(space: Space, k: Kernel) -> None:
     A, scale = space.affine(k), space.scale()
     assert_same_map(scale * (scale * A), (scale * scale) * A)
     assert_same_map(torch.ones_like(scale) * A, A)
@@ -159,10 +161,10 @@ def test_scales_multiply_and_one_changes_nothing(space: Space, k: int) -> None:
 
 @properties
 @given(spaces, kernels)
-def test_a_small_kernel_with_a_border_of_zeros_is_the_same_map(space: Space, k: int) -> None:
+def test_a_small_kernel_with_a_border_of_zeros_is_the_same_map(space: Space, k: Kernel) -> None:
     A, x = space.affine(k), space.image()
-    zero = Affine(torch.zeros_like(space.affine(9).weight), torch.zeros_like(A.bias))
-    assert (A + zero).weight.shape[-2:] == (9, 9)
+    zero = Affine(torch.zeros_like(space.affine((9, 11)).weight), torch.zeros_like(A.bias))
+    assert (A + zero).weight.shape[-2:] == (9, 11)
     assert_equal(space.apply(A + zero, x), space.apply(A, x))
 
 
@@ -177,7 +179,7 @@ def test_the_identity_returns_its_input_whatever_the_groups(space: Space) -> Non
 
 @properties
 @given(spaces, kernels)
-def test_a_normed_map_gives_the_batch_norm_of_its_output(space: Space, k: int) -> None:
+def test_a_normed_map_gives_the_batch_norm_of_its_output(space: Space, k: Kernel) -> None:
     A, x, norm = space.affine(k), space.image(), batch_norm(space.channels[1], space.seed)
     assert_equal(space.apply(A.normed(norm), x), torch_batch_norm(norm, space.apply(A, x)))
 
@@ -215,16 +217,16 @@ def test_a_linear_map_takes_over_the_affine_part_of_layer_norm(
 
 @properties
 @given(spaces, kernels, st.booleans())
-def test_a_convolution_becomes_a_map_and_a_plain_convolution_again(space: Space, k: int, bias: bool) -> None:
-    inputs, outputs = space.channels
-    conv = nn.Conv2d(inputs, outputs, k, space.stride, k // 2, groups=space.groups, bias=bias)
+def test_a_convolution_becomes_a_map_and_a_plain_convolution_again(space: Space, k: Kernel, bias: bool) -> None:
+    (inputs, outputs), padding = space.channels, (k[0] // 2, k[1] // 2)
+    conv = nn.Conv2d(inputs, outputs, k, space.stride, padding, groups=space.groups, bias=bias)
     x, layer = space.image(), Affine.of(conv).layer(space.stride, space.groups)
     expected = F.conv2d(
-        x, conv.weight.double(), conv.bias.double() if bias else None, space.stride, k // 2, groups=space.groups
+        x, conv.weight.double(), conv.bias.double() if bias else None, space.stride, padding, groups=space.groups
     )
     assert type(layer) is nn.Conv2d and layer.bias is not None
     assert_equal(layer(x), expected)
-    assert (layer.in_channels, layer.out_channels, layer.kernel_size) == (inputs, outputs, (k, k))
+    assert (layer.in_channels, layer.out_channels, layer.kernel_size) == (inputs, outputs, k)
 
 
 @properties
@@ -250,7 +252,7 @@ def test_arithmetic_is_in_float64_and_leaves_no_gradient(dtype: torch.dtype, nor
 
 def test_no_operation_changes_its_operands() -> None:
     space = Space(groups=2, inputs=2, outputs=2, stride=1, height=5, width=5, seed=0)
-    A, B, scale, norm = space.affine(3), space.affine(7, 1), space.scale(), batch_norm(4, 0)
+    A, B, scale, norm = space.affine((3, 3)), space.affine((1, 7), 1), space.scale(), batch_norm(4, 0)
     operands = [A.weight, A.bias, B.weight, B.bias, scale, *norm.state_dict().values()]
     before = [tensor.clone() for tensor in operands]
     _ = A + B, A - B, scale * A, A.normed(norm), Affine(A.weight[:, :, 0, 0], A.bias).after(batch_norm(2, 0))
