@@ -141,8 +141,10 @@ def from_weights(
         )
     classes = found.num_classes if num_classes is None else num_classes
     pool = weights.options["global_pool"] or ("avg" if classes else "")
-    own = {"in_chans": found.in_chans} | weights.options | {"global_pool": pool}
-    model = outline(weights.config, found.form, found.stages, num_classes=classes, **own | options)
+    own = found.arguments | weights.options | {"global_pool": pool}
+    if classes != found.num_classes:
+        own |= {"num_classes": classes, "embedding": 0}
+    model = outline(weights.config, found.form, found.stages, **own | options)
     shapes, state = model.state_dict(), _with_images(weights, model).items()
     fits = {name: t for name, t in state if name[:5] != "head." or (name in shapes and shapes[name].shape == t.shape)}
     missing = model.load_state_dict(fits, strict=False, assign=True).missing_keys

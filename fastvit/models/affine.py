@@ -205,9 +205,9 @@ class Affine:
         out_channels, in_channels, *kernel = self.weight.shape
         layer: nn.Conv2d | nn.Linear
         if kernel:
-            padding = tuple(edge // 2 for edge in kernel)
-            channels = (in_channels * groups, out_channels)
-            layer = nn.Conv2d(*channels, tuple(kernel), stride, padding, groups=groups, device="meta")
+            (height, width), channels = kernel, (in_channels * groups, out_channels)
+            padding = (height // 2, width // 2)
+            layer = nn.Conv2d(*channels, (height, width), stride, padding, groups=groups, device="meta")
         else:
             layer = nn.Linear(in_channels, out_channels, device="meta")
         layer.weight, layer.bias = nn.Parameter(self.weight), nn.Parameter(self.bias)

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from ..images.preprocess import Preprocess
 from .blocks import RepConv
 from .config import SQUEEZED, Config, own_cfg
-from .layers import ConvBlock, Head, SqueezeExcite, Stage, Stem
+from .heads import CosineHead, Head, make_head
+from .layers import ConvBlock, SqueezeExcite, Stage, Stem
 
 
 class FastViT(nn.Module):
@@ -25,6 +26,8 @@ class FastViT(nn.Module):
         drop_rate: dropout before the classifier.
         drop_path_rate: chance that the last block's residual branches are dropped; it grows from 0 at the first.
         global_pool: "avg", "max", "avgmax", "catavgmax" or, with num_classes=0, "" for none.
+        embedding: channels of an embedding in which each class is a direction, as `fastvit.clip.zero_shot` makes such a
+            classifier; 0 is a linear one.
 
     Raises:
         ValueError: a number out of its range, or an unknown pooling.
@@ -45,10 +48,11 @@ class FastViT(nn.Module):
         drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
         global_pool: str = "avg",
+        embedding: int = 0,
     ):
         super().__init__()
         num_classes = config.num_classes if num_classes is None else num_classes
-        check_numbers(num_classes=(num_classes, 0, None), in_chans=(in_chans, 1, None))
+        check_numbers(num_classes=(num_classes, 0, None), in_chans=(in_chans, 1, None), embedding=(embedding, 0, None))
         check_numbers(drop_rate=(drop_rate, 0, 1), drop_path_rate=(drop_path_rate, 0, 1))
         self.config = copy.copy(config)  # others may set attributes on it
         self.num_classes = num_classes
@@ -61,7 +65,7 @@ class FastViT(nn.Module):
             squeeze=SqueezeExcite(config.num_features, SQUEEZED),
         )
         self.num_features = config.num_features
-        self.head: nn.Module = Head(self.num_features, num_classes, global_pool, drop_rate)
+        self.head: nn.Module = make_head(self.num_features, num_classes, global_pool, drop_rate, embedding)
         self.global_pool = global_pool  # how the head pools the final map; "" for not at all
         self.head_hidden_size = self.head.num_features  # channels that the classifier reads, after pooling
         self.feature_info: list[dict[str, Any]] = [
@@ -95,7 +99,7 @@ class FastViT(nn.Module):
         They are where the Config's own head gives one and nobody named its outputs as classes.
         """
         own_head = 0 < self.num_classes == self.config.num_classes and not self.pretrained_cfg.get("label_names")
-        return self.config.embeds and own_head
+        return self.config.embeds and own_head and not isinstance(self.head, CosineHead)
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, in_chans, H, W) -> (B, num_classes), or features where num_classes is 0."""

@@ -1,9 +1,8 @@
-"""The parts of FastViT that do not fold whole, bottom up to a stage, and the head.
+"""The parts of FastViT that do not fold whole, bottom up to a stage.
 
 Shapes: B images, C channels, H x W positions; N = H W tokens.
 """
 
-from collections.abc import Callable
 from typing import cast
 
 import torch
@@ -25,15 +24,6 @@ from .blocks import (
 )
 from .config import HEAD_CHANNELS, Config
 from .recomputation import recomputed
-
-# Pooling (B, C, H, W) -> (B, C), or (B, 2C) for the last.
-POOLS: dict[str, Callable[[Tensor], Tensor]] = {
-    "": lambda x: x,
-    "avg": lambda x: x.mean((2, 3)),
-    "max": lambda x: x.amax((2, 3)),
-    "avgmax": lambda x: (x.mean((2, 3)) + x.amax((2, 3))) / 2,
-    "catavgmax": lambda x: torch.cat([x.mean((2, 3)), x.amax((2, 3))], 1),
-}
 
 
 class SqueezeExcite(nn.Module):
@@ -212,29 +202,3 @@ class Stage(nn.Module):
         for block in self.blocks:
             x = recomputed(block, x)
         return x
-
-
-class Head(nn.Module):
-    """fc(dropout(pool(x))): (B, C, H, W) -> (B, classes); without classes (B, C), without pooling every position's."""
-
-    def __init__(self, in_features: int, num_classes: int, global_pool: str, drop_rate: float):
-        super().__init__()
-        if global_pool not in list(POOLS):  # whatever its type
-            raise ValueError(f"global_pool is {global_pool!r}, expected one of {', '.join(map(repr, POOLS))}")
-        if num_classes and not global_pool:
-            raise ValueError(f"global_pool is '' with {num_classes} classes: pool, or ask for num_classes=0")
-        self.global_pool: str | nn.Module = global_pool  # a module once it was exchanged for one, as in timm's heads
-        self.num_features = in_features * (2 if global_pool == "catavgmax" else 1)
-        self.drop = nn.Dropout(drop_rate)
-        self.fc = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
-
-    def reset_parameters(self) -> None:
-        """Small initial weights of the classifier."""
-        if isinstance(self.fc, nn.Linear):
-            reset_small(self.fc)
-
-    def forward(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """(B, C, H, W) -> (B, num_classes), or what the classifier reads for pre_logits."""
-        pool = self.global_pool if isinstance(self.global_pool, nn.Module) else POOLS[self.global_pool]
-        x = self.drop(pool(x))
-        return x if pre_logits else cast(Tensor, self.fc(x))

@@ -17,6 +17,7 @@ from ..images.preprocess import Preprocess
 from ..models.config import CONFIGS, Config
 from ..models.fastvit import FastViT
 from ..models.forms import keep_stages, overparameterize
+from ..models.heads import CosineHead
 from ..utils.sampling import evenly
 from ..utils.text import some
 from ..utils.warning import warn
@@ -91,8 +92,10 @@ def classify(model: FastViT, classes: Sequence[str], name: str, anew: bool = Fal
     rows = [places.get(normalize("NFC", each), -1) for each in classes]
     if rows == list(range(model.num_classes)):
         return False
-    before = model.get_classifier()
+    before, head = model.get_classifier(), model.head
     model.reset_classifier(count, model.global_pool or "avg")  # of a backbone, which has none
+    if isinstance(head, CosineHead) and not anew:
+        model.head = head.with_classes(count)
     if kept := [place for place, row in enumerate(rows) if row >= 0]:
         with torch.no_grad():
             for mine, theirs in zip(model.get_classifier().parameters(), before.parameters(), strict=True):

@@ -30,11 +30,17 @@ class Detected:
     fits: bool  # else the variant is only the nearest
     in_chans: int
     num_classes: int  # 0: no head
+    embedding: int  # channels in which a head compares by cosine; 0: a linear one
     global_pool: str
     projection: bool  # the head is CLIP's, in Apple's form
     others: int  # tensors that are not the encoder's: a text encoder's, a language model's
     stages: int | None  # that are left of a pruned model; None: all, and the final convolution
     header: Header | None = None  # one of ours
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Those of FastViT that the tensors tell."""
+        return {"num_classes": self.num_classes, "in_chans": self.in_chans, "embedding": self.embedding}
 
     @property
     def cfg(self) -> dict[str, Any]:
@@ -69,7 +75,7 @@ def detect(tensors: Tensors, candidates: Mapping[str, Config] = CONFIGS) -> Dete
         raise WeightsError(f"{tensors.source}: its header says {header.variant[:100]!r}, its tensors another model")
     if naming in ("apple", "mlx") or "vision_tower" in prefix:  # of twins these have FastVLM's, others MobileCLIP's
         variants.reverse()
-    classes, channels = _head(tensors, prefix, names)
+    classes, channels, embedding = _head(tensors, prefix, names)
     doubled = channels == 2 * candidates[variants[0]].num_features  # of a whole model; a pruned one has a header
     found = Detected(
         naming=naming,
@@ -79,6 +85,7 @@ def detect(tensors: Tensors, candidates: Mapping[str, Config] = CONFIGS) -> Dete
         fits=fits,
         in_chans=first[3] if NAMINGS[naming].channels_last else first[1],
         num_classes=classes,
+        embedding=embedding,
         global_pool=header.global_pool if header else "" if stages else "catavgmax" if doubled else "avg",
         projection=PROJECTION in names,
         others=len(tensors.names) - len(names),
@@ -101,6 +108,7 @@ def _names(tensors: Tensors, prefix: str) -> set[str]:
     return names
 
 
+COSINE = "head.projection.weight"  # of a head that compares by cosine; ours alone
 UNREADABLE = "its header is not one that fastvit.save writes"
 
 
@@ -110,11 +118,15 @@ def _whole_form(naming: str, form: Form, names: set[str]) -> Form:
     return "fused" if naming in ("fastvit", "timm") and form == "partial" and not left else form
 
 
-def _head(tensors: Tensors, prefix: str, names: set[str]) -> tuple[int, int]:
-    """How many classes it gives, 0 without a head, and of how many channels."""
+def _head(tensors: Tensors, prefix: str, names: set[str]) -> tuple[int, int, int]:
+    """How many classes it gives, 0 without a head, of how many channels, and in an embedding of how many."""
     head = next((name for name in (PROJECTION, "head.fc.weight", "head.weight") if name in names), None)
     classes, channels = _shape(tensors, prefix + head, 2) if head else (0, 0)
-    return (channels, classes) if head == PROJECTION else (classes, channels)
+    if head == PROJECTION:
+        return channels, classes, 0
+    if head == "head.fc.weight" and COSINE in names:
+        return classes, _shape(tensors, prefix + COSINE, 2)[1], channels
+    return classes, channels, 0
 
 
 def _header(tensors: Tensors, candidates: Mapping[str, Config]) -> tuple[Header | None, Mapping[str, Config]]:

@@ -14,7 +14,7 @@ from ..images.preprocess import Preprocess
 from ..models.config import CONFIGS, Config
 from ..models.fastvit import FastViT, stage_indices
 from ..models.forms import Form, stages_left
-from ..models.layers import POOLS
+from ..models.heads import POOLS
 from ..utils.text import quoted
 
 WIDEST = 16384  # pixels, high or wide

@@ -26,6 +26,7 @@ from ..models.blocks import (
 from ..models.config import Config
 from ..models.fastvit import FastViT
 from ..models.forms import Form
+from ..models.heads import CosineHead
 from ..models.layers import AttentionBlock, ConvBlock, Downsample, RepMixerBlock, SqueezeExcite, Stage
 
 Table = dict[type[nn.Module], dict[str, str]]
@@ -152,7 +153,14 @@ def names(model: FastViT, naming: str, projection: bool = False) -> dict[str, st
 
 
 def renamed(model: FastViT, state: Mapping[str, Tensor], naming: str) -> dict[str, Tensor]:
-    """`model`'s state dict in another family's names; Apple's CLIP projection where the head is one."""
+    """`model`'s state dict in another family's names; Apple's CLIP projection where the head is one.
+
+    Raises:
+        ValueError: that family has no such head.
+    """
+    if naming != "fastvit" and isinstance(model.head, CosineHead):
+        what = "compares its embedding with classes by cosine, which no other code does"
+        raise ValueError(f"names is {naming!r}, and the model {what}: save it in our own names")
     projection = naming == "apple" and model.config.embeds and model.num_classes > 0 and not state["head.fc.bias"].any()
     theirs = names(model, naming, projection)
     return {new: state[ours].T if new == PROJECTION else state[ours] for ours, new in theirs.items()}

@@ -162,9 +162,8 @@ def read_tensors(
     beside = folder_config.beside(path, found, tensors.source) if path else folder_config.Beside()
     variant = _variant(tensors, found, variant, beside.cfg.get("architecture"))
     options = {"global_pool": found.global_pool} | beside.options
-    arguments: dict[str, Any] = {"num_classes": found.num_classes, "in_chans": found.in_chans} | options
     with in_one_line(beside.files or tensors.source, f"cannot be followed for a {variant}"):
-        model = outline(found.variants[variant], found.form, found.stages, **arguments)
+        model = outline(found.variants[variant], found.form, found.stages, **found.arguments | options)
         cfg = folder_config.merged(variant, found, catalogue, beside.cfg)
         if beside.cfg:
             check_preprocessing(cfg)

@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 from ..models.fastvit import FastViT
 from ..models.forms import Form, form_of, outline, stages_left
 from ..models.given import remedy, require_model
-from ..models.layers import Head
+from ..models.heads import CosineHead, Head
 from ..models.structure import differences
 from ..utils.copies import hook_tables
 from ..utils.text import one_line, some, with_article
@@ -49,7 +49,7 @@ def check_savable(model: FastViT) -> Form:
         raise TypeError(f"model is {kind}, whose own code no file says: expected a FastViT itself")
     if any(tensor.is_meta for tensor in own_state(model).values()):
         raise ValueError("the model is on the meta device, where it has no weights: load them first")
-    if type(model.head) is not Head:
+    if type(model.head) not in (Head, CosineHead):
         raise ValueError(
             f"the model cannot be saved: "
             f"{_other_layers(model, [f'head is {with_article(type(model.head).__name__)}, expected a Head'])}"
@@ -73,6 +73,7 @@ def _warn_of_hooks(model: FastViT) -> None:
 def _expected(model: FastViT, form: Form) -> FastViT:
     """The model that a reader would make, without its weights."""
     arguments = {"num_classes": model.num_classes, "in_chans": model.in_chans, "global_pool": model.global_pool}
+    arguments["embedding"] = cast(Head, model.head).embedding
     return outline(model.config, form, stages_left(model), **arguments)
 
 

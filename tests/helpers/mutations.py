@@ -77,7 +77,7 @@ _TABLE = {
     "affine.Affine.layer": [
         ("kernels transposed", "Parameter(self.weight)", "Parameter(self.weight.mT if kernel else self.weight)", SEEN),
         ("kernels turned round", "(self.weight)", "(self.weight.flip(2, 3) if kernel else self.weight)", SEEN),
-        ("stride lost", "tuple(kernel), stride, padding", "tuple(kernel), 1, padding", SEEN),
+        ("stride lost", "width), stride, padding", "width), 1, padding", SEEN),
     ],
     "blocks.RepConv.affine": [
         ("skip forgotten", "self.children())]", _WITHOUT.format("skip"), SEEN),

@@ -119,9 +119,11 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "layer_norm": _layer_norm,
     "linear": lambda x, weight, bias: F.linear(x, weight, bias),
     "matmul": _matmul,
+    "maximum": lambda x, y: torch.maximum(x, y),
     "mul": lambda x, y: x * y,
     "pad": _pad,
     "real_div": lambda x, y: x / y,
+    "reduce_l2_norm": lambda x, axes, keep_dims: x.norm(dim=axes.tolist(), keepdim=bool(keep_dims)),
     "reduce_max": lambda x, axes, keep_dims: x.amax(axes.tolist(), bool(keep_dims)),
     "reduce_mean": lambda x, axes, keep_dims: x.mean(axes.tolist(), bool(keep_dims)),
     "relu": lambda x: x.relu(),
@@ -133,5 +135,6 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "split": lambda x, split_sizes, axis: torch.split(x, split_sizes.tolist(), int(axis)),
     "squeeze": lambda x, axes: x.squeeze(tuple(axes.tolist())),
     "stack": lambda values, axis: torch.stack(values, int(axis)),
+    "tile": lambda x, reps: x.tile(tuple(reps.tolist())),
     "transpose": lambda x, perm: x.permute(perm.tolist()),
 }
