@@ -1,4 +1,5 @@
 from . import bench as bench
+from . import clip as clip
 from . import data as data
 from . import deploy as deploy
 from . import embedding as embedding

@@ -10,16 +10,17 @@ from torch import Tensor, nn
 
 from .models.config import CUSTOM, Config
 from .models.fastvit import FastViT
-from .models.forms import Form, outline, stages_left, with_norms
+from .models.forms import Form, outline, stages_left
 from .models.given import unwrapped
 from .models.reparam import reparameterize
 from .utils.text import some, with_article
 from .utils.warning import warn
-from .weights import formats, naming
+from .weights import formats
 from .weights.header import header
-from .weights.read import Source, Weights, read, read_tensors
-from .weights.savable import check_savable, unlike
-from .weights.tensors import FLOATS, WeightsError, sound
+from .weights.read import Weights, read, read_tensors
+from .weights.savable import named_state, unlike
+from .weights.source import Source
+from .weights.tensors import FLOATS, WeightsError
 from .weights.wrapped import in_memory
 
 if TYPE_CHECKING:
@@ -189,17 +190,7 @@ def save(model: FastViT, path: str | Path, *, names: str = "fastvit", dtype: tor
     path = Path(path)
     check_target(path, names, dtype)
     model, indices = inside(unwrapped(model))
-    form = check_savable(model)
-    numbers = formats.smaller(naming.own_state(model), dtype)  # half precision has infinities of its own
-    if bad := [name for name, tensor in numbers.items() if not sound(name, tensor)]:
-        what = f"{len(bad)} tensors hold NaN, infinity or a negative variance ({some(bad, 3)})"
-        raise ValueError(f"{what}: nothing was written")
-    if names != "fastvit" and form == "fused":
-        model, form = with_norms(model), "partial"
-        numbers = formats.smaller(naming.own_state(model), dtype)
-    state = naming.renamed(model, numbers, names)
-    if names == "apple" and model.config.embeds and "head.bias" in state:
-        warn(f"{path}: its projection has a bias, which Apple's MCi cannot read")
+    form, state = named_state(model, names, dtype)
     if path.suffix.lower() != ".safetensors":
         _warn_of_loss(model, path, state)
     formats.write(path, state, header(model, form, indices))

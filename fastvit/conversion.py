@@ -21,7 +21,8 @@ from .utils.numerics import Error
 from .utils.sampling import evenly
 from .utils.text import lined
 from .utils.warning import warn
-from .weights.read import Source, Weights, read
+from .weights.read import Weights, read
+from .weights.source import Source
 
 CALIBRATION = 64 * 256 * 256  # pixels to measure batch norm's statistics on; more of them change little
 FEWEST = 16  # images, however large

@@ -15,7 +15,8 @@ from .models.forms import outline
 from .models.reparam import Fusible
 from .utils.text import with_article
 from .weights import catalog
-from .weights.read import is_address, read
+from .weights.read import read
+from .weights.source import is_address
 from .weights.suggestion import nearest_names
 
 if TYPE_CHECKING:

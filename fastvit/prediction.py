@@ -32,7 +32,7 @@ from .utils.numerics import probabilities
 from .utils.processes import cores
 from .utils.text import STANDARD_INPUT, display_name
 from .verification import Comparison
-from .weights.read import Source
+from .weights.source import Source
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

@@ -22,7 +22,7 @@ from .utils.copies import duplicate
 from .utils.numerics import Error, probabilities, without_cudnn
 from .utils.text import finite, rendered, table
 from .utils.timing import ratio, timer
-from .weights.read import Source
+from .weights.source import Source
 
 # Largest relative error that counts as equal. Half precision is reported and not judged: there the unfused model
 # rounds more often than the fused one and is the less exact of the two.

@@ -22,7 +22,7 @@ from ..testing import load_or_random
 from ..utils.devices import describe_machine
 from ..utils.text import counted, rendered, table
 from ..utils.timing import Quartiles, quartiles, ratio
-from ..weights.read import Source
+from ..weights.source import Source
 from . import backends
 from .backends import Subject
 from .racing import Race, race

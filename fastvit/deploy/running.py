@@ -15,7 +15,7 @@ from ..models.reparam import reparameterize as fuse
 from ..utils.copies import duplicate
 from ..utils.devices import choose_device
 from ..utils.sampling import evenly
-from ..weights.read import Source
+from ..weights.source import Source
 from .engines.engine import Engine
 from .engines.select import RUNTIMES, check_options
 from .engines.select import engine as make_engine

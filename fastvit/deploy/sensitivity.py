@@ -12,7 +12,7 @@ from ..checkpoint import loaded
 from ..models.given import require_eval_mode
 from ..models.moments import Moments
 from ..models.reparam import reparameterize
-from ..weights.read import Source
+from ..weights.source import Source
 from .graph import first_convolution
 from .lowering import listed
 from .quantize import Layer, batches, check_calibration, int8_layers

@@ -19,7 +19,7 @@ from ..utils.atomic import check_folder
 from ..utils.extras import require
 from ..utils.numbers import check_whole
 from ..utils.text import counted, some, with_article
-from ..weights.read import Source as WeightsSource
+from ..weights.source import Source as WeightsSource
 from .config import EmbedConfig
 from .extractor import FeatureExtractor
 from .features import PARQUET, FeatureFolder, Unreadable

@@ -20,7 +20,7 @@ from ..utils.copies import duplicate
 from ..utils.devices import choose_device
 from ..utils.numbers import check_whole
 from ..utils.text import either
-from ..weights.read import Source as WeightsSource
+from ..weights.source import Source as WeightsSource
 from .imagenet import CLASSES, Real, match_classes
 from .metrics import Metrics
 

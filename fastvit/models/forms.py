@@ -21,7 +21,7 @@ from .fastvit import FastViT
 from .given import require_model
 from .inverses import exact, fill, fill_norm, linear_maps, settle
 from .moments import Moments, measured, pink_noise
-from .reparam import Fusible, fuse_children, fusible_blocks, hooked_inside, obstacle_in, refusal, share_hooks
+from .reparam import Fusible, Module, fuse_children, fusible_blocks, hooked_inside, obstacle_in, refusal, share_hooks
 
 Form = Literal["unfused", "partial", "fused"]
 """unfused: every branch, as trained. partial: parallel branches are one convolution; the MLPs' norms, the norms
@@ -125,7 +125,7 @@ def overparameterize(model: FastViT, images: Tensor | None = None) -> FastViT:
         'unfused'
     """
     model = require_model(model, FastViT)
-    fused = _fused_blocks(model)
+    fused = _fused_blocks(model, _whole_blocks(model))
     if images is not None:
         check_images(images, model.in_chans)
     if not fused:
@@ -133,25 +133,35 @@ def overparameterize(model: FastViT, images: Tensor | None = None) -> FastViT:
     return _overparameterized(model, fused, pink_noise(model) if images is None else images)
 
 
-def with_norms(model: FastViT) -> FastViT:
+def with_norms(model: Module, whole: Mapping[str, Fusible] | None = None) -> Module:
     """A copy of `model` as Apple and timm fold: RepConv, RepMixer and PositionEncoding plain, the other blocks back.
 
     Needs no images: statistics are neutral, mean 0 and variance 1 - eps, and layer scales 1.
+
+    Args:
+        model: a FastViT; or another, whose blocks in its unfused form are `whole`, by name.
+        whole: on the meta device.
 
     Raises:
         TypeError: not a FastViT.
         ValueError: as `overparameterize`, except for images.
     """
-    model = require_model(model, FastViT)
-    fused = {name: block for name, block in _fused_blocks(model).items() if not isinstance(block, BRANCHED)}
+    if whole is None:
+        whole = _whole_blocks(require_model(model, FastViT))
+    blocks = _fused_blocks(model, whole).items()
+    fused = {name: block for name, block in blocks if not isinstance(block, BRANCHED)}
     return _expanded(model, fused, {name: defaultdict(Moments.neutral) for name in fused})
 
 
-def _fused_blocks(model: FastViT) -> dict[str, Fusible]:
-    """For every plain layer of `model` where a block was, that block, on the meta device."""
+def _whole_blocks(model: FastViT) -> dict[str, Fusible]:
+    """The blocks of the unfused form, by name, on the meta device."""
+    return fusible_blocks(outline(model.config, in_chans=model.in_chans))
+
+
+def _fused_blocks(model: nn.Module, whole: Mapping[str, Fusible]) -> dict[str, Fusible]:
+    """For every plain layer of `model` where a block was, that block."""
     if any(parameter.is_meta for parameter in model.parameters()):
         raise ValueError("cannot overparameterize a model on the meta device, where it has no weights: load them first")
-    whole = fusible_blocks(outline(model.config, in_chans=model.in_chans))
     modules, fused = dict(model.named_modules()), {}
     for name, block in whole.items():
         layer = modules.get(name)
@@ -180,7 +190,7 @@ def _overparameterized(model: FastViT, fused: Mapping[str, Fusible], images: Ten
 
 
 @torch.no_grad()
-def _expanded(model: FastViT, fused: Mapping[str, Fusible], moments: Mapping[str, Mapping[str, Moments]]) -> FastViT:
+def _expanded(model: Module, fused: Mapping[str, Fusible], moments: Mapping[str, Mapping[str, Moments]]) -> Module:
     """A copy of `model` with these blocks in the places of their plain layers, which compute what those do."""
     model = duplicate(model)
     for name, block in fused.items():

@@ -10,7 +10,7 @@ import timm.optim
 from ..models.config import CONFIGS
 from ..utils.text import some
 from ..weights.catalog import CHECKPOINTS, find
-from ..weights.read import SUFFIXES
+from ..weights.source import SUFFIXES
 from ..weights.suggestion import nearest_names
 from .augmenting import augmentation
 from .options import RecipeError, nearest

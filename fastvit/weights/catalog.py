@@ -1,14 +1,13 @@
 """The checkpoints that can be had by name: a row for each, that says where it is, what it is and how good."""
 
 import fnmatch
-import textwrap
-from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from ..images.preprocess import Preprocess
 from ..models.config import CONFIGS
+from .labels import imagenet_names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,9 +66,14 @@ _MOBILECLIP = _FASTVIT | {
     "license": "apple-amlr",
     "license_url": "https://huggingface.co/{apples}/blob/main/LICENSE",
 }
-_TRAINING = _MOBILECLIP | {  # there is no other file, and the text encoder is in it too
-    "repository": "{apples}",
-    "format": "open_clip training checkpoint, timm's names, unfused",
+_APPLES = {"repository": "{apples}"}
+_TRAINED = _APPLES | {"format": "open_clip training checkpoint, timm's names, unfused"}
+_TRAINING = _MOBILECLIP | _TRAINED  # there is no other file, and the text encoder is in it too
+_CLIP = _MOBILECLIP | {
+    "repository": "timm/{model}-OpenCLIP",
+    "files": ("open_clip_model.safetensors", "open_clip_pytorch_model.bin"),
+    "format": "open_clip, timm's names, unfused",
+    "metric": "ImageNet-1k zero-shot top-1",
 }
 _FASTVLM = _MOBILECLIP | {
     "repository": "{apples}",
@@ -99,7 +103,7 @@ def _row(name: str, accuracy: float, family: dict[str, Any], apples: str = "", *
     config = CONFIGS[variant]
     row: dict[str, Any] = {"num_classes": config.num_classes, "preprocess": config.preprocess} | family | own
     for key in ("repository", "source", "license_url"):
-        row[key] = row[key].format(name=name, apples=apples)
+        row[key] = row[key].format(name=name, apples=apples, model=apples.partition("/")[2])
     return Checkpoint(name=name, variant=variant, tag=tag, accuracy=accuracy, **row)
 
 
@@ -155,6 +159,27 @@ _ROWS = (
 
 CHECKPOINTS: dict[str, Checkpoint] = {row.name: row for row in _ROWS}
 
+
+def _clip(model: str, variant: str, accuracy: float, **own: Any) -> Checkpoint:
+    name = model.lower().replace("-", "_")
+    return replace(_row(f"{variant}.{name}", accuracy, _CLIP, f"apple/{model}", **own), name=name)
+
+
+_CLIPS = (  # open_clip has no text encoder as the first's
+    _clip("MobileCLIP-S0", "fastvit_mci0", 67.8, **_APPLES, files=("mobileclip_s0.pt",), format="Apple, unfused"),
+    _clip("MobileCLIP-S1", "fastvit_mci1", 72.6, repository="{apples}-OpenCLIP"),
+    _clip("MobileCLIP-S2", "fastvit_mci2", 74.4, repository="{apples}-OpenCLIP"),
+    _clip("MobileCLIP-S3", "fastvit_mci3", 78.3, **_TRAINED, files=("mobileclip_s3.pt",)),
+    _clip("MobileCLIP-S4", "fastvit_mci4", 79.4, **_TRAINED, files=("mobileclip_s4.pt",)),
+    _clip("MobileCLIP2-S0", "fastvit_mci0", 71.5),
+    _clip("MobileCLIP2-S2", "fastvit_mci2", 77.2),
+    _clip("MobileCLIP2-S3", "fastvit_mci3", 80.7),
+    _clip("MobileCLIP2-S4", "fastvit_mci4", 81.9),
+)
+
+CLIPS: dict[str, Checkpoint] = {row.name: row for row in _CLIPS}
+"""Image and text encoder in one file, for `fastvit.clip.load`; `fastvit.load` takes the image encoder of it."""
+
 # Bytes of timm/NAME's model.safetensors by variant: unfused, float32, in timm's names, with its head, without metadata.
 EXPECTED_SIZES = {
     "fastvit_t8": 16_266_976,
@@ -197,7 +222,11 @@ def find(name: str) -> Checkpoint | None:
     "name@revision" asks for that branch, tag or commit of its repository; what ships with the package has none.
     """
     name, _, revision = name.partition("@")
-    row = CHECKPOINTS.get(name) or next((row for row in CHECKPOINTS.values() if row.variant == name), None)
+    row = (
+        CHECKPOINTS.get(name)
+        or CLIPS.get(name)
+        or next((row for row in CHECKPOINTS.values() if row.variant == name), None)
+    )
     if row is None or not revision:
         return row
     return pinned(row, revision) if row.repository else None
@@ -231,24 +260,3 @@ def cfg(checkpoint: Checkpoint) -> dict[str, Any]:
 def label_names(checkpoint: Checkpoint) -> list[str] | None:
     """A short name for each class, no two the same; None for an embedding, and where the file has them itself."""
     return imagenet_names() if checkpoint.classes == "imagenet-1k" else None
-
-
-def imagenet_synsets() -> list[str]:
-    """WordNet's number of each of ImageNet's classes, in their order."""
-    from timm.data import ImageNetInfo
-
-    return list(ImageNetInfo().label_names())
-
-
-def imagenet_names() -> list[str]:
-    """The first of each class's synonyms in WordNet, with what it means where two would be the same."""
-    from timm.data import ImageNetInfo
-
-    info = ImageNetInfo()
-    details = [info.index_to_description(index, detailed=True).split(": ", 1) for index in range(info.num_classes())]
-    named = [(synonyms.split(",")[0], meaning) for synonyms, meaning in details]
-    count = Counter(name for name, _ in named)
-    return [
-        name if count[name] == 1 else f"{name} ({textwrap.shorten(meaning, 32, placeholder='...')})"
-        for name, meaning in named
-    ]

@@ -1,10 +1,10 @@
 """What classes are called, in whatever form a file says it."""
 
 import re
+import textwrap
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
-
-from .catalog import imagenet_names, imagenet_synsets
 
 IMAGENET = 1000  # classes
 
@@ -43,3 +43,24 @@ def _by_number(names: Mapping[str, Any], classes: int) -> list[Any]:
     if beyond:
         raise ValueError(f"label_names names class {max(beyond)}, and there are {classes}, from 0 on")
     return [numbered.get(number, f"class {number}") for number in range(max(numbered, default=-1) + 1)]
+
+
+def imagenet_synsets() -> list[str]:
+    """WordNet's number of each of ImageNet's classes, in their order."""
+    from timm.data import ImageNetInfo
+
+    return list(ImageNetInfo().label_names())
+
+
+def imagenet_names() -> list[str]:
+    """The first of each class's synonyms in WordNet, with what it means where two would be the same."""
+    from timm.data import ImageNetInfo
+
+    info = ImageNetInfo()
+    details = [info.index_to_description(index, detailed=True).split(": ", 1) for index in range(info.num_classes())]
+    named = [(synonyms.split(",")[0], meaning) for synonyms, meaning in details]
+    count = Counter(name for name, _ in named)
+    return [
+        name if count[name] == 1 else f"{name} ({textwrap.shorten(meaning, 32, placeholder='...')})"
+        for name, meaning in named
+    ]

@@ -76,11 +76,16 @@ def apple(config: Config) -> Table:
 
     Downsamplings, position encodings and blocks stand in one flat list, `network`.
     """
+    model = {"stem": "patch_embed", "final_conv": "conv_exp", "head.fc": "head"}
+    return apple_blocks() | {FastViT: model | _network(config)}
+
+
+def apple_blocks() -> Table:
+    """Those of the blocks alone, which MobileCLIP's text encoder has too."""
     table = _common(mlp="convffn", large="lkb_origin", gamma="", skip="rbr_skip")
     # A downsampling's squeeze-excite is timm's class, with timm's names; the final convolution's is Apple's own.
     squeeze = {"0.se.reduce": "proj.0.se.fc1", "0.se.expand": "proj.0.se.fc2"}
     return table | {
-        FastViT: {"stem": "patch_embed", "final_conv": "conv_exp", "head.fc": "head"} | _network(config),
         Downsample: table[Downsample] | squeeze | {"0.reparam_conv": "proj.0.lkb_reparam"},
         PositionEncoding: {"conv": "pe"},
         RepConv: {"main": "rbr_conv.0", "small": "rbr_scale", "skip": ""},

@@ -1,9 +1,6 @@
 """Weights of any family -> ours: found, detected, checked name by name, and converted."""
 
-import os
-import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,22 +11,26 @@ from torch import Tensor
 from ..models.config import CONFIGS, Config
 from ..models.fastvit import FastViT
 from ..models.forms import outline
-from ..utils.text import some, with_article
+from ..utils.text import some
 from ..utils.warning import warn
-from . import catalog, folder_config
+from . import folder_config
 from .detect import Detected, detect
-from .formats import PICKLES, open_path
 from .header import check_preprocessing
 from .heads import warn_of_rest
 from .naming import NAMINGS, PROJECTION, names
-from .suggestion import language_only, meant, nearest_names
-from .tensors import FLOATS, DamagedError, Shape, Tensors, WeightsError, in_one_line, mismatches, plainly_named, sound
-from .wrapped import in_memory
-
-Source = str | Path | Mapping[str, Any]
-REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+(@.+)?")  # of the Hugging Face Hub, as owner/name, maybe with a revision
-ADDRESSES = ("https://", "http://")
-SUFFIXES = (".safetensors", ".json", *PICKLES)  # names that end so are files, and no checkpoint's
+from .source import Source, resolve
+from .tensors import (
+    COUNT,
+    Shape,
+    Tensors,
+    WeightsError,
+    as_count,
+    as_float,
+    in_one_line,
+    mismatches,
+    plainly_named,
+    sound,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,90 +61,7 @@ def read(source: Source, variant: str | Config | None = None) -> Weights:
     Raises:
         WeightsError: they are missing, damaged, not finite, or do not fit any variant or the one given.
     """
-    if isinstance(variant, str) and variant not in CONFIGS:
-        raise ValueError(f"variant is {variant!r}, expected one of {', '.join(CONFIGS)}, or a fastvit.Config")
-    if isinstance(source, Mapping):
-        return read_tensors(in_memory("this state dict", source), variant, {})
-    if not isinstance(source, str | Path):
-        expected = "expected a path, a checkpoint's name or a state dict"
-        raise TypeError(f"source is {with_article(type(source).__name__)}, {expected}")
-    where, place = _address(source)
-    checkpoint = catalog.find(place) if where == "" else None
-    if checkpoint is not None:  # whatever lies in this folder under the same name
-        return _published(checkpoint, variant)
-    if place.lower().startswith(ADDRESSES):
-        return _of_repository(place, variant, where)
-    path, named = Path(place), REPOSITORY.fullmatch(place)
-    if where != "hf-hub" and (where or os.path.exists(place) or path.suffix.lower() in SUFFIXES):
-        if named and where == "":
-            from . import hub  # and huggingface_hub, a tenth of a second
-
-            hub.say_if_known(place)
-        return read_tensors(open_path(path), variant, {}, path=path)
-    if known := language_only(place):
-        raise WeightsError(f"{source}: {known}")
-    if where or named:
-        return _of_repository(place, variant, where)
-    raise WeightsError(f"{source}: no such file, and no checkpoint of that name; {nearest_names(place)}")
-
-
-def _address(source: str | Path) -> tuple[str, str]:
-    """("hf-hub" or "local-dir", what is there), as timm says where it is; ("", source) of any other."""
-    where, colon, place = ("local-dir", ":", str(source)) if isinstance(source, Path) else source.partition(":")
-    where = where.lower().replace("_", "-")
-    return (where, place) if colon and where in ("hf-hub", "local-dir") else ("", str(source))
-
-
-def is_address(source: str) -> bool:
-    """Whether it says where weights are, as timm does or as an address."""
-    return _address(source)[0] != "" or source.lower().startswith(ADDRESSES)
-
-
-def _of_repository(place: str, variant: str | Config | None, where: str) -> Weights:
-    """Anybody's repository, by its name or address; without a `where`, something else may have been meant."""
-    from . import hub
-
-    address = place.lower().startswith(ADDRESSES)
-    repository = hub.addressed(place) if address else hub.parsed(place)
-    if repository is None:
-        raise WeightsError(f"{place}: {nearest_names(place)}")
-    if isinstance(repository, catalog.Checkpoint):
-        return _published(repository, variant)
-    try:
-        path = hub.download_with(repository, folder_config.FILES)
-    except WeightsError as error:
-        name = repository.repository
-        if not where and address and (known := meant(name)):
-            raise WeightsError(f"{place}: {error}; {known}") from None
-        if where or address:
-            raise
-        raise WeightsError(f"{place}: no such file here, and of the Hub {error}; {nearest_names(name)}") from None
-    with _fresh(path, str(repository)):
-        return read_tensors(open_path(path), variant, {}, path=path.parent)
-
-
-def _published(checkpoint: catalog.Checkpoint, variant: str | Config | None) -> Weights:
-    """What the catalogue lists: it ships with the package, or is downloaded."""
-    if not checkpoint.repository:
-        return read_tensors(open_path(catalog.bundled(checkpoint.name)), variant, {})
-    from . import hub  # which takes a tenth of a second to import, and most models are files
-
-    path = hub.download(checkpoint)
-    with _fresh(path, checkpoint.name):
-        hub.print_license(checkpoint)
-        return read_tensors(open_path(path), variant or checkpoint.variant, catalog.cfg(checkpoint))
-
-
-@contextmanager
-def _fresh(path: Path, name: str) -> Iterator[None]:
-    """A file in the cache that turns out to be damaged is removed from there."""
-    from . import hub_file
-
-    try:
-        yield
-    except DamagedError as error:
-        hub_file.discard(path)
-        raise WeightsError(f"{name}: {error}; removed from the cache, so that the next try downloads it") from error
+    return resolve(source, variant, read_tensors)
 
 
 def read_tensors(
@@ -228,7 +146,6 @@ def _check(tensors: Tensors, found: Detected, expected: dict[str, Shape]) -> Non
         )
 
 
-COUNT = "num_batches_tracked"  # which some converters drop
 DROPPED = ("dist_head.", "head_dist.")  # a second classifier for distillation, which no published file uses
 
 
@@ -241,18 +158,10 @@ def _axes(name: str, dimensions: int, found: Detected) -> tuple[int, ...]:
 
 
 _TO_FIRST = {4: (0, 3, 1, 2), 3: (2, 0, 1)}  # (out, k, k, in) -> (out, in, k, k); (1, 1, C) -> (C, 1, 1)
-_COUNTS = (*FLOATS, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
 def _converted(tensors: Tensors, name: str, found: Detected) -> Tensor:
     """One tensor, in our layout and memory of its own."""
-    tensor = tensors.read(name)
-    if name.endswith(COUNT):  # an integer; casts of a whole model to bfloat16 have it as that
-        if tensor.dtype not in _COUNTS or not (tensor.is_meta or bool((tensor >= 0) & tensor.isfinite())):
-            raise WeightsError(f"{tensors.source}: {name} is no number of batches")
-        return tensor.to(torch.int64, copy=True)
-    if tensor.dtype not in FLOATS:
-        raise WeightsError(f"{tensors.source}: {name} is of {tensor.dtype}, expected a float of 16, 32 or 64 bits")
-    tensor = tensor.permute(_axes(name, tensor.ndim, found))
-    dtype = torch.float64 if tensor.dtype == torch.float64 else torch.float32
-    return tensor.to(dtype, copy=True, memory_format=torch.contiguous_format)
+    if name.endswith(COUNT):
+        return as_count(tensors, name)
+    return as_float(tensors, name, lambda dimensions: _axes(name, dimensions, found))

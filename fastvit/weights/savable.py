@@ -4,17 +4,22 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, cast
 
+import torch
+from torch import Tensor
+
 from ..models.fastvit import FastViT
-from ..models.forms import Form, form_of, outline, stages_left
+from ..models.forms import Form, form_of, outline, stages_left, with_norms
 from ..models.given import remedy, require_model
 from ..models.heads import CosineHead, Head
 from ..models.structure import differences
 from ..utils.copies import hook_tables
 from ..utils.text import one_line, some, with_article
 from ..utils.warning import warn
+from .formats import smaller
 from .header import check_header, header, parsed
-from .naming import own_state
+from .naming import own_state, renamed
 from .read import read_tensors
+from .tensors import sound
 from .wrapped import in_memory
 
 
@@ -63,6 +68,41 @@ def check_savable(model: FastViT) -> Form:
         raise ValueError(f"the model cannot be saved: {one_line(error)}") from error
     _warn_of_hooks(model)
     return form
+
+
+def named_state(model: FastViT, names: str, dtype: torch.dtype | None) -> tuple[Form, dict[str, Tensor]]:
+    """The tensors of a model in somebody's names, and the form that they have there.
+
+    Args:
+        model: as for `check_savable`.
+        names: "fastvit", "timm" or "apple"; those two call fused what has the norms and scales left that theirs has.
+        dtype: of the weights of convolutions and linear layers; None leaves theirs.
+
+    Raises:
+        ValueError: as `check_savable`; or NaN, infinity, or a head that those names do not have.
+    """
+    form = check_savable(model)
+    numbers = sound_numbers(own_state(model), dtype)
+    if names != "fastvit" and form == "fused":
+        model, form = with_norms(model), "partial"
+        numbers = smaller(own_state(model), dtype)
+    state = renamed(model, numbers, names)
+    if names == "apple" and model.config.embeds and "head.bias" in state:
+        warn("the projection has a bias, which Apple's MCi cannot read: its own code loads the file without it alone")
+    return form, state
+
+
+def sound_numbers(state: Mapping[str, Tensor], dtype: torch.dtype | None) -> dict[str, Tensor]:
+    """As `formats.smaller`; half precision has infinities of its own.
+
+    Raises:
+        ValueError: some hold what no model can have.
+    """
+    numbers = smaller(state, dtype)
+    if bad := [name for name, tensor in numbers.items() if not sound(name, tensor)]:
+        what = f"{len(bad)} tensors hold NaN, infinity or a negative variance ({some(bad, 3)})"
+        raise ValueError(f"{what}: nothing was written")
+    return numbers
 
 
 def _warn_of_hooks(model: FastViT) -> None:

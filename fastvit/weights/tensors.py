@@ -12,6 +12,8 @@ from ..utils.text import one_line, some
 
 Shape = tuple[int, ...]
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # of weights, in files and in memory
+COUNT = "num_batches_tracked"  # ends the names of a batch norm's number of batches, which some converters drop
+_COUNTS = (*FLOATS, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 LONGEST = 1500  # characters of an error
 
 
@@ -83,6 +85,36 @@ def mismatches(
         ],
     }
     return "; ".join(f"{len(bad)} {what} ({some(sorted(bad))})" for what, bad in wrong.items() if bad)
+
+
+def as_float(tensors: Tensors, name: str, axes: Callable[[int], Shape] = lambda count: tuple(range(count))) -> Tensor:
+    """A copy of one of the tensors in float32, or in float64 if it is, in memory of its own.
+
+    Args:
+        tensors: of a file.
+        name: of the one.
+        axes: how many it has -> their order in the copy.
+
+    Raises:
+        WeightsError: it holds no floating-point numbers.
+    """
+    tensor = tensors.read(name)
+    if tensor.dtype not in FLOATS:
+        raise WeightsError(f"{tensors.source}: {name} is of {tensor.dtype}, expected a float of 16, 32 or 64 bits")
+    dtype = torch.float64 if tensor.dtype == torch.float64 else torch.float32
+    return tensor.permute(axes(tensor.ndim)).to(dtype, copy=True, memory_format=torch.contiguous_format)
+
+
+def as_count(tensors: Tensors, name: str) -> Tensor:
+    """One of the tensors as a number of batches, an integer; casts of a whole model to bfloat16 have it as that.
+
+    Raises:
+        WeightsError: it is none.
+    """
+    tensor = tensors.read(name)
+    if tensor.dtype not in _COUNTS or not (tensor.is_meta or bool((tensor >= 0) & tensor.isfinite())):
+        raise WeightsError(f"{tensors.source}: {name} is no number of batches")
+    return tensor.to(torch.int64, copy=True)
 
 
 def sound(name: str, tensor: Tensor) -> bool:

@@ -20,9 +20,8 @@ from torch import nn
 import fastvit
 from fastvit import CONFIGS, FastViT, FastViTWarning, WeightsError, create_model, load, save
 from fastvit.testing import randomize
-from fastvit.weights.catalog import imagenet_names
 from fastvit.weights.folder_dialects import config
-from fastvit.weights.labels import labels
+from fastvit.weights.labels import imagenet_names, labels
 
 pytestmark = pytest.mark.usefixtures("small_variants")
 LABELS = ["a", "بهتر", "c"]

@@ -39,7 +39,7 @@ ROOM = 2**26  # bytes: with fewer, a disk counts as full
 UNFINISHED = ".making."
 DAY = 24 * 60 * 60.0
 LIBRARIES = ("torch", "onnx", "onnxruntime", "onnxscript", "openvino", "nncf")
-CODE = ("utils", "images", "models", "deploy")  # the packages of this library that have a part in a conversion
+CODE = ("utils", "images", "models", "deploy", "clip")  # the packages of this library that have a part in it
 PLAIN = (str, int, float, bool, tuple, list, type(None))
 
 

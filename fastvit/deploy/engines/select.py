@@ -20,7 +20,7 @@ from ...utils.extras import missing
 from ...utils.text import either, one_line
 from ...utils.timing import timer
 from ...utils.warning import warn
-from ...weights.read import Source
+from ...weights.source import Source
 from ..graph import example, first_convolution
 from ..lowering import unobserved
 from . import cache

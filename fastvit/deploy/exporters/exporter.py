@@ -13,7 +13,7 @@ from ...checkpoint import loaded
 from ...utils.atomic import check_writable, replacing
 from ...utils.extras import require
 from ...utils.numerics import Error, compared, largest
-from ...weights.read import Source
+from ...weights.source import Source
 from ..engines.engine import difference, raising
 from .deployed import Deployed
 from .formats import FORMATS, Format

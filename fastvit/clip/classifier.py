@@ -1,0 +1,97 @@
+"""Labels freeze into a classifier: texts are constant, images are not.
+
+logits = scale * normalize(embedding of the image) @ normalize(mean over prompts of the text's unit vector)
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..models.fastvit import FastViT
+from ..models.heads import CosineHead
+from ..utils.copies import duplicate
+from ..utils.text import quoted, with_article
+from ..weights.source import Source
+from .model import CLIP, Progress
+from .prompts import templates
+from .vectors import Encoder
+
+
+def zero_shot(
+    clip: CLIP | Source,
+    labels: Sequence[str],
+    prompts: str | Path | Sequence[str] | None = None,
+    *,
+    progress: Progress | None = None,
+) -> FastViT:
+    """A FastViT that tells labels apart: for predict, evaluate, engines, export, train and save, as any with classes.
+
+    Its file needs no text encoder and no tokenizer. What was encoded once, with the same weights, is kept where engines
+    keep theirs (FASTVIT_CACHE): asked for again, neither open_clip nor the text encoder is read.
+
+    Args:
+        clip: a CLIP, or what `fastvit.clip.load` reads.
+        labels: two or more, in English, each once; with one, images are to be compared by cosine alone.
+        prompts: a set ("none", "photo", "simple", "imagenet", "cifar"), a file of prompts, or prompts, with {} where
+            the label stands; None is "none", the label as it is. A label is the mean of its prompts' unit vectors.
+        progress: called with how many texts are encoded and how many there are.
+
+    Raises:
+        ValueError: no labels, one twice, or a prompt without {}.
+        MissingExtraError: texts are to be encoded, and open_clip is not installed.
+        fastvit.WeightsError: as `fastvit.clip.load`.
+
+    Source: arXiv:2103.00020, section 3.1.
+
+    Example:
+        >>> import fastvit
+        >>> from fastvit.clip import CLIP, TextConfig, TextEncoder
+        >>> clip = CLIP(fastvit.create_model("fastvit_mci0"), TextEncoder(TextConfig(width=64, layers=1))).eval()
+        >>> model = fastvit.clip.zero_shot(clip, ["cat", "dog"], "photo")
+        >>> model.num_classes, model.pretrained_cfg["label_names"]
+        (2, ['cat', 'dog'])
+    """
+    labels = check_labels(labels)
+    encoder = Encoder.of(clip)
+    vectors = encoder.means(labels, templates(prompts), progress)
+    return frozen(encoder.image, vectors, encoder.scale, labels)
+
+
+def check_labels(labels: Sequence[str]) -> list[str]:
+    """Labels as a list.
+
+    Raises:
+        ValueError: they are none, no texts, or one is there twice, in whatever letters.
+    """
+    if isinstance(labels, str) or not isinstance(labels, Sequence) or not all(isinstance(each, str) for each in labels):
+        raise ValueError(f"labels are {quoted(labels)}, expected a list of texts")
+    if not labels or not all(label.strip() for label in labels):
+        raise ValueError(f"labels are {quoted(list(labels))}: expected one or more, and none empty")
+    seen = set[str]()
+    for label in labels:
+        if (key := " ".join(label.split()).casefold()) in seen:
+            raise ValueError(f"the label {quoted(label)} is there twice: each label once")
+        seen.add(key)
+    return list(labels)
+
+
+@torch.no_grad()
+def frozen(image: FastViT, vectors: Tensor, scale: float, labels: Sequence[str]) -> FastViT:
+    """A copy of an image encoder with a class for each of the vectors (n, embedding) of unit length."""
+    projection: nn.Module = image.get_classifier()
+    if type(projection) is not nn.Linear:
+        kind = with_article(type(projection).__name__)
+        raise ValueError(f"the image encoder's projection is {kind}, expected a Linear layer: put that back")
+    model = duplicate(image)
+    head = CosineHead(image.num_features, len(vectors), image.global_pool, image.drop_rate, projection.out_features)
+    head.projection = cast(nn.Linear, model.get_classifier())
+    head.fc.weight.copy_(scale * F.normalize(vectors))
+    like = projection.weight
+    model.head = head.to(like.device, like.dtype).train(image.training)
+    model.num_classes = len(vectors)
+    model.pretrained_cfg = model.pretrained_cfg | {"num_classes": len(vectors), "label_names": list(labels)}
+    return model

@@ -1,0 +1,108 @@
+"""Texts as unit vectors, which are kept on disk: the same texts by the same weights are encoded once."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..deploy.engines import cache
+from ..models.fastvit import FastViT
+from ..utils.digest import tensors_digest
+from ..utils.text import quoted
+from ..weights.source import Source
+from .checkpoint import Opened, opened
+from .model import CLIP, Progress
+
+BLOCK = 1024  # vectors compared at a time
+SAME = 1 - 1e-6  # cosine of one text with itself, but for rounding
+TEXTS = 1024  # encoded before their vectors are kept: a kill loses no more
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """What encodes texts: a CLIP, or a checkpoint whose text encoder is read only for texts that are not kept.
+
+    Attributes:
+        image: the image encoder.
+        scale: what cosines are multiplied by.
+    """
+
+    image: FastViT
+    scale: float
+    given: CLIP | Opened
+
+    @classmethod
+    def of(cls, clip: CLIP | Source) -> "Encoder":
+        """That of a CLIP, or of what `fastvit.clip.load` reads."""
+        if isinstance(clip, CLIP):
+            return cls(clip.image, clip.scale, clip)
+        there = opened(clip)
+        return cls(there.image, there.scale, there)
+
+    @cached_property
+    def clip(self) -> CLIP:
+        """With its text encoder."""
+        return self.given if isinstance(self.given, CLIP) else self.given.clip()
+
+    @cached_property
+    def digest(self) -> str:
+        """Of the text encoder's weights; of a file that is as it was, what was found then."""
+        file = None if isinstance(self.given, CLIP) else self.given.file
+        if file is None:
+            return tensors_digest(self.clip.text.state_dict())
+        key = cache.key_of("text encoder", *file)
+        record = cache.remembered(key) or {}
+        if not isinstance(record.get("digest"), str):
+            record = {"digest": tensors_digest(self.clip.text.state_dict())}
+            cache.remember(key, record)
+        return str(record["digest"])
+
+    def texts(self, texts: Sequence[str], progress: Progress | None = None) -> Tensor:
+        """Texts -> (T, embedding), of unit length, in float32."""
+        return self.means(texts, ("{}",), progress)
+
+    def means(self, labels: Sequence[str], templates: Sequence[str], progress: Progress | None = None) -> Tensor:
+        """(labels, embedding): the mean of the unit vectors of each label in all templates, made unit again.
+
+        Raises:
+            ValueError: two labels are the same text to the encoder.
+            MissingExtraError: open_clip is not installed, and some are not kept.
+        """
+        parts, total = list[Tensor](), len(labels) * len(templates)
+        for chunk in _chunks(labels, max(1, TEXTS // len(templates))):
+            key = cache.key_of("texts", self.digest, chunk, templates)
+
+            def write(path: Path, chunk: tuple[str, ...] = chunk) -> None:
+                done = sum(map(len, parts)) * len(templates)
+                then = None if progress is None else lambda encoded, _: progress(done + encoded, total)
+                numpy.save(path, self._means(chunk, templates, then).numpy())
+
+            parts.append(torch.from_numpy(numpy.load(cache.artefact(f"texts-{key}", "vectors.npy", write))))
+        vectors = torch.cat(parts)
+        _check_distinct(labels, vectors)
+        return vectors
+
+    def _means(self, labels: Sequence[str], templates: Sequence[str], progress: Progress | None) -> Tensor:
+        """As `means`, computed now."""
+        texts = [template.replace("{}", label) for label in labels for template in templates]
+        encoded = self.clip.encode_text(texts, progress=progress)
+        return F.normalize(encoded.view(len(labels), len(templates), -1).mean(1))
+
+
+def _chunks(labels: Sequence[str], size: int) -> Iterator[tuple[str, ...]]:
+    for start in range(0, len(labels), size):
+        yield tuple(labels[start : start + size])
+
+
+def _check_distinct(labels: Sequence[str], vectors: Tensor) -> None:
+    """Refuse two labels whose texts are the same tokens, such as ones that differ in letters or html alone."""
+    for row in range(0, len(vectors), BLOCK):
+        same = (vectors[row : row + BLOCK] @ vectors.T > SAME).nonzero()
+        for first, second in ((row + a, b) for a, b in same.tolist() if row + a < b):
+            pair = f"{quoted(labels[first])} and {quoted(labels[second])}"
+            raise ValueError(f"the labels {pair} are the same text to the encoder: each label once")
