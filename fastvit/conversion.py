@@ -1,7 +1,7 @@
 """A checkpoint of anybody's -> a file in the names, and of the form, that somebody else expects."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -21,8 +21,12 @@ from .utils.numerics import Error
 from .utils.sampling import evenly
 from .utils.text import lined
 from .utils.warning import warn
-from .weights.read import Weights, read
+from .weights.header import header
+from .weights.naming import own_state
+from .weights.read import Weights, read, read_tensors
+from .weights.savable import check_savable
 from .weights.source import Source
+from .weights.wrapped import in_memory
 
 CALIBRATION = 64 * 256 * 256  # pixels to measure batch norm's statistics on; more of them change little
 FEWEST = 16  # images, however large
@@ -73,7 +77,7 @@ class ConversionReport:
 
 
 def convert(
-    source: Source,
+    source: FastViT | Source,
     out: str | Path,
     *,
     names: str = "fastvit",
@@ -86,7 +90,7 @@ def convert(
     """Read a checkpoint, write it in other names or in another form, and compare what was written with what was read.
 
     Args:
-        source: anything that `fastvit.load` takes.
+        source: anything that `fastvit.load` takes, or a model, such as `fastvit.clip.zero_shot` makes.
         out: the file to write, as `fastvit.save` does.
         names: whose names it has: "fastvit", "timm" or "apple".
         reparameterize: write the fused form, or what `names` call fused.
@@ -111,12 +115,18 @@ def convert(
     _check_together(reparameterize, overparameterize, images)
     check_target(out, names, dtype)
     check_writable(Path(out))
-    weights = read(source, variant)
+    weights = _of_model(source) if isinstance(source, FastViT) else read(source, variant)
     given = from_weights(weights, features_only=True)
     model = with_branches(given, _pixels(given, images)) if overparameterize else given
     _warn_of_copy(weights, out, "unfused" if overparameterize else "fused" if reparameterize else "", names)
     save(_as_it_was(_fused(given, names) if reparameterize else model, weights), out, names=names, dtype=dtype)
     return _report(weights, given, Path(out), names)
+
+
+def _of_model(model: FastViT) -> Weights:
+    """What a file of the model would hold."""
+    about = header(model, check_savable(model))
+    return read_tensors(replace(in_memory("the model", own_state(model)), metadata=about), None, {})
 
 
 def _as_it_was(model: FastViT, weights: Weights) -> FastViT:

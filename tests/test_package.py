@@ -129,8 +129,10 @@ def test_a_type_checker_sees_through_the_lazy_face(tmp_path: Path) -> None:
     environment = os.environ | {"MYPYPATH": str(ROOT)}
     ran = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     said = [line for line in ran.stdout.splitlines() if line.startswith("use.py") and "variant" not in line]
-    assert 'use.py:3: note: Revealed type is "fastvit.prediction.Prediction"' in said, ran.stdout + ran.stderr
-    assert any(line.startswith("use.py:4: note") and "Generator[fastvit.prediction.Prediction" in line for line in said)
+    assert 'use.py:3: note: Revealed type is "fastvit.prediction.result.Prediction"' in said, ran.stdout + ran.stderr
+    assert any(
+        line.startswith("use.py:4: note") and "Generator[fastvit.prediction.result.Prediction" in line for line in said
+    )
     assert [line.split(" error: ")[0] for line in ran.stdout.splitlines() if " error: " in line] == [
         "use.py:5:",
         "use.py:6:",

@@ -265,7 +265,7 @@ def test_of_a_million_images_only_those_of_a_few_batches_are_asked_for(
     model: fastvit.FastViT, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (path,), asked = files(tmp_path, 1), 0
-    monkeypatch.setattr("fastvit.prediction.cores", lambda: 2)
+    monkeypatch.setattr("fastvit.prediction.classifier.cores", lambda: 2)
 
     def many() -> Iterator[Path]:
         nonlocal asked

@@ -6,12 +6,13 @@ import os
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 from cyclopts.types import PositiveInt
 
 from ..utils.text import display_name, lined
+from .labels import ZERO_SHOT, Labels, Prompts, model_of
 from .options import RUNS, BatchSize, Force, ModelName, Running, check_free
 from .output import Progress, complain, failing, note, say, say_json, show
 
@@ -29,6 +30,15 @@ def classify(
     force: Force = False,
     compare: Annotated[bool, Parameter(help="Compute fused and unfused, and show what differs.")] = False,
     json: Annotated[bool, Parameter(help="Print one JSON object a line.")] = False,
+    labels: Labels = "",
+    prompts: Prompts = "",
+    unit: Annotated[
+        Literal["probability", "cosine"],
+        Parameter(group=ZERO_SHOT, help="Show probabilities among all labels, or each label's own cosine, -1 to 1."),
+    ] = "probability",
+    least: Annotated[
+        float | None, Parameter(help="Show only classes of at least this probability or cosine, which may be none.")
+    ] = None,
     running: Running = RUNS,
     batch_size: BatchSize = 32,
 ) -> bool:
@@ -43,20 +53,22 @@ def classify(
 
         fastvit classify cat.jpg --save cat.png
         fastvit classify holiday --model fastvit_sa12 --json > found.jsonl
+        fastvit classify cat.jpg --model mobileclip2_s0 --labels "a cat, a dog"
     """
-    from ..checkpoint import load
     from ..images import inputs
     from ..prediction import predict, recorded
     from ..verification import Comparison
 
     names = inputs.find_images(images)
     _check_report(save, names, force)
-    run: Any = running.prepare(load(model), reparameterize=running.reparameterize and not compare)
+    run: Any = running.prepare(model_of(model, labels, prompts), reparameterize=running.reparameterize and not compare)
     comparison = Comparison(run, fused=running.reparameterize) if compare else None
-    seen = {"fast_decoding": running.fast_decoding, "thumbnails": save is not None}
-    predictions = predict(comparison or run, names, top, batch_size=batch_size, **seen)
+    seen: Any = {"fast_decoding": running.fast_decoding, "thumbnails": save is not None}
+    predictions = predict(comparison or run, names, top, batch_size=batch_size, unit=unit, least=least, **seen)
     with failing(OSError), closing(predictions):
-        all_read = _show_predictions(recorded(predictions, save, len(names)) if save else predictions, len(names), json)
+        all_read = _show_predictions(
+            recorded(predictions, save, len(names)) if save else predictions, len(names), json, unit
+        )
     if comparison and comparison.images:
         _show_comparison(comparison.summary(), json)
     _note_report(save, len(names), min(top, run.num_classes))
@@ -90,7 +102,7 @@ def _note_report(path: Path | None, images: int, top: int) -> None:
         note(f"drawn with {MOST_ROWS} of {top} classes each; .html and .csv have them all")
 
 
-def _show_predictions(predictions: Generator[Prediction, None, None], total: int, json: bool) -> bool:
+def _show_predictions(predictions: Generator[Prediction, None, None], total: int, json: bool, unit: str) -> bool:
     """Each as soon as it is there -> whether none has an error."""
     all_read = True
     with closing(predictions), Progress(total) as progress:
@@ -100,10 +112,10 @@ def _show_predictions(predictions: Generator[Prediction, None, None], total: int
                 all_read = False
                 complain(PredictionError(prediction.error), 1, json, file=prediction.path)
             elif json:
-                top = [{"label": label, "probability": probability} for label, probability in prediction.top]
+                top = [{"label": label, unit: value} for label, value in prediction.top]
                 say_json({"file": prediction.path, "predictions": top})
             else:
-                _show_table(prediction)
+                _show_table(prediction, unit)
             progress.advance()
     return all_read
 
@@ -112,7 +124,7 @@ class PredictionError(Exception):
     """Why there is no prediction for one image."""
 
 
-def _show_table(prediction: Prediction) -> None:
+def _show_table(prediction: Prediction, unit: str) -> None:
     from rich.table import Column, Table
     from rich.text import Text
 
@@ -120,8 +132,11 @@ def _show_table(prediction: Prediction) -> None:
 
     columns = (Column(width=44, overflow="fold"), Column(width=20), Column(width=7, justify="right"))
     table = Table(*columns, box=None, show_header=False, padding=(0, 2, 0, 0))
-    for label, probability in prediction.top:
-        table.add_row(Text(display_name(label)), Bar(probability, 20), f"{100 * probability:.1f} %")
+    for label, value in prediction.top:
+        shown = f"{100 * value:.1f} %" if unit == "probability" else f"{value:.3f}"
+        table.add_row(Text(display_name(label)), Bar(max(value, 0), 20), shown)
+    if not prediction.top:
+        table.add_row(Text("none of the classes", style="italic"))
     show(Text(display_name(prediction.path or ""), style="bold", overflow="fold"), table, "")
 
 

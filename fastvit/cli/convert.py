@@ -1,11 +1,12 @@
 """fastvit convert: a checkpoint of anybody's -> a file in the names, and of the form, that somebody else expects."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from .labels import Labels, Prompts, model_of
 from .options import Force, Json, check_free
 from .output import failing, show_result, working
 
@@ -42,6 +43,8 @@ def convert(
     /,
     *,
     target: Target = TARGET,
+    labels: Labels = "",
+    prompts: Prompts = "",
     force: Force = False,
     json: Json = False,
 ) -> None:
@@ -54,13 +57,17 @@ def convert(
 
         fastvit convert mobileclip_s0.pt mci0.safetensors
         fastvit convert mine.safetensors timm.pt --names timm --reparameterize
+        fastvit convert mobileclip2_s0 pets.safetensors --labels "a cat, a dog"
     """
     import torch
 
+    from ..checkpoint import check_target
     from ..conversion import convert as run
 
     dtype = None if target.dtype == "float32" else getattr(torch, target.dtype)
     check_free(out, force)
+    check_target(out, target.names)
+    model = model_of(source, labels, prompts) if labels or prompts else source
     with working(f"converting {source}"), failing(OSError):
-        report = run(source, out, **asdict(target) | {"dtype": dtype})
-    show_result(report, json)
+        report = run(model, out, **asdict(target) | {"dtype": dtype})
+    show_result(replace(report, source=source), json)

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Group, Parameter
 from cyclopts.types import NonNegativeInt
 
+from .labels import ZERO_SHOT, model_of
 from .options import RUNNING, BatchSize, Force, Json, LabelledData, ModelName, Running, check_free
 from .output import Progress, failing, show_result, working
 
 if TYPE_CHECKING:
+    from ..data import Source
     from ..evaluation.metrics import Metrics
 
 INT8 = Group("With --precision int8", sort_key=60)
@@ -58,6 +60,14 @@ def evaluate(
     /,
     *,
     counting: Counting = Counting(),
+    prompts: Annotated[
+        str,
+        Parameter(
+            group=ZERO_SHOT,
+            help="Take the classes' names as labels, and say this of each: none, the name as it is; photo, simple (7), "
+            "imagenet (80) or cifar (18) of CLIP's; or a file with one prompt a line, with {} where the label stands.",
+        ),
+    ] = "",
     confusion: Annotated[Path | None, Parameter(help="Confusion matrix, as .png, .pdf, .svg, .csv or .json.")] = None,
     force: Force = False,
     json: Json = False,
@@ -78,20 +88,24 @@ def evaluate(
 
         fastvit evaluate fastvit_t8.cifar10 cifar10/test --confusion plot.png
         fastvit evaluate fastvit_sa12.apple_in1k imagenet --engine openvino
+        fastvit evaluate mobileclip2_s0 cifar10/test --prompts cifar
     """
-    from ..checkpoint import load
     from ..evaluation.confusion import check_confusion, write_confusion
+    from ..evaluation.validation import open_validation
 
     check_free(confusion, force, check=check_confusion)
-    run = running.prepare(load(model), calibration=calibration, keep=keep)
-    metrics = _counted(run, data, fast_decoding=running.fast_decoding, **vars(counting))
+    options, images = vars(counting) | {"fast_decoding": running.fast_decoding}, None
+    if prompts:
+        images = open_validation(data, options.pop("split"))
+    run = running.prepare(model_of(model, images or "", prompts), calibration=calibration, keep=keep)
+    metrics = _counted(run, data, images, **options)
     show_result(metrics, json, model=model, data=data)
     if confusion:
         with failing(OSError):
             write_confusion(metrics, confusion)
 
 
-def _counted(model: Any, data: str, **options: Any) -> Metrics:
+def _counted(model: Any, data: str, images: Source | None, **options: Any) -> Metrics:
     """The metrics, with progress."""
     from ..evaluation.validation import evaluate as count
 
@@ -102,4 +116,4 @@ def _counted(model: Any, data: str, **options: Any) -> Metrics:
             opening.close()
             bar.update(done, total, f"top-1 {top1:.2f} %")
 
-        return count(model, data, progress=show, **options)
+        return count(model, images or data, progress=show, **options)

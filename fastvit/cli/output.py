@@ -126,17 +126,17 @@ def working(what: str, quiet: bool = False) -> Iterator[Callable[[str], None]]:
 
 
 class Progress:
-    """The progress of work on images, on standard error: a bar on a terminal, elsewhere a line every half minute.
+    """The progress of work, as on images, on standard error: a bar on a terminal, elsewhere a line every half minute.
 
     It appears after two seconds. The speed shown is that of the last advances.
     """
 
-    def __init__(self, total: int = 0, quiet: bool = False) -> None:
+    def __init__(self, total: int = 0, quiet: bool = False, of: str = "images") -> None:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as Bar
 
-        self.total, self.done, self.quiet = total, 0, quiet
+        self.total, self.done, self.quiet, self.of = total, 0, quiet, of
         console = Console(stderr=True)
         self.terminal = console.is_terminal and not quiet
         columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}", markup=False))
@@ -194,7 +194,7 @@ class Progress:
             self._bar.reset(self._task)
         self.done, self.total = done, total
         self._bar.update(self._task, completed=done, total=total)
-        notes = [f"{self.speed:.0f} images/s" if self.speed else "", more]
+        notes = [f"{self.speed:.0f} {self.of}/s" if self.speed else "", more]
         self._bar.update(self._task, note="  ".join(filter(None, notes)))
         if self.terminal and self.seconds >= QUIET_SECONDS:
             self._bar.start()

@@ -118,6 +118,11 @@ class Opened:
 def opened(source: Source, causal: bool | None = None) -> Opened:
     """For arguments and errors see `load`; nothing of the text encoder is read but names and shapes."""
     name = str(source).rpartition("/")[2] if isinstance(source, str | Path) else ""
+    if isinstance(source, str) and (known := source.lower().replace("-", "_")) in CLIPS:  # as open_clip writes it
+        source = known
+    row = find(source) if isinstance(source, str) else None
+    if row and row.format == IMAGE_ALONE and (whole := [each.name for each in CLIPS.values() if each.accuracy == row.accuracy]):
+        raise WeightsError(f"{source}: is the image encoder alone: take {either(whole)}, which has a text encoder too")
     if _VITS.fullmatch(name) and not os.path.exists(str(source)):
         raise WeightsError(f"{source}: {VIT}")
 
@@ -147,9 +152,7 @@ def opened(source: Source, causal: bool | None = None) -> Opened:
 def _text_in(tensors: Tensors) -> FoundText:
     """The text encoder; a WeightsError where there is none, that says what to take instead."""
     if (found := find_text(tensors)) is None:
-        raise WeightsError(
-            f"{tensors.source}: has no text encoder: take {either(CLIPS)}; fastvit.load reads an image encoder alone"
-        )
+        raise WeightsError(f"{tensors.source}: has no text encoder: take {either(CLIPS)}")
     if any(".patch_embed.proj." in name or name.endswith("visual.conv1.weight") for name in tensors.names):
         raise WeightsError(f"{tensors.source}: {VIT}")
     return found

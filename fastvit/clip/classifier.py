@@ -11,19 +11,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..data.source import Source as LabelledSource
 from ..models.fastvit import FastViT
 from ..models.heads import CosineHead
 from ..utils.copies import duplicate
 from ..utils.text import quoted, with_article
 from ..weights.source import Source
 from .model import CLIP, Progress
-from .prompts import templates
+from .prompts import as_words, templates
 from .vectors import Encoder
 
 
 def zero_shot(
     clip: CLIP | Source,
-    labels: Sequence[str],
+    labels: Sequence[str] | LabelledSource,
     prompts: str | Path | Sequence[str] | None = None,
     *,
     progress: Progress | None = None,
@@ -35,7 +36,8 @@ def zero_shot(
 
     Args:
         clip: a CLIP, or what `fastvit.clip.load` reads.
-        labels: two or more, in English, each once; with one, images are to be compared by cosine alone.
+        labels: in English, each once; one alone gives cosines and no probabilities. Or a Source of labelled images: the
+            names of its classes, with spaces for underscores, and for WordNet's numbers what they mean.
         prompts: a set ("none", "photo", "simple", "imagenet", "cifar"), a file of prompts, or prompts, with {} where
             the label stands; None is "none", the label as it is. A label is the mean of its prompts' unit vectors.
         progress: called with how many texts are encoded and how many there are.
@@ -55,10 +57,11 @@ def zero_shot(
         >>> model.num_classes, model.pretrained_cfg["label_names"]
         (2, ['cat', 'dog'])
     """
-    labels = check_labels(labels)
+    names = labels.classes if isinstance(labels, LabelledSource) else labels
+    words = check_labels(as_words(names) if isinstance(labels, LabelledSource) else names)
+    filled = templates(prompts)
     encoder = Encoder.of(clip)
-    vectors = encoder.means(labels, templates(prompts), progress)
-    return frozen(encoder.image, vectors, encoder.scale, labels)
+    return frozen(encoder.image, encoder.means(words, filled, progress), encoder.scale, names)
 
 
 def check_labels(labels: Sequence[str]) -> list[str]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..data.source import Source as LabelledSource
 from ..images.io import ImageLike
 from ..images.prefetch import several
 from ..images.preprocess import Preprocess
@@ -125,7 +126,11 @@ class CLIP(nn.Module):
         return torch.cat(found)
 
     def zero_shot(
-        self, labels: Sequence[str], prompts: str | Sequence[str] | None = None, *, progress: Progress | None = None
+        self,
+        labels: Sequence[str] | LabelledSource,
+        prompts: str | Sequence[str] | None = None,
+        *,
+        progress: Progress | None = None,
     ) -> FastViT:
         """A FastViT that tells these labels apart, whose file needs no text encoder: see `fastvit.clip.zero_shot`."""
         from .classifier import zero_shot

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..utils.extras import require
-from ..utils.text import either, quoted
+from ..utils.text import either, one_line, quoted
 from ..weights.labels import imagenet_synsets
 
 WORDNET = re.compile(r"n\d{8}")
@@ -77,7 +77,7 @@ def read_lines(path: str | Path, expected: str) -> list[tuple[int, str]]:
     try:
         content = Path(path).read_bytes()
     except OSError as error:
-        raise ValueError(f"{path}: expected {expected} ({error.strerror or type(error).__name__})") from None
+        raise ValueError(f"{one_line(error)}; expected {expected}") from None
     found = []
     for number, line in enumerate(content.removeprefix(b"\xef\xbb\xbf").splitlines(), 1):
         try:

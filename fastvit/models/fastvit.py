@@ -101,6 +101,11 @@ class FastViT(nn.Module):
         own_head = 0 < self.num_classes == self.config.num_classes and not self.pretrained_cfg.get("label_names")
         return self.config.embeds and own_head and not isinstance(self.head, CosineHead)
 
+    @property
+    def class_scales(self) -> list[float] | None:
+        """What each class's cosine is multiplied by, for a model of labels; None where the classifier is linear."""
+        return self.head.fc.weight.norm(dim=1).tolist() if isinstance(self.head, CosineHead) else None
+
     def forward(self, images: Tensor) -> Tensor:
         """(B, in_chans, H, W) -> (B, num_classes), or features where num_classes is 0."""
         return self.forward_head(self.forward_features(images))

@@ -10,13 +10,11 @@ from fastvit.weights.catalog import CHECKPOINTS
 
 OTHERS = {  # as Apple, the hub and people call them
     "MobileCLIP-S0": "fastvit_mci0.apple_mclip",
-    "apple/MobileCLIP-S0": "fastvit_mci0.apple_mclip",
-    "mobileclip_s0": "fastvit_mci0.apple_mclip",
     "mobileclip-s1": "fastvit_mci1.apple_mclip",
     "MobileCLIP-S4": "fastvit_mci4.apple_mclip",
     "mobileclip_s2_timm": "fastvit_mci2.apple_mclip",
     "MobileCLIP2-S2": "fastvit_mci2.apple_mclip2_dfndr2b",
-    "timm/MobileCLIP2-S3-OpenCLIP": "fastvit_mci3.apple_mclip2_dfndr2b",
+    "apple/MobileCLIP2-S3": "fastvit_mci3.apple_mclip2_dfndr2b",
     "FastVLM-0.5B": "fastvithd.apple_fastvlm_0.5b",
     "FastVLM-7B": "fastvithd.apple_fastvlm_7b",
     "KamilaMila/FastVLM-1.5B": "fastvithd.apple_fastvlm_1.5b",
@@ -46,6 +44,20 @@ def test_what_others_call_a_model_is_answered_by_its_name_alone(name: str, make:
     with pytest.raises(ValueError, match=r"did you mean (\S+)\?$") as error:
         make(name)  # type: ignore[operator]
     assert str(error.value).endswith(f"did you mean {OTHERS[name]}?")
+
+
+@pytest.mark.parametrize(
+    ("name", "repository"),
+    [
+        ("mobileclip_s0", "apple/MobileCLIP-S0: mobileclip_s0.pt"),
+        ("apple/MobileCLIP-S0", "apple/MobileCLIP-S0: mobileclip_s0.pt"),
+        ("mobileclip2_s3", "timm/MobileCLIP2-S3-OpenCLIP: open_clip_model.safetensors"),
+        ("timm/MobileCLIP2-S3-OpenCLIP", "timm/MobileCLIP2-S3-OpenCLIP: open_clip_model.safetensors"),
+    ],
+)
+def test_a_whole_clip_is_had_by_its_name_and_by_its_repository(name: str, repository: str) -> None:
+    with pytest.raises(WeightsError, match=f"{repository} is not in the cache"):
+        load(name)
 
 
 @pytest.mark.parametrize("name", NEAR)
@@ -86,9 +98,9 @@ def test_an_address_is_to_be_downloaded_first_or_is_a_name(address: str, known: 
 
 
 def test_a_page_of_the_hub_without_weights_leads_to_the_name_that_was_meant() -> None:
-    page = "https://huggingface.co/apple/MobileCLIP-S0"
+    page = "https://huggingface.co/apple/MobileCLIP2-S0"
     with pytest.raises(
-        WeightsError, match=rf"^{page}: .*HF_HUB_OFFLINE is set.*; did you mean fastvit_mci0.apple_mclip\?$"
+        WeightsError, match=rf"^{page}: .*HF_HUB_OFFLINE is set.*; did you mean fastvit_mci0.apple_mclip2_dfndr2b\?$"
     ):
         load(page)
 

@@ -87,7 +87,7 @@ class Engine:
         error: the largest difference from eager float32 so far; None before the first call.
         chosen: what "auto" measured and why it took this one; else "".
         device: where it computes.
-        pretrained_cfg, num_classes, returns_embedding: those of the model; of one that is no FastViT, nothing.
+        pretrained_cfg, num_classes, returns_embedding, class_scales: those of the model; if it is no FastViT, nothing.
     """
 
     def __init__(self, name: str, request: Request, run: Run, model: nn.Module) -> None:
@@ -101,6 +101,7 @@ class Engine:
         self.pretrained_cfg: dict[str, Any] = dict(getattr(model, "pretrained_cfg", {}))
         self.num_classes: int = getattr(model, "num_classes", 0)
         self.returns_embedding: bool = getattr(model, "returns_embedding", False)
+        self.class_scales: list[float] | None = getattr(model, "class_scales", None)
         self._ahead = (1, self._in_chans, *request.input_size) if request.input_size else None
         self._compared = set[Hashable]()
         self._refused = ""

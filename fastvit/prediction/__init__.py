@@ -1,0 +1,5 @@
+"""A model and images -> the most likely classes of each."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
