@@ -15,7 +15,7 @@ from ..models.config import Config
 from ..models.fastvit import FastViT
 from ..utils.text import either
 from ..weights import formats
-from ..weights.catalog import CLIPS
+from ..weights.catalog import CLIPS, find
 from ..weights.detect import detect
 from ..weights.formats import read_json
 from ..weights.header import header
@@ -35,6 +35,7 @@ FILES = {  # by whose names: the image encoder's, and what precedes these and th
 TWIN = "fastvit_mci3"  # beside a text encoder is never fastvithd, whose weights look alike
 OPEN_CLIP_CONFIG = "open_clip_config.json"
 _VITS = re.compile(r"mobileclip2?[-_](b|b[-_]lt|l[-_]14)([-_.]\w+)*", re.IGNORECASE)
+NONE = f"has no text encoder that shares its embedding: take {either(CLIPS)}"
 VIT = "its image encoder is a plain ViT and no FastViT, as those of MobileCLIP-B and -L-14 are: open_clip runs it"
 
 
@@ -121,8 +122,11 @@ def opened(source: Source, causal: bool | None = None) -> Opened:
     if isinstance(source, str) and (known := source.lower().replace("-", "_")) in CLIPS:  # as open_clip writes it
         source = known
     row = find(source) if isinstance(source, str) else None
-    if row and row.format == IMAGE_ALONE and (whole := [each.name for each in CLIPS.values() if each.accuracy == row.accuracy]):
-        raise WeightsError(f"{source}: is the image encoder alone: take {either(whole)}, which has a text encoder too")
+    whole = [each for each in CLIPS.values() if row and each.license_url == row.license_url]  # of the same model
+    if row and not whole:  # known before it is downloaded
+        raise WeightsError(f"{source}: {NONE}")
+    if row and row not in whole and row.files != whole[0].files:
+        raise WeightsError(f"{source}: is an image encoder alone: take {whole[0].name}, which has its text encoder too")
     if _VITS.fullmatch(name) and not os.path.exists(str(source)):
         raise WeightsError(f"{source}: {VIT}")
 
@@ -152,7 +156,7 @@ def opened(source: Source, causal: bool | None = None) -> Opened:
 def _text_in(tensors: Tensors) -> FoundText:
     """The text encoder; a WeightsError where there is none, that says what to take instead."""
     if (found := find_text(tensors)) is None:
-        raise WeightsError(f"{tensors.source}: has no text encoder: take {either(CLIPS)}")
+        raise WeightsError(f"{tensors.source}: {NONE}")
     if any(".patch_embed.proj." in name or name.endswith("visual.conv1.weight") for name in tensors.names):
         raise WeightsError(f"{tensors.source}: {VIT}")
     return found

@@ -49,6 +49,11 @@ class Encoder:
         """With its text encoder."""
         return self.given if isinstance(self.given, CLIP) else self.given.clip()
 
+    @property
+    def causal(self) -> bool:
+        """Whether its attention is, which no weight tells."""
+        return self.given.text.config.causal if isinstance(self.given, CLIP) else self.given.causal
+
     @cached_property
     def digest(self) -> str:
         """Of the text encoder's weights; of a file that is as it was, what was found then."""
@@ -75,7 +80,7 @@ class Encoder:
         """
         parts, total = list[Tensor](), len(labels) * len(templates)
         for chunk in _chunks(labels, max(1, TEXTS // len(templates))):
-            key = cache.key_of("texts", self.digest, chunk, templates)
+            key = cache.key_of("texts", self.digest, self.causal, chunk, tuple(templates))
 
             def write(path: Path, chunk: tuple[str, ...] = chunk) -> None:
                 done = sum(map(len, parts)) * len(templates)

@@ -4,7 +4,7 @@ import re
 
 from ..models.config import CONFIGS
 from ..utils.text import close, either
-from .catalog import CHECKPOINTS
+from .catalog import CHECKPOINTS, CLIPS
 
 LANGUAGE_ONLY = "Apple's exports of FastVLM (-fp16, -int8, -int4) hold a language model, and the encoder as Core ML"
 LONGEST_GIVEN = 300  # characters of a name that is looked at
@@ -63,7 +63,7 @@ def _near(given: str) -> list[str]:
     variant = _plain(last.partition(".")[0])
     if "." in last and variant in named and named[variant][0] in CONFIGS:  # another tag
         return close([row.name for row in CHECKPOINTS.values() if row.variant == named[variant][0]], last, least=0)
-    return close([*CONFIGS, *CHECKPOINTS], last)
+    return close([*CONFIGS, *CHECKPOINTS, *CLIPS], last)
 
 
 def _published(name: str, address: str) -> str:

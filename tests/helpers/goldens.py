@@ -54,7 +54,7 @@ def _formula(name: str, shape: list[int], gain: float) -> numpy.ndarray:
         value = random.uniform(0.5, 1.5, shape)
     else:
         value = random.standard_normal(shape) * gain / math.sqrt(math.prod(shape[1:]))
-    return value.astype(numpy.float32)
+    return numpy.asarray(value, dtype=numpy.float32)
 
 
 def input_images(shape: list[int]) -> Tensor:
