@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from timm.models._features import FeatureGetterNet
 
 NAMES = ("fastvit", "timm", "apple")  # those that files are written in
+NO_BRANCHES = (
+    "holds fused weights, which have no branches left: ask for reparameterized=True, or give them branches: "
+    "overparameterize(load(...)), or fastvit convert --overparameterize"
+)
 Model = TypeVar("Model")
 
 
@@ -136,15 +140,11 @@ def from_weights(
         what = f"holds a features_only model, {maps_of(weights.out_indices)}"
         raise WeightsError(f"{weights.source}: {what}: take create_model(..., features_only=True), or whole weights")
     if found.form != "unfused" and form == "unfused":
-        raise WeightsError(
-            f"{weights.source}: holds fused weights, which have no branches left: ask for reparameterized=True, or "
-            "give them branches: overparameterize(load(...)), or fastvit convert --overparameterize"
-        )
+        raise WeightsError(f"{weights.source}: {NO_BRANCHES}")
     classes = found.num_classes if num_classes is None else num_classes
     pool = weights.options["global_pool"] or ("avg" if classes else "")
-    own = found.arguments | weights.options | {"global_pool": pool}
-    if classes != found.num_classes:
-        own |= {"num_classes": classes, "embedding": 0}
+    own = found.arguments | weights.options | {"global_pool": pool, "num_classes": classes}
+    own["embedding"] = found.embedding if classes == found.num_classes else 0  # a new classifier is linear
     model = outline(weights.config, found.form, found.stages, **own | options)
     shapes, state = model.state_dict(), _with_images(weights, model).items()
     fits = {name: t for name, t in state if name[:5] != "head." or (name in shapes and shapes[name].shape == t.shape)}

@@ -6,13 +6,13 @@ import os
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 from cyclopts.types import PositiveInt
 
 from ..utils.text import display_name, lined
-from .labels import ZERO_SHOT, Labels, Prompts, model_of
+from .labels import ASKED, Asked, model_of
 from .options import RUNS, BatchSize, Force, ModelName, Running, check_free
 from .output import Progress, complain, failing, note, say, say_json, show
 
@@ -30,15 +30,7 @@ def classify(
     force: Force = False,
     compare: Annotated[bool, Parameter(help="Compute fused and unfused, and show what differs.")] = False,
     json: Annotated[bool, Parameter(help="Print one JSON object a line.")] = False,
-    labels: Labels = "",
-    prompts: Prompts = "",
-    unit: Annotated[
-        Literal["probability", "cosine"],
-        Parameter(group=ZERO_SHOT, help="Show probabilities among all labels, or each label's own cosine, -1 to 1."),
-    ] = "probability",
-    least: Annotated[
-        float | None, Parameter(help="Show only classes of at least this probability or cosine, which may be none.")
-    ] = None,
+    asked: Asked = ASKED,
     running: Running = RUNS,
     batch_size: BatchSize = 32,
 ) -> bool:
@@ -52,7 +44,6 @@ def classify(
     For example:
 
         fastvit classify cat.jpg --save cat.png
-        fastvit classify holiday --model fastvit_sa12 --json > found.jsonl
         fastvit classify cat.jpg --model mobileclip2_s0 --labels "a cat, a dog"
     """
     from ..images import inputs
@@ -61,14 +52,14 @@ def classify(
 
     names = inputs.find_images(images)
     _check_report(save, names, force)
-    run: Any = running.prepare(model_of(model, labels, prompts), reparameterize=running.reparameterize and not compare)
-    comparison = Comparison(run, fused=running.reparameterize) if compare else None
-    seen: Any = {"fast_decoding": running.fast_decoding, "thumbnails": save is not None}
-    predictions = predict(comparison or run, names, top, batch_size=batch_size, unit=unit, least=least, **seen)
+    loaded, fuses = model_of(model, asked.labels, asked.prompts), running.reparameterize
+    run: Any = running.prepare(loaded, reparameterize=fuses and not compare)
+    comparison = Comparison(run, fused=fuses) if compare else None
+    how: Any = {"unit": asked.unit, "least": asked.least, "fast_decoding": running.fast_decoding}
+    predictions = predict(comparison or run, names, top, batch_size=batch_size, thumbnails=bool(save), **how)
     with failing(OSError), closing(predictions):
-        all_read = _show_predictions(
-            recorded(predictions, save, len(names)) if save else predictions, len(names), json, unit
-        )
+        shown = recorded(predictions, save, len(names)) if save else predictions
+        all_read = _show_predictions(shown, len(names), json, asked.unit)
     if comparison and comparison.images:
         _show_comparison(comparison.summary(), json)
     _note_report(save, len(names), min(top, run.num_classes))

@@ -56,7 +56,6 @@ def convert(
     For example:
 
         fastvit convert mobileclip_s0.pt mci0.safetensors
-        fastvit convert mine.safetensors timm.pt --names timm --reparameterize
         fastvit convert mobileclip2_s0 pets.safetensors --labels "a cat, a dog"
     """
     import torch

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Group, Parameter
 from cyclopts.types import NonNegativeInt
 
-from .labels import ZERO_SHOT, model_of
+from .labels import Prompts, model_of
 from .options import RUNNING, BatchSize, Force, Json, LabelledData, ModelName, Running, check_free
 from .output import Progress, failing, show_result, working
 
@@ -60,14 +60,7 @@ def evaluate(
     /,
     *,
     counting: Counting = Counting(),
-    prompts: Annotated[
-        str,
-        Parameter(
-            group=ZERO_SHOT,
-            help="Take the classes' names as labels, and say this of each: none, the name as it is; photo, simple (7), "
-            "imagenet (80) or cifar (18) of CLIP's; or a file with one prompt a line, with {} where the label stands.",
-        ),
-    ] = "",
+    prompts: Prompts = "",
     confusion: Annotated[Path | None, Parameter(help="Confusion matrix, as .png, .pdf, .svg, .csv or .json.")] = None,
     force: Force = False,
     json: Json = False,
@@ -82,12 +75,12 @@ def evaluate(
 
     With --scoring all, every class of the model can be predicted; with data,
     only those that DATA has; with real, every one, and ImageNet's real labels
-    count (arXiv:2006.07159). auto is data where DATA has fewer classes.
+    count (arXiv:2006.07159). auto is data where DATA has fewer classes. With
+    --prompts the names of DATA's classes are the labels, for a text encoder.
 
     For example:
 
         fastvit evaluate fastvit_t8.cifar10 cifar10/test --confusion plot.png
-        fastvit evaluate fastvit_sa12.apple_in1k imagenet --engine openvino
         fastvit evaluate mobileclip2_s0 cifar10/test --prompts cifar
     """
     from ..evaluation.confusion import check_confusion, write_confusion

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Group, Parameter
 
@@ -26,6 +27,25 @@ Prompts = Annotated[
         "CLIP's; or a file with one prompt a line, with {} where the label stands.",
     ),
 ]
+
+
+@Parameter(name="*", group=ZERO_SHOT)
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What images are compared with, and how that is shown.
+
+    Attributes:
+        unit: Show probabilities among all labels, or each label's own cosine, from -1 to 1.
+        least: Show only classes of at least this probability or cosine, which may be none.
+    """
+
+    labels: Labels = ""
+    prompts: Prompts = ""
+    unit: Literal["probability", "cosine"] = "probability"
+    least: float | None = None
+
+
+ASKED = Asked()
 
 
 def model_of(name: str, labels: str | Source, prompts: str) -> FastViT:

@@ -35,7 +35,7 @@ class TextConfig:
     Example:
         >>> from fastvit.clip import TextConfig, TextEncoder
         >>> sum(weight.numel() for weight in TextEncoder(TextConfig(width=128, layers=2)).parameters())
-        6820480
+        6796416
     """
 
     width: int = 512  # channels, a multiple of 64

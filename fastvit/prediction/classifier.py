@@ -43,7 +43,6 @@ class Classifier:
         top: int,
         unit: Unit = "probability",
         least: float | None = None,
-        *,
         fast_decoding: bool = False,
         thumbnails: bool = False,
     ) -> None:

@@ -60,20 +60,20 @@ def predict(
     """Name what is in one image, or in many; of those only a few batches are in memory, and threads read ahead.
 
     Args:
-        model: a FastViT in any form and mode, which it keeps, perhaps wrapped, as by torch.compile; an engine; a
+        model: a FastViT in any form and mode, which it keeps, maybe wrapped, as by torch.compile; an engine; a
             `Comparison`; or what `fastvit.load` reads, which is fused and runs on the fastest device.
-        images: a path, a file's bytes, a binary stream, a PIL image, an array (H, W, 3) or (H, W), or a tensor
-            (3, H, W), of bytes or of floats from 0 to 1. Or several: a folder, a pattern such as "*.jpg", an array
-            (B, H, W, 3), a tensor (B, 3, H, W), or what gives single ones, folders or patterns. "-" is standard input.
+        images: a path, "-" for standard input, bytes, a stream, a PIL image, an array (H, W, 3) or (H, W), or a tensor
+            (3, H, W), of bytes or of floats from 0 to 1. Or several: a folder, a pattern, an array (B, H, W, 3), a
+            tensor (B, 3, H, W), or what gives single ones, folders or patterns.
         top: how many classes to name; all, where the model has no more.
         batch_size: images computed at a time.
-        fast_decoding: decode large JPEGs at a reduced size: several times faster, with slightly different results.
+        fast_decoding: decode large JPEGs at a reduced size: several times faster, with slightly other results.
         thumbnails: keep a small copy of each image in its prediction.
         unit: "probability", of one class among all; or "cosine", of each by itself, for `fastvit.clip.zero_shot`.
         least: name only classes of at least this probability or cosine, maybe none; None names all.
 
     Returns:
-        One `Prediction` for one image; an iterator over theirs for several, where one that cannot be read has an error.
+        One `Prediction`; for several images an iterator over theirs, where one that cannot be read has an error.
 
     Raises:
         ImageError: a single image that cannot be read.
@@ -83,15 +83,17 @@ def predict(
         >>> import fastvit
         >>> from PIL import Image
         >>> model, sky = fastvit.load("fastvit_t8.cifar10"), Image.new("RGB", (64, 48), "skyblue")
-        >>> fastvit.predict(model, sky).label
-        'airplane'
-        >>> [found.label for found in fastvit.predict(model, [sky, sky], top=1)]
-        ['airplane', 'airplane']
+        >>> fastvit.predict(model, sky).label, [each.label for each in fastvit.predict(model, [sky, sky])]
+        ('airplane', ['airplane', 'airplane'])
     """
     check_whole(1, top=top, batch_size=batch_size)
-    seen = {"fast_decoding": fast_decoding, "thumbnails": thumbnails}
-    classifier, many = Classifier(model, top, unit, least, **seen), several(images)
-    named = images if isinstance(images, list) else [images] if many is None else many
-    if fast_decoding and isinstance(named, list):
-        check_fast_decoding([str(each) if isinstance(each, str | os.PathLike) else "" for each in named])
+    classifier, many = Classifier(model, top, unit, least, fast_decoding, thumbnails), several(images)
+    if fast_decoding:
+        _check_names(images if isinstance(images, list) else [images] if many is None else many)
     return classifier.one(images) if many is None else classifier.many(many, batch_size)
+
+
+def _check_names(images: object) -> None:
+    """Say that fast decoding changes nothing, where no image is called as a JPEG is."""
+    if isinstance(images, list):
+        check_fast_decoding([str(each) if isinstance(each, str | os.PathLike) else "" for each in images])

@@ -73,7 +73,6 @@ _CLIP = _MOBILECLIP | {
     "repository": "timm/{model}-OpenCLIP",
     "files": ("open_clip_model.safetensors", "open_clip_pytorch_model.bin"),
     "format": "open_clip, timm's names, unfused",
-    "metric": "ImageNet-1k zero-shot top-1",
 }
 _FASTVLM = _MOBILECLIP | {
     "repository": "{apples}",
@@ -177,8 +176,7 @@ _CLIPS = (  # open_clip has no text encoder as the first's
     _clip("MobileCLIP2-S4", "fastvit_mci4", 81.9),
 )
 
-CLIPS: dict[str, Checkpoint] = {row.name: row for row in _CLIPS}
-"""Image and text encoder in one file, for `fastvit.clip.load`; `fastvit.load` takes the image encoder of it."""
+CLIPS = {row.name: row for row in _CLIPS}  # for `fastvit.clip.load`; `fastvit.load` takes the image encoder alone
 
 # Bytes of timm/NAME's model.safetensors by variant: unfused, float32, in timm's names, with its head, without metadata.
 EXPECTED_SIZES = {

@@ -88,7 +88,7 @@ def named_state(model: FastViT, names: str, dtype: torch.dtype | None) -> tuple[
         numbers = smaller(own_state(model), dtype)
     state = renamed(model, numbers, names)
     if names == "apple" and model.config.embeds and "head.bias" in state:
-        warn("the projection has a bias, which Apple's MCi cannot read: its own code loads the file without it alone")
+        warn("names is 'apple', and its projection has a bias, which Apple's MCi cannot read")
     return form, state
 
 

@@ -158,6 +158,7 @@ class Faked(Engine):
     def __init__(self, model: fastvit.FastViT) -> None:
         self.model, self.chosen, self.device = model, "", torch.device("cpu")
         self.pretrained_cfg, self.num_classes, self.returns_embedding = model.pretrained_cfg, model.num_classes, False
+        self.class_scales = None
 
 
 @pytest.fixture
