@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from fastvit import CONFIGS, FastViT, create_model, list_models, load, reparameterize, save
 from fastvit.models.reparam import fusible_blocks
 from fastvit.testing import randomize
+from fastvit.weights.catalog import CLIPS
 from fastvit.weights.naming import renamed
 
 pytestmark = pytest.mark.usefixtures("small_variants")
@@ -38,7 +39,9 @@ def test_models_are_listed_by_shell_patterns() -> None:
 def test_pretrained_models_are_listed_with_their_tags() -> None:
     names = list_models(pretrained=True)
     assert "fastvit_t8.cifar10" in names
-    assert all(name.partition(".")[0] in CONFIGS and name.partition(".")[2] for name in names)
+    tagged = [name for name in names if name not in CLIPS]
+    assert names == [*tagged, *CLIPS]
+    assert all(name.partition(".")[0] in CONFIGS and name.partition(".")[2] for name in tagged)
     of_t8 = [name for name in names if name.startswith("fastvit_t8.")]
     assert list_models("*_t8.*", pretrained=True) == list_models("fastvit_t8", pretrained=True) == of_t8
 

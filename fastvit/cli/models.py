@@ -69,7 +69,7 @@ def models(
 def _records(pattern: str, pretrained: bool) -> tuple[list[Row], list[Row]]:
     """All that is known of the models, and of the checkpoints, that match."""
     from ..models.config import CONFIGS, SIZES
-    from ..weights.catalog import CHECKPOINTS, list_models
+    from ..weights.catalog import CHECKPOINTS, PUBLISHED, list_models
 
     variants, checkpoints = [], []
     for name in [] if pretrained else list_models(pattern):
@@ -77,7 +77,7 @@ def _records(pattern: str, pretrained: bool) -> tuple[list[Row], list[Row]]:
         tags = [checkpoint.tag for checkpoint in CHECKPOINTS.values() if checkpoint.variant == name]
         variants.append(_record("model", name, CONFIGS[name]) | more | {"weights": tags})
     for name in list_models(pattern, pretrained=True):
-        row = _record("checkpoint", name, CHECKPOINTS[name])
+        row = _record("checkpoint", name, PUBLISHED[name])
         checkpoints.append(row | {"hub_id": row.pop("repository")})  # "" for what ships with the package
     return variants, checkpoints
 

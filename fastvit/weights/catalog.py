@@ -177,6 +177,7 @@ _CLIPS = (  # open_clip has no text encoder as the first's
 )
 
 CLIPS = {row.name: row for row in _CLIPS}  # for `fastvit.clip.load`; `fastvit.load` takes the image encoder alone
+PUBLISHED = CHECKPOINTS | CLIPS
 
 # Bytes of timm/NAME's model.safetensors by variant: unfused, float32, in timm's names, with its head, without metadata.
 EXPECTED_SIZES = {
@@ -210,7 +211,7 @@ def list_models(filter: str = "", pretrained: bool = False) -> list[str]:
         >>> fastvit.list_models("fastvit_t8", pretrained=True)
         ['fastvit_t8.apple_in1k', 'fastvit_t8.apple_dist_in1k', 'fastvit_t8.cifar10']
     """
-    names = list(CHECKPOINTS) if pretrained else list(CONFIGS)
+    names = list(PUBLISHED) if pretrained else list(CONFIGS)
     return [name for name in names if fnmatch.filter((name, name.partition(".")[0]), filter or "*")]
 
 
@@ -220,11 +221,7 @@ def find(name: str) -> Checkpoint | None:
     "name@revision" asks for that branch, tag or commit of its repository; what ships with the package has none.
     """
     name, _, revision = name.partition("@")
-    row = (
-        CHECKPOINTS.get(name)
-        or CLIPS.get(name)
-        or next((row for row in CHECKPOINTS.values() if row.variant == name), None)
-    )
+    row = PUBLISHED.get(name) or next((row for row in CHECKPOINTS.values() if row.variant == name), None)
     if row is None or not revision:
         return row
     return pinned(row, revision) if row.repository else None

@@ -13,7 +13,7 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from ..utils.text import some
 from ..utils.warning import warn
-from .catalog import CHECKPOINTS, CLIPS, Checkpoint, Repository, find, pinned
+from .catalog import PUBLISHED, Checkpoint, Repository, find, pinned
 from .formats import PICKLES, is_plain, read_index
 from .hub_file import INDEX, cached, cached_of, discard, fetch
 from .suggestion import LANGUAGE_ONLY
@@ -41,8 +41,7 @@ def parsed(place: str) -> Repository:
     if "/" not in name:  # one without an owner is a folder that is not there
         known = "no such folder, and no repository such as apple/FastVLM-0.5B"
         raise WeightsError(f"{place!r}: {known}; expected hf-hub:owner/name, or with @revision")
-    rows = (*CHECKPOINTS.values(), *CLIPS.values())
-    row = next((row for row in rows if row.repository == name), None)
+    row = next((row for row in PUBLISHED.values() if row.repository == name), None)
     return pinned(row or Repository(repository=name, files=USUAL), revision)
 
 
@@ -140,7 +139,7 @@ def folder_of(source: str | Path, revision: str, optional: Collection[str], *, w
 def say_if_known(place: str) -> None:
     """Warn that a folder is read, if the cache or the catalogue has a repository of this name; the hub is not asked."""
     folder = Path(constants.HF_HUB_CACHE, f"models--{place.replace('/', '--')}")
-    if folder.is_dir() or any(row.repository == place for row in (*CHECKPOINTS.values(), *CLIPS.values())):
+    if folder.is_dir() or any(row.repository == place for row in PUBLISHED.values()):
         warn(f"{place}: the folder here is read, and not the repository: hf-hub:{place} is that")
 
 

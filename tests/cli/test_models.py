@@ -12,7 +12,7 @@ from helpers.command import run as run_command
 import fastvit
 from fastvit import CONFIGS
 from fastvit.models.flops import size_of
-from fastvit.weights.catalog import CHECKPOINTS
+from fastvit.weights.catalog import PUBLISHED
 
 
 def run(*arguments: str, columns: int = 80) -> Result:
@@ -47,8 +47,8 @@ def test_the_arithmetic_is_that_of_the_variants_own_image_size() -> None:
 
 def test_a_checkpoint_comes_with_all_that_the_catalogue_knows() -> None:
     shown = rows("--pretrained")
-    assert [row["name"] for row in shown] == list(CHECKPOINTS) == fastvit.list_models(pretrained=True)
-    for row, checkpoint in zip(shown, CHECKPOINTS.values(), strict=True):
+    assert [row["name"] for row in shown] == list(PUBLISHED) == fastvit.list_models(pretrained=True)
+    for row, checkpoint in zip(shown, PUBLISHED.values(), strict=True):
         assert row["kind"] == "checkpoint"
         assert row.pop("hub_id") == checkpoint.repository
         assert fastvit.Preprocess.from_cfg(row.pop("preprocess")) == checkpoint.preprocess
@@ -86,15 +86,15 @@ def test_both_tables_fit_80_columns_with_nothing_cut() -> None:
     status, shown, error = run()
     lines = shown.splitlines()
     assert (status, error) == (0, "") and max(map(len, lines)) <= 80 and "…" not in shown
-    first = [line.split()[0] for line in lines if line.startswith("fastvit")]
-    assert first == [*CONFIGS, *CHECKPOINTS]  # one line each, with the whole name
+    first = [line.split()[0] for line in lines if line.startswith(("fastvit", "mobileclip"))]
+    assert first == [*CONFIGS, *PUBLISHED]  # one line each, with the whole name
     for name, config in CONFIGS.items():
         shape = ["-".join(map(str, counts)) for counts in (config.depths, config.widths)]
         parameters, fused, multiply_adds = size_of(name)
         numbers = [f"{parameters / 1e6:.2f}", f"{fused / 1e6:.2f}", f"{multiply_adds / 1e9:.2f}"]
         expected = [name, *shape, *numbers, str(config.preprocess.size[0])]
         assert expected in [line.split() for line in lines]
-    for checkpoint in CHECKPOINTS.values():
+    for checkpoint in PUBLISHED.values():
         (line,) = (line for line in lines if line.startswith(f"{checkpoint.name} "))
         _, form, classes, size, accuracy, _, licence = line.split()
         assert form == ("fused" if checkpoint.fused else "unfused")
@@ -102,7 +102,7 @@ def test_both_tables_fit_80_columns_with_nothing_cut() -> None:
         assert int(size) == checkpoint.preprocess.size[0]
         assert float(accuracy) == pytest.approx(checkpoint.accuracy, abs=0.051)
         assert checkpoint.license.startswith(licence)
-    for checkpoint in CHECKPOINTS.values():
+    for checkpoint in PUBLISHED.values():
         assert checkpoint.metric in shown.partition("Accuracies")[2]
 
 
@@ -140,4 +140,4 @@ finally:
 """
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stderr == "[] True\n"
-    assert ran.stdout.count("\n") > len(CONFIGS) + len(CHECKPOINTS)
+    assert ran.stdout.count("\n") > len(CONFIGS) + len(PUBLISHED)
