@@ -1,7 +1,11 @@
 from .config import EmbedConfig as EmbedConfig
 from .features import Embeddings as Embeddings
 from .features import Unreadable as Unreadable
-from .features import read_embeddings as read_embeddings
 from .knn import neighbour_accuracy as neighbour_accuracy
+from .parts import Parts as Parts
+from .parts import read_embeddings as read_embeddings
 from .pipeline import Summary as Summary
 from .pipeline import embed as embed
+from .search import Nearest as Nearest
+from .search import nearest as nearest
+from .vectors import combined as combined

@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 
 from ..data import DataError
 from ..utils.atomic import check_writable, make_folder, remove_leftovers, replacing
-from ..utils.extras import require
-from ..utils.text import counted, one_line, some
+from ..utils.text import counted, one_line
 from .config import DTYPES
 
 PARQUET = "Parquet, which embeddings are written as,"
@@ -164,42 +163,6 @@ def _manifest_file(folder: Path) -> Path:
     """Where the manifest is, or would be."""
     old = folder / OLD_NAME
     return old if old.exists() and not (folder / NAME).exists() else folder / NAME
-
-
-def read_embeddings(folder: str | Path) -> Embeddings:
-    """All that `fastvit.embed` wrote into a folder: names, labels (N), features (N, D).
-
-    Raises:
-        DataError: it is no such folder, or files are missing or damaged.
-        MissingExtraError: pyarrow is not installed.
-
-    Example:
-        >>> import fastvit
-        >>> fastvit.embedding.read_embeddings("nothere")
-        Traceback (most recent call last):
-        fastvit.data.source.DataError: nothere/_embed.json: no such file; expected a folder that fastvit embed made
-    """
-    require("embed", "pyarrow", what=PARQUET)
-    from pyarrow import parquet
-
-    there = FeatureFolder.opened(Path(folder))
-    finished, manifest = there.finished(), there.manifest
-    files = counted(len(there), "file is", "files are")
-    if missing := [there.file(number).name for number in range(len(there)) if number not in finished]:
-        raise DataError(f"{folder}: {len(missing)} of {files} missing: {some(missing)}; embed again")
-    unreadable = [each for number in sorted(finished) for each in finished[number]]
-    images = manifest["images"] - len(unreadable)
-    features = numpy.empty((images, manifest["width"]), dtype=manifest["dtype"])
-    labels = numpy.empty(images, dtype=numpy.int32) if manifest["classes"] else None
-    names: list[str] = []
-    for number in range(len(there)):
-        table = parquet.read_table(there.file(number))
-        rows = slice(len(names), len(names) + len(table))
-        names += table["name"].to_pylist()
-        features[rows] = table["embedding"].combine_chunks().flatten().to_numpy().reshape(-1, manifest["width"])
-        if labels is not None:
-            labels[rows] = table["label"].to_numpy()
-    return Embeddings(names, labels, features, manifest["classes"], unreadable)
 
 
 def _counted(path: Path) -> tuple[int, list[Unreadable]]:

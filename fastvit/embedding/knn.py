@@ -1,12 +1,11 @@
 """How good features are without training anything on them: do an image's nearest neighbours have its label?"""
 
-import torch
-from torch import Tensor
-from torch.nn import functional as F
+import numpy
 
 from .features import Embeddings
+from .search import nearest
 
-QUERIES, KEYS = 1024, 16384  # compared at a time: 64 MB of similarities
+QUERIES = 1024  # compared at a time
 
 
 def neighbour_accuracy(
@@ -43,26 +42,11 @@ def neighbour_accuracy(
         )
     if not 1 <= neighbours <= len(known.names) or not len(queries.names):
         raise ValueError(f"neighbours is {neighbours}, of {len(known.names)} known, for {len(queries.names)} queries")
-    keys, asked = (F.normalize(torch.from_numpy(each.features).float()) for each in (known, queries))
-    labels = torch.from_numpy(known.labels).long()
-    truth = torch.from_numpy(queries.labels).long()
     correct = 0
-    for start in range(0, len(asked), QUERIES):
-        similarity, indices = _nearest(asked[start : start + QUERIES], keys, neighbours)
-        votes = torch.zeros(len(indices), len(known.classes), dtype=torch.float64)
-        votes.scatter_add_(1, labels[indices], (similarity.double() / temperature).exp())
-        correct += int((votes.argmax(1) == truth[start : start + QUERIES]).sum())
-    return 100 * correct / len(asked)
-
-
-def _nearest(queries: Tensor, keys: Tensor, number: int) -> tuple[Tensor, Tensor]:
-    """(B, D), (N, D) -> similarities and indices (B, number), block by block of the keys."""
-    best = torch.empty(len(queries), 0)
-    indices = torch.empty(len(queries), 0, dtype=torch.int64)
-    for start in range(0, len(keys), KEYS):
-        similarity = queries @ keys[start : start + KEYS].T
-        found, where = similarity.topk(min(number, similarity.shape[1]))
-        best, indices = torch.cat([best, found], 1), torch.cat([indices, where + start], 1)
-        best, kept = best.topk(min(number, best.shape[1]))
-        indices = indices.gather(1, kept)
-    return best, indices
+    for start in range(0, len(queries.names), QUERIES):
+        found = nearest([known.features], queries.features[start : start + QUERIES], neighbours)
+        votes = numpy.zeros((len(found.indices), len(known.classes)))
+        rows = numpy.arange(len(votes))[:, None]
+        numpy.add.at(votes, (rows, known.labels[found.indices]), numpy.exp(found.similarities / temperature))
+        correct += int((votes.argmax(1) == queries.labels[start : start + QUERIES]).sum())
+    return 100 * correct / len(queries.names)

@@ -25,7 +25,7 @@ from timm.data import create_transform
 
 import fastvit
 from fastvit.data import DataError, open_source
-from fastvit.embedding import EmbedConfig, Embeddings, knn, neighbour_accuracy, read_embeddings
+from fastvit.embedding import EmbedConfig, Embeddings, knn, neighbour_accuracy, read_embeddings, search
 from fastvit.embedding.extractor import FeatureExtractor
 from fastvit.embedding.features import FeatureFolder
 from fastvit.embedding.work import Work, embed_files, launched, stored_name
@@ -619,12 +619,12 @@ def random_embeddings(seed: int, number: int, classes: int = 3, width: int = 5) 
 
 
 @pytest.mark.parametrize("number", [1, 4, 20, 50])
-@pytest.mark.parametrize("blocks", [(1024, 16384), (7, 9)])
+@pytest.mark.parametrize("blocks", [(1024, 2**20), (7, 9)])  # images, and numbers of those they are compared with
 def test_neighbours_vote_as_in_a_plain_loop(
     number: int, blocks: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(knn, "QUERIES", blocks[0])
-    monkeypatch.setattr(knn, "KEYS", blocks[1])
+    monkeypatch.setattr(search, "NUMBERS", blocks[1])
     known, queries = random_embeddings(0, 50), random_embeddings(1, 40)
     assert known.labels is not None and queries.labels is not None
     correct = 0
