@@ -21,7 +21,7 @@ from torch import Tensor
 from ..utils.numbers import check_whole
 from ..utils.text import counted
 from ..utils.warning import warn
-from .vectors import Given, Vectors, cosines, unit_rows, units
+from .vectors import Given, UnitRows, Vectors, cosines, units
 
 UNWANTED = 0.5  # the weight of what is not wanted
 NUMBERS = 2**20  # of the rows that are compared at a time: 4 MB in float32 stay in a core's cache
@@ -95,6 +95,8 @@ class Best:
     def __init__(self, queries: Vectors, k: int, unwanted: Vectors | None = None) -> None:
         self.queries, self.k, self.unwanted = queries, k, unwanted
         self.rows = 0
+        self._step = max(1, NUMBERS // queries.shape[1])
+        self._unit = UnitRows(self._step)
         self._quick = torch.from_numpy(queries).float()
         self._quick_unwanted = None if unwanted is None else torch.from_numpy(unwanted).float()
         self._scores = numpy.full((len(queries), k), -numpy.inf)
@@ -116,10 +118,9 @@ class Best:
                 f"the query has {counted(width, 'number')}, and the features have {part.shape[-1]}: embed both with "
                 "one model"
             )
-        step = max(1, NUMBERS // part.shape[1])
-        for start in range(0, len(part), step):
-            block = part[start : start + step]
-            quick = self._quick_scores(unit_rows(block, self.rows))
+        for start in range(0, len(part), self._step):
+            block = part[start : start + self._step]
+            quick = self._quick_scores(self._unit(block, self.rows))
             rows, columns = self._candidates(quick)
             if len(rows):
                 scores, similarities = self._exact(rows, block, columns)
