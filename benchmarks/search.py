@@ -6,7 +6,7 @@
 
 The features are random, around as many centres as a data set might have kinds of images, and written as
 `fastvit embed` writes them. A query is answered by `fastvit.embedding.nearest`, in a process of its own: *reading* is
-the time until each file is an array, *computing* the rest of the same pass, with the names at its end. *Memory* is what
+the time until the files are arrays, *computing* the rest of the same pass, with the names at its end. *Memory* is what
 the process takes more than before. The indices get all features at once, in float16 or float32 as they take them;
 *recall* is how many of the nearest 20 they find.
 """

@@ -31,6 +31,8 @@ from .models.multiscale import MultiScaleEncoder as MultiScaleEncoder
 from .models.reparam import reparameterize as reparameterize
 from .prediction import Prediction as Prediction
 from .prediction import predict as predict
+from .retrieval import Found as Found
+from .retrieval import search as search
 from .sharing.pretrained import push_to_hub as push_to_hub
 from .sharing.pretrained import save_pretrained as save_pretrained
 from .timm_registry import register_timm as register_timm

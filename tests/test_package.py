@@ -38,6 +38,7 @@ USES = {  # what a person calls; each lives in the package of its subject
     "reparameterize",
     "save",
     "save_pretrained",
+    "search",
     "train",
     "verify",
 }

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from PIL import Image
 
@@ -28,6 +29,25 @@ IMAGE = (  # what stands in a PDF
 )
 PAGE = b"<</Type /Page /Parent 2 0 R /MediaBox [0 0 %d %d] /Resources <</XObject <</Drawn %d 0 R>>>> /Contents %d 0 R>>"
 Add = Callable[[Card], None]
+
+
+class Kind(NamedTuple):
+    """What a report is about.
+
+    Attributes:
+        title: of the page.
+        columns: of the table: the image, the place of a label among its labels, the label, its share, and the error;
+            one that is "" is left out.
+    """
+
+    title: str
+    columns: tuple[str, str, str, str, str]
+
+
+CLASSES = Kind("Images and their most likely classes", ("path", "rank", "label", "probability", "error"))
+FOUND = Kind("Images and how similar they are to the query", ("path", "", "rank", "similarity", "error"))
+NEIGHBOURS = Kind("Images and their nearest neighbours", ("path", "rank", "neighbour", "similarity", "error"))
+DUPLICATES = Kind("Images that are nearly the same", ("path", "", "group", "similarity", "error"))
 
 
 def check_report(path: Path) -> None:
@@ -51,11 +71,11 @@ def files_of(path: Path, images: int) -> list[Path]:
 
 
 @contextmanager
-def report(path: Path, images: int) -> Iterator[Add]:
+def report(path: Path, images: int, kind: Kind = CLASSES) -> Iterator[Add]:
     """Write a report on so many images, card by card; the files are there once all are, or none of them.
 
     The suffix says what it is: .png, .jpg or .webp, sheets of 100 cards; .pdf, pages of 12; .html, one page with small
-    images in it; .csv, a row for each class of each image.
+    images in it; .csv, a row for each class of each image. `kind` says what stands in the place of classes.
 
     Raises:
         OSError: of the disk.
@@ -68,7 +88,7 @@ def report(path: Path, images: int) -> Iterator[Add]:
         ...     print(Path(folder, "found.csv").read_text().splitlines()[1])
         cat.jpg,1,cat,0.75,
     """
-    with replacing(path) as temporary, WRITERS[path.suffix.lower()](temporary, images) as add:
+    with replacing(path) as temporary, WRITERS[path.suffix.lower()](temporary, images, kind) as add:
         yield add
     if path.suffix.lower() in SHEETS:
         _say_others(path, files_of(path, images))
@@ -103,13 +123,13 @@ def _drawn(most: int, save: Callable[[Image.Image], None]) -> Iterator[Add]:
     flush()
 
 
-def _sheets(path: Path, images: int) -> AbstractContextManager[Add]:
+def _sheets(path: Path, images: int, kind: Kind) -> AbstractContextManager[Add]:
     files = iter(files_of(path, images))
     return _drawn(PER_SHEET, lambda drawn: drawn.save(next(files), quality=92))  # which PNG has no use for
 
 
 @contextmanager
-def _pages(path: Path, images: int) -> Iterator[Add]:
+def _pages(path: Path, images: int, kind: Kind) -> Iterator[Add]:
     """A PDF, page by page: Pillow alone keeps all of them in memory, or reads the file again for each."""
     with path.open("wb") as file:
         starts = [0, 0, 0]  # where each object begins: 1 and 2 are the last, and a page has three
@@ -138,17 +158,21 @@ def _pages(path: Path, images: int) -> Iterator[Add]:
 
 
 @contextmanager
-def _table(path: Path, images: int) -> Iterator[Add]:
-    """Path, rank, label, probability, error. Text that a spreadsheet would compute begins with an apostrophe."""
+def _table(path: Path, images: int, kind: Kind) -> Iterator[Add]:
+    """The columns of the kind. Text that a spreadsheet would compute begins with an apostrophe."""
+
+    def shown(*cells: object) -> list[object]:
+        return [cell for cell, name in zip(cells, kind.columns, strict=True) if name]
+
     with path.open("w", encoding="utf-8-sig", errors="backslashreplace", newline="") as file:
         rows = csv.writer(file)
-        rows.writerow(("path", "rank", "label", "probability", "error"))
+        rows.writerow(shown(*kind.columns))
 
         def add(card: Card) -> None:
             if card.error:
-                rows.writerow((_cell(card.path), "", "", "", _cell(card.error)))
+                rows.writerow(shown(_cell(card.path), "", "", "", _cell(card.error)))
             for rank, (label, probability) in enumerate(card.predictions, 1):
-                rows.writerow((_cell(card.path), rank, _cell(label), probability, ""))
+                rows.writerow(shown(_cell(card.path), rank, _cell(label), probability, ""))
 
         yield add
 
@@ -159,10 +183,12 @@ def _cell(text: str) -> str:
 
 
 @contextmanager
-def _page(path: Path, images: int) -> Iterator[Add]:
+def _page(path: Path, images: int, kind: Kind) -> Iterator[Add]:
     """Everything is in the one file; a browser shows images as they come into sight."""
     with path.open("w", encoding="utf-8", errors="backslashreplace") as file:
-        file.write(f"{HEAD}<p>{images:,} {'image' if images == 1 else 'images'}</p>\n<main>\n")
+        file.write(
+            f"{HEAD.replace('TITLE', kind.title)}<p>{images:,} {'image' if images == 1 else 'images'}</p>\n<main>\n"
+        )
 
         def add(card: Card) -> None:
             name = html.escape(display_name(card.path))
@@ -196,7 +222,7 @@ HEAD = """<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width">
-<title>Images and their most likely classes</title>
+<title>TITLE</title>
 <style>
 body { font: 15px system-ui, sans-serif; color: #0f172a; margin: 1.5rem }
 main { display: grid; grid-template-columns: repeat(auto-fill, 260px); gap: 1.5rem }

@@ -1,0 +1,189 @@
+"""A query -> the most similar images of a folder of features."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy
+
+from .embedding.originals import Originals
+from .embedding.parts import Parts
+from .embedding.queries import Model, image_vectors
+from .embedding.search import nearest
+from .embedding.vectors import Given, Vectors, combined, units
+from .images.cards import Card, fitted
+from .images.io import ImageError, ImageLike
+from .images.reports import FOUND, check_report, report
+from .utils.numbers import check_whole
+from .utils.text import counted
+from .utils.warning import warn
+
+Progress = Callable[[int, int], object]
+Texts = str | Sequence[str]
+Images = ImageLike | Iterable[ImageLike]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """An image that was found.
+
+    Attributes:
+        name: of the image, below the folder or archive that it was in when it was embedded.
+        similarity: cosine of the image and the query, from -1 to 1.
+        score: by which the images are ordered: the similarity, unless something is not wanted.
+        path: of the image's file; None where it has none, as in an archive, or is not there any more.
+
+    Example:
+        >>> import fastvit
+        >>> fastvit.Found(name="cats/1.jpg", similarity=0.875, score=0.875).similarity
+        0.875
+    """
+
+    name: str
+    similarity: float
+    score: float
+    path: str | None = None
+
+
+class Asked(NamedTuple):
+    """One side of a query: what is wanted, or what is not."""
+
+    vectors: Given | None = None
+    images: Images | None = None
+    texts: Texts | None = None
+
+
+def search(
+    features: str | PathLike[str],
+    query: Given | None = None,
+    *,
+    images: Images | None = None,
+    texts: Texts | None = None,
+    without: Given | None = None,
+    without_images: Images | None = None,
+    without_texts: Texts | None = None,
+    top: int = 20,
+    model: Model | PathLike[str] | None = None,
+    data: str | PathLike[str] | None = None,
+    progress: Progress | None = None,
+) -> list[Found]:
+    """The images that are most similar to a query, by the cosine of their features, the most similar first.
+
+    All that is asked for together is one query: the mean of its vectors of unit length. What is not wanted moves images
+    down, by half of the largest similarity to any of it: `fastvit.embedding.search` has the formula. Files are read one
+    by one, so that there may be any number of images.
+
+    Args:
+        features: the folder that `fastvit.embed` wrote.
+        query: a vector (D) or several (Q, D), of the model that made the features.
+        images: an image, or several: paths, PIL images, bytes, arrays.
+        texts: a text, or several.
+        without: vectors of what is not wanted; each counts for itself.
+        without_images: images of what is not wanted.
+        without_texts: texts that say what is not wanted.
+        top: how many images; of fewer all are given, and a warning says so.
+        model: what turns images and texts into vectors; by default the model that made the features, by its name.
+        data: the folder or archive where the images lie now, if they were moved.
+        progress: called with how many images have been compared, and how many there are.
+
+    Raises:
+        ValueError: nothing is asked for; or a vector of another width, of zeros, or that is not finite.
+        DataError: no such folder, files missing or damaged, or features of another model.
+        ImageError: an image cannot be read.
+        fastvit.WeightsError: there is no such model.
+        MissingExtraError: pyarrow is not installed.
+
+    Example:
+        >>> import fastvit, tempfile
+        >>> folder = tempfile.mkdtemp()
+        >>> data = fastvit.testing.write_images(f"{folder}/data", train=2)
+        >>> _ = fastvit.embed("fastvit_t8.cifar10", data, f"{folder}/features", split="train")
+        >>> found = fastvit.search(f"{folder}/features", images=data / "train" / "red" / "0.png", top=2)
+        >>> [(each.name, round(each.similarity, 2)) for each in found][0]
+        ('red/0.png', 1.0)
+    """
+    check_whole(1, top=top)
+    wanted, unwanted = Asked(query, images, texts), Asked(without, without_images, without_texts)
+    if all(each is None for each in wanted):
+        also = "; what is not wanted alone is no query" if any(each is not None for each in unwanted) else ""
+        raise ValueError(f"nothing is searched for: expected a vector, an image or a text{also}")
+    parts = Parts(Path(features))
+    one = combined(_vectors(parts, wanted, model, "the query"))
+    unlike = None if all(each is None for each in unwanted) else _vectors(parts, unwanted, model, "what is not wanted")
+    found = nearest(parts.reported(progress), one, top, unwanted=unlike)
+    originals = Originals(parts.manifest, data)
+    rows = zip(parts.names(found.indices[0]), found.similarities[0].tolist(), found.scores[0].tolist(), strict=True)
+    return [Found(name=name, similarity=s, score=score, path=originals.path(name)) for name, s, score in rows]
+
+
+def _vectors(parts: Parts, asked: Asked, model: Model | PathLike[str] | None, what: str) -> Vectors:
+    """(Q, D) of unit length: vectors, images and texts together."""
+    found = list[Vectors]()
+    if asked.vectors is not None:
+        found.append(units(asked.vectors, what, parts.width))
+    if asked.images is not None:
+        found.append(image_vectors(parts, asked.images, model))
+    if asked.texts is not None:
+        texts = [asked.texts] if isinstance(asked.texts, str) else list(asked.texts)
+        found.append(text_vectors(parts, texts, model))
+    return numpy.concatenate(found)
+
+
+def text_vectors(parts: Parts, texts: Sequence[str], model: Model | PathLike[str] | None = None) -> Vectors:
+    """Texts -> (Q, D) of unit length, comparable with the features.
+
+    Raises:
+        ValueError: there is no text encoder.
+    """
+    raise ValueError("texts need a model with a text encoder, which there is not: search with images or vectors")
+
+
+def write_found(
+    found: Sequence[Found],
+    path: str | PathLike[str],
+    features: str | PathLike[str],
+    *,
+    data: str | PathLike[str] | None = None,
+) -> None:
+    """Write the images that were found, in their order, into a report, as `fastvit.images.reports.report` has it.
+
+    Args:
+        found: what `search` gave.
+        path: its suffix, .png, .jpg, .webp, .pdf, .html or .csv, says what it is.
+        features: the folder that was searched.
+        data: the folder or archive where the images lie now, if they were moved.
+
+    Raises:
+        ValueError: another suffix, or a place that cannot be written to.
+        DataError: no such folder.
+        OSError: of the disk.
+
+    Example:
+        >>> import fastvit, tempfile
+        >>> folder = tempfile.mkdtemp()
+        >>> data = fastvit.testing.write_images(f"{folder}/data", train=2)
+        >>> _ = fastvit.embed("fastvit_t8.cifar10", data, f"{folder}/features", split="train")
+        >>> found = fastvit.search(f"{folder}/features", images=data / "train" / "red" / "0.png", top=2)
+        >>> fastvit.retrieval.write_found(found, f"{folder}/found.csv", f"{folder}/features")
+        >>> open(f"{folder}/found.csv", encoding="utf-8-sig").readline().strip()
+        'path,rank,similarity,error'
+    """
+    path = Path(path)
+    check_report(path)
+    originals = Originals(Parts(Path(features)).manifest, data)
+    table, absent = path.suffix.lower() == ".csv", 0
+    with report(path, len(found), FOUND) as add:
+        for rank, each in enumerate(found, 1):
+            image = None if table else originals.read(each.name, fitted)
+            if isinstance(image, ImageError):
+                absent += 1
+                add(Card(each.path or each.name, None, (), str(image)))
+            else:
+                add(Card(each.path or each.name, image, [(str(rank), each.similarity)]))
+    if absent:
+        verbs = "image cannot be read", "images cannot be read"
+        warn(
+            f"{counted(absent, *verbs)} where it was embedded, {originals.where}: give the folder where images lie now"
+        )
