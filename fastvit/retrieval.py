@@ -183,7 +183,5 @@ def write_found(
             else:
                 add(Card(each.path or each.name, image, [(str(rank), each.similarity)]))
     if absent:
-        verbs = "image cannot be read", "images cannot be read"
-        warn(
-            f"{counted(absent, *verbs)} where it was embedded, {originals.where}: give the folder where images lie now"
-        )
+        images = counted(absent, "image cannot be read", "images cannot be read")
+        warn(f"{images} in {originals.where}: give the folder where they lie now")
