@@ -12,13 +12,11 @@ from .embedding.originals import Originals
 from .embedding.parts import Parts
 from .embedding.queries import Model, image_vectors
 from .embedding.search import nearest
+from .embedding.sheets import illustrated
 from .embedding.vectors import Given, Vectors, combined, units
-from .images.cards import Card, fitted
-from .images.io import ImageError, ImageLike
-from .images.reports import FOUND, check_report, report
+from .images.io import ImageLike
+from .images.reports import FOUND
 from .utils.numbers import check_whole
-from .utils.text import counted
-from .utils.warning import warn
 
 Progress = Callable[[int, int], object]
 Texts = str | Sequence[str]
@@ -170,18 +168,7 @@ def write_found(
         >>> open(f"{folder}/found.csv", encoding="utf-8-sig").readline().strip()
         'path,rank,similarity,error'
     """
-    path = Path(path)
-    check_report(path)
     originals = Originals(Parts(Path(features)).manifest, data)
-    table, absent = path.suffix.lower() == ".csv", 0
-    with report(path, len(found), FOUND) as add:
+    with illustrated(path, len(found), FOUND) as add:
         for rank, each in enumerate(found, 1):
-            image = None if table else originals.read(each.name, fitted)
-            if isinstance(image, ImageError):
-                absent += 1
-                add(Card(each.path or each.name, None, (), str(image)))
-            else:
-                add(Card(each.path or each.name, image, [(str(rank), each.similarity)]))
-    if absent:
-        images = counted(absent, "image cannot be read", "images cannot be read")
-        warn(f"{images} in {originals.where}: give the folder where they lie now")
+            add(originals, each.name, [(str(rank), each.similarity)])

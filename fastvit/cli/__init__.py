@@ -18,7 +18,20 @@ from .output import Failure, complain, plain_warnings
 if TYPE_CHECKING:
     from cyclopts import App
 
-COMMANDS = ("bench", "classify", "convert", "embed", "evaluate", "export", "models", "push", "train", "verify")
+COMMANDS = (
+    "bench",
+    "classify",
+    "convert",
+    "embed",
+    "evaluate",
+    "export",
+    "models",
+    "neighbors",
+    "push",
+    "search",
+    "train",
+    "verify",
+)
 INTERRUPTED = 130  # the shell's status of what Ctrl-C ended
 HYPHEN = "\0"  # stands for a lone -, which cyclopts would take for an option; no word of a shell has it
 
@@ -33,7 +46,7 @@ def make_app(listed: bool = False) -> App:
 
     app = App(
         name="fastvit",
-        help="FastViT vision encoders: classify, train, evaluate, embed, convert, export.\n\n"
+        help="FastViT vision encoders: classify, train, evaluate, embed, search, convert, export.\n\n"
         "fastvit COMMAND --help explains a command, with examples. Models that are\n"
         "converted for engines are kept in the folder that FASTVIT_CACHE names, or else\n"
         "in the user's cache folder; those that are downloaded, where HF_HOME says.",

@@ -15,4 +15,6 @@ from .probing import probe as probe
 from .projection import write_map as write_map
 from .search import Nearest as Nearest
 from .search import nearest as nearest
+from .sheets import recorded_neighbours as recorded_neighbours
+from .sheets import write_duplicates as write_duplicates
 from .vectors import combined as combined
