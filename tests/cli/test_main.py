@@ -96,6 +96,8 @@ JSON_ERRORS = [
     (["verify", "fastvit_t9"], "WeightsError", 2),
     (["evaluate", "fastvit_t8.cifar10", "nowhere"], "DataError", 2),
     (["embed", "fastvit_t8.cifar10", "nowhere", "out"], "DataError", 2),
+    (["search", "nowhere", "--image", "a.png"], "DataError", 2),
+    (["neighbors", "nowhere"], "DataError", 2),
     (["export", "fastvit_t8.cifar10", "a.tflite"], "ValueError", 2),
     (["convert", "nothing", "a.safetensors"], "WeightsError", 2),
     (["bench", "--engine", "tensorrt"], "ValueError", 2),
