@@ -67,18 +67,16 @@ def search(
     data: str | PathLike[str] | None = None,
     progress: Progress | None = None,
 ) -> list[Found]:
-    """The images that are most similar to a query, by the cosine of their features, the most similar first.
+    """The images of a folder of features that are most similar to a query, by cosine, the most similar first.
 
-    All that is asked for together is one query: the mean of its vectors of unit length. What is not wanted moves images
-    down, by half of the largest similarity to any of it: `fastvit.embedding.search` has the formula. Files are read one
-    by one, so that there may be any number of images.
+    All is one query, the mean of unit vectors; what is unwanted counts half, as `fastvit.embedding.search` says.
 
     Args:
         features: the folder that `fastvit.embed` wrote.
         query: a vector (D) or several (Q, D), of the model that made the features.
         images: an image, or several: paths, PIL images, bytes, arrays.
         texts: a text, or several.
-        without: vectors of what is not wanted; each counts for itself.
+        without: vectors of what is not wanted; each counts for itself, and the nearest of all alone.
         without_images: images of what is not wanted.
         without_texts: texts that say what is not wanted.
         top: how many images; of fewer all are given, and a warning says so.
@@ -89,25 +87,33 @@ def search(
     Raises:
         ValueError: nothing is asked for; or a vector of another width, of zeros, or that is not finite.
         DataError: no such folder, files missing or damaged, or features of another model.
-        ImageError: an image cannot be read.
-        fastvit.WeightsError: there is no such model.
-        MissingExtraError: pyarrow is not installed.
+        ImageError, fastvit.WeightsError: an image, or the model, cannot be read.
 
     Example:
         >>> import fastvit, tempfile
-        >>> folder = tempfile.mkdtemp()
-        >>> data = fastvit.testing.write_images(f"{folder}/data", train=2)
-        >>> _ = fastvit.embed("fastvit_t8.cifar10", data, f"{folder}/features", split="train")
-        >>> found = fastvit.search(f"{folder}/features", images=data / "train" / "red" / "0.png", top=2)
-        >>> [(each.name, round(each.similarity, 2)) for each in found][0]
-        ('red/0.png', 1.0)
+        >>> folder = fastvit.testing.write_images(tempfile.mkdtemp(), data=2)
+        >>> _ = fastvit.embed("fastvit_t8.cifar10", folder / "data", folder / "features")
+        >>> fastvit.search(folder / "features", images=folder / "data" / "red" / "0.png", top=1)[0].name
+        'red/0.png'
     """
-    check_whole(1, top=top)
     wanted, unwanted = Asked(query, images, texts), Asked(without, without_images, without_texts)
+    return _search(Path(features), wanted, unwanted, top, model, data, progress)
+
+
+def _search(
+    features: Path,
+    wanted: Asked,
+    unwanted: Asked,
+    top: int,
+    model: Model | PathLike[str] | None,
+    data: str | PathLike[str] | None,
+    progress: Progress | None,
+) -> list[Found]:
+    check_whole(1, top=top)
     if all(each is None for each in wanted):
         also = "; what is not wanted alone is no query" if any(each is not None for each in unwanted) else ""
         raise ValueError(f"nothing is searched for: expected a vector, an image or a text{also}")
-    parts = Parts(Path(features))
+    parts = Parts(features)
     one = combined(_vectors(parts, wanted, model, "the query"))
     unlike = None if all(each is None for each in unwanted) else _vectors(parts, unwanted, model, "what is not wanted")
     found = nearest(parts.reported(progress), one, top, unwanted=unlike)
@@ -165,7 +171,7 @@ def write_found(
         >>> _ = fastvit.embed("fastvit_t8.cifar10", data, f"{folder}/features", split="train")
         >>> found = fastvit.search(f"{folder}/features", images=data / "train" / "red" / "0.png", top=2)
         >>> fastvit.retrieval.write_found(found, f"{folder}/found.csv", f"{folder}/features")
-        >>> open(f"{folder}/found.csv", encoding="utf-8-sig").readline().strip()
+        >>> Path(folder, "found.csv").read_text("utf-8-sig").splitlines()[0]
         'path,rank,similarity,error'
     """
     originals = Originals(Parts(Path(features)).manifest, data)

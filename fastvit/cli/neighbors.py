@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,23 +19,38 @@ if TYPE_CHECKING:
     from ..embedding import Duplicates, Neighbours
 
 
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What is looked for.
+
+    Attributes:
+        top: Number of neighbours of each image, if there are so many.
+        duplicates: Group images that are at least so similar, from 0 to 1, as 0.98.
+        probe: Train a linear classifier on FEATURES, and test it on OTHER.
+        map: Draw all images of FEATURES on a plane, as .png, .pdf or .svg.
+    """
+
+    top: PositiveInt = 5
+    duplicates: float | None = None
+    probe: bool = False
+    map: Path | None = None
+
+    @property
+    def neighbours(self) -> bool:
+        """Where nothing else is."""
+        return self.duplicates is None and not self.probe and self.map is None
+
+
 def neighbors(
     features: Annotated[Path, Parameter(help="The folder that fastvit embed wrote.")],
     other: Annotated[Path | None, Parameter(help="A second one, of other images by the same model.")] = None,
     /,
     *,
-    top: Annotated[PositiveInt, Parameter(help="Number of neighbours of each image, if there are so many.")] = 5,
-    duplicates: Annotated[
-        float | None, Parameter(help="Group images that are at least so similar, from 0 to 1, as 0.98.")
-    ] = None,
-    probe: Annotated[bool, Parameter(help="Train a linear classifier on FEATURES, and test it on OTHER.")] = False,
-    map: Annotated[
-        Path | None, Parameter(help="Draw all images of FEATURES on a plane, as .png, .pdf or .svg.")
-    ] = None,
+    wanted: Wanted = Wanted(),
     images: Annotated[Path | None, Parameter(help="Where the images lie now, if they were moved.")] = None,
     save: Annotated[
-        Path | None,
-        Parameter(help="Write neighbours or groups into a report: .png, .jpg, .webp, .pdf, .html or .csv."),
+        Path | None, Parameter(help="Write neighbours or groups into a report: .png, .jpg, .webp, .pdf, .html or .csv.")
     ] = None,
     force: Force = False,
     json: Json = False,
@@ -54,44 +70,44 @@ def neighbors(
         fastvit neighbors features --duplicates 0.98 --save duplicates.html
         fastvit neighbors train-features test-features --probe --json
     """
-    listed = duplicates is None and not probe and map is None
-    _check_files(save, map, force, reported=listed or duplicates is not None)
-    if listed:
-        _list_neighbours(features, other, top, images, save, json)
-    if duplicates is not None:
-        _list_duplicates(features, other, duplicates, images, save, json)
-    if probe:
-        from ..embedding import probe as train
-
-        with working("training a linear classifier"):
-            found = train(features, other)
-        show_result(found, json)
-    if map is not None:
-        from ..embedding import write_map
-
-        with failing(OSError), working("drawing a map"):
-            drawn = write_map(features, map, data=images)
-        note(f"{map}: {counted(drawn, 'image')}")
+    _check_files(save, wanted, force)
+    if wanted.neighbours:
+        _list_neighbours(features, other, wanted.top, images, save, json)
+    if wanted.duplicates is not None:
+        _list_duplicates(features, other, wanted.duplicates, images, save, json)
+    if wanted.probe:
+        _probe(features, other, json)
+    if wanted.map is not None:
+        _draw(features, wanted.map, images)
 
 
-def _check_files(save: Path | None, map: Path | None, force: bool, reported: bool) -> None:
+def _check_files(save: Path | None, wanted: Wanted, force: bool) -> None:
     """A ValueError, if one cannot be written, or would replace what is there."""
     from ..embedding.projection import check_map
     from ..images.reports import check_report
 
-    if save and not reported:
+    if save and wanted.duplicates is None and not wanted.neighbours:
         raise ValueError("a report has neighbours or near-duplicates in it, and neither is asked for: leave it out")
-    if save or map:
-        for path, check in ((save, check_report), (map, check_map)):
-            check_free(path, force and path is not None, check=check)
-    else:
+    if force and not save and not wanted.map:
         check_free(None, force)
+    check_free(save, force and save is not None, check=check_report)
+    check_free(wanted.map, force and wanted.map is not None, check=check_map)
 
 
-@contextmanager
-def _progress() -> Iterator[Callable[[int, int], None]]:
-    with Progress() as bar:
-        yield bar.update
+def _probe(features: Path, other: Path | None, json: bool) -> None:
+    from ..embedding import probe
+
+    with working("training a linear classifier"):
+        found = probe(features, other)
+    show_result(found, json)
+
+
+def _draw(features: Path, path: Path, images: Path | None) -> None:
+    from ..embedding import write_map
+
+    with failing(OSError), working("drawing a map"):
+        drawn = write_map(features, path, data=images)
+    note(f"{path}: {counted(drawn, 'image')}")
 
 
 def _list_neighbours(
