@@ -10,7 +10,8 @@ are. The largest similarity counts and no mean, since an image with any of these
 to them is no better than one that is unlike them.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy
@@ -25,6 +26,7 @@ from .vectors import Given, UnitRows, Vectors, cosines, units
 
 UNWANTED = 0.5  # the weight of what is not wanted
 NUMBERS = 2**20  # of the rows that are compared at a time: 4 MB in float32 stay in a core's cache
+FEW = 32  # queries
 RESCORED = 2**13  # pairs whose similarity is computed anew at a time
 
 
@@ -74,13 +76,25 @@ def nearest(
     check_whole(1, k=k)
     wanted = units(queries, "the query")
     best = Best(wanted, k, None if unwanted is None else units(unwanted, "what is not wanted", wanted.shape[1]))
-    for part in features:
-        best.add(part)
+    with _threads_for(len(wanted)):
+        for part in features:
+            best.add(part)
     if not best.rows:
         raise ValueError("there are no images to search in: expected at least one")
     if k > best.rows:
         warn(f"the {k:,} most similar are asked for, of {counted(best.rows, 'image')}: all are given")
     return best.found()
+
+
+@contextmanager
+def _threads_for(queries: int) -> Iterator[None]:
+    """One thread for few queries: several hardly gain then, and on a busy machine wait for each other at every block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1 if queries <= FEW else before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class Best:

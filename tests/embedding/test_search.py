@@ -375,6 +375,24 @@ def test_names_that_lead_out_of_the_folder_are_not_followed(tmp_path: Path) -> N
     assert originals.path("cat/0.png") == str(tmp_path / "data/train/cat/0.png")
 
 
+@pytest.mark.parametrize(("queries", "threads"), [(1, 1), (40, 3)])
+def test_few_queries_take_one_thread_and_leave_torchs_as_they_were(queries: int, threads: int) -> None:
+    seen = list[int]()
+
+    def rows() -> Iterator[NDArray[Any]]:
+        seen.append(torch.get_num_threads())
+        yield random_rows(0, 5)
+        raise RuntimeError("no more")
+
+    torch.set_num_threads(3)
+    try:
+        with pytest.raises(RuntimeError, match="no more"):
+            nearest(rows(), random_rows(1, queries), 2)
+        assert seen == [threads] and torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(1)
+
+
 def test_unit_rows_keep_nothing_of_the_block_before() -> None:
     convert, rows = vectors.UnitRows(16), random_rows(0, 40)
     for start, count in ((0, 16), (16, 3), (19, 16)):
