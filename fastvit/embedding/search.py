@@ -10,8 +10,7 @@ are. The largest similarity counts and no mean, since an image with any of these
 to them is no better than one that is unlike them.
 """
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..utils.numbers import check_whole
+from ..utils.numerics import torch_threads
 from ..utils.text import counted
 from ..utils.warning import warn
 from .vectors import Given, UnitRows, Vectors, cosines, units
@@ -76,7 +76,8 @@ def nearest(
     check_whole(1, k=k)
     wanted = units(queries, "the query")
     best = Best(wanted, k, None if unwanted is None else units(unwanted, "what is not wanted", wanted.shape[1]))
-    with _threads_for(len(wanted)):
+    # several threads gain little for few queries, and on a busy machine wait for each other at every block
+    with torch_threads(1 if len(wanted) <= FEW else None):
         for part in features:
             best.add(part)
     if not best.rows:
@@ -84,17 +85,6 @@ def nearest(
     if k > best.rows:
         warn(f"the {k:,} most similar are asked for, of {counted(best.rows, 'image')}: all are given")
     return best.found()
-
-
-@contextmanager
-def _threads_for(queries: int) -> Iterator[None]:
-    """One thread for few queries: several hardly gain then, and on a busy machine wait for each other at every block."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1 if queries <= FEW else before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 class Best:

@@ -49,3 +49,27 @@ def without_cudnn() -> Iterator[None]:
         yield
     finally:
         torch.backends.cudnn.enabled = enabled
+
+
+@contextmanager
+def torch_threads(number: int | None) -> Iterator[None]:
+    """Torch has one number of threads for the whole process: it is set for a block, where it is another.
+
+    Example:
+        >>> import torch
+        >>> before = torch.get_num_threads()
+        >>> with torch_threads(before + 1):
+        ...     torch.get_num_threads() - before
+        1
+        >>> torch.get_num_threads() == before
+        True
+    """
+    before = torch.get_num_threads()
+    if number is None or number == before:
+        yield
+        return
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

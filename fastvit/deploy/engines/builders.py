@@ -5,8 +5,7 @@ torch and compile run the lowered model itself; onnxruntime and openvino run a c
 
 import math
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ...utils.numerics import torch_threads
 from ...utils.text import either
 from ..graph import as_onnx, as_openvino, example, first_convolution, program
 from ..lowering import listed, lower
@@ -45,27 +45,13 @@ def _run_torch(prepared: nn.Module, request: Request, device: torch.device, dtyp
     call: Any = torch.compile(prepared, options={"freezing": True}) if compiles else prepared
 
     def run(images: Tensor) -> list[Tensor]:
-        with torch.no_grad(), _threads(request.threads):
+        with torch.no_grad(), torch_threads(request.threads):
             outputs = listed(call(images.to(device, dtype, memory_format=torch.channels_last)))
         return [output.float().contiguous() for output in outputs]
 
     if compiles and request.input_size:
         run(example(prepared, 1, *request.input_size))
     return run
-
-
-@contextmanager
-def _threads(number: int | None) -> Iterator[None]:
-    """Torch has one number of threads for the whole process: it is set for a call, where it is another."""
-    before = torch.get_num_threads()
-    if number is None or number == before:
-        yield
-        return
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _graph(model: nn.Module, request: Request, convert: Callable[..., Any]) -> Any:
