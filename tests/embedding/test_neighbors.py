@@ -138,9 +138,9 @@ def test_near_duplicates_are_connected_components(seed: int, threshold: float, d
     assert steps[0] == (0, 60) and steps[-1] == (60, 60)
 
 
-@pytest.mark.usefixtures("blocks")
-def test_a_pair_is_in_a_group_from_exactly_its_similarity_on(tmp_path: Path) -> None:
-    rows = random_rows(3, 2, 64)
+@pytest.mark.parametrize("seed", range(10))
+def test_a_pair_is_in_a_group_from_exactly_its_similarity_on(seed: int, tmp_path: Path) -> None:
+    rows = random_rows(seed, 2, 64)
     rows[1] = rows[0] + rows[1] / 50
     folder, similar = write_features(tmp_path / "features", rows), float(cosines(rows, rows)[0, 1])
     assert len(near_duplicates(folder, threshold=similar)) == 1

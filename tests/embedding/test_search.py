@@ -59,16 +59,26 @@ def test_the_nearest_are_those_of_brute_force(
     assert numpy.array_equal(found.scores, found.similarities)
 
 
-def test_what_float32_cannot_tell_apart_is_in_the_order_of_float64() -> None:
-    """Of 200 rows that are nearer to each other than float32's rounding the nearest ten."""
+@pytest.mark.parametrize(("k", "numbers"), [(20, 2**10), (3, 2**20), (20, 2**20)])
+def test_what_float32_cannot_tell_apart_is_in_the_order_of_float64(
+    k: int, numbers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of rows that are nearer to each other than float32's rounding the nearest, whichever block they are in."""
+    monkeypatch.setattr(search, "NUMBERS", numbers)
     draw = numpy.random.default_rng(0)
-    rows = numpy.ones((200, 64), numpy.float32)
-    rows[numpy.arange(200), draw.integers(64, size=200)] += draw.permutation(200).astype(numpy.float32) * 1e-6
-    asked = draw.uniform(0.9, 1.1, (3, 64))
+    base = draw.normal(size=(1, 64))
+    rows = (base * (1 + draw.normal(0, 3e-7, (600, 64)))).astype(numpy.float32)
+    asked = base + draw.normal(0, 0.1, (3, 64))
     expected = cosines(rows, asked)
     quick = torch.nn.functional.normalize(torch.from_numpy(rows)) @ torch.from_numpy(asked).float().T
-    assert brute(quick.T.numpy(), 10) != brute(expected, 10)
-    assert nearest(divided(rows, 1), asked, 10).indices.tolist() == brute(expected, 10)
+    assert brute(quick.T.numpy(), k) != brute(expected, k)
+    assert nearest([rows], asked, k).indices.tolist() == brute(expected, k)
+
+
+def test_rows_of_one_direction_are_ties_whatever_their_lengths() -> None:
+    rows = random_rows(0, 40, 64, "float64")
+    rows[1::2] = rows[:1] * numpy.random.default_rng(1).uniform(0.01, 100, (20, 1))
+    assert nearest([rows], rows[:1], 21).indices[0].tolist() == [0, *range(1, 40, 2)]
 
 
 @pytest.mark.parametrize("numbers", [1, 50, 2**20])
@@ -85,14 +95,17 @@ def test_equal_images_are_in_the_order_of_the_images(width: int, numbers: int, m
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_what_is_not_wanted_counts_half_the_most_similar_of_it(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(search, "NUMBERS", 40)
-    rows, asked, unlike = random_rows(seed, 120), random_rows(seed + 10, 2), random_rows(seed + 20, 3)
-    found = nearest([rows], asked, 30, unwanted=unlike)
+@pytest.mark.parametrize(("k", "numbers"), [(30, 40), (2, 2**20), (120, 2**20)])
+def test_what_is_not_wanted_counts_half_the_most_similar_of_it(
+    seed: int, k: int, numbers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search, "NUMBERS", numbers)
+    rows, asked, unlike = random_rows(seed, 120), random_rows(seed + 10, 2), random_rows(seed + 20, 1 + seed % 3)
+    found = nearest([rows], asked, k, unwanted=unlike)
     expected = cosines(rows, asked) - 0.5 * numpy.maximum(0, cosines(rows, unlike).max(0))
-    assert found.indices.tolist() == brute(expected, 30)
+    assert found.indices.tolist() == brute(expected, k)
     numpy.testing.assert_allclose(found.scores, numpy.take_along_axis(expected, found.indices, 1), atol=1e-11)
-    assert not numpy.allclose(found.scores, found.similarities)
+    assert k < 30 or not numpy.allclose(found.scores, found.similarities)
 
 
 @pytest.mark.parametrize("seed", range(5))
