@@ -1,8 +1,7 @@
 """Search in the features of a million images: time and memory, exact and by approximate indices of other libraries.
 
     python benchmarks/search.py                   rewrites its section of benchmarks/README.md
-    python benchmarks/search.py --quick           100,000 images, printed only
-    python benchmarks/search.py --indices         also by usearch and faiss, as far as they are installed
+    python benchmarks/search.py --quick           100,000 images, without indices, printed only
 
 The features are random, around as many centres as a data set might have kinds of images, and written as
 `fastvit embed` writes them. A query is answered by `fastvit.embedding.nearest`, in a process of its own: *reading* is
@@ -192,9 +191,13 @@ def arguments() -> argparse.Namespace:
     parser = page(__doc__)
     parser.add_argument("--images", type=int, default=1_000_000, help="(default %(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="of which the fastest counts (default %(default)s)")
-    parser.add_argument("--quick", action="store_true", help="100,000 images, two rounds")
-    parser.add_argument("--indices", action="store_true", help="compare with approximate indices")
-    parser.add_argument("--indexed", type=int, default=200_000, help="images to compare on (default %(default)s)")
+    parser.add_argument("--quick", action="store_true", help="100,000 images, two rounds, no indices")
+    parser.add_argument(
+        "--indexed",
+        type=int,
+        default=100_000,
+        help="images to compare with usearch and faiss on, if they are installed; 0 for none (default %(default)s)",
+    )
     return parsed(parser)
 
 
@@ -206,8 +209,8 @@ def main() -> None:
         sizes = sum(file.stat().st_size for file in folders[ROWS[0]].iterdir()) / 2**20
         about = f"{images:,} images, {WIDTH} numbers each in float16, {sizes:,.0f} MB; the {K} nearest of all:"
         paragraphs = [heading(surroundings(more=["pyarrow"])), about, exact(folders, rounds)]
-        if options.indices:
-            some = min(images, options.indexed)
+        some = 0 if options.quick else min(images, options.indexed)
+        if some:
             folder = written(Path(scratch, "indexed"), some, ROWS[1])
             rows = list(compared(folder))
             paragraphs.append(f"{some:,} of such images by approximate indices:")

@@ -146,10 +146,12 @@ class Best:
     def _candidates(self, quick: Tensor) -> tuple[NDArray[numpy.int64], NDArray[numpy.int64]]:
         """Queries and rows of the block that may be among the best, whatever the rounding of float32."""
         bound = torch.from_numpy(self._scores[:, -1:] - self._error).float()
-        if len(quick) * min(self.k, quick.shape[1]) * 4 < int((quick >= bound).sum()):
+        likely = quick >= bound
+        if len(quick) * min(self.k, quick.shape[1]) * 4 < int(likely.count_nonzero()):
             # many are better than the best so far, of which only as many as are kept can stay
-            bound = torch.maximum(bound, quick.topk(min(self.k, quick.shape[1])).values[:, -1:] - self._error)
-        rows, columns = (quick >= bound).nonzero(as_tuple=True)
+            least = quick.topk(min(self.k, quick.shape[1])).values[:, -1:] - self._error
+            likely = quick >= torch.maximum(bound, least)
+        rows, columns = likely.nonzero(as_tuple=True)
         return rows.numpy(), columns.numpy()
 
     def _exact(
