@@ -34,6 +34,7 @@ bench-all: .venv/installed-test
 	$(BIN)/python benchmarks/resolution.py
 	$(BIN)/python benchmarks/against_peers.py
 	$(BIN)/python benchmarks/ttft.py
+	$(BIN)/python benchmarks/search.py
 ifdef CIFAR10
 	$(BIN)/python benchmarks/int8.py $(CIFAR10)
 	$(BIN)/python benchmarks/datapath.py $(CIFAR10)/test

@@ -1,4 +1,4 @@
-"""Features of very many images in Parquet files: each image exactly once, whatever was killed on the way."""
+"""Features of very many images in Parquet files, and search, neighbours, duplicates, probes and maps of them."""
 
 import lazy_loader
 
