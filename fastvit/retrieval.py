@@ -141,7 +141,8 @@ def text_vectors(parts: Parts, texts: Sequence[str], model: Model | PathLike[str
     Raises:
         ValueError: there is no text encoder.
     """
-    raise ValueError("texts need a model with a text encoder, which there is not: search with images or vectors")
+    name = model if isinstance(model, str) else parts.manifest.get("model", "this one")
+    raise ValueError(f"texts need a model with a text encoder, and {name} has none: search with images or vectors")
 
 
 def write_found(

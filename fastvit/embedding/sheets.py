@@ -64,6 +64,16 @@ def recorded_neighbours(
         ValueError: another suffix, or a place that cannot be written to.
         DataError: no such folder.
         OSError: of the disk.
+
+    Example:
+        >>> import fastvit, tempfile
+        >>> folder = fastvit.testing.write_images(tempfile.mkdtemp(), data=2)
+        >>> _ = fastvit.embed("fastvit_t8.cifar10", folder / "data", folder / "features")
+        >>> found = fastvit.embedding.nearest_images(folder / "features", k=2)
+        >>> len(list(recorded_neighbours(found, folder / "found.csv", folder / "features", images=4)))
+        4
+        >>> len((folder / "found.csv").read_text("utf-8-sig").splitlines())
+        9
     """
     originals = Originals(FeatureFolder.opened(Path(features)).manifest, data)
     with illustrated(path, images, NEIGHBOURS) as add:
@@ -93,6 +103,15 @@ def write_duplicates(
         ValueError: another suffix, or a place that cannot be written to.
         DataError: no such folder.
         OSError: of the disk.
+
+    Example:
+        >>> import fastvit, tempfile
+        >>> folder = fastvit.testing.write_images(tempfile.mkdtemp(), data=2)
+        >>> _ = fastvit.embed("fastvit_t8.cifar10", folder / "data", folder / "features")
+        >>> found = fastvit.embedding.near_duplicates(folder / "features", threshold=0.5)
+        >>> write_duplicates(found, folder / "found.csv", folder / "features")
+        >>> (folder / "found.csv").read_text("utf-8-sig").splitlines()[0]
+        'path,group,similarity,error'
     """
     originals = {f"{features}: " if other else "": Originals(FeatureFolder.opened(Path(features)).manifest, data)}
     if other:
