@@ -8,7 +8,7 @@ import numpy
 from numpy.typing import NDArray
 
 from ..data import DataError
-from ..images.fonts import shown
+from ..images.fonts import plot_families, shown
 from ..images.io import ImageError
 from ..utils.atomic import check_writable, replacing
 from ..utils.extras import require
@@ -124,12 +124,19 @@ def _coloured(places: NDArray[Any], labels: NDArray[Any], classes: list[str]) ->
     colours = colormaps["tab20" if len(present) > 10 else "tab10"]
     if len(present) > MOST_NAMED:
         warn(f"{len(present)} classes: the map has no room for their names, and colours come more than once")
+    named = [classes[label] for label in present] if len(present) <= MOST_NAMED else []
     for number, label in enumerate(present):
-        name = shown(classes[label]).replace("$", r"\$") if len(present) <= MOST_NAMED else None
-        axes.scatter(*places[labels == label].T, s=12, color=colours(number % colours.N), label=name, linewidths=0)
-    if len(present) <= MOST_NAMED:
-        axes.legend(markerscale=2, frameon=False)
+        colour = colours(number % colours.N)
+        axes.scatter(*places[labels == label].T, s=12, color=colour, linewidths=0, label=_legend(classes[label]))
+    if named:
+        axes.legend(markerscale=2, frameon=False, prop={"family": plot_families(named)})
     return figure
+
+
+def _legend(name: str) -> str:
+    """A name as matplotlib shows it, which leaves out what begins with _, and computes what is between dollars."""
+    text = shown(name).replace("$", r"\$")
+    return f" {text}" if text.startswith("_") else text
 
 
 def _pictured(places: NDArray[Any], parts: Parts, chosen: NDArray[numpy.int64], data: Any) -> Any:

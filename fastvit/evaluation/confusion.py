@@ -1,12 +1,11 @@
 """Metrics -> the confusion matrix, as a plot or as numbers."""
 
 import csv
-from collections.abc import Sequence
 from json import dumps
 from pathlib import Path
 from typing import Any
 
-from ..images.fonts import files_for, shown
+from ..images.fonts import plot_families, shown
 from ..utils.atomic import check_writable, replacing
 from ..utils.extras import require
 from ..utils.warning import warn
@@ -73,16 +72,6 @@ def confusion_table(metrics: Metrics) -> dict[str, Any]:
     return {"labels": names, "predictions": [*names, "other"], "counts": rows}
 
 
-def _families(names: Sequence[str]) -> list[str]:
-    """Matplotlib's own family, and those of the machine's fonts that have the letters which Pillow's lacks."""
-    from matplotlib import font_manager, rcParams
-
-    files = dict.fromkeys(path for name in names for path in files_for(name))
-    for path in files:
-        font_manager.fontManager.addfont(path)
-    return [*rcParams["font.family"], *(font_manager.get_font(path).family_name for path in files)]
-
-
 def _draw(metrics: Metrics) -> Any:
     from matplotlib.figure import Figure
 
@@ -93,7 +82,7 @@ def _draw(metrics: Metrics) -> Any:
     axes = figure.add_subplot(xlabel="prediction", ylabel="label", title=f"top-1 {metrics.top1:.2f} %")
     axes.imshow(shares.numpy(), cmap="Blues", vmin=0, vmax=100)
     if len(names) <= MOST_NAMES:
-        style: dict[str, Any] = {"parse_math": False, "fontfamily": _families(names)}
+        style: dict[str, Any] = {"parse_math": False, "fontfamily": plot_families(names)}
         axes.set_xticks(range(len(names)), [*map(shown, names)], rotation=90, **style)
         axes.set_yticks(range(len(names)), [*map(shown, names)], **style)
     else:

@@ -3,7 +3,7 @@
 import os
 import sys
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -154,3 +154,13 @@ def _warn(letter: str) -> None:
             f"no font of this machine has {letter}: a letter that none has is drawn as its number, {_number(letter)}; "
             "Noto's fonts, which have most, can be installed"
         )
+
+
+def plot_families(names: Iterable[str]) -> list[str]:
+    """Matplotlib's own family, and those of the machine's fonts that have the letters which Pillow's lacks."""
+    from matplotlib import font_manager, rcParams
+
+    files = dict.fromkeys(path for name in names for path in files_for(name))
+    for path in files:
+        font_manager.fontManager.addfont(path)
+    return [*rcParams["font.family"], *(font_manager.get_font(path).family_name for path in files)]

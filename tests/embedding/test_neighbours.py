@@ -277,6 +277,17 @@ def test_a_map_has_the_classes_in_its_legend(kind: str, tmp_path: Path, monkeypa
     assert write_map(folder, path) == 40 and path.stat().st_size > 5000 and drawn == ["ant", "bee", "cow"]
 
 
+def test_classes_of_any_names_are_in_the_legend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("_hidden", "a $x^2$ b", "łódź", "über")
+    folder = write_features(tmp_path / "a", random_rows(0, 20), numpy.arange(20) % 4, names)
+    legends, axes = list[Any](), pytest.importorskip("matplotlib.axes")
+    legend = axes.Axes.legend
+    monkeypatch.setattr(axes.Axes, "legend", lambda self, **k: legends.append(legend(self, **k)))
+    write_map(folder, tmp_path / "map.png")
+    texts = [text.get_text() for text in legends[0].get_texts()]
+    assert texts[:2] == [" _hidden", r"a \$x^2\$ b"] and len(texts) == 4
+
+
 def test_of_too_many_images_some_are_on_the_map_and_that_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
