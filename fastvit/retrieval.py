@@ -1,5 +1,6 @@
 """A query -> the most similar images of a folder of features."""
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -8,16 +9,22 @@ from typing import NamedTuple
 
 import numpy
 
+from .clip.model import CLIP
+from .clip.tokens import check_texts
+from .clip.vectors import Encoder
 from .embedding.originals import Originals
 from .embedding.parts import Parts
-from .embedding.queries import Model, image_vectors
+from .embedding.queries import Model, check_made_by, image_vectors
 from .embedding.search import nearest
 from .embedding.sheets import illustrated
 from .embedding.vectors import Given, Vectors, combined, units
 from .images.io import ImageLike
 from .images.reports import FOUND
+from .models.fastvit import FastViT
 from .utils.numbers import check_whole
 
+TOP = 20  # images, usually
+AnyModel = Model | CLIP | PathLike[str]
 Progress = Callable[[int, int], object]
 Texts = str | Sequence[str]
 Images = ImageLike | Iterable[ImageLike]
@@ -62,8 +69,8 @@ def search(
     without: Given | None = None,
     without_images: Images | None = None,
     without_texts: Texts | None = None,
-    top: int = 20,
-    model: Model | PathLike[str] | None = None,
+    top: int = TOP,
+    model: AnyModel | None = None,
     data: str | PathLike[str] | None = None,
     progress: Progress | None = None,
 ) -> list[Found]:
@@ -79,8 +86,9 @@ def search(
         without: vectors of what is not wanted; each counts for itself, and the nearest of all alone.
         without_images: images of what is not wanted.
         without_texts: texts that say what is not wanted.
-        top: how many images; of fewer all are given, and a warning says so.
-        model: what turns images and texts into vectors; by default the model that made the features, by its name.
+        top: how many images; of fewer all are given, as a warning says where it is another number than the usual.
+        model: what turns images and texts into vectors, for texts one with a text encoder; by default the model that
+            made the features, by its name.
         data: the folder or archive where the images lie now, if they were moved.
         progress: called with how many images have been compared, and how many there are.
 
@@ -105,7 +113,7 @@ def _search(
     wanted: Asked,
     unwanted: Asked,
     top: int,
-    model: Model | PathLike[str] | None,
+    model: AnyModel | None,
     data: str | PathLike[str] | None,
     progress: Progress | None,
 ) -> list[Found]:
@@ -116,33 +124,44 @@ def _search(
     parts = Parts(features)
     one = combined(_vectors(parts, wanted, model, "the query"))
     unlike = None if all(each is None for each in unwanted) else _vectors(parts, unwanted, model, "what is not wanted")
-    found = nearest(parts.reported(progress), one, top, unwanted=unlike)
+    number = min(top, len(parts)) if top == TOP else top  # of the usual number nothing is said
+    found = nearest(parts.reported(progress), one, number, unwanted=unlike)
     originals = Originals(parts.manifest, data)
     rows = zip(parts.names(found.indices[0]), found.similarities[0].tolist(), found.scores[0].tolist(), strict=True)
     return [Found(name=name, similarity=s, score=score, path=originals.path(name)) for name, s, score in rows]
 
 
-def _vectors(parts: Parts, asked: Asked, model: Model | PathLike[str] | None, what: str) -> Vectors:
+def _vectors(parts: Parts, asked: Asked, model: AnyModel | None, what: str) -> Vectors:
     """(Q, D) of unit length: vectors, images and texts together."""
     found = list[Vectors]()
     if asked.vectors is not None:
         found.append(units(asked.vectors, what, parts.width))
     if asked.images is not None:
-        found.append(image_vectors(parts, asked.images, model))
+        found.append(image_vectors(parts, asked.images, model.image if isinstance(model, CLIP) else model))
     if asked.texts is not None:
         texts = [asked.texts] if isinstance(asked.texts, str) else list(asked.texts)
         found.append(text_vectors(parts, texts, model))
     return numpy.concatenate(found)
 
 
-def text_vectors(parts: Parts, texts: Sequence[str], model: Model | PathLike[str] | None = None) -> Vectors:
+def text_vectors(parts: Parts, texts: Sequence[str], model: AnyModel | None = None) -> Vectors:
     """Texts -> (Q, D) of unit length, comparable with the features.
 
+    What was encoded once is kept: see `fastvit.clip.zero_shot`.
+
     Raises:
-        ValueError: there is no text encoder.
+        DataError: the features are not the embedding of this model's images.
+        ValueError: no text, or one that cannot be encoded.
+        fastvit.WeightsError: the model has no text encoder, or cannot be read.
     """
-    name = model if isinstance(model, str) else parts.manifest.get("model", "this one")
-    raise ValueError(f"texts need a model with a text encoder, and {name} has none: search with images or vectors")
+    given = parts.manifest.get("model", "") if model is None else model
+    if isinstance(given, FastViT):
+        raise ValueError("texts need a model with a text encoder, and a FastViT has none: give a CLIP, or its name")
+    check_texts(texts)
+    encoder = Encoder.of(os.fspath(given) if isinstance(given, PathLike) else given)
+    name = given if isinstance(given, str) else os.fspath(given) if isinstance(given, PathLike) else "this CLIP"
+    check_made_by(parts, encoder.image, name, output="head")
+    return units(encoder.texts(texts).numpy(), "texts", parts.width)
 
 
 def write_found(

@@ -16,7 +16,7 @@ from ..images.prefetch import read_or_error, several
 from ..models.fastvit import FastViT
 from ..utils.digest import tensors_digest
 from ..utils.text import display_name, quoted, with_article
-from ..weights.read import Source
+from ..weights.source import Source
 from .config import EmbedConfig
 from .extractor import FeatureExtractor
 from .parts import Parts

@@ -149,8 +149,8 @@ def test_what_cannot_be_searched_for_is_one_line(made: Path, images: Path, tmp_p
     for arguments, line in (
         ((features,), "error: nothing is searched for: expected a vector, an image or a text\n"),
         ((features, "--not-image", photo), "what is not wanted alone is no query"),
-        ((features, "a dog"), "error: texts need a model with a text encoder"),
-        ((features, "--image", photo, "--not", "people"), "error: texts need a model with a text encoder"),
+        ((features, "a dog"), "has no text encoder that shares its embedding: take mobileclip_s0"),
+        ((features, "--image", photo, "--not", "people"), "has no text encoder that shares its embedding"),
         ((features, "--image", "none.png"), "error: none.png: there is no such file; check the name\n"),
         ((features, "--image", photo, "--model", tmp_path / "other.safetensors"), "; embed again: fastvit embed "),
         ((features, "--image", photo, "--model", "nothing"), "nothing"),

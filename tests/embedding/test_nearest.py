@@ -271,8 +271,8 @@ def test_nothing_to_search_for_is_refused(tmp_path: Path) -> None:
     for top in (0, -1, 2.5):
         with pytest.raises(ValueError, match=f"top is {top}, expected a whole number, 1 or more"):
             fastvit.search(folder, random_rows(1, 1), top=top)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="texts need a model with a text encoder"):
-        fastvit.search(folder, texts="a dog")
+    with pytest.raises(ValueError, match="texts need a model with a text encoder, and a FastViT has none"):
+        fastvit.search(folder, texts="a dog", model=shallow())
 
 
 # --- images ---
