@@ -36,6 +36,7 @@ from .retrieval import search as search
 from .sharing.pretrained import push_to_hub as push_to_hub
 from .sharing.pretrained import save_pretrained as save_pretrained
 from .timm_registry import register_timm as register_timm
+from .training.averaging import interpolate as interpolate
 from .training.run import train as train
 from .utils.warning import FastViTWarning as FastViTWarning
 from .verification import verify as verify

@@ -87,8 +87,7 @@ def search(
         without_images: images of what is not wanted.
         without_texts: texts that say what is not wanted.
         top: how many images; of fewer all are given, as a warning says where it is another number than the usual.
-        model: what turns images and texts into vectors, for texts one with a text encoder; by default the model that
-            made the features, by its name.
+        model: what turns images, and with a text encoder texts, into vectors; by default the one of the features.
         data: the folder or archive where the images lie now, if they were moved.
         progress: called with how many images have been compared, and how many there are.
 

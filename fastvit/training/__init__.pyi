@@ -1,3 +1,4 @@
+from .averaging import interpolate as interpolate
 from .options import RecipeError as RecipeError
 from .presets import RECIPES as RECIPES
 from .recipe import Recipe as Recipe

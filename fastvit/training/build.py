@@ -16,6 +16,7 @@ from ..data import Batch, Source, StepSampler, TrainingImages, check_unreadable,
 from ..images.preprocess import Preprocess
 from ..models.fastvit import FastViT
 from ..models.forms import stages_left
+from ..models.heads import Head
 from ..utils.copies import duplicate
 from ..utils.text import one_line
 from .augmenting import augmentation
@@ -114,6 +115,7 @@ class TrainState:
             "global_pool": self.model.global_pool,
             "config": self.model.config.to_row(),
             "stages": stages_left(self.model),
+            "embedding": cast(Head, self.model.head).embedding,
             "model": of_model,
             "optimizer": of_optimizer,
             "scaler": scaler.state_dict() if scaler else {},

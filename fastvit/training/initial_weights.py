@@ -17,7 +17,7 @@ from ..images.preprocess import Preprocess
 from ..models.config import CONFIGS, Config
 from ..models.fastvit import FastViT
 from ..models.forms import keep_stages, overparameterize
-from ..models.heads import CosineHead
+from ..models.heads import CosineHead, make_head
 from ..utils.sampling import evenly
 from ..utils.text import some
 from ..utils.warning import warn
@@ -48,6 +48,9 @@ def initial_model(recipe: Recipe, source: Source, checkpoint: dict[str, Any] | N
         model = cast(FastViT, create(config, global_pool=checkpoint["global_pool"]))
         if stages := checkpoint.get("stages"):
             keep_stages(model, stages)
+        if embedding := checkpoint.get("embedding"):
+            pool, rate = checkpoint["global_pool"], model.drop_rate
+            model.head = make_head(model.num_features, model.num_classes, pool, rate, embedding)
         model.pretrained_cfg |= checkpoint["cfg"]
         return model, False
     name = "" if set(recipe.model) & set(":/") else re.split("[.@]", recipe.model)[0]  # of a variant, or a place
