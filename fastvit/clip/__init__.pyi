@@ -2,6 +2,7 @@ from .checkpoint import list_models as list_models
 from .checkpoint import load as load
 from .checkpoint import save as save
 from .classifier import zero_shot as zero_shot
+from .exporting import export_text as export_text
 from .model import CLIP as CLIP
 from .text import TextConfig as TextConfig
 from .text import TextEncoder as TextEncoder

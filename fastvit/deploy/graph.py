@@ -34,6 +34,7 @@ AXES = {0: "batch", 2: "height", 3: "width"}  # of the images, those that may ha
 LOUD = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir", "nncf", "coremltools", "executorch", "torch.utils")
 LAYERS = ("torch.nn.modules.conv.Conv2d", "torch.nn.modules.linear.Linear")  # as torch's graph calls their classes
 SCOPES = ("pkg.torch.onnx.class_hierarchy", "pkg.torch.onnx.name_scopes")  # of each node that torch exports
+FINAL = ".final"  # ends the names of outputs while a graph is made
 TRACED = (2, 320, 256)  # batch, height, width: no two the same, and none of them 1 even at a 64th
 
 
@@ -99,8 +100,8 @@ def output_names(model: nn.Module, outputs: Sequence[Tensor]) -> list[str]:
     return [f"{'map' if output.ndim == 4 else 'output'}{index}" for index, output in enumerate(outputs)]
 
 
-def as_onnx(exported: torch.export.ExportedProgram, outputs: Sequence[str]) -> onnx.ModelProto:
-    """ONNX, opset 20, made by torch's exporter: input "images", the free axes by their names."""
+def as_onnx(exported: torch.export.ExportedProgram, outputs: Sequence[str], input: str = "images") -> onnx.ModelProto:
+    """ONNX, opset 20, made by torch's exporter: one input of that name, the free axes by their names."""
     (images,) = [node for node in exported.graph.nodes if node.name in exported.graph_signature.user_inputs]
     free = {axis: AXES[axis] for axis, size in enumerate(images.meta["val"].shape) if not isinstance(size, int)}
     with quietly():
@@ -109,11 +110,12 @@ def as_onnx(exported: torch.export.ExportedProgram, outputs: Sequence[str]) -> o
             dynamo=True,
             opset_version=20,
             verbose=False,
-            input_names=["images"],
-            output_names=list(outputs),
-            dynamic_shapes={"images": free} if free else None,
+            input_names=[input],
+            output_names=[f"{name}{FINAL}" for name in outputs],
+            dynamic_shapes={input: free} if free else None,
         )
     proto: onnx.ModelProto = made.model_proto
+    _name_outputs(proto.graph, outputs)
     for node in proto.graph.node:  # what torch's exporter notes of where it comes from names the module, and goes
         notes = {entry.key: literal_eval(entry.value) for entry in node.metadata_props if entry.key in SCOPES}
         del node.metadata_props[:]
@@ -123,8 +125,21 @@ def as_onnx(exported: torch.export.ExportedProgram, outputs: Sequence[str]) -> o
     return proto
 
 
-def as_openvino(exported: torch.export.ExportedProgram, outputs: Sequence[str]) -> openvino.Model:
-    """OpenVINO's, in float32: input "images", any size of the free axes."""
+def _name_outputs(graph: onnx.GraphProto, outputs: Sequence[str]) -> None:
+    """Give the outputs these names, which the exporter may have given to values inside too, as to an embedding's."""
+    inner = {name: f"{name}_inside" for name in outputs}
+    renamed = inner | {f"{name}{FINAL}": name for name in outputs}
+    for node in graph.node:
+        for names in (node.input, node.output):
+            names[:] = [renamed.get(name, name) for name in names]
+    for value in (*graph.output, *graph.value_info):
+        value.name = renamed.get(value.name, value.name)
+
+
+def as_openvino(
+    exported: torch.export.ExportedProgram, outputs: Sequence[str], input: str = "images"
+) -> openvino.Model:
+    """OpenVINO's, in float32: one input of that name, any size of the free axes."""
     silence()
     import openvino
     from openvino.frontend.pytorch.fx_decoder import TorchFXPythonDecoder
@@ -138,7 +153,7 @@ def as_openvino(exported: torch.export.ExportedProgram, outputs: Sequence[str]) 
             if "KeyboardInterrupt" in str(error):  # in what it calls back, which it passes on as an error of its own
                 raise KeyboardInterrupt from None
             raise
-    for port, name in zip((*made.inputs, *made.outputs), ("images", *outputs), strict=True):
+    for port, name in zip((*made.inputs, *made.outputs), (input, *outputs), strict=True):
         port.get_tensor().set_names({name})
     modules = {}
     for node in decoder.pt_module.graph.nodes:

@@ -136,7 +136,7 @@ def test_the_report_is_of_the_file(suffix: str, reports: dict[str, ExportReport]
     own += [report.path.with_suffix(".bin")] if suffix == ".xml" else []
     assert report.bytes == sum(path.stat().st_size for path in own)
     assert report.outputs == ("logits",)
-    shapes = [check.images for check in report.checks]
+    shapes = [check.shape for check in report.checks]
     assert shapes[0] == (1, 3, 32, 32) and any(height != width for _, _, height, width in shapes)
     assert any(height % 2 and width % 2 for _, _, height, width in shapes)
     assert {shape[0] for shape in shapes} == ({1} if suffix == ".mlpackage" else {1, 2})
@@ -501,7 +501,7 @@ def test_an_embedding_stays_one_with_preprocessing(tmp_path: Path) -> None:
     embedder = randomize(FastViT(config)).eval()
     report = export(embedder, tmp_path / "model.pt2", with_preprocessing=True, input_size=(32, 48))
     assert report.outputs == ("embedding",)
-    assert [check.images for check in report.checks] == [(1, 3, 32, 48), (2, 3, 32, 48)]
+    assert [check.shape for check in report.checks] == [(1, 3, 32, 48), (2, 3, 32, 48)]
     with pytest.raises(Exception, match=r"size|shape"):
         loaded(report.path)(torch.rand(1, 3, 48, 32))
 
@@ -725,7 +725,7 @@ def test_the_command_reads_weights_writes_a_file_and_reports(tmp_path: Path, tin
     report = json.loads(shown)
     assert report["format"] == "torch.export" and report["outputs"] == ["probabilities"] and not report["random"]
     assert report["bytes"] == out.stat().st_size and report["operations"]["aten.conv2d.default"] == 32
-    assert [check["images"] for check in report["checks"]] == [[1, 3, 64, 32], [2, 3, 64, 32]]
+    assert [check["shape"] for check in report["checks"]] == [[1, 3, 64, 32], [2, 3, 64, 32]]
     with torch.no_grad():
         pixels = torch.randint(0, 256, (1, 3, 64, 32)).float()
         mean, std = (torch.tensor(value).view(3, 1, 1) for value in (model.preprocess.mean, model.preprocess.std))

@@ -1,10 +1,12 @@
 """What is exported: the model as it is run, with what it says of itself."""
 
 import json
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ..._version import __version__
 from ...images.preprocess import SMALLEST, Preprocess, check_size
@@ -14,21 +16,24 @@ from ...utils.copies import duplicate
 from ..graph import TRACED, example, output_names, traced
 from ..lowering import listed, lower, unobserved
 
+COMPARED = ((1, 32, 32), (2, 65, 97), (1, 96, 160))  # batch, height, width; at the first the last map has one position
+LARGEST = 2048  # pixels high and wide; CoreML wants to be told
 PIXELS = "RGB pixels from 0 to 255, of the size that the model is to see"
 PREPARED = "as pretrained_cfg says, ((pixels / 255) - mean) / std"
+Finish = Callable[[Tensor], Tensor]
 DTYPES = {"float32": torch.float32, "float16": torch.float16}
 
 
 class Pipeline(nn.Module):
     """images (B, in_chans, H, W) in float32 -> what the model gives, in float32, whatever it computes in.
 
-    With `preprocess` the images are pixels from 0 to 255, and with `softmax` the outputs are probabilities.
+    With `preprocess` the images are pixels from 0 to 255. `finish` is done to each output at last.
     """
 
-    def __init__(self, model: nn.Module, dtype: torch.dtype, preprocess: Preprocess | None, softmax: bool):
+    def __init__(self, model: nn.Module, dtype: torch.dtype, preprocess: Preprocess | None, finish: Finish | None):
         super().__init__()
         self.model = model if dtype == torch.float32 else duplicate(model).to(dtype)
-        self.dtype, self.preprocess, self.softmax = dtype, preprocess, softmax
+        self.dtype, self.preprocess, self.finish = dtype, preprocess, finish
         if preprocess:
             mean, std = (torch.tensor(values, dtype=torch.float64) for values in (preprocess.mean, preprocess.std))
             self.scale = nn.Buffer((1 / (255 * std)).float().view(3, 1, 1))
@@ -45,17 +50,55 @@ class Pipeline(nn.Module):
     def _finished(self, output: Tensor) -> Tensor:
         if self.dtype != torch.float32:  # where it is, even a conversion that does nothing would stand in the graph
             output = output.float()
-        return output.softmax(1) if self.softmax else output
+        return self.finish(output) if self.finish else output
+
+
+def probabilities(output: Tensor) -> Tensor:
+    """(B, classes) -> (B, classes): logits as probabilities."""
+    return output.softmax(1)
+
+
+class Subject(Protocol):
+    """What a format needs to know of what it writes.
+
+    Attributes:
+        input: its name: "images", or "tokens".
+        dtype: "float32" or "float16".
+        outputs: their names.
+        metadata: what every format holds.
+    """
+
+    input: str
+    dtype: str
+    outputs: list[str]
+    metadata: dict[str, str]
+
+    def traced(self, dtype: str) -> torch.export.ExportedProgram:
+        """The model in that dtype as torch's graph."""
+        ...
+
+    def cases(self) -> list[Tensor]:
+        """Inputs to compare outputs on."""
+        ...
+
+    def expected(self, given: Tensor) -> list[Tensor]:
+        """What eager torch gives for one of them."""
+        ...
+
+    def coreml_input(self) -> Any:
+        """The input as coremltools declares one."""
+        ...
 
 
 class Deployed:
     """A model on its way into a file: fused as it is run there, and as it was given.
 
     Attributes:
+        input: its name.
         reference: the model that was given, eager and in float32, with which the file is compared.
         lowered: what is written.
         preprocess: what is done inside the file, if anything.
-        softmax: whether it gives probabilities.
+        finish: what is done to the outputs at last: probabilities, or unit length.
         usual_size: (height, width) that the weights are for.
         size: (height, width), if they are fixed; None for any.
         free: axes of the images that may have any size.
@@ -65,15 +108,23 @@ class Deployed:
         metadata: what every format holds.
     """
 
+    input = "images"
+
     @torch.no_grad()
     def __init__(
-        self, model: nn.Module, preprocesses: bool, size: tuple[int, int] | None, dtype: str, free: Collection[int]
+        self,
+        model: nn.Module,
+        preprocesses: bool,
+        size: tuple[int, int] | None,
+        dtype: str,
+        free: Collection[int],
+        normalize: bool = False,
     ) -> None:
         """Check the arguments, copy and fuse; `free` are the axes that the format leaves free.
 
         Raises:
             ValueError: another dtype or size; a model in train mode; with preprocessing, one for other than three
-                channels.
+                channels; unit length of what is no embedding.
             TypeError: it holds no FastViT.
         """
         if dtype not in DTYPES:
@@ -93,9 +144,13 @@ class Deployed:
         smallest = example(self.reference, 1, SMALLEST, SMALLEST)
         self.lowered = lower(unobserved(self.reference, smallest))
         self.outputs = output_names(model, listed(self.reference(smallest)))
-        self.softmax = preprocesses and self.outputs == ["logits"]
-        if self.softmax:
-            self.outputs = ["probabilities"]
+        self.finish: Finish | None = F.normalize if normalize else None
+        if normalize and self.outputs != ["embedding"]:
+            raise ValueError(
+                f"normalize is for an embedding, and the model gives {', '.join(self.outputs)}: leave it out"
+            )
+        if preprocesses and self.outputs == ["logits"]:
+            self.finish, self.outputs = probabilities, ["probabilities"]
         cfg = inner.pretrained_cfg | {"num_classes": inner.num_classes}
         self.metadata = {
             "library": f"fastvit {__version__}",
@@ -105,14 +160,14 @@ class Deployed:
             "label_names": json.dumps(cfg.get("label_names") or []),
             "license": cfg.get("license") or "unknown",
             "input": f"images: {PIXELS if preprocesses else PREPARED}",
-            "outputs": ", ".join(self.outputs),
+            "outputs": ", ".join(self.outputs) + (", of unit length" if normalize else ""),
         }
 
     def traced(self, dtype: str) -> torch.export.ExportedProgram:
         """The model in that dtype as torch's graph."""
         batch, *usual = TRACED
         images = example(self.reference, batch if 0 in self.free else 1, *(self.size or usual))
-        pipeline = Pipeline(self.lowered, DTYPES[dtype], self.preprocess, self.softmax).eval()
+        pipeline = Pipeline(self.lowered, DTYPES[dtype], self.preprocess, self.finish).eval()
         return traced(pipeline, images, self.free)
 
     def images(self, batch: int, height: int, width: int) -> Tensor:
@@ -120,9 +175,28 @@ class Deployed:
         noise = example(self.reference, batch, height, width)
         return (noise * 64 + 128).round().clamp(0, 255) if self.preprocess else noise
 
-    def expected(self, images: Tensor) -> list[Tensor]:
-        """What eager torch gives."""
+    def cases(self) -> list[Tensor]:
+        """Of several sizes, if they are free, and batches."""
+        shapes = [(batch, *self.size) for batch in (1, 2)] if self.size else list(COMPARED)
+        if 0 not in self.free:
+            shapes = list(dict.fromkeys((1, height, width) for _, height, width in shapes))
+        return [self.images(*shape) for shape in shapes]
+
+    def coreml_input(self) -> Any:
+        """One image, of Apple's type where the preprocessing is inside, of any size unless it is fixed."""
+        import coremltools
+        import numpy
+
+        def edge(usual: int) -> Any:
+            return coremltools.RangeDim(SMALLEST, LARGEST, default=min(usual, LARGEST))
+
+        shape = (1, self.in_chans, *(self.size or map(edge, self.usual_size)))
         if self.preprocess:
-            images = self.preprocess.normalized(images.byte().permute(0, 2, 3, 1))
+            return coremltools.ImageType(name=self.input, shape=shape, color_layout=coremltools.colorlayout.RGB)
+        return coremltools.TensorType(name=self.input, shape=shape, dtype=numpy.float32)
+
+    def expected(self, given: Tensor) -> list[Tensor]:
+        """What eager torch gives."""
+        images = self.preprocess.normalized(given.byte().permute(0, 2, 3, 1)) if self.preprocess else given
         outputs = listed(self.reference(images))
-        return [output.softmax(1) for output in outputs] if self.softmax else outputs
+        return [self.finish(output) for output in outputs] if self.finish else outputs

@@ -2,6 +2,7 @@
 
 import os
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,8 @@ from ...utils.extras import require
 from ...utils.numerics import Error, compared, largest
 from ...weights.source import Source
 from ..engines.engine import difference, raising
-from .deployed import Deployed
+from .deployed import Deployed, Subject
 from .formats import FORMATS, Format
-
-COMPARED = ((1, 32, 32), (2, 65, 97), (1, 96, 160))  # batch, height, width; at the first the last map has one position
 
 
 class ExportError(RuntimeError):
@@ -27,9 +26,9 @@ class ExportError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """The largest difference from eager torch, on images of this shape."""
+    """The largest difference from eager torch, on images or tokens of this shape."""
 
-    images: tuple[int, ...]  # (B, in_chans, H, W)
+    shape: tuple[int, ...]  # (B, in_chans, H, W), or (B, 77)
     error: Error
 
 
@@ -60,8 +59,8 @@ class ExportReport:
             ("written", f"{self.path}, {self.format} in {self.dtype}, {self.bytes / 1e6:.1f} MB"),
         ]
         for check in self.checks:
-            shape = " x ".join(map(str, check.images))
-            rows.append(("difference", f"{check.error.relative:.1e} of the largest output, on noise of {shape}"))
+            shape, what = " x ".join(map(str, check.shape)), "noise" if len(check.shape) == 4 else "tokens"
+            rows.append(("difference", f"{check.error.relative:.1e} of the largest output, on {what} of {shape}"))
         return "\n".join(f"{name:<11} {value}" for name, value in rows)
 
 
@@ -72,6 +71,7 @@ def export(
     with_preprocessing: bool = False,
     input_size: tuple[int, int] | None = None,
     dtype: str | None = None,
+    normalize: bool = False,
 ) -> ExportReport:
     """Write `model`, fused, as another runtime's file, which must first give there what eager torch gives.
 
@@ -88,9 +88,10 @@ def export(
         with_preprocessing: take RGB pixels from 0 to 255 (.mlpackage: an image), and give "probabilities" for logits.
         input_size: (height, width) in pixels, if they are to be fixed.
         dtype: "float32" or "float16", of weights and arithmetic (OpenVINO: of weights). None: float16 for CoreML alone.
+        normalize: give embeddings of unit length.
 
     Raises:
-        ValueError: train mode, another suffix, dtype or size, or a folder that is not there.
+        ValueError: train mode, another suffix, dtype or size, no embedding to normalize, or a folder that is not there.
         ExportError: the file could not be made, or gives something else; nothing was written.
         ImportError: a package is not installed.
         OSError: it cannot be written.
@@ -100,14 +101,13 @@ def export(
         >>> model = fastvit.load("fastvit_t8.cifar10")
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     report = fastvit.export(model, f"{folder}/t8.pt2", input_size=(64, 64))
-        >>> report.outputs, report.checks[0].images
+        >>> report.outputs, report.checks[0].shape
         (('logits',), (1, 3, 64, 64))
     """
     format = check_target(path)
     model = loaded(model)
-    with torch.inference_mode(False), replacing(path) as temporary:  # where it is on, copies could not be traced
-        deployed = Deployed(model, with_preprocessing, input_size, dtype or format.dtype, format.free)
-        return _written(deployed, format, temporary, Path(path))
+    arguments = (with_preprocessing, input_size, dtype or format.dtype, format.free, normalize)
+    return write(lambda: Deployed(model, *arguments), format, path)
 
 
 def check_target(path: str | Path) -> Format:
@@ -130,19 +130,26 @@ def check_target(path: str | Path) -> Format:
     return format
 
 
+def write(make: Callable[[], Subject], format: Format, path: str | Path) -> ExportReport:
+    """Write what `make` gives, all or nothing, once it is compared.
+
+    Raises:
+        ExportError: the file could not be made, or gives something else; nothing was written.
+        OSError: it cannot be written.
+    """
+    with torch.inference_mode(False), replacing(path) as temporary:  # where it is on, copies could not be traced
+        return _written(make(), format, temporary, Path(path))
+
+
 @torch.no_grad()
-def _written(deployed: Deployed, format: Format, temporary: Path, path: Path) -> ExportReport:
+def _written(deployed: Subject, format: Format, temporary: Path, path: Path) -> ExportReport:
     """Write what is to be `path`, open it again and compare."""
-    shapes = [(batch, *deployed.size) for batch in (1, 2)] if deployed.size else list(COMPARED)
-    if 0 not in format.free:
-        shapes = list(dict.fromkeys((1, height, width) for _, height, width in shapes))
     name, checks = f"{path.name}: {format.name}", []
     with raising(ExportError, name, OSError):
         format.write(deployed, temporary)
         opened = format.open(temporary)
-        for shape in shapes:
-            images = deployed.images(*shape)
-            checks.append(Check(tuple(images.shape), compared(deployed.expected(images), opened.run(images))))
+        for given in deployed.cases():
+            checks.append(Check(tuple(given.shape), compared(deployed.expected(given), opened.run(given))))
     if differs := difference(largest([check.error for check in checks]), deployed.dtype):
         raise ExportError(f"{name} {differs}: nothing was written")
     return ExportReport(

@@ -8,12 +8,10 @@ from dataclasses import dataclass
 from functools import partial
 from io import StringIO
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from ...images.preprocess import SMALLEST
 from ..engines.builders import run_onnx, run_openvino
 from ..engines.engine import Run
 from ..engines.select import RUNTIMES
@@ -21,11 +19,10 @@ from ..graph import AXES, as_onnx, as_openvino, quietly
 from ..lowering import listed
 from ..openvino_runtime import core, save
 from . import mil_interpreter as mil
-from .deployed import Deployed
+from .deployed import Subject
 
 TORCH_METADATA = "fastvit.json"  # the name under which extra_files has it
 EXECUTORCH_METADATA = "fastvit_metadata"  # a method beside "forward", which takes nothing and gives JSON
-LARGEST = 2048  # pixels high and wide; CoreML wants to be told
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,17 +40,17 @@ class Format:
     name: str
     extra: str  # of fastvit's, which brings the packages
     packages: tuple[str, ...]  # that are needed to write and to check one
-    write: Callable[[Deployed, Path], None]
+    write: Callable[[Subject, Path], None]
     open: Callable[[Path], Opened]
     dtype: str = "float32"  # unless another is asked for
     free: Collection[int] = tuple(AXES)  # axes of the images that may have any size
     companion: str = ""  # suffix of a second file beside it
 
 
-def _write_onnx(deployed: Deployed, path: Path) -> None:
+def _write_onnx(deployed: Subject, path: Path) -> None:
     import onnx
 
-    made = as_onnx(deployed.traced(deployed.dtype), deployed.outputs)
+    made = as_onnx(deployed.traced(deployed.dtype), deployed.outputs, deployed.input)
     onnx.helper.set_model_props(made, deployed.metadata)
     onnx.save(made, path)
 
@@ -64,7 +61,7 @@ def _open_onnx(path: Path) -> Opened:
     return Opened(run_onnx(path), Counter(node.op_type for node in onnx.load(path).graph.node))
 
 
-def _write_torch(deployed: Deployed, path: Path) -> None:
+def _write_torch(deployed: Subject, path: Path) -> None:
     """torch.export's own file: for torch.export.load, and for AOTInductor."""
     exported = deployed.traced(deployed.dtype)
     with quietly():
@@ -83,12 +80,12 @@ def _open_torch(path: Path) -> Opened:
     return Opened(lambda images: listed(module(images)), operations)
 
 
-def _write_openvino(deployed: Deployed, path: Path) -> None:
+def _write_openvino(deployed: Subject, path: Path) -> None:
     """The graph in .xml, the weights in .bin.
 
     In float16 the weights alone are: the processor that runs it says what it computes in.
     """
-    made = as_openvino(deployed.traced("float32"), deployed.outputs)
+    made = as_openvino(deployed.traced("float32"), deployed.outputs, deployed.input)
     for key, value in deployed.metadata.items():
         made.set_rt_info(value, ["fastvit", key])
     save(made, path, float16=deployed.dtype == "float16")
@@ -101,27 +98,17 @@ def _open_openvino(path: Path) -> Opened:
     return Opened(run_openvino(compiled), Counter(operation.get_type_name() for operation in model.get_ops()))
 
 
-def _write_coreml(deployed: Deployed, path: Path) -> None:
-    """Takes one image (an ImageType of Apple's where the preprocessing is inside) of any size, unless it is fixed.
-
-    In float16, which is what Apple's neural engines compute in, images and outputs still are float32.
-    """
+def _write_coreml(deployed: Subject, path: Path) -> None:
+    """For one image, or one text. In float16, which Apple's neural engines compute in, outputs still are float32."""
     with quietly(), redirect_stderr(StringIO()):  # a bar of progress
         import coremltools
         import numpy
 
-        def edge(usual: int) -> Any:
-            return coremltools.RangeDim(SMALLEST, LARGEST, default=min(usual, LARGEST))
-
-        shape = (1, deployed.in_chans, *(deployed.size or map(edge, deployed.usual_size)))
-        images = coremltools.TensorType(name="images", shape=shape, dtype=numpy.float32)
-        if deployed.preprocess:
-            images = coremltools.ImageType(name="images", shape=shape, color_layout=coremltools.colorlayout.RGB)
         passes = coremltools.PassPipeline.DEFAULT
         passes.remove_passes({"common::fuse_elementwise_to_batchnorm"})  # would call the preprocessing one
         made = coremltools.convert(
             deployed.traced("float32").run_decompositions({}),
-            inputs=[images],
+            inputs=[deployed.coreml_input()],
             outputs=[coremltools.TensorType(name=name, dtype=numpy.float32) for name in deployed.outputs],
             convert_to="mlprogram",
             pass_pipeline=passes,
@@ -132,7 +119,7 @@ def _write_coreml(deployed: Deployed, path: Path) -> None:
         made.user_defined_metadata.update(deployed.metadata)
         made.license = deployed.metadata["license"]
         made.version = deployed.metadata["library"]
-        made.short_description = f"{deployed.metadata['variant']}: images to {', '.join(deployed.outputs)}"
+        made.short_description = f"{deployed.metadata['variant']}: {deployed.input} to {', '.join(deployed.outputs)}"
         made.save(str(path))
         (path / "executorch_debug_handle_mapping.json").unlink(missing_ok=True)  # of no use and not in its manifest
 
@@ -150,7 +137,7 @@ def _open_coreml(path: Path) -> Opened:
     return Opened(partial(mil.run, main), Counter(operation.op_type for operation in mil.operations(main)))
 
 
-def _write_executorch(deployed: Deployed, path: Path) -> None:
+def _write_executorch(deployed: Subject, path: Path) -> None:
     """For one image of one size: the memory that it takes is planned for the largest. What XNNPACK can do is its."""
     with quietly(), path.open("wb") as file:
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner

@@ -8,6 +8,7 @@ have.
 """
 
 from collections.abc import Callable, Sequence
+from functools import reduce
 from typing import Any
 
 import numpy
@@ -72,8 +73,15 @@ def _padded(x: Tensor, pad_type: str, pad: Tensor) -> Tensor:
 
 
 def _gather(x: Tensor, indices: Tensor, axis: Tensor, **_: Any) -> Tensor:
-    taken = x.index_select(int(axis), indices.flatten())
-    return taken.flatten()[0] if x.ndim == 1 and indices.ndim == 0 else taken
+    place = int(axis)
+    taken = x.index_select(place, indices.flatten())
+    return taken.reshape((*x.shape[:place], *indices.shape, *x.shape[place + 1 :]))
+
+
+def _argmax(x: Tensor, axis: Tensor, keep_dims: Any, **_: Any) -> Tensor:
+    """The first of several."""
+    largest = x == x.amax(int(axis), keepdim=True)
+    return largest.int().argmax(int(axis), keepdim=bool(keep_dims))
 
 
 def _matmul(x: Tensor, y: Tensor, transpose_x: Any = False, transpose_y: Any = False) -> Tensor:
@@ -98,9 +106,12 @@ def _avg_pool(x: Tensor, kernel_sizes: Tensor, strides: Tensor, pad: Tensor, **_
     return F.avg_pool2d(x, kernel_sizes.tolist(), strides.tolist())
 
 
-def _layer_norm(x: Tensor, axes: Tensor, epsilon: Tensor) -> Tensor:
+def _layer_norm(
+    x: Tensor, axes: Tensor, epsilon: Tensor, gamma: Tensor | float = 1.0, beta: Tensor | float = 0.0
+) -> Tensor:
     variance, mean = torch.var_mean(x, axes.tolist(), correction=0, keepdim=True)
-    return (x - mean) / (variance + epsilon).sqrt()
+    standard: Tensor = (x - mean) / (variance + epsilon).sqrt()
+    return standard * gamma + beta
 
 
 GELU = {"EXACT": "none", "TANH_APPROXIMATION": "tanh"}
@@ -112,9 +123,11 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "conv": lambda x, weight, strides, pad_type, pad, dilations, groups, bias=None: F.conv2d(
         _padded(x, pad_type, pad), weight, bias, strides.tolist(), 0, dilations.tolist(), int(groups)
     ),
+    "expand_dims": lambda x, axes: reduce(torch.unsqueeze, sorted(axes.tolist()), x),
     "fill_like": lambda ref_tensor, value: torch.full_like(ref_tensor, float(value)),
     "floor_div": lambda x, y: x // y,
     "gather": _gather,
+    "gather_along_axis": lambda x, indices, axis, **_: x.gather(int(axis), indices.long()),
     "gelu": lambda x, mode: F.gelu(x, approximate=GELU[mode]),
     "layer_norm": _layer_norm,
     "linear": lambda x, weight, bias: F.linear(x, weight, bias),
@@ -123,6 +136,7 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "mul": lambda x, y: x * y,
     "pad": _pad,
     "real_div": lambda x, y: x / y,
+    "reduce_argmax": _argmax,
     "reduce_l2_norm": lambda x, axes, keep_dims: x.norm(dim=axes.tolist(), keepdim=bool(keep_dims)),
     "reduce_max": lambda x, axes, keep_dims: x.amax(axes.tolist(), bool(keep_dims)),
     "reduce_mean": lambda x, axes, keep_dims: x.mean(axes.tolist(), bool(keep_dims)),
