@@ -58,7 +58,7 @@ def classify(
     how: Any = {"unit": asked.unit, "least": asked.least, "fast_decoding": running.fast_decoding}
     predictions = predict(comparison or run, names, top, batch_size=batch_size, thumbnails=bool(save), **how)
     with failing(OSError), closing(predictions):
-        shown = recorded(predictions, save, len(names)) if save else predictions
+        shown = recorded(predictions, save, len(names), asked.unit) if save else predictions
         all_read = _show_predictions(shown, len(names), json, asked.unit)
     if comparison and comparison.images:
         _show_comparison(comparison.summary(), json)
@@ -119,15 +119,16 @@ def _show_table(prediction: Prediction, unit: str) -> None:
     from rich.table import Column, Table
     from rich.text import Text
 
+    from ..images.cards import NOTHING, shown_share
     from .output import Bar
 
     columns = (Column(width=44, overflow="fold"), Column(width=20), Column(width=7, justify="right"))
     table = Table(*columns, box=None, show_header=False, padding=(0, 2, 0, 0))
     for label, value in prediction.top:
-        shown = f"{100 * value:.1f} %" if unit == "probability" else f"{value:.3f}"
+        shown = shown_share(value, percent=unit == "probability")
         table.add_row(Text(display_name(label)), Bar(max(value, 0), 20), shown)
     if not prediction.top:
-        table.add_row(Text("none of the classes", style="italic"))
+        table.add_row(Text(NOTHING, style="italic"))
     show(Text(display_name(prediction.path or ""), style="bold", overflow="fold"), table, "")
 
 

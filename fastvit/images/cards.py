@@ -20,6 +20,7 @@ MOST_LETTERS = 200  # of a line: more never fit
 LARGE, SMALL = 19, 16  # letters, in pixels
 INK, PALE, FIRST, OTHERS, TRACK = (15, 23, 42), (100, 116, 139), (13, 148, 136), (148, 163, 184), (236, 240, 244)
 WRONG = (185, 28, 28)
+NOTHING = "none of the classes"  # is likely enough
 
 
 class Card(NamedTuple):
@@ -27,7 +28,7 @@ class Card(NamedTuple):
 
     path: str  # "-" for standard input
     image: Image.Image | None  # as `fitted` makes it; None if it cannot be read
-    predictions: Sequence[tuple[str, float]]  # class, probability
+    predictions: Sequence[tuple[str, float]]  # class, and its probability or cosine
     error: str = ""  # why there are none
 
     @property
@@ -43,11 +44,22 @@ def fitted(image: Image.Image) -> Image.Image:
     return image.resize(size, Image.Resampling.LANCZOS)
 
 
-def sheet(cards: Sequence[Card]) -> Image.Image:
+def shown_share(value: float, percent: bool) -> str:
+    """A probability in percent, or a cosine as it is.
+
+    Example:
+        >>> from fastvit.images.cards import shown_share
+        >>> shown_share(0.25, True), shown_share(0.25, False)
+        ('25.0 %', '0.250')
+    """
+    return f"{100 * value:.1f} %" if percent else f"{value:.3f}"
+
+
+def sheet(cards: Sequence[Card], percent: bool = True) -> Image.Image:
     """Cards side by side, about as wide as high; a single one is just as large as its image."""
     captioned = len(cards) > 1
     image_height = HEIGHT if captioned or cards[0].image is None else cards[0].image.height
-    rows = min(MOST_ROWS, max(len(card.predictions) for card in cards))
+    rows = min(MOST_ROWS, max(len(card.predictions) or not card.error for card in cards))
     height = image_height + (CAPTION if captioned else 0) + GAP // 2 + rows * ROW
     columns = min(len(cards), math.ceil(math.sqrt(len(cards) * (height + GAP) / (WIDTH + GAP))))
     lines = math.ceil(len(cards) / columns)
@@ -55,12 +67,14 @@ def sheet(cards: Sequence[Card]) -> Image.Image:
     canvas = Image.new("RGB", size, "white")
     for index, card in enumerate(cards):
         line, column = divmod(index, columns)
-        _draw(canvas, card, GAP + column * (WIDTH + GAP), GAP + line * (height + GAP), image_height, captioned)
+        place = (GAP + column * (WIDTH + GAP), GAP + line * (height + GAP))
+        top = _draw(canvas, card, *place, image_height, captioned)
+        _draw_classes(canvas, card, place[0], top, percent)
     return canvas
 
 
-def _draw(canvas: Image.Image, card: Card, left: int, top: int, height: int, captioned: bool) -> None:
-    """Image, name, and one line for each class: its name and percentage over its bar; or the error in its place."""
+def _draw(canvas: Image.Image, card: Card, left: int, top: int, height: int, captioned: bool) -> int:
+    """Image and name, or the error in its place -> where the classes begin."""
     draw = ImageDraw.Draw(canvas)
     canvas.paste(TRACK, (left, top), _rounded((WIDTH, height), 10))
     if card.image is not None:
@@ -72,16 +86,22 @@ def _draw(canvas: Image.Image, card: Card, left: int, top: int, height: int, cap
     if captioned:
         draw_text(draw, (left, top + 18), _shortened(card.name, SMALL, WIDTH), PALE)
         top += CAPTION
-    top += GAP // 2
-    for row, (label, probability) in enumerate(card.predictions[:MOST_ROWS]):
-        middle, percentage = top + row * ROW + 12, f"{100 * probability:.1f} %"
-        ink, color = (INK, FIRST) if row == 0 else (PALE, OTHERS)
-        share = runs(percentage, LARGE)
+    return top + GAP // 2
+
+
+def _draw_classes(canvas: Image.Image, card: Card, left: int, top: int, percent: bool) -> None:
+    """One line for each class: its name and share over its bar."""
+    draw = ImageDraw.Draw(canvas)
+    if not card.predictions and not card.error:
+        draw_text(draw, (left, top + 12), _shortened(NOTHING, LARGE, WIDTH), PALE)
+    for row, (label, value) in enumerate(card.predictions[:MOST_ROWS]):
+        middle, ink, color = top + row * ROW + 12, *((INK, FIRST) if row == 0 else (PALE, OTHERS))
+        share = runs(shown_share(value, percent), LARGE)
         room = WIDTH - GAP - math.ceil(width(share))
         draw_text(draw, (left, middle), _shortened(display_name(label), LARGE, room), ink)
         draw_text(draw, (left + WIDTH - width(share), middle), share, ink)
         _bar(canvas, (left, middle + 14), WIDTH, TRACK)
-        _bar(canvas, (left, middle + 14), round(WIDTH * probability), color)
+        _bar(canvas, (left, middle + 14), round(WIDTH * value), color)
 
 
 def _bar(canvas: Image.Image, corner: tuple[int, int], width: int, color: tuple[int, int, int]) -> None:

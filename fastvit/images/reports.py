@@ -16,7 +16,7 @@ from PIL import Image
 from ..utils.atomic import check_writable, replacing
 from ..utils.text import display_name, some
 from ..utils.warning import warn
-from .cards import Card, sheet
+from .cards import NOTHING, Card, sheet, shown_share
 
 PER_SHEET = 100
 PER_PAGE = 12  # of a PDF
@@ -38,13 +38,16 @@ class Kind(NamedTuple):
         title: of the page.
         columns: of the table: the image, the place of a label among its labels, the label, its share, and the error;
             one that is "" is left out.
+        percent: whether the share is shown in percent, rather than as the number that it is.
     """
 
     title: str
     columns: tuple[str, str, str, str, str]
+    percent: bool = False
 
 
-CLASSES = Kind("Images and their most likely classes", ("path", "rank", "label", "probability", "error"))
+CLASSES = Kind("Images and their most likely classes", ("path", "rank", "label", "probability", "error"), percent=True)
+COSINES = Kind("Images and the labels nearest to them", ("path", "rank", "label", "cosine", "error"))
 FOUND = Kind("Images and how similar they are to the query", ("path", "", "rank", "similarity", "error"))
 NEIGHBOURS = Kind("Images and their nearest neighbours", ("path", "rank", "neighbour", "similarity", "error"))
 DUPLICATES = Kind("Images that are nearly the same", ("path", "", "group", "similarity", "error"))
@@ -105,13 +108,13 @@ def _say_others(path: Path, written: Sequence[Path]) -> None:
 
 
 @contextmanager
-def _drawn(most: int, save: Callable[[Image.Image], None]) -> Iterator[Add]:
+def _drawn(most: int, percent: bool, save: Callable[[Image.Image], None]) -> Iterator[Add]:
     """Cards on sheets of at most so many, each saved when it is full."""
     cards = list[Card]()
 
     def flush() -> None:
         if cards:
-            save(sheet(cards))
+            save(sheet(cards, percent))
             cards.clear()
 
     def add(card: Card) -> None:
@@ -125,7 +128,9 @@ def _drawn(most: int, save: Callable[[Image.Image], None]) -> Iterator[Add]:
 
 def _sheets(path: Path, images: int, kind: Kind) -> AbstractContextManager[Add]:
     files = iter(files_of(path, images))
-    return _drawn(PER_SHEET, lambda drawn: drawn.save(next(files), quality=92))  # which PNG has no use for
+    return _drawn(
+        PER_SHEET, kind.percent, lambda drawn: drawn.save(next(files), quality=92)
+    )  # which PNG has no use for
 
 
 @contextmanager
@@ -147,7 +152,7 @@ def _pages(path: Path, images: int, kind: Kind) -> Iterator[Add]:
             write(number + 2, PAGE % (*drawn.size, number, number + 1))
 
         file.write(b"%PDF-1.4\n")
-        with _drawn(PER_PAGE, write_page) as add:
+        with _drawn(PER_PAGE, kind.percent, write_page) as add:
             yield add
         pages = [b"%d 0 R" % number for number in range(5, len(starts), 3)]
         write(1, b"<</Type /Catalog /Pages 2 0 R>>")
@@ -171,6 +176,8 @@ def _table(path: Path, images: int, kind: Kind) -> Iterator[Add]:
         def add(card: Card) -> None:
             if card.error:
                 rows.writerow(shown(_cell(card.path), "", "", "", _cell(card.error)))
+            elif not card.predictions:
+                rows.writerow(shown(_cell(card.path), "", "", "", ""))
             for rank, (label, probability) in enumerate(card.predictions, 1):
                 rows.writerow(shown(_cell(card.path), rank, _cell(label), probability, ""))
 
@@ -192,8 +199,8 @@ def _page(path: Path, images: int, kind: Kind) -> Iterator[Add]:
 
         def add(card: Card) -> None:
             name = html.escape(display_name(card.path))
-            rows = [_row(*each) for each in card.predictions]
-            below = f"<table>{''.join(rows)}</table>"
+            rows = [_row(*each, kind.percent) for each in card.predictions]
+            below = f"<table>{''.join(rows)}</table>" if rows else f"<p>{NOTHING}</p>"
             if card.error:
                 below = f'<p class="error">{html.escape(card.error)}</p>'
             shown = "" if card.image is None else _image(card.image, name)
@@ -203,10 +210,10 @@ def _page(path: Path, images: int, kind: Kind) -> Iterator[Add]:
         file.write("</main>\n")
 
 
-def _row(label: str, probability: float) -> str:
-    share = f"{100 * probability:.1f}"
-    bar = f'<meter value="{probability:.4f}">{share} %</meter>'
-    return f'<tr><td dir="auto">{html.escape(display_name(label))}</td><td>{bar}</td><td>{share} %</td></tr>'
+def _row(label: str, value: float, percent: bool) -> str:
+    share = shown_share(value, percent)
+    bar = f'<meter value="{max(value, 0):.4f}">{share}</meter>'
+    return f'<tr><td dir="auto">{html.escape(display_name(label))}</td><td>{bar}</td><td>{share}</td></tr>'
 
 
 def _image(image: Image.Image, name: str) -> str:

@@ -10,7 +10,7 @@ from contextlib import closing, suppress
 from dataclasses import replace
 from functools import partial
 from itertools import islice
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from PIL import Image
@@ -28,10 +28,9 @@ from ..utils.processes import cores
 from ..utils.text import STANDARD_INPUT, display_name, either
 from ..verification import Comparison
 from ..weights.source import Source
-from .result import Prediction, Top
+from .result import Prediction, Top, Unit
 
 Model = FastViT | Engine | Comparison | Source
-Unit = Literal["probability", "cosine"]
 
 
 class Classifier:

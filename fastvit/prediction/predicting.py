@@ -14,8 +14,8 @@ from ..images.inputs import check_fast_decoding
 from ..images.io import ImageLike
 from ..images.prefetch import several
 from ..utils.numbers import check_whole
-from .classifier import Classifier, Model, Unit
-from .result import Prediction
+from .classifier import Classifier, Model
+from .result import Prediction, Unit
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

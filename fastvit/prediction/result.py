@@ -7,12 +7,14 @@ import os
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from PIL import Image
 
 from ..images.cards import Card
-from ..images.reports import check_report, report
+from ..images.reports import CLASSES, COSINES, check_report, report
 
+Unit = Literal["probability", "cosine"]
 Top = tuple[tuple[str, float], ...]
 
 
@@ -51,7 +53,7 @@ class Prediction:
 
 
 def recorded(
-    predictions: Iterable[Prediction], path: str | os.PathLike[str], images: int
+    predictions: Iterable[Prediction], path: str | os.PathLike[str], images: int, unit: Unit = "probability"
 ) -> Generator[Prediction, None, None]:
     """Pass predictions on, and write them all, with their images and errors, into a report.
 
@@ -59,6 +61,7 @@ def recorded(
         predictions: with thumbnails, unless it is to be a table.
         path: its suffix, .png, .jpg, .webp, .pdf, .html or .csv, says what it is, as for `images.reports.report`.
         images: how many they are; of more than 100, sheets are sheet-1.png and on.
+        unit: of the predictions, as `predict` was given it.
 
     Raises:
         ValueError: another suffix, or a place that cannot be written to.
@@ -73,7 +76,7 @@ def recorded(
         4
     """
     check_report(path := Path(path))
-    with report(path, images) as add:
+    with report(path, images, CLASSES if unit == "probability" else COSINES) as add:
         for prediction in predictions:
             add(Card(prediction.path or "", prediction.thumbnail, prediction.top, prediction.error))
             yield prediction

@@ -98,7 +98,7 @@ def test_what_was_found_is_saved_with_its_images(made: Path, images: Path, tmp_p
     assert run(*options).status == 0
     content = path.read_bytes()
     if kind == "html":
-        assert content.count(b"<img") == 3 and b"100.0 %" in content
+        assert content.count(b"<img") == 3 and b"1.000" in content
     elif kind == "csv":
         rows = list(csv.reader(content.decode("utf-8-sig").splitlines()))
         assert rows[0] == ["path", "rank", "similarity", "error"] and rows[1][:2] == [str(images / "dog/1.png"), "1"]

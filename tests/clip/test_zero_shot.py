@@ -346,3 +346,20 @@ def test_vectors_that_are_kept_are_of_this_encoder_alone(clip: CLIP) -> None:
     second = other.zero_shot(LABELS).head.fc.weight
     assert (second - first).abs().max() > 1e-3
     assert_near(second, clip.scale * other.encode_text(LABELS), 1e-6)
+
+
+def test_reports_show_cosines_as_they_are_and_say_where_no_class_is_likely_enough(clip: CLIP, tmp_path: Path) -> None:
+    fastvit.clip.save(clip, tmp_path / "clip.safetensors")
+    Image.effect_noise((80, 60), 90).convert("RGB").save(tmp_path / "image.png")
+    asked = ("classify", tmp_path / "image.png", "--model", tmp_path / "clip.safetensors", "--labels", "a cat, a dog")
+    for least, words in (("-1", ["a cat", "a dog"]), ("1", ["none of the classes"])):
+        for suffix in (".csv", ".html", ".png", ".pdf"):
+            out = tmp_path / f"found{suffix}"
+            ran = run(*asked, "--unit", "cosine", "--least", least, "--save", out, "--force")
+            assert ran.status == 0 and out.stat().st_size > 50, ran.stderr
+        page, table = (tmp_path / "found.html").read_text(), (tmp_path / "found.csv").read_text("utf-8-sig")
+        assert all(word in page for word in words) and "%</td>" not in page
+        assert table.splitlines()[0] == "path,rank,label,cosine,error"
+        assert len(table.splitlines()) == 1 + (2 if least == "-1" else 1) and str(tmp_path / "image.png") in table
+    ran = run(*asked, "--save", tmp_path / "found.html", "--force")
+    assert "%</td>" in (tmp_path / "found.html").read_text()
