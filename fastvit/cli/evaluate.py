@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
 from cyclopts.types import NonNegativeInt
 
+from ..utils.text import counted
 from .labels import Prompts, model_of
 from .options import RUNNING, BatchSize, Force, Json, LabelledData, ModelName, Running, check_free
 from .output import Progress, failing, show_result, working
 
 if TYPE_CHECKING:
-    from ..data import Source
+    from ..clip import RetrievalMetrics
     from ..evaluation.metrics import Metrics
+    from ..models.fastvit import FastViT
 
 INT8 = Group("With --precision int8", sort_key=60)
 Keep = Annotated[
@@ -54,6 +58,23 @@ class Quantized(Running):
     ] = "float32"
 
 
+@Parameter(name="*", group=Group("Image-text retrieval: with a model that has a text encoder", sort_key=45))
+@dataclass(frozen=True, kw_only=True)
+class Captioned:
+    """What is counted of images with captions, as `fastvit.clip.retrieval_recall` takes it.
+
+    Attributes:
+        retrieval: Count how often captions find their image, and images one of their captions, among the first 1, 5
+            and 10. DATA is a folder, zip, tar or shards with NAME.txt (a caption a line) or NAME.json beside each
+            image, or with one table of captions; or that table; or 'hfds/NAME?image=COLUMN&caption=COLUMN'.
+        captions: The table, where it is not in DATA: .json of COCO, Karpathy or BLIP; or .csv, .tsv or .txt with
+            columns image and caption.
+    """
+
+    retrieval: Annotated[bool, Parameter(negative=())] = False
+    captions: Path | None = None
+
+
 def evaluate(
     model: ModelName,
     data: LabelledData,
@@ -61,6 +82,7 @@ def evaluate(
     *,
     counting: Counting = Counting(),
     prompts: Prompts = "",
+    captioned: Captioned = Captioned(),
     confusion: Annotated[Path | None, Parameter(help="Confusion matrix, as .png, .pdf, .svg, .csv or .json.")] = None,
     force: Force = False,
     json: Json = False,
@@ -81,27 +103,34 @@ def evaluate(
     For example:
 
         fastvit evaluate fastvit_t8.cifar10 cifar10/test --confusion plot.png
-        fastvit evaluate mobileclip2_s0 cifar10/test --prompts cifar
+        fastvit evaluate mobileclip2_s0 captions.tar --retrieval
     """
     from ..evaluation.confusion import check_confusion, write_confusion
-    from ..evaluation.validation import open_validation
 
     check_free(confusion, force, check=check_confusion)
-    options, images = vars(counting) | {"fast_decoding": running.fast_decoding}, None
-    if prompts:
-        images = open_validation(data, options.pop("split"))
-    run = running.prepare(model_of(model, images or "", prompts), calibration=calibration, keep=keep)
-    metrics = _counted(run, data, images, **options)
+    prepare = partial(running.prepare, calibration=calibration, keep=keep)
+    if captioned.retrieval or captioned.captions:
+        _check_retrieval(captioned, counting, prompts, confusion)
+        metrics: Any = _recalled(model, data, captioned, counting, running, prepare)
+    else:
+        metrics = _counted(model, data, prompts, counting, running, prepare)
     show_result(metrics, json, model=model, data=data)
     if confusion:
         with failing(OSError):
             write_confusion(metrics, confusion)
 
 
-def _counted(model: Any, data: str, images: Source | None, **options: Any) -> Metrics:
-    """The metrics, with progress."""
+def _counted(
+    name: str, data: str, prompts: str, counting: Counting, running: Running, prepare: Callable[[FastViT], Any]
+) -> Metrics:
+    """The metrics of labelled images, with progress."""
     from ..evaluation.validation import evaluate as count
+    from ..evaluation.validation import open_validation
 
+    options, images = vars(counting) | {"fast_decoding": running.fast_decoding}, None
+    if prompts:
+        images = open_validation(data, options.pop("split"))
+    model = prepare(model_of(name, images or "", prompts))
     with Progress() as bar, ExitStack() as opening:
         opening.enter_context(working(f"opening {data}"))
 
@@ -110,3 +139,42 @@ def _counted(model: Any, data: str, images: Source | None, **options: Any) -> Me
             bar.update(done, total, f"top-1 {top1:.2f} %")
 
         return count(model, images or data, progress=show, **options)
+
+
+def _check_retrieval(captioned: Captioned, counting: Counting, prompts: str, confusion: Path | None) -> None:
+    """Refuse what has no effect on it."""
+    if not captioned.retrieval:
+        raise ValueError("a table of captions is for image-text retrieval: ask for that too, or leave it out")
+    scoring = counting.scoring != "auto"
+    for given, what in ((prompts, "prompts are"), (confusion, "a confusion matrix is"), (scoring, "scoring is")):
+        if given:
+            raise ValueError(f"{what} of classes, and image-text retrieval is of captions: leave that out")
+
+
+def _recalled(
+    name: str,
+    data: str,
+    captioned: Captioned,
+    counting: Counting,
+    running: Running,
+    prepare: Callable[[FastViT], Any],
+) -> RetrievalMetrics:
+    """Those of captioned images, with progress."""
+    from ..clip import open_captions, retrieval_recall
+    from ..clip.vectors import Encoder
+
+    options = vars(counting) | {"fast_decoding": running.fast_decoding}
+    del options["scoring"]
+    with working(f"opening {data}"):
+        given = open_captions(data, captioned.captions, options.pop("split"))
+    encoder = Encoder.of(name, running.device)
+    run = prepare(encoder.image)
+    with Progress() as bar, ExitStack() as starting:
+        starting.enter_context(working(f"encoding {counted(len(given.captions), 'caption')}"))
+
+        def show(done: int, total: int, of: str) -> None:
+            starting.close()
+            bar.of = of
+            bar.update(done, total)
+
+        return retrieval_recall(encoder, given, run=run, progress=show, **options)

@@ -1,9 +1,14 @@
+from .captions import CaptionedImages as CaptionedImages
+from .captions import open_captions as open_captions
 from .checkpoint import list_models as list_models
 from .checkpoint import load as load
 from .checkpoint import save as save
 from .classifier import zero_shot as zero_shot
 from .exporting import export_text as export_text
 from .model import CLIP as CLIP
+from .recall import retrieval_recall as retrieval_recall
+from .recall_metrics import DirectionMetrics as DirectionMetrics
+from .recall_metrics import RetrievalMetrics as RetrievalMetrics
 from .text import TextConfig as TextConfig
 from .text import TextEncoder as TextEncoder
 from .tokens import tokenize as tokenize

@@ -67,6 +67,21 @@ def tokenize(texts: Sequence[str], length: int = LENGTH, *, strict: bool = False
     return tokens
 
 
+def count_cut(texts: Sequence[str], length: int = LENGTH) -> int:
+    """How many texts have more tokens than length - 2, of which `tokenize` reads no more.
+
+    Raises:
+        MissingExtraError: open_clip is not installed.
+
+    Example:
+        >>> from fastvit.clip.tokens import count_cut
+        >>> count_cut(["a cat", "cat " * 76])
+        1
+    """
+    encode = tokenizer().encode
+    return sum(len(encode(text)) > length - 2 for text in texts)
+
+
 def check_texts(texts: Sequence[str]) -> None:
     """Refuse what cannot be encoded, before anything is loaded.
 

@@ -136,7 +136,7 @@ class Index:
     def names(self) -> bytes:
         """All names, without the folders around them all, and in Unicode's composed form: systems differ in it."""
         names = [os.fsdecode(self._names[start:end]) for start, end in pairwise(self._ends.tolist())]
-        names = [_plain(unicodedata.normalize("NFC", name)) for name in names]
+        names = [plain_path(unicodedata.normalize("NFC", name)) for name in names]
         around = os.path.commonpath([os.path.dirname(end(names, default="")) for end in (min, max)])
         return os.fsencode("\n".join(name[len(around) :].lstrip("/") for name in names))
 
@@ -181,7 +181,7 @@ def refuse(error: OSError) -> NoReturn:
     raise DataError(f"{error.filename}: cannot be read ({error.strerror}); change its permissions or remove it")
 
 
-def _plain(name: str) -> str:
+def plain_path(name: str) -> str:
     """A path as it is written most simply, as folders have it: ./a//b -> a/b."""
     return "/".join(part for part in name.split("/") if part not in ("", "."))
 
@@ -190,7 +190,7 @@ def _last_of_each(entries: Iterable[Entry]) -> Iterable[Entry]:
     """Of files of one name the last, which knows how many it replaces, in place of the first."""
     last = dict[tuple[str, bool], Entry]()
     for entry in entries:
-        key = _plain(entry.name), entry.is_folder
+        key = plain_path(entry.name), entry.is_folder
         before = last.get(key)
         last[key] = entry._replace(earlier=before.earlier + 1) if before and not entry.is_folder else entry
     return last.values()

@@ -73,7 +73,7 @@ def evaluate(
     model, device = _fused(model, device)
     images, metrics = _opened(data, split, cfg := _cfg_of(model, cfg), scoring, fast_decoding)
     reading: dict[str, Any] = {"workers": workers, "pin": torch.cuda.is_available(), "max_unreadable": max_unreadable}
-    with _running(model, device, cfg, min(batch_size, len(images))) as logits_of:
+    with running(model, device, cfg, min(batch_size, len(images))) as logits_of:
         return _count(metrics, images.source, images.batches(batch_size, **reading), logits_of, progress)
 
 
@@ -148,10 +148,10 @@ def open_validation(data: str | Path | Source, split: str = "", *, num_classes: 
 
 
 @contextmanager
-def _running(
+def running(
     model: Run, device: str | torch.device | None, cfg: Mapping[str, Any], batch_size: int
 ) -> Iterator[Callable[[Tensor], Tensor]]:
-    """(B, *size, 3) bytes -> logits (B, classes) in float32 on the CPU, by the model in eval mode."""
+    """(B, *size, 3) bytes -> the output (B, numbers) in float32 on the CPU, by the model in eval mode."""
     preprocess = Preprocess.from_cfg(cfg)
     like = torch.empty(0, dtype=torch.float32, device=getattr(model, "device", "cpu"))
     if isinstance(model, nn.Module):
@@ -160,14 +160,14 @@ def _running(
     if isinstance(model, nn.Module) and chosen != like.device:
         model = duplicate(model).to(chosen)
 
-    def logits_of(pixels: Tensor) -> Tensor:
-        logits: Tensor = model(preprocess.normalized(pixels.to(chosen, non_blocking=True)).to(like.dtype))
-        return logits.float().cpu()
+    def output_of(pixels: Tensor) -> Tensor:
+        output: Tensor = model(preprocess.normalized(pixels.to(chosen, non_blocking=True)).to(like.dtype))
+        return output.float().cpu()
 
     with eval_mode(model) if isinstance(model, nn.Module) else nullcontext(), torch.inference_mode():
         if not isinstance(model, nn.Module):  # an engine is compiled and compared at its first call: before the clock
-            logits_of(torch.zeros(batch_size, *preprocess.size, 3, dtype=torch.uint8))
-        yield logits_of
+            output_of(torch.zeros(batch_size, *preprocess.size, 3, dtype=torch.uint8))
+        yield output_of
 
 
 def _count(
