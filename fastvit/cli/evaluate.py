@@ -35,7 +35,8 @@ class Counting:
     """What is counted, as `fastvit.evaluate` takes it.
 
     Attributes:
-        split: Part of DATA. [default: val (or valid, dev ...) or test, the first there is; or, without any, the whole]
+        split: Part of DATA. [default: val (or valid, dev ...) or test, the first there is; or, without any, the whole;
+            of a table of captions test]
         scoring: Predict all classes of the model, or those of DATA alone; real counts ImageNet's real labels.
         max_unreadable: Images that may be left out, and listed, since they cannot be read.
         workers: Processes that read images; 0 is a thread for each core.
@@ -58,21 +59,30 @@ class Quantized(Running):
     ] = "float32"
 
 
+Retrieval = Annotated[
+    bool,
+    Parameter(
+        help="Count how often a caption finds its image, and an image one of its captions, among the first 1, 5 and "
+        "10. DATA is a folder, zip, tar or shards with NAME.txt (a caption a line) or NAME.json beside each image, or "
+        "with one table of captions; such a table; or 'hfds/NAME?image=COLUMN&caption=COLUMN'."
+    ),
+]
+Captions = Annotated[
+    Path | None,
+    Parameter(
+        help="The table, where it is not in DATA: .json of COCO, Karpathy or BLIP; or .csv, .tsv or .txt with columns "
+        "image and caption."
+    ),
+]
+
+
 @Parameter(name="*", group=Group("Image-text retrieval: with a model that has a text encoder", sort_key=45))
 @dataclass(frozen=True, kw_only=True)
 class Captioned:
-    """What is counted of images with captions, as `fastvit.clip.retrieval_recall` takes it.
+    """What is counted of images with captions, as `fastvit.clip.retrieval_recall` takes it."""
 
-    Attributes:
-        retrieval: Count how often captions find their image, and images one of their captions, among the first 1, 5
-            and 10. DATA is a folder, zip, tar or shards with NAME.txt (a caption a line) or NAME.json beside each
-            image, or with one table of captions; or that table; or 'hfds/NAME?image=COLUMN&caption=COLUMN'.
-        captions: The table, where it is not in DATA: .json of COCO, Karpathy or BLIP; or .csv, .tsv or .txt with
-            columns image and caption.
-    """
-
-    retrieval: Annotated[bool, Parameter(negative=())] = False
-    captions: Path | None = None
+    retrieval: Retrieval = False
+    captions: Captions = None
 
 
 def evaluate(
@@ -99,6 +109,7 @@ def evaluate(
     only those that DATA has; with real, every one, and ImageNet's real labels
     count (arXiv:2006.07159). auto is data where DATA has fewer classes. With
     --prompts the names of DATA's classes are the labels, for a text encoder.
+    With --retrieval images have captions and no labels.
 
     For example:
 

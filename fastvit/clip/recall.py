@@ -6,8 +6,8 @@
 
 This is Karpathy's protocol (arXiv:1412.2306), and that of CLIP's figures for Flickr30k and COCO: every caption is a
 query, and an image has found its texts if one of them is among the first k. A tie counts against the model, whatever
-order the data are in: what returns the same for all images finds nothing. So does a caption that another image has
-word for word, as a few in COCO: those who sort count it or not, by its place in the data.
+order the data are in: of an encoder that returns the same for all images, no text finds its own. So does a caption that
+another image has word for word, as a few in COCO have: who sorts counts it or not, by its place in the data.
 """
 
 import time
@@ -166,8 +166,8 @@ def _image_vectors(
     found = torch.cat(vectors)
     if not found.isfinite().all():
         raise ValueError(
-            "The image encoder returned NaN or infinity; its weights may be corrupted, or the precision too low (float32 "
-            "is the safest)."
+            "The image encoder returned NaN or infinity; its weights may be corrupted, or the precision too low "
+            "(float32 is the safest)."
         )
     return found, numbers, unreadable
 
@@ -192,18 +192,15 @@ def retrieval_ranks(
     """
     images, texts = images.double(), texts.double()
     block = max(1, numbers // len(images))
-    own = torch.cat(
-        [(texts[a : a + block] * images[owners[a : a + block]]).sum(1) for a in range(0, len(texts), block)]
-    )
+    pairs = zip(texts.split(block), owners.split(block), strict=True)
+    own = torch.cat([(some * images[of]).sum(1) for some, of in pairs])
     best = torch.full((len(images),), -torch.inf, dtype=torch.float64).scatter_reduce(0, owners, own, "amax")
     of_texts, of_images = torch.empty(len(texts), dtype=torch.int64), torch.ones(len(images), dtype=torch.int64)
     for start in range(0, len(texts), block):
         rows = slice(start, start + block)
         similarities = texts[rows] @ images.T
         of_texts[rows] = (similarities >= own[rows, None] - TIE).sum(1)
-        similarities[
-            torch.arange(len(similarities)), owners[rows]
-        ] = -torch.inf  # no text stands in its own image's way
+        similarities[torch.arange(len(similarities)), owners[rows]] = -torch.inf  # nothing is in the way of its own
         of_images += (similarities >= best - TIE).sum(0)
         if progress:
             progress(min(start + block, len(texts)), len(texts), "rankings")
