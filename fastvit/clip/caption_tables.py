@@ -162,7 +162,7 @@ def _of_lines(text: str, where: str) -> Iterator[Row]:
         sign, image, caption, heading = "\t" if "\t" in first else ",", 0, 1, ["image", "caption"]
         rows = _cells(text, sign)
         if not is_image_name(NUMBER.sub("", first.split(sign)[0]).strip().rpartition("/")[2]):
-            raise DataError(f"{where}: {COLUMNS}; found: {one_line(first[:80]) or 'nothing'}")
+            raise DataError(f"{where}: {COLUMNS}; found: {one_line(first[:80]) if first else 'nothing'}")
     split, last = heading.index(SPLIT) if SPLIT in heading else -1, len(heading) - 1
     for row in rows:
         if caption == last:  # with commas in it, though nothing quotes them

@@ -36,7 +36,7 @@ from .recall_metrics import DirectionMetrics, RetrievalMetrics
 from .vectors import Encoder
 
 NUMBERS = 2**24  # similarities computed at a time: 128 MiB in float64
-TIE = 1e-12  # what differs by less is equal: the products' rounding depends on where in a block they stand
+TIE = 1e-6  # cosines that differ by less are equal: float32 rounds by which images or texts are in a batch together
 CUT = r"(?s)the text .* tokens, of which"  # how a warning of one begins
 
 Data = str | PathLike[str] | CaptionedImages
@@ -192,7 +192,7 @@ def retrieval_ranks(
     """
     images, texts = images.double(), texts.double()
     block = max(1, numbers // len(images))
-    pairs = zip(texts.split(block), owners.split(block), strict=True)
+    pairs = zip(torch.split(texts, block), torch.split(owners, block), strict=True)
     own = torch.cat([(some * images[of]).sum(1) for some, of in pairs])
     best = torch.full((len(images),), -torch.inf, dtype=torch.float64).scatter_reduce(0, owners, own, "amax")
     of_texts, of_images = torch.empty(len(texts), dtype=torch.int64), torch.ones(len(images), dtype=torch.int64)
