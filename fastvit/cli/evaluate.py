@@ -36,7 +36,7 @@ class Counting:
 
     Attributes:
         split: Part of DATA. [default: val (or valid, dev ...) or test, the first there is; or, without any, the whole;
-            of a table of captions test]
+            of a table of captions that has some test]
         scoring: Predict all classes of the model, or those of DATA alone; real counts ImageNet's real labels.
         max_unreadable: Images that may be left out, and listed, since they cannot be read.
         workers: Processes that read images; 0 is a thread for each core.

@@ -61,16 +61,14 @@ def retrieval_recall(
 ) -> RetrievalMetrics:
     """Count how often captions find their image, and images one of their captions, among the first 1, 5 and 10.
 
-    What was encoded once, with the same weights, is kept: see `fastvit.clip.zero_shot`.
-
     Args:
-        clip: a CLIP, left as it is; or what `fastvit.clip.load` reads, whose text encoder is read where it is needed.
+        clip: a CLIP, left as it is; or what `fastvit.clip.load` reads. Texts that it has encoded once are kept.
         data: with `captions` and `split` what `fastvit.clip.open_captions` takes, or what it has returned.
         captions: a table that does not lie in the data.
         split: of data that have some.
         run: what runs the image encoder, such as an engine: preprocessed images (B, 3, H, W) -> (B, embedding).
         device: where to compute, "" for the fastest; by default where the CLIP is, or for a name the fastest.
-        batch_size: images computed at a time; this and the next three as `fastvit.evaluate` takes them.
+        batch_size: images computed at a time; this and the next three are as `fastvit.evaluate` has them.
         workers: processes that read images.
         fast_decoding: decode large JPEGs at a reduced size.
         max_unreadable: how many images may be left out since they cannot be read.
@@ -79,13 +77,19 @@ def retrieval_recall(
     Raises:
         ValueError: options that do not go together, or a DataError: what is wrong with the data.
         MissingExtraError: texts are to be encoded, and open_clip is not installed.
+
+    Example:
+        >>> import fastvit, tempfile
+        >>> from fastvit.clip import TextConfig, TextEncoder
+        >>> clip = CLIP(fastvit.create_model("fastvit_mci0"), TextEncoder(TextConfig(width=64, layers=1))).eval()
+        >>> data = fastvit.testing.write_images(tempfile.mkdtemp(), ("a cat", "a dog"), val=1) / "val"
+        >>> given = CaptionedImages(fastvit.data.open_source(data), ["a cat", "a dog"], [0, 1])
+        >>> fastvit.clip.retrieval_recall(clip, given).text_to_image.recall_at_5
+        100.0
     """
-    reading = {"workers": workers, "max_unreadable": max_unreadable}
-    check_whole(1, batch_size=batch_size)
-    check_whole(0, **{name: number or 0 for name, number in reading.items()})
     encoder = Encoder.of(clip, device if isinstance(clip, CLIP) else device or "")
-    given = _opened(data, captions, split)
-    return _recall(encoder, given, run, progress, batch_size=batch_size, fast_decoding=fast_decoding, **reading)
+    reading = {"batch_size": batch_size, "workers": workers, "max_unreadable": max_unreadable}
+    return _recall(encoder, _opened(data, captions, split), run, progress, fast_decoding=fast_decoding, **reading)
 
 
 def _opened(data: Data, captions: str | PathLike[str] | None, split: str) -> CaptionedImages:
@@ -100,6 +104,8 @@ def _recall(
     encoder: Encoder, given: CaptionedImages, run: Run | None, progress: Progress | None, **reading: Any
 ) -> RetrievalMetrics:
     """The metrics of images and captions that are there."""
+    check_whole(1, batch_size=reading["batch_size"])
+    check_whole(0, **{name: reading[name] or 0 for name in ("workers", "max_unreadable")})
     if run is None:
         run = runnable(encoder.image, device=None if isinstance(encoder.given, CLIP) else encoder.device)
     started = time.perf_counter()

@@ -196,7 +196,13 @@ def test_recall_is_that_of_the_two_encoders(clip: CLIP, tmp_path: Path, monkeypa
 
 
 @pytest.mark.parametrize(
-    "options", [(), ("--engine=openvino", "--batch-size=5"), ("--no-reparameterize",), ("--fast-decoding",)]
+    "options",
+    [
+        (),
+        pytest.param(("--engine=openvino", "--batch-size=5"), marks=pytest.mark.slow),
+        ("--no-reparameterize",),
+        ("--fast-decoding",),
+    ],
 )
 @pytest.mark.filterwarnings("ignore:fast decoding is of JPEGs")
 def test_the_command_counts_the_same_however_the_images_are_encoded(
