@@ -12,7 +12,7 @@ from ..data.stored import Archive, Folder, plain_path
 from ..data.tar_headers import Entry
 from ..utils.text import display_name, either, some
 from ..utils.warning import warn
-from .caption_tables import TABLES, captions_in, decoded
+from .caption_tables import LINE_END, TABLES, captions_in, decoded
 
 EXPECTED = "expected NAME.txt (a caption a line) or NAME.json beside each NAME.jpg, or a table such as captions.json"
 TEXT, RECORD = ".txt", ".json"  # what may be beside an image
@@ -47,7 +47,7 @@ def captions_beside(found: Found, left_out: Counter[str]) -> list[list[str]]:
         if own and stem in seen:
             raise DataError(f"{_name(found.place, image)}: a second image of the name that captions are of: rename it")
         seen.add(stem)
-        lines = _read(found.place, own[TEXT]).splitlines() if TEXT in own else []
+        lines = LINE_END.split(_read(found.place, own[TEXT])) if TEXT in own else []
         texts, others = map(stripped, (lines, _recorded(found.place, own[RECORD]) if RECORD in own else []))
         if texts and others and " ".join(texts).split() != " ".join(others).split():
             twofold.append(_name(found.place, image))

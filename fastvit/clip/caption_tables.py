@@ -28,6 +28,7 @@ CAPTIONS = ("caption", "captions", "text", "texts", "txt", "comment", "sentence"
 SPLIT = "split"
 USUAL = "test"
 RAW = "raw"  # one of Karpathy's sentences
+LINE_END = re.compile(r"\r\n?|\n")  # other signs that Unicode has for it stand in captions
 NUMBER = re.compile(r"#[0-9]+\s*$")  # of a caption, after the name of its image
 JSON = (
     'expected {"images": [{"id", "file_name"}], "annotations": [{"image_id", "caption"}]} as COCO has it, {"images": '
@@ -151,7 +152,7 @@ def _first(record: Mapping[str, Any], names: Sequence[str]) -> Any:
 
 
 def _of_lines(text: str, where: str) -> Iterator[Row]:
-    first = next((line for line in text.splitlines() if line.strip()), "")
+    first = next((line for line in LINE_END.split(text) if line.strip()), "")
     for sign in ("\t", ",", "|"):
         heading = [cell.strip().strip('"').lower() for cell in first.split(sign)]
         image, caption = _column(heading, IMAGES), _column(heading, CAPTIONS)
@@ -184,4 +185,4 @@ def _cells(text: str, sign: str) -> list[list[str]]:
         reader = csv.reader(StringIO(text, newline=""), delimiter=sign, quoting=quoting, strict=True)
         with suppress(csv.Error):
             return list(filter(None, reader))
-    return [line.split(sign) for line in text.splitlines() if line.strip()]  # one longer than the csv module reads
+    return [line.split(sign) for line in LINE_END.split(text) if line.strip()]  # one longer than the csv module reads

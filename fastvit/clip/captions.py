@@ -21,7 +21,7 @@ from ..utils.text import some
 from ..utils.warning import warn
 from .caption_files import EXPECTED, Found, captions_beside, stripped, table_among
 from .caption_names import by_name
-from .caption_tables import CAPTIONS, TABLES, captions_of, read_table
+from .caption_tables import CAPTIONS, LINE_END, TABLES, captions_of, read_table
 
 BARE = ("image without captions", "images without captions")  # is left out, one or several
 SIGNS = ("{", "*", "?", "::")  # of a pattern
@@ -207,7 +207,7 @@ def _in_columns(name: str, split: str) -> CaptionedImages:
     if None in captions:
         odd = images.table.features[known[0]]
         raise DataError(f"{images.where}: expected a text or texts in the column {known[0]}; found: {odd}")
-    texts = [stripped(line for text in each or () for line in text.splitlines()) for each in captions]
+    texts = [stripped(line for text in each or () for line in LINE_END.split(text)) for each in captions]
     if not any(texts):
         raise DataError(f"{images.where}: the column {known[0]} is empty: expected a caption in each row")
     rows = [row for row, each in enumerate(texts) if each]

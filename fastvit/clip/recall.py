@@ -5,9 +5,10 @@
     recall at k = share of the texts, or of the images, whose rank is at most k
 
 This is Karpathy's protocol (arXiv:1412.2306), and that of CLIP's figures for Flickr30k and COCO: every caption is a
-query, and an image has found its texts if one of them is among the first k. A tie counts against the model, whatever
-order the data are in: of an encoder that returns the same for all images, no text finds its own. So does a caption that
-another image has word for word, as a few in COCO have: who sorts counts it or not, by its place in the data.
+query, and an image has found its texts if one of them is among the first k. Cosines within a millionth are a tie, which
+counts against the model, whatever order the data are in: of an encoder that returns the same for all images, no text
+finds its own. So does a caption that another image has word for word, as a few have in COCO: sorting counts it or not,
+by its place in the data.
 """
 
 import time
@@ -123,7 +124,7 @@ def _recall(
         captions=len(found[0]),
         text_to_image=DirectionMetrics.of(found[0]),
         image_to_text=DirectionMetrics.of(found[1]),
-        cut=cut,
+        cut_captions=cut,
         seconds=time.perf_counter() - started,
         unreadable=tuple(unreadable),
         source=given.images.where,

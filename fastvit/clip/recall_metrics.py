@@ -53,7 +53,7 @@ class RetrievalMetrics:
         captions: how many texts.
         text_to_image: each caption is a query for its image.
         image_to_text: each image is a query for any of its captions.
-        cut: captions of more tokens than are read.
+        cut_captions: those of more tokens than are read.
         seconds: that reading and computing took, without the texts whose vectors were kept from before.
         unreadable: a line for each image that could not be read; neither it nor its captions count.
         source: where the images and captions come from.
@@ -63,7 +63,7 @@ class RetrievalMetrics:
     captions: int
     text_to_image: DirectionMetrics
     image_to_text: DirectionMetrics
-    cut: int
+    cut_captions: int
     seconds: float
     unreadable: tuple[str, ...]
     source: str

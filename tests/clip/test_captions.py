@@ -17,7 +17,7 @@ from fastvit.data import DataError, Source
 
 CAPTIONS = {  # names are more than ASCII, and one is in a folder
     "1": ["A dog, running.", "Two dogs"],
-    "more/2": ["Ein Hund läuft."],
+    "more/2": ["Ein Hund läuft\N{LINE SEPARATOR}und läuft."],
     "3": ["a cat", "the cat", 'A "small" cat'],
 }
 IMAGES = {f"{name}.png": image_file(seed) for seed, name in enumerate(CAPTIONS)}

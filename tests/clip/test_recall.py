@@ -185,7 +185,7 @@ def test_recall_is_that_of_the_two_encoders(clip: CLIP, tmp_path: Path, monkeypa
     before = {name: tensor.clone() for name, tensor in clip.state_dict().items()}
     found = retrieval_recall(clip, tmp_path / "captions.tar", batch_size=4, progress=lambda *done: seen.append(done))
     check(found, ranks)
-    assert (found.images, found.captions, found.cut, found.unreadable) == (13, len(ranks[0]), 0, ())
+    assert (found.images, found.captions, found.cut_captions, found.unreadable) == (13, len(ranks[0]), 0, ())
     assert found.source == f"{tmp_path}/captions.tar" and found.seconds > 0
     assert [each for each in seen if each[2] == "images"] == [(n, 13, "images") for n in (4, 8, 12, 13)]
     assert {each[2] for each in seen} == {"texts", "images", "rankings"}
@@ -214,7 +214,12 @@ def test_the_command_counts_the_same_however_the_images_are_encoded(
     found = json.loads(ran.stdout)
     check(found, ranks)
     assert (found["model"], found["data"]) == (f"{tmp_path}/clip.safetensors", f"{tmp_path}/captions.tar")
-    assert (found["images"], found["captions"], found["unreadable"], found["cut"]) == (13, len(ranks[0]), [], 0)
+    assert (found["images"], found["captions"], found["unreadable"], found["cut_captions"]) == (
+        13,
+        len(ranks[0]),
+        [],
+        0,
+    )
 
 
 def test_the_command_shows_a_table_of_80_columns(clip: CLIP, tmp_path: Path) -> None:
@@ -257,7 +262,7 @@ def test_captions_that_are_cut_are_counted_on_every_run(clip: CLIP, tmp_path: Pa
         assert [str(each.message) for each in said] == [
             f"{tmp_path}/captions.tar: 1 caption has more than 75 tokens, of which the rest is not read"
         ]
-        assert (found.cut, found.captions) == (1, 2 + sum(map(len, captions.values())))
+        assert (found.cut_captions, found.captions) == (1, 2 + sum(map(len, captions.values())))
 
 
 def test_what_runs_the_image_encoder_may_be_given_and_is_checked(clip: CLIP, tmp_path: Path) -> None:
