@@ -13,6 +13,7 @@ from .images.inputs import found_images
 from .models.fastvit import FastViT
 from .models.forms import KINDS, Form, form_of
 from .models.forms import overparameterize as with_branches
+from .models.given import unwrapped
 from .models.reparam import fuse_children
 from .models.reparam import reparameterize as fused
 from .utils.atomic import check_writable
@@ -115,6 +116,9 @@ def convert(
     _check_together(reparameterize, overparameterize, images)
     check_target(out, names, dtype)
     check_writable(Path(out))
+    source = unwrapped(source)
+    if isinstance(source, FastViT) and variant:
+        raise ValueError(f"variant is {variant!r}, and the source is a model, which knows its own: leave it out")
     weights = _of_model(source) if isinstance(source, FastViT) else read(source, variant)
     given = from_weights(weights, features_only=True)
     model = with_branches(given, _pixels(given, images)) if overparameterize else given

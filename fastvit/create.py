@@ -1,6 +1,5 @@
 """Models by name, with timm's signature."""
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -110,7 +109,7 @@ def _variant(name: str, weights: bool) -> str | None:
         if not weights:
             raise ValueError(f"{name} names weights: give pretrained=True, or the name of a variant for a new model")
         return None
-    variant = re.split("[.@]", name)[0]
+    variant = catalog.variant_of(name)
     published = catalog.find(name) is not None and ("@" not in name or weights)
     if variant not in CONFIGS or (name != variant and not published):
         raise ValueError(f"unknown model {name!r}; {nearest_names(name)}")

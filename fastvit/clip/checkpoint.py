@@ -17,14 +17,16 @@ from ..utils.text import either
 from ..weights import formats
 from ..weights.catalog import CLIPS, find
 from ..weights.detect import detect
+from ..weights.folder_config import speaks_of
 from ..weights.formats import read_json
 from ..weights.header import header
 from ..weights.read import read_tensors
 from ..weights.savable import named_state, sound_numbers
 from ..weights.source import Source, resolve
 from ..weights.tensors import Tensors, WeightsError, as_float, in_one_line, plainly_named
-from .model import CLIP, scale_of
+from .model import CLIP, require_clip, scale_of
 from .naming import FoundText, find_text, read_text, renamed, text_form
+from .text import HEAD_CHANNELS, MLP_RATIO, TextConfig
 
 SCALE = "logit_scale"
 FILES = {  # by whose names: the image encoder's, and what precedes these and the text encoder's
@@ -85,6 +87,7 @@ class Opened:
         logit_scale: the logarithm of the scale.
         tensors: those of the file.
         found: the text encoder in it.
+        file: what tells the file apart, before it was read; None where there is no single one.
         given: names of tensors that are not the image encoder's.
         causal: as in `TextConfig`.
     """
@@ -95,15 +98,7 @@ class Opened:
     found: FoundText
     given: frozenset[str]
     causal: bool
-
-    @property
-    def file(self) -> tuple[str, int, int] | None:
-        """Path, size and time of the file, which change when it does; None where there is no single one."""
-        path = Path(self.tensors.source)
-        if path.suffix == ".json" or not path.is_file():
-            return None
-        found = path.stat()
-        return str(path.resolve()), found.st_size, found.st_mtime_ns
+    file: tuple[object, ...] | None
 
     @property
     def scale(self) -> float:
@@ -116,24 +111,36 @@ class Opened:
         return CLIP(self.image, text, self.logit_scale).eval()
 
 
+def file_of(tensors: Tensors) -> tuple[object, ...] | None:
+    """What tells a file apart, and changes with what is in it, whatever time it is given; None without a single one."""
+    path = Path(tensors.source)
+    if path.suffix == ".json" or not path.is_file():
+        return None
+    found = path.stat()
+    return str(path.resolve()), found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
 def opened(source: Source, causal: bool | None = None) -> Opened:
     """For arguments and errors see `load`; nothing of the text encoder is read but names and shapes."""
     name = str(source).rpartition("/")[2] if isinstance(source, str | Path) else ""
-    if isinstance(source, str) and (known := source.lower().replace("-", "_")) in CLIPS:  # as open_clip writes it
-        source = known
+    here = os.path.exists(str(source)) if isinstance(source, str | Path) else True
+    if isinstance(source, str) and not here:  # as open_clip writes it, perhaps with a revision
+        model, at, revision = source.partition("@")
+        known = model.lower().replace("-", "_")
+        source = f"{known}{at}{revision}" if known in CLIPS else source
     row = find(source) if isinstance(source, str) else None
     whole = [each for each in CLIPS.values() if row and each.license_url == row.license_url]  # of the same model
     if row and not whole:  # known before it is downloaded
         raise WeightsError(f"{source}: {NONE}")
     if row and row not in whole and row.files != whole[0].files:
         raise WeightsError(f"{source}: is an image encoder alone: take {whole[0].name}, which has its text encoder too")
-    if _VITS.fullmatch(name) and not os.path.exists(str(source)):
+    if _VITS.fullmatch(name) and not here:
         raise WeightsError(f"{source}: {VIT}")
 
     def reader(
         tensors: Tensors, variant: str | Config | None, catalogue: Mapping[str, Any], *, path: Path | None = None
     ) -> Opened:
-        tensors = plainly_named(tensors)
+        file, tensors = file_of(tensors), plainly_named(tensors)
         found, scale = _text_in(tensors), _scale_in(tensors)
         if variant is None and TWIN in (seen := detect(tensors)).variants and not seen.cfg:
             variant = TWIN
@@ -147,8 +154,8 @@ def opened(source: Source, causal: bool | None = None) -> Opened:
                 f"{tensors.source}: its image encoder, a {weights.variant}, {gives}, and its text encoder an embedding "
                 f"of {channels}: expected the same embedding"
             )
-        follows = _is_causal(tensors, path) if causal is None else causal
-        return Opened(image, as_float(tensors, scale).item(), tensors, found, given, follows)
+        follows = _is_causal(tensors, found, path) if causal is None else causal
+        return Opened(image, as_float(tensors, scale).item(), tensors, found, given, follows, file)
 
     return resolve(source, None, reader)
 
@@ -174,22 +181,36 @@ def _scale_in(tensors: Tensors) -> str:
     return names[0]
 
 
-def _is_causal(tensors: Tensors, path: Path | None) -> bool:
+def _is_causal(tensors: Tensors, found: FoundText, path: Path | None) -> bool:
     """What our header says, or open_clip's config beside the weights."""
     if "text" in tensors.metadata:
         with in_one_line(tensors.source, "its header is not one that fastvit.clip.save writes"):
             return bool(json.loads(tensors.metadata["text"])["causal"])
     folder = path if path is None or path.is_dir() else path.parent
-    if folder is None or not (file := folder / OPEN_CLIP_CONFIG).is_file():
+    if path is None or folder is None or not speaks_of(path) or not (file := folder / OPEN_CLIP_CONFIG).is_file():
         return False
     with in_one_line(file, "is no config that can be followed"):
-        text = read_json(file, "cannot be read as the weights' config").get("model_cfg", {}).get("text_cfg", {})
-        odd = {key: text[key] for key in ("hf_model_name", "quick_gelu", "embed_cls", "use_pad_mask") if text.get(key)}
-        if text.get("pool_type", "argmax") != "argmax":
-            odd["pool_type"] = text["pool_type"]
-        if odd:
-            raise WeightsError(f"{file}: says {odd}, which no text encoder of MobileCLIP has: open_clip runs it")
+        model = read_json(file, "cannot be read as the weights' config").get("model_cfg") or {}
+        text = model.get("text_cfg")
+        if text is None:
+            return False
+        expected = _as_open_clip_says(found.config)
+        odd = {key: value for key, value in text.items() if key not in FREE and expected.get(key, _NOT_OURS) != value}
+        odd |= {"quick_gelu": True} if model.get("quick_gelu") else {}
+        if odd := {key: value for key, value in odd.items() if value not in (None, False, {})}:
+            raise WeightsError(f"{file}: says {odd}, which is another text encoder than the one beside it")
         return not text.get("no_causal_mask", False)
+
+
+_NOT_OURS = object()
+FREE = {"no_causal_mask", "hf_tokenizer_name", "tokenizer_kwargs", "pad_id", "eos_id", "output_tokens"}
+
+
+def _as_open_clip_says(config: TextConfig) -> dict[str, Any]:
+    """The keys of open_clip's text_cfg, and what an encoder of this size has for them."""
+    sizes = {"context_length": config.length, "vocab_size": config.vocabulary, "width": config.width}
+    more = {"heads": config.width // HEAD_CHANNELS, "layers": config.layers, "mlp_ratio": MLP_RATIO}
+    return sizes | more | {"embed_dim": config.embedding, "pool_type": "argmax", "proj_type": "linear"}
 
 
 def save(clip: CLIP, path: str | Path, *, names: str = "fastvit", dtype: torch.dtype | None = None) -> None:
@@ -205,7 +226,7 @@ def save(clip: CLIP, path: str | Path, *, names: str = "fastvit", dtype: torch.d
         ValueError: names, path and dtype that do not go together, or an encoder that no file can say.
         OSError: the file cannot be written.
     """
-    path = Path(path)
+    path, clip = Path(path), require_clip(clip)
     if names not in FILES:
         raise ValueError(f"names is {names!r}, expected one of {', '.join(FILES)}")
     theirs, image, text = FILES[names]

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from ..data.source import Source as LabelledSource
 from ..models.fastvit import FastViT
-from ..models.heads import CosineHead
+from ..models.heads import CosineHead, Head
 from ..utils.copies import duplicate
 from ..utils.text import quoted, with_article
 from ..weights.source import Source
@@ -37,7 +37,7 @@ def zero_shot(
     Args:
         clip: a CLIP, or what `fastvit.clip.load` reads.
         labels: in English, each once; one alone gives cosines and no probabilities. Or a Source of labelled images: the
-            names of its classes, with spaces for underscores, and for WordNet's numbers what they mean.
+            names of its classes, which stay; encoded are spaces for underscores, and what WordNet's numbers mean.
         prompts: a set ("none", "photo", "simple", "imagenet", "cifar"), a file of prompts, or prompts, with {} where
             the label stands; None is "none", the label as it is. A label is the mean of its prompts' unit vectors.
         progress: called with how many texts are encoded and how many there are.
@@ -85,13 +85,17 @@ def check_labels(labels: Sequence[str]) -> list[str]:
 @torch.no_grad()
 def frozen(image: FastViT, vectors: Tensor, scale: float, labels: Sequence[str]) -> FastViT:
     """A copy of an image encoder with a class for each of the vectors (n, embedding) of unit length."""
+    if type(image.head) is not Head:
+        kind = with_article(type(image.head).__name__)
+        raise ValueError(f"the image encoder's head is {kind}, expected a Head with a projection: put that back")
     projection: nn.Module = image.get_classifier()
     if type(projection) is not nn.Linear:
         kind = with_article(type(projection).__name__)
         raise ValueError(f"the image encoder's projection is {kind}, expected a Linear layer: put that back")
     model = duplicate(image)
-    head = CosineHead(image.num_features, len(vectors), image.global_pool, image.drop_rate, projection.out_features)
-    head.projection = cast(nn.Linear, model.get_classifier())
+    before = cast(Head, model.head)
+    head = CosineHead(projection.in_features, len(vectors), "", before.drop.p, projection.out_features)
+    head.global_pool, head.projection = before.global_pool, cast(nn.Linear, model.get_classifier())
     head.fc.weight.copy_(scale * F.normalize(vectors))
     like = projection.weight
     model.head = head.to(like.device, like.dtype).train(image.training)

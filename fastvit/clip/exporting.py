@@ -19,7 +19,7 @@ from ..models.given import require_eval_mode
 from ..utils.copies import duplicate
 from ..weights.source import Source
 from .checkpoint import load
-from .model import CLIP
+from .model import CLIP, require_clip
 from .tokens import END, START
 
 INPUT = "tokens: ids of CLIP's vocabulary, {start}, the text's, {end}, and zeros up to {length}, in int32"
@@ -129,5 +129,5 @@ def export_text(
         (('embedding',), (1, 77))
     """
     format = check_target(path)
-    whole = clip if isinstance(clip, CLIP) else load(clip)
+    whole = require_clip(clip) if isinstance(clip, nn.Module) else load(clip)
     return write(lambda: DeployedText(whole, dtype or format.dtype, format.free, normalize), format, path)

@@ -14,8 +14,10 @@ from ..images.io import ImageLike
 from ..images.prefetch import several
 from ..images.preprocess import Preprocess
 from ..models.fastvit import FastViT
+from ..models.given import unwrapped
 from ..models.heads import INITIAL_TEMPERATURE
 from ..utils.numbers import check_whole
+from ..utils.text import with_article
 from .text import TextEncoder
 
 LARGEST_SCALE = 100.0  # Apple's code, mobileclip/clip.py, clamps there
@@ -37,7 +39,8 @@ class CLIP(nn.Module):
         logit_scale: the logarithm of what cosines are multiplied by.
 
     Raises:
-        ValueError: they return other numbers of channels.
+        TypeError: they are no such encoders.
+        ValueError: they return other numbers of channels, or the image encoder classes.
 
     Example:
         >>> import fastvit, torch
@@ -50,11 +53,16 @@ class CLIP(nn.Module):
 
     def __init__(self, image: FastViT, text: TextEncoder, logit_scale: float = -math.log(INITIAL_TEMPERATURE)):
         super().__init__()
+        if not (isinstance(image, FastViT) and isinstance(text, TextEncoder)):
+            kinds = " and ".join(with_article(type(each).__name__) for each in (image, text))
+            raise TypeError(f"image and text are {kinds}, expected a FastViT and a TextEncoder")
         if image.num_classes != text.config.embedding:
             numbers = f"{image.num_classes} numbers and the text encoder {text.config.embedding}"
             raise ValueError(f"the image encoder returns {numbers}: expected as many, of one embedding")
+        if not image.returns_embedding:
+            raise ValueError("the image encoder returns classes, expected an embedding: give one whose Config embeds")
         self.image, self.text = image, text
-        self.logit_scale = nn.Parameter(torch.tensor(logit_scale))
+        self.logit_scale = nn.Parameter(torch.tensor(float(logit_scale)))
 
     @property
     def preprocess(self) -> Preprocess:
@@ -82,7 +90,7 @@ class CLIP(nn.Module):
             fastvit.images.io.ImageError: an image that cannot be read.
             ValueError: the encoder is in train mode.
         """
-        self._check_eval()
+        self.check_eval()
         if not (isinstance(images, Tensor) and images.ndim == 4 and images.is_floating_point()):
             many = several(images)
             images = self.preprocess.read([images] if many is None else many)  # type: ignore[list-item]
@@ -112,7 +120,7 @@ class CLIP(nn.Module):
         """
         from .tokens import check_whole_texts, tokenize
 
-        self._check_eval()
+        self.check_eval()
         check_whole(1, batch_size=batch_size)
         texts = [texts] if isinstance(texts, str) else texts
         tokens = tokenize(texts, self.text.config.length, strict=strict)
@@ -137,6 +145,24 @@ class CLIP(nn.Module):
 
         return zero_shot(self, labels, prompts, progress=progress)
 
-    def _check_eval(self) -> None:
+    def check_eval(self) -> None:
+        """Refuse train mode.
+
+        Raises:
+            ValueError: a part is in it.
+        """
         if self.training or self.image.training or self.text.training:
             raise ValueError("the CLIP is in train mode, where batch norm depends on the batch: call eval() first")
+
+
+def require_clip(clip: object) -> CLIP:
+    """The CLIP that is given, perhaps in a wrapper.
+
+    Raises:
+        TypeError: it is none.
+    """
+    inner = unwrapped(clip)
+    if not isinstance(inner, CLIP):
+        found = with_article(type(inner).__name__)
+        raise TypeError(f"clip is {found}, expected a CLIP, as fastvit.clip.load(name) gives it")
+    return inner

@@ -1,5 +1,6 @@
 """What is said of a label so that it can be compared with images: "a photo of a {}."."""
 
+import os
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -31,7 +32,8 @@ def templates(prompts: str | Path | Sequence[str] | None = None) -> tuple[str, .
     """The prompts, each with {} in the place of the label.
 
     Args:
-        prompts: a name of `SETS`, a file with one prompt a line, or prompts; None is "none", the label as it is.
+        prompts: a name of `SETS`, a file with one prompt a line, one prompt, or several; None is "none", the label as
+            it is.
 
     Raises:
         ValueError: no such set or file, no prompts, or one without {} or with a stray brace.
@@ -50,8 +52,13 @@ def templates(prompts: str | Path | Sequence[str] | None = None) -> tuple[str, .
         return tuple(each.replace("{a}", article) for article in ("a", "the") for each in _CIFAR)
     if prompts in ("simple", "imagenet"):
         return _of_open_clip(str(prompts))
-    if isinstance(prompts, str | Path):
+    if not prompts:
+        raise ValueError("there are no prompts: give one or more")
+    if isinstance(prompts, str) and "{}" in prompts:
+        prompts = [prompts]
+    elif isinstance(prompts, str | Path):
         prompts = [prompt for _, prompt in read_lines(prompts, f"a set of prompts ({either(SETS)}) or a file of them")]
+    prompts = list(prompts)
     if not prompts:
         raise ValueError("there are no prompts: give one or more")
     for prompt in prompts:
@@ -105,11 +112,13 @@ def read_labels(labels: str | Path) -> list[str]:
         >>> read_labels("a cat, a dog")
         ['a cat', 'a dog']
     """
-    if isinstance(labels, Path) or Path(labels).is_file() or labels.lower().endswith(".txt"):
+    if isinstance(labels, Path) or os.path.isfile(labels) or labels.lower().endswith(".txt"):
         lines = read_lines(labels, "a file of labels, one a line")
         named = [(f"{labels}, line {number}", text) for number, text in lines]
     else:
         named = [("labels", text) for each in labels.split(",") if (text := each.strip())]
+        if len(named) == 1 and re.search(r"[/\\]|\.\w{1,5}$", named[0][1]):  # rather a file than the one label
+            raise ValueError(f"{named[0][1]}: no such file of labels; expected one, or labels with commas between them")
     if not named:
         raise ValueError(f"{quoted(str(labels))}: has no labels: give one or more, with commas between them")
     seen: dict[str, str] = {}

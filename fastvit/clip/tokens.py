@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..utils.extras import require
+from ..utils.numbers import check_whole
 from ..utils.text import quoted
 from ..utils.warning import warn
 
@@ -48,6 +49,7 @@ def tokenize(texts: Sequence[str], length: int = LENGTH, *, strict: bool = False
         tensor([49406,   320,  1125,   539,   320,  2368, 49407,     0])
     """
     check_texts(texts)
+    check_whole(2, length=length)
     encode = tokenizer().encode
     tokens = torch.full((len(texts), length), PADDING)
     cut: list[tuple[int, int]] = []

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..deploy.engines import cache
@@ -17,8 +17,8 @@ from ..utils.devices import choose_device
 from ..utils.digest import tensors_digest
 from ..utils.text import quoted
 from ..weights.source import Source
-from .checkpoint import Opened, opened
-from .model import CLIP, Progress
+from .checkpoint import Opened, file_of, opened
+from .model import CLIP, Progress, require_clip
 from .tokens import count_cut
 
 BLOCK = 1024  # vectors compared at a time
@@ -53,7 +53,9 @@ class Encoder:
         if isinstance(clip, Encoder):
             return clip
         chosen = None if device is None else choose_device(device)
-        if isinstance(clip, CLIP):
+        if isinstance(clip, nn.Module):
+            clip = require_clip(clip)
+            clip.check_eval()
             if chosen is not None and chosen != clip.logit_scale.device:
                 clip = duplicate(clip).to(chosen)
             return cls(clip.image, clip.scale, clip)
@@ -89,7 +91,8 @@ class Encoder:
         record = cache.remembered(key) or {}
         if not isinstance(record.get("digest"), str):
             record = {"digest": tensors_digest(self.clip.text.state_dict())}
-            cache.remember(key, record)
+            if isinstance(self.given, Opened) and file_of(self.given.tensors) == file:  # and was not replaced meanwhile
+                cache.remember(key, record)
         return str(record["digest"])
 
     def texts(self, texts: Sequence[str], progress: Progress | None = None) -> Tensor:

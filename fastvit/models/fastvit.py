@@ -104,7 +104,7 @@ class FastViT(nn.Module):
     @property
     def class_scales(self) -> list[float] | None:
         """What each class's cosine is multiplied by, for a model of labels; None where the classifier is linear."""
-        return self.head.fc.weight.norm(dim=1).tolist() if isinstance(self.head, CosineHead) else None
+        return self.head.fc.weight.float().norm(dim=1).tolist() if isinstance(self.head, CosineHead) else None
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, in_chans, H, W) -> (B, num_classes), or features where num_classes is 0."""

@@ -77,11 +77,13 @@ class CosineHead(Head):
         return cast(Tensor, self.fc(F.normalize(self.projection(x))))
 
     def with_classes(self, number: int) -> "CosineHead":
-        """A copy with as many random directions for its classes."""
+        """A copy with as many random directions for its classes, of the mean scale of those that it has."""
         head = CosineHead(self.projection.in_features, number, "", self.drop.p, self.embedding)
-        head.reset_parameters()
-        head.global_pool, head.projection = self.global_pool, self.projection
         like = self.fc.weight
+        with torch.no_grad():
+            scale = like.float().norm(dim=1).mean().cpu()
+            head.fc.weight.copy_(scale * F.normalize(torch.randn_like(head.fc.weight)))
+        head.global_pool, head.projection = self.global_pool, self.projection
         return head.to(like.device, like.dtype).train(self.training)
 
 

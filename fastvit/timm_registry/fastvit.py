@@ -70,6 +70,9 @@ def _built(name: str, pretrained: bool, options: dict[str, Any]) -> nn.Module:
     return model
 
 
+COSINE = "compares with its classes by cosine, which timm has no names for: fastvit.load reads it"
+
+
 def _made(name: str, **options: Any) -> FastViT:
     """What timm calls the class."""
     return speak_timm(build(name, options))
@@ -100,6 +103,8 @@ def _in_timms_names(state: Mapping[str, Tensor], model: FastViT) -> Mapping[str,
         ours = any(first in state for first in NAMINGS["fastvit"].first.values())
         return state if ours else timms.checkpoint_filter_fn(dict(state), model)
     found = weights.detected
+    if found.embedding:
+        raise WeightsError(f"{weights.source}: {COSINE}")
     sizes: dict[str, Any] = {"num_classes": found.num_classes, "in_chans": found.in_chans}
     like = outline(model.config, found.form, **sizes, global_pool=found.global_pool)
     return renamed(like, weights.state, "timm")

@@ -8,9 +8,9 @@ from torch import nn
 from ..checkpoint import loaded
 from ..models.fastvit import FastViT
 from ..utils.copies import duplicate
-from ..utils.text import quoted, with_article
+from ..utils.text import quoted, some, with_article
 from ..weights.source import Source
-from ..weights.tensors import COUNT, mismatches
+from ..weights.tensors import COUNT, mismatches, sound
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -50,11 +50,16 @@ def interpolate(start: Model | Source, end: Model | Source, weight: float = 0.5)
         raise ValueError(f"start is {kinds[0]} and end {kinds[1]}: expected two of one kind")
     own, other = first.state_dict(), dict(second.state_dict())
     if isinstance(first, FastViT) and isinstance(second, FastViT):
+        if first.global_pool != second.global_pool:
+            pools = f"{first.global_pool!r} and end by {second.global_pool!r}"
+            raise ValueError(f"start pools by {pools}: expected the same")
         rows = _rows(first.pretrained_cfg.get("label_names"), second.pretrained_cfg.get("label_names"))
         other |= {name: tensor[rows] for name, tensor in other.items() if rows and name.startswith("head.fc.")}
     expected = {name: tuple(tensor.shape) for name, tensor in own.items()}
     if wrong := mismatches(expected, other, lambda name: tuple(other[name].shape)):
         raise ValueError(f"start and end are of other layers, or of other forms: of end's tensors {wrong}")
+    if bad := [name for state in (own, other) for name, tensor in state.items() if not sound(name, tensor)]:
+        raise ValueError(f"NaN, infinity or a negative variance is in {some(bad, 3)}, of which there is no mean")
     between = duplicate(first)
     mixed = {}
     for name, tensor in own.items():

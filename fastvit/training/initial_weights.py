@@ -1,6 +1,5 @@
 """The model that a run starts from."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -21,6 +20,7 @@ from ..models.heads import CosineHead, make_head
 from ..utils.sampling import evenly
 from ..utils.text import some
 from ..utils.warning import warn
+from ..weights.catalog import variant_of
 from ..weights.read import read
 from .augmenting import augmentation
 from .recipe import Recipe
@@ -53,7 +53,7 @@ def initial_model(recipe: Recipe, source: Source, checkpoint: dict[str, Any] | N
             model.head = make_head(model.num_features, model.num_classes, pool, rate, embedding)
         model.pretrained_cfg |= checkpoint["cfg"]
         return model, False
-    name = "" if set(recipe.model) & set(":/") else re.split("[.@]", recipe.model)[0]  # of a variant, or a place
+    name = "" if set(recipe.model) & set(":/") else variant_of(recipe.model)  # of a variant, or a place
     file = recipe.start
     if not file or (name and name not in CONFIGS):  # of which create_model knows what to say
         return cast(FastViT, create(name or "fastvit_t8")), True

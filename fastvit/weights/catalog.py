@@ -1,8 +1,8 @@
 """The checkpoints that can be had by name: a row for each, that says where it is, what it is and how good."""
 
 import fnmatch
+from collections import ChainMap
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, TypeVar
 
 from ..images.preprocess import Preprocess
@@ -177,7 +177,7 @@ _CLIPS = (  # open_clip has no text encoder as the first's
 )
 
 CLIPS = {row.name: row for row in _CLIPS}  # for `fastvit.clip.load`; `fastvit.load` takes the image encoder alone
-PUBLISHED = CHECKPOINTS | CLIPS
+PUBLISHED = ChainMap(CLIPS, CHECKPOINTS)  # in the order of the second, and then of the first
 
 # Bytes of timm/NAME's model.safetensors by variant: unfused, float32, in timm's names, with its head, without metadata.
 EXPECTED_SIZES = {
@@ -227,16 +227,15 @@ def find(name: str) -> Checkpoint | None:
     return pinned(row, revision) if row.repository else None
 
 
+def variant_of(name: str) -> str:
+    """What a name begins with, which may be no variant; of a whole CLIP's name its image encoder."""
+    plain = name.partition("@")[0]
+    return CLIPS[plain].variant if plain in CLIPS else plain.partition(".")[0]
+
+
 def pinned(published: Published, revision: str) -> Published:
     """The same at another branch, tag or commit, of which no size and no digest is known; as it is for ""."""
     return replace(published, revision=revision, size=0, digest="") if revision else published
-
-
-def bundled(name: str) -> Path:
-    """Where a file that ships with the package is: in the installed package, or beside it in a checkout."""
-    file = CHECKPOINTS[name].files[0]
-    installed = Path(__file__).parent / file
-    return installed if installed.exists() else Path(__file__).parents[2] / "weights" / file
 
 
 def cfg(checkpoint: Checkpoint) -> dict[str, Any]:

@@ -47,7 +47,7 @@ def beside(path: Path, found: Detected, source: str) -> Beside:
     """
     folder = path if path.is_dir() else path.parent
     there = {folder / name: read for name, read in FILES.items() if (folder / name).is_file()}
-    if there and not path.is_dir() and path.name.split(".")[0] not in USUAL and len(weights_in(folder)) > 1:
+    if there and not speaks_of(path):
         if found.header is None:  # else the weights say themselves what a config would
             names = some([file.name for file in there])
             warn(f"{path}: not used: {names}, as other weights lie there too: name it model")
@@ -61,6 +61,11 @@ def beside(path: Path, found: Detected, source: str) -> Beside:
     agreed.pop("inference_mode", None)
     options = {key: agreed.pop(key) for key in dialects.OPTIONS if key in agreed}
     return Beside(agreed, options, some([str(file) for file in there], 3))
+
+
+def speaks_of(path: Path) -> bool:
+    """Whether a config beside the weights in `path` is theirs: a folder's, of a usual name, or without others."""
+    return path.is_dir() or path.name.split(".")[0] in USUAL or len(weights_in(path.parent)) <= 1
 
 
 def _read(file: Path, dialect: Callable[[Mapping[str, Any]], dict[str, Any]]) -> dict[str, Any]:

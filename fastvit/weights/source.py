@@ -108,7 +108,7 @@ def _of_repository(place: str, variant: str | Config | None, where: str, reader:
 def _published(checkpoint: catalog.Checkpoint, variant: str | Config | None, reader: Reader[Read]) -> Read:
     """What the catalogue lists: it ships with the package, or is downloaded."""
     if not checkpoint.repository:
-        return reader(open_path(catalog.bundled(checkpoint.name)), variant, {})
+        return reader(open_path(bundled(checkpoint.name)), variant, {})
     from . import hub  # which takes a tenth of a second to import, and most models are files
 
     path = hub.download(checkpoint)
@@ -127,3 +127,10 @@ def _fresh(path: Path, name: str) -> Iterator[None]:
     except DamagedError as error:
         hub_file.discard(path)
         raise WeightsError(f"{name}: {error}; removed from the cache, so that the next try downloads it") from error
+
+
+def bundled(name: str) -> Path:
+    """Where a file that ships with the package is: in the installed package, or beside it in a checkout."""
+    file = catalog.CHECKPOINTS[name].files[0]
+    installed = Path(__file__).parent / file
+    return installed if installed.exists() else Path(__file__).parents[2] / "weights" / file

@@ -144,7 +144,7 @@ def test_the_causal_mask_is_kept_by_our_header_and_told_by_open_clips_config(tmp
     (tmp_path / "open_clip_config.json").write_text(
         json.dumps({"model_cfg": VISION | {"text_cfg": {"hf_model_name": "xlm"}}})
     )
-    with pytest.raises(WeightsError, match=r"says \{'hf_model_name': 'xlm'\}, which no text encoder of MobileCLIP has"):
+    with pytest.raises(WeightsError, match=r"says \{'hf_model_name': 'xlm'\}, which is another text encoder"):
         fastvit.clip.load(tmp_path)
 
 
@@ -268,3 +268,65 @@ def test_nothing_is_written_of_what_cannot_be_read(tmp_path: Path) -> None:
 def test_a_projection_with_a_bias_is_said_where_apples_code_has_none(tmp_path: Path) -> None:
     with pytest.warns(FastViTWarning, match="projection has a bias"):
         fastvit.clip.save(small_clip(), tmp_path / "clip.pt", names="apple")
+
+
+def test_a_config_counts_only_where_it_is_of_these_weights(tmp_path: Path) -> None:
+    torch.save(published(unbiased(small_clip()), "open_clip"), tmp_path / "mine.pt")
+    torch.save({"stem.weight": torch.ones(2)}, tmp_path / "other.pt")
+    config = {"model_cfg": VISION | {"text_cfg": {}}}
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
+    with pytest.warns(FastViTWarning, match="not used: open_clip_config.json, as other weights lie there too"):
+        assert not fastvit.clip.load(tmp_path / "mine.pt").text.config.causal
+    (tmp_path / "other.pt").unlink()
+    assert fastvit.clip.load(tmp_path / "mine.pt").text.config.causal
+
+
+@pytest.mark.parametrize(
+    ("model", "causal"),
+    [
+        ({}, False),
+        ({"text_cfg": None}, False),
+        ({"text_cfg": {"width": 64, "heads": 1, "layers": 2, "vocab_size": 49408, "context_length": 77}}, True),
+        ({"text_cfg": {"no_causal_mask": True, "pool_type": "argmax", "hf_tokenizer_name": "x"}}, False),
+        ({"quick_gelu": True, "text_cfg": {}}, None),
+        ({"text_cfg": {"heads": 4}}, None),
+        ({"text_cfg": {"pool_type": "last"}}, None),
+        ({"text_cfg": {"embed_cls": True}}, None),
+        ({"text_cfg": {"act_kwargs": {"approximate": "tanh"}}}, None),
+        ({"text_cfg": {"final_ln_after_pool": True}}, None),
+    ],
+)
+def test_another_text_encoder_in_the_config_is_refused(
+    model: dict[str, Any], causal: bool | None, tmp_path: Path
+) -> None:
+    torch.save(published(unbiased(small_clip()), "open_clip"), tmp_path / "open_clip_model.bin")
+    (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": VISION | model}))
+    if causal is None:
+        with pytest.raises(WeightsError, match="which is another text encoder than the one beside it"):
+            fastvit.clip.load(tmp_path)
+    else:
+        assert fastvit.clip.load(tmp_path).text.config.causal == causal
+
+
+def test_a_folder_of_a_models_name_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "MobileCLIP2-S0").mkdir()
+    fastvit.clip.save(small_clip(), tmp_path / "MobileCLIP2-S0" / "model.safetensors")
+    monkeypatch.chdir(tmp_path)
+    assert fastvit.clip.load("MobileCLIP2-S0").text.config.width == 64
+    monkeypatch.chdir("/")
+    with pytest.raises(WeightsError, match=r"timm/MobileCLIP2-S0-OpenCLIP"):
+        fastvit.clip.load("MobileCLIP2-S0@main")
+
+
+def test_what_is_no_clip_is_called_what_it_is(tmp_path: Path) -> None:
+    for call in (
+        lambda given: fastvit.clip.save(given, tmp_path / "x.safetensors"),
+        lambda given: fastvit.clip.zero_shot(given, ["a", "b"]),
+        lambda given: fastvit.clip.export_text(given, tmp_path / "x.onnx"),
+    ):
+        with pytest.raises(TypeError, match=r"clip is a FastViT, expected a CLIP, as fastvit\.clip\.load"):
+            call(small_clip().image)
+    with pytest.raises(TypeError, match="image and text are a TextEncoder and a FastViT, expected a FastViT"):
+        CLIP(small_clip().text, small_clip().image)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="the image encoder returns classes, expected an embedding"):
+        CLIP(fastvit.create_model("fastvit_t8", num_classes=512), small_clip().text)

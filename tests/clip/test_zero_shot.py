@@ -1,5 +1,6 @@
 """Labels freeze into a classifier, which is a FastViT as any other, and needs no text encoder any more."""
 
+import os
 import re
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from typing import Any
 
 import open_clip
 import pytest
+import timm
 import timm.data
 import torch
 from helpers.clips import small_clip
@@ -363,3 +365,76 @@ def test_reports_show_cosines_as_they_are_and_say_where_no_class_is_likely_enoug
         assert len(table.splitlines()) == 1 + (2 if least == "-1" else 1) and str(tmp_path / "image.png") in table
     ran = run(*asked, "--save", tmp_path / "found.html", "--force")
     assert "%</td>" in (tmp_path / "found.html").read_text()
+
+
+def test_a_file_that_keeps_its_time_and_size_is_still_known_apart(tmp_path: Path) -> None:
+    path = tmp_path / "clip.safetensors"
+    fastvit.clip.save(small_clip(), path)
+    before = path.stat()
+    first = zero_shot(path, LABELS)
+    other = small_clip()
+    randomize(other.text, seed=5)
+    fastvit.clip.save(other, path)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert path.stat().st_size == before.st_size
+    assert not torch.equal(zero_shot(path, LABELS).head.fc.weight, first.head.fc.weight)
+
+
+@torch.no_grad()
+def test_pooling_dropout_and_dtype_of_the_image_encoder_are_kept() -> None:
+    clip = small_clip()
+    clip.image.head.global_pool = torch.nn.Sequential(torch.nn.AdaptiveMaxPool2d(1), torch.nn.Flatten())
+    clip.image.head.drop.p = 0.25
+    model = clip.zero_shot(LABELS)
+    assert_near(model(IMAGES), clip.scale * clip.encode_image(IMAGES) @ clip.encode_text(LABELS).T, 1e-5)
+    assert model.head.drop.p == 0.25
+    half = small_clip().to(torch.bfloat16)
+    model = half.zero_shot(LABELS)
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+    assert half.encode_text(LABELS).dtype == half.encode_image(IMAGES).dtype == torch.float32
+    other = small_clip()
+    other.image.head = torch.nn.Sequential(torch.nn.Flatten())
+    with pytest.raises(ValueError, match="the image encoder's head is a Sequential, expected a Head"):
+        other.zero_shot(LABELS)
+
+
+def test_train_mode_is_refused_whether_texts_are_kept_or_not(clip: CLIP) -> None:
+    clip.zero_shot(LABELS)
+    again = small_clip()
+    again.train()
+    with pytest.raises(ValueError, match="is in train mode"):
+        again.zero_shot(LABELS)
+
+
+def test_labels_of_any_length_and_mistyped_files() -> None:
+    for count in (40, 2000):
+        labels = [f"label number {index}" for index in range(count)]
+        assert read_labels(", ".join(labels)) == labels
+    for given in ("lables.csv", "my/labels", "folder\\labels", "labels.json"):
+        with pytest.raises(ValueError, match="no such file of labels; expected one, or labels with commas"):
+            read_labels(given)
+    assert read_labels("a U.S. flag, a dog") == ["a U.S. flag", "a dog"]
+
+
+def test_one_prompt_and_a_generator_of_them_will_do(clip: CLIP) -> None:
+    assert templates("one {} here") == ("one {} here",)
+    assert templates(prompt for prompt in ["a {}", "b {}"]) == ("a {}", "b {}")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="there are no prompts"):
+        templates("")
+
+
+def test_timms_registry_says_that_it_has_no_names_for_such_a_classifier(
+    clip: CLIP, tmp_path: Path, own_registry: None
+) -> None:
+    fastvit.register_timm(override=True)
+    fastvit.save(clip.zero_shot(["a", "b"]), tmp_path / "pets.safetensors")
+    overlay = {"file": str(tmp_path / "pets.safetensors")}
+    with pytest.raises(WeightsError, match="compares with its classes by cosine, which timm has no names for"):
+        timm.create_model("fastvit_mci0", pretrained=True, pretrained_cfg_overlay=overlay, num_classes=2)
+
+
+def test_a_whole_clips_name_makes_its_image_encoder() -> None:
+    with pytest.raises(WeightsError, match=r"timm/MobileCLIP2-S0-OpenCLIP: open_clip_model\.safetensors is not in"):
+        fastvit.create_model("mobileclip2_s0", pretrained=True)
+    with pytest.raises(ValueError, match="unknown model"):
+        fastvit.create_model("mobileclip2_s9", pretrained=True)

@@ -823,7 +823,8 @@ def test_the_readmes_conversation_runs(
     tokenizer.save_pretrained(tmp_path / "saved")
     row = CHECKPOINTS["fastvithd.apple_fastvlm_0.5b"]
     hub.publish(row.repository, {file.name: file.read_bytes() for file in (tmp_path / "saved").iterdir()})
-    _, block = re.findall(r"```python download\n(.*?)```", (root / "README.md").read_text(), re.DOTALL)
+    blocks = re.findall(r"```python download\n(.*?)```", (root / "README.md").read_text(), re.DOTALL)
+    (block,) = (block for block in blocks if "fastvlm.load" in block)
     here = block.replace("weights/cat.jpg", str(root / "weights" / "cat.jpg"))
     namespace: dict[str, Any] = {"torch": torch}
     exec(compile(here, "README.md", "exec"), namespace)

@@ -12,9 +12,9 @@ import fastvit
 from fastvit.images.io import read_image
 from fastvit.models.blocks import ConvNorm, ScaledConv
 from fastvit.models.moments import USUAL
-from fastvit.weights import catalog
+from fastvit.weights import catalog, source
 
-FILE = catalog.bundled("fastvit_t8.cifar10")
+FILE = source.bundled("fastvit_t8.cifar10")
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 
 

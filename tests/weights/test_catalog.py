@@ -16,11 +16,11 @@ from fastvit.weights.catalog import (
     EXPECTED_SIZES,
     METADATA,
     Checkpoint,
-    bundled,
     cfg,
     find,
     label_names,
 )
+from fastvit.weights.source import bundled
 
 ROWS = list(CHECKPOINTS.values())
 OURS = "fastvit_t8.cifar10"

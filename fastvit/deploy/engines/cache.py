@@ -38,7 +38,7 @@ MANIFEST = "sha256.json"
 ROOM = 2**26  # bytes: with fewer, a disk counts as full
 UNFINISHED = ".making."
 DAY = 24 * 60 * 60.0
-LIBRARIES = ("torch", "onnx", "onnxruntime", "onnxscript", "openvino", "nncf")
+LIBRARIES = ("torch", "onnx", "onnxruntime", "onnxscript", "openvino", "nncf", "open_clip_torch", "ftfy", "regex")
 CODE = ("utils", "images", "models", "deploy", "clip")  # the packages of this library that have a part in it
 PLAIN = (str, int, float, bool, tuple, list, type(None))
 
@@ -81,7 +81,8 @@ def _warn(path: Path | None, why: str) -> None:
     if path not in _warned:
         _warned.add(path)
         where = "" if path is None else f" in {path}"
-        warn(f"what is converted for engines is not kept{where} ({why}): set FASTVIT_CACHE to a folder to write in")
+        what = "what is converted for engines, and encoded texts, are not kept"
+        warn(f"{what}{where} ({why}): set FASTVIT_CACHE to a folder to write in")
 
 
 def _kept(cache: Path, key: str, file: str, make: Callable[[Path], None]) -> Path:
