@@ -116,10 +116,7 @@ def convert(
     _check_together(reparameterize, overparameterize, images)
     check_target(out, names, dtype)
     check_writable(Path(out))
-    source = unwrapped(source)
-    if isinstance(source, FastViT) and variant:
-        raise ValueError(f"variant is {variant!r}, and the source is a model, which knows its own: leave it out")
-    weights = _of_model(source) if isinstance(source, FastViT) else read(source, variant)
+    weights = _weights_of(unwrapped(source), variant)
     given = from_weights(weights, features_only=True)
     model = with_branches(given, _pixels(given, images)) if overparameterize else given
     _warn_of_copy(weights, out, "unfused" if overparameterize else "fused" if reparameterize else "", names)
@@ -127,8 +124,12 @@ def convert(
     return _report(weights, given, Path(out), names)
 
 
-def _of_model(model: FastViT) -> Weights:
-    """What a file of the model would hold."""
+def _weights_of(model: FastViT | Source, variant: str | None) -> Weights:
+    """Those of a source; of a model what a file of it would hold."""
+    if not isinstance(model, FastViT):
+        return read(model, variant)
+    if variant:
+        raise ValueError(f"variant is {variant!r}, and the source is a model, which knows its own: leave it out")
     about = header(model, check_savable(model))
     return read_tensors(replace(in_memory("the model", own_state(model)), metadata=about), None, {})
 

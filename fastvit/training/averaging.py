@@ -1,9 +1,10 @@
 """A model between two others: fine-tuned weights that keep more of what they were before."""
 
+from collections.abc import Mapping
 from typing import TypeVar, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..checkpoint import loaded
 from ..models.fastvit import FastViT
@@ -55,12 +56,18 @@ def interpolate(start: Model | Source, end: Model | Source, weight: float = 0.5)
             raise ValueError(f"start pools by {pools}: expected the same")
         rows = _rows(first.pretrained_cfg.get("label_names"), second.pretrained_cfg.get("label_names"))
         other |= {name: tensor[rows] for name, tensor in other.items() if rows and name.startswith("head.fc.")}
+    between = duplicate(first)
+    between.load_state_dict(_mixed(own, other, weight))
+    return cast(Model, between)
+
+
+def _mixed(own: Mapping[str, Tensor], other: Mapping[str, Tensor], weight: float) -> dict[str, Tensor]:
+    """The weighted means, in float64 and rounded once; of numbers of batches the larger."""
     expected = {name: tuple(tensor.shape) for name, tensor in own.items()}
     if wrong := mismatches(expected, other, lambda name: tuple(other[name].shape)):
         raise ValueError(f"start and end are of other layers, or of other forms: of end's tensors {wrong}")
     if bad := [name for state in (own, other) for name, tensor in state.items() if not sound(name, tensor)]:
         raise ValueError(f"NaN, infinity or a negative variance is in {some(bad, 3)}, of which there is no mean")
-    between = duplicate(first)
     mixed = {}
     for name, tensor in own.items():
         theirs = other[name].to(tensor.device)
@@ -68,8 +75,7 @@ def interpolate(start: Model | Source, end: Model | Source, weight: float = 0.5)
             mixed[name] = ((1 - weight) * tensor.double() + weight * theirs.double()).to(tensor.dtype)
         else:
             mixed[name] = torch.maximum(tensor, theirs) if name.endswith(COUNT) else tensor
-    between.load_state_dict(mixed)
-    return cast(Model, between)
+    return mixed
 
 
 def _rows(names: list[str] | None, others: list[str] | None) -> list[int]:

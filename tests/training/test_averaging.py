@@ -1,5 +1,6 @@
 """A model between two others, and training that begins with labels in words."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -105,4 +106,19 @@ def test_classes_that_the_labels_do_not_have_begin_anew_beside_those_that_they_h
     with pytest.warns(fastvit.FastViTWarning, match="keeps what it knows of dog, and begins anew with 1 others"):
         head = small_trainer(data, tmp_path / "run", options).state.model.head
     assert isinstance(head, CosineHead) and torch.equal(head.fc.weight[1], zero_shot.head.fc.weight[0])
-    assert head.fc.weight[0].norm().item() == pytest.approx(1 / 0.07, rel=1e-3)
+    assert head.fc.weight[0].norm().item() == pytest.approx(math.exp(2.5), rel=1e-3)  # as the others
+
+
+def test_other_pooling_infinite_weights_and_counts() -> None:
+    start, end = labelled(1, "a", "b"), labelled(2, "a", "b")
+    counts = [name for name in end.state_dict() if name.endswith("num_batches_tracked")]
+    end.state_dict()[counts[0]].fill_(9)
+    assert interpolate(start, end).state_dict()[counts[0]] == 9
+    pooled = labelled(2, "a", "b")
+    pooled.global_pool = "max"
+    with pytest.raises(ValueError, match="start pools by 'avg' and end by 'max': expected the same"):
+        interpolate(start, pooled)
+    with torch.no_grad():
+        end.head.fc.bias[0] = float("inf")
+    with pytest.raises(ValueError, match=r"infinity .* is in head\.fc\.bias, of which there is no mean"):
+        interpolate(start, end)

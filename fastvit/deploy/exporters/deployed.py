@@ -151,15 +151,19 @@ class Deployed:
             )
         if preprocesses and self.outputs == ["logits"]:
             self.finish, self.outputs = probabilities, ["probabilities"]
+        self.metadata = self._metadata(inner, PIXELS if preprocesses else PREPARED, normalize)
+
+    def _metadata(self, inner: FastViT, prepared: str, normalize: bool) -> dict[str, str]:
+        """What every format holds."""
         cfg = inner.pretrained_cfg | {"num_classes": inner.num_classes}
-        self.metadata = {
+        return {
             "library": f"fastvit {__version__}",
             "variant": cfg.get("architecture") or type(inner).__name__,
             "form": "fused",
             "pretrained_cfg": json.dumps(cfg),
             "label_names": json.dumps(cfg.get("label_names") or []),
             "license": cfg.get("license") or "unknown",
-            "input": f"images: {PIXELS if preprocesses else PREPARED}",
+            "input": f"images: {prepared}",
             "outputs": ", ".join(self.outputs) + (", of unit length" if normalize else ""),
         }
 
