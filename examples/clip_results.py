@@ -49,7 +49,7 @@ def table(results: dict[str, Any]) -> str:
     def cells(*values: float | None) -> str:
         return "".join(f"{'-' if value is None else f'{value:.1f} %':>10}" for value in values)
 
-    lines = [f"{'top-1 of the test images':<48}"]
+    lines = ["top-1 of the test images"]
     for name, top1 in (results["top1"] | results["top1_of_unseen_prompts"]).items():
         lines.append(f"{name.replace('_', ' '):<48}{'-' if top1 is None else f'{top1:.2f} %':>10}")
     heads = "".join(f"{head:>10}" for head in (*(f"first {count}" for count in FIRST), "recall"))

@@ -32,7 +32,7 @@ class Found(NamedTuple):
 
     def precision(self, count: int) -> float | None:
         """Percent of the first so many that are of the class."""
-        return None if self.label is None else 100 * self.correct[:count].float().mean().item()
+        return None if self.label is None else 100 * self.correct[:count].double().mean().item()
 
     @property
     def recall(self) -> float | None:
@@ -56,7 +56,8 @@ def embed_images(clip: CLIP, images: Source, report: Callable[[int, int], None])
 
 def class_queries(classes: Sequence[str]) -> list[str]:
     """A text for each class, in a prompt that no training has seen."""
-    return [UNSEEN[0].replace("{}", name) for name in as_words(classes)]
+    prompt = next(prompt for prompt in UNSEEN if " the " in prompt)  # which may stand before a vowel
+    return [prompt.replace("{}", name) for name in as_words(classes)]
 
 
 def named(query: str, classes: Sequence[str]) -> int | None:
@@ -81,7 +82,7 @@ def draw_found(found: Sequence[Found], images: Source) -> Any:
     figure = Figure(figsize=(SHOWN, 1.5 * len(found)), layout="constrained")
     rows = figure.subfigures(len(found), 1, squeeze=False)[:, 0]
     for row, each in zip(rows, found, strict=True):
-        row.suptitle(each.query, fontsize=9, x=0.01, horizontalalignment="left")
+        row.suptitle(each.query, fontsize=9, fontweight="bold", x=0.01, horizontalalignment="left")
         shown = zip(row.subplots(1, SHOWN), each.order.tolist(), each.correct.tolist(), strict=False)
         for panel, index, correct in shown:
             panel.imshow(images.read(index))

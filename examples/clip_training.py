@@ -33,8 +33,8 @@ def make_clip(seed: int) -> CLIP:
     image.reset_classifier(channels)
     image.config = replace(image.config, num_classes=channels, embeds=True, preprocess=image.preprocess)
     with torch.no_grad():
-        image.head.fc.weight.copy_(torch.eye(channels))
-        image.head.fc.bias.zero_()
+        image.get_classifier().weight.copy_(torch.eye(channels))
+        image.get_classifier().bias.zero_()
     torch.manual_seed(seed)
     text = TextEncoder(TextConfig(width=128, layers=2, embedding=channels, length=LENGTH))
     return CLIP(image.requires_grad_(False), text).eval()  # without dropout, training is the same in either mode

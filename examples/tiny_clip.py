@@ -3,15 +3,15 @@
     python examples/tiny_clip.py --data cifar10 --output runs/tiny_clip
 
 DATA holds train/CLASS/* and test/CLASS/* (or val/), as for `fastvit train`. This is LiT (arXiv:2111.07991): the image
-encoder, fastvit_t8.cifar10, is locked, so its features of the training images are computed once, in most of the time
-that all of this takes, and kept in OUTPUT/features. Its embedding is its 768 pooled features themselves: nothing is
-learned on the image's side, its projection is the identity. A text encoder of two layers, 128 channels wide, random at
-first, learns to give each caption the direction of its images.
+encoder, fastvit_t8.cifar10, is locked, so its features of the training images are computed once and kept, in
+OUTPUT/features. Its embedding is its 768 pooled features themselves: nothing is learned on the image's side, and its
+projection is the identity. A text encoder of two layers, 128 channels wide, random at first, learns to give each
+caption the direction of its images.
 
 Captions are CLIP's prompts for CIFAR, "a blurry photo of a cat.", but for the four with "good" or "big", which are kept
 to measure with. Half of them stand among a few random words, so that texts of any kind are understood that have a
-class's word in them. A batch of images has ten classes and no more, so that most other captions would be wrongly called
-wrong: here all captions of an image's class are correct ones, and share the target.
+class's word in them. A batch has many images of each class, for which another one's caption is no wrong one: all
+captions of an image's class are correct, and share the target.
 
 Measured is, on the test images, the accuracy of `clip.zero_shot(classes, prompts)` beside that of the encoder's own
 classifier, with the prompts of training and with those never seen; and what texts find: for each class one with a
@@ -19,7 +19,7 @@ prompt never seen, and the --queries. Of the first images it finds, and of as ma
 are counted. A word that no caption has had, not even as a plural, means nothing to it.
 
 Needs pip install "fastvit[train,embed,clip]". OUTPUT receives clip.safetensors, found.png and, last, results.json. A
-run that is stopped goes on with the features that are kept; what remains takes a minute, and begins anew.
+run that is stopped goes on with the features that are kept, 5,000 images a file; training begins anew.
 
     clip = fastvit.clip.load("runs/tiny_clip/clip.safetensors")
     model = clip.zero_shot(["cat", "dog"], prompts="photo")
