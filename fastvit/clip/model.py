@@ -79,7 +79,7 @@ class CLIP(nn.Module):
         cosines = F.normalize(self.image(images)) @ F.normalize(self.text(tokens)).T
         return self.logit_scale.exp().clamp(max=LARGEST_SCALE) * cosines
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def encode_image(self, images: ImageLike | Iterable[ImageLike]) -> Tensor:
         """Images -> (B, embedding), of unit length, in float32, without history.
 
@@ -97,7 +97,7 @@ class CLIP(nn.Module):
         like = next(self.image.parameters())
         return F.normalize(self.image(images.to(like.device, like.dtype)).float())
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def encode_text(
         self,
         texts: str | Sequence[str],

@@ -438,3 +438,9 @@ def test_a_whole_clips_name_makes_its_image_encoder() -> None:
         fastvit.create_model("mobileclip2_s0", pretrained=True)
     with pytest.raises(ValueError, match="unknown model"):
         fastvit.create_model("mobileclip2_s9", pretrained=True)
+
+
+def test_embeddings_may_be_used_in_a_loss(clip: CLIP) -> None:
+    images, words = clip.encode_image(IMAGES), torch.randn(3, 512, requires_grad=True)
+    (images @ words.T).sum().backward()
+    assert words.grad is not None and not images.requires_grad
