@@ -24,7 +24,7 @@ from fastvit import FastViT, WeightsError, create_model, form_of, load, reparame
 from fastvit.models.forms import Form, outline
 from fastvit.models.reparam import fusible_blocks
 from fastvit.testing import randomize
-from fastvit.weights import catalog
+from fastvit.weights import source
 
 pytestmark = pytest.mark.usefixtures("small_variants")
 
@@ -97,7 +97,7 @@ def test_a_model_without_a_classifier_survives_saving(tmp_path: Path) -> None:
 
 @torch.no_grad()
 def test_create_model_takes_weights_by_path_or_by_tag(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(catalog, "bundled", lambda name: {"fastvit_t8.cifar10": file}[name])
+    monkeypatch.setattr(source, "bundled", lambda name: {"fastvit_t8.cifar10": file}[name])
     expected = load(file)
     for arguments in (
         {"name": "fastvit_t8", "checkpoint_path": file},

@@ -914,7 +914,7 @@ def test_where_nothing_can_be_kept_it_runs_all_the_same_with_one_warning(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(cache, "_warned", set())
     place(monkeypatch)
-    words = r"^what is converted for engines is not kept.*FASTVIT_CACHE"
+    words = r"^what is converted for engines, and encoded texts, are not kept.*FASTVIT_CACHE"
     with pytest.warns(FastViTWarning, match=words) as said:
         found = called(engine(model, "onnxruntime", threads=1), images)
         cache.remember("key", {"name": "torch"})
