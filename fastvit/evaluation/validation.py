@@ -102,7 +102,10 @@ def _cfg_of(model: Run, cfg: Mapping[str, Any] | None) -> Mapping[str, Any]:
             "cfg=Preprocess(...).to_cfg() | {'label_names': [...]}"
         )
     if getattr(model, "returns_embedding", False):
-        raise ValueError("The model returns an embedding, not a score for each class; evaluate one with a classifier.")
+        raise ValueError(
+            "The model returns an embedding, not a score for each class: evaluate one with a classifier, which prompts "
+            "make of the classes' names where the model has a text encoder."
+        )
     return dict(cfg) | {"num_classes": getattr(model, "num_classes", cfg["num_classes"])}
 
 
