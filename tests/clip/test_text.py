@@ -232,3 +232,15 @@ def test_open_clips_blocks_are_what_its_configuration_says() -> None:
         assert (text["width"], text["layers"], text["context_length"]) == (expected.width, expected.layers, 77)
         assert text["heads"] == expected.width // 64 and text["no_causal_mask"] is True
     assert isinstance(TextEncoder(TextConfig(width=64, layers=1)).blocks[0], TextBlock)
+
+
+def test_initial_weights_are_those_of_clips_code() -> None:
+    """Standard deviations as open_clip's `init_parameters` has them, which fall with the number of layers."""
+    torch.manual_seed(0)
+    config = TextConfig(width=192, layers=6, embedding=96)
+    expected = theirs(config).state_dict()
+    for name, tensor in renamed(TextEncoder(config), "open_clip"):
+        if tensor.ndim == 2:
+            assert tensor.std().item() == pytest.approx(expected[name].std().item(), rel=0.05), name
+        else:
+            assert torch.equal(tensor, torch.full_like(tensor, float(name.endswith("weight") and "ln" in name))), name

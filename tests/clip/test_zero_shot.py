@@ -444,3 +444,10 @@ def test_embeddings_may_be_used_in_a_loss(clip: CLIP) -> None:
     images, words = clip.encode_image(IMAGES), torch.randn(3, 512, requires_grad=True)
     (images @ words.T).sum().backward()
     assert words.grad is not None and not images.requires_grad
+
+
+@pytest.mark.parametrize("token", ["<start_of_text>", "<end_of_text>"])
+def test_texts_that_name_the_tokens_of_start_or_end_are_refused(clip: CLIP, token: str) -> None:
+    with pytest.raises(ValueError, match=f"the text 'a {token} dog' has the token of start or end in it: take it out"):
+        clip.encode_text(["a cat", f"a {token} dog"])
+    assert clip.encode_text("").shape == (1, 512)
