@@ -137,6 +137,13 @@ class FeatureFolder:
                     raise DataError(f"{self.file(number)}: {expected}; delete it, and fastvit embed makes it again")
         return found
 
+    def tidy(self) -> None:
+        """Remove what processes left that were killed when their file was there already: nobody writes it again."""
+        for left in self.path.glob(".part-*.parquet.*"):
+            file = self.path / f"{left.name[1:].partition('.parquet.')[0]}.parquet"
+            if file.exists():
+                remove_leftovers(file)
+
     def write(self, number: int, rows: Embeddings) -> None:
         """Write a file.
 

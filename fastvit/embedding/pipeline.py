@@ -152,6 +152,7 @@ class _Run:
         folder = FeatureFolder(out, _manifest(config, extractor, data, source))
         folder.write_or_compare()
         before = folder.finished()
+        folder.tidy()
         left_out = [each for skipped in before.values() for each in skipped]
         check_unreadable([each.reason for each in left_out], config.max_unreadable)
         self.own = range(ranks.rank, len(folder), ranks.world_size)  # the files of this rank

@@ -780,3 +780,13 @@ def test_the_engine_that_auto_chose_is_said_and_kept(
     check_all(model, tmp_path / "out", sorted(data.glob("*/*")), data)
     _, _, error = run(model, data, tmp_path / "out", "--engine=auto")
     assert error.startswith("torch, the fastest for one image of 32 x 32")
+
+
+def test_what_a_kill_left_beside_a_file_that_is_there_is_removed(model: Path, data: Path, tmp_path: Path) -> None:
+    fastvit.embed(model, data, tmp_path / "out", rows=4)
+    leave_half_written(tmp_path / "out" / "part-0000000.parquet")
+    (tmp_path / "out" / "part-0000001.parquet").unlink()
+    leave_half_written(tmp_path / "out" / "part-0000001.parquet")
+    assert len(hidden(tmp_path / "out")) == 2
+    fastvit.embed(model, data, tmp_path / "out", rows=4)
+    assert not hidden(tmp_path / "out")
