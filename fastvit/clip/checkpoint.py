@@ -186,8 +186,10 @@ def _is_causal(tensors: Tensors, found: FoundText, path: Path | None) -> bool:
     if "text" in tensors.metadata:
         with in_one_line(tensors.source, "its header is not one that fastvit.clip.save writes"):
             return bool(json.loads(tensors.metadata["text"])["causal"])
-    folder = path if path is None or path.is_dir() else path.parent
-    if path is None or folder is None or not speaks_of(path) or not (file := folder / OPEN_CLIP_CONFIG).is_file():
+    if path is None or not speaks_of(path):
+        return False
+    file = (path if path.is_dir() else path.parent) / OPEN_CLIP_CONFIG
+    if not file.is_file():
         return False
     with in_one_line(file, "is no config that can be followed"):
         model = read_json(file, "cannot be read as the weights' config").get("model_cfg") or {}

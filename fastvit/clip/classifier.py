@@ -18,7 +18,7 @@ from ..utils.copies import duplicate
 from ..utils.text import quoted, with_article
 from ..weights.source import Source
 from .model import CLIP, Progress
-from .prompts import as_words, templates
+from .prompts import as_encoded, as_words, templates
 from .vectors import Encoder
 
 
@@ -76,7 +76,7 @@ def check_labels(labels: Sequence[str]) -> list[str]:
         raise ValueError(f"labels are {quoted(list(labels))}: expected one or more, and none empty")
     seen = set[str]()
     for label in labels:
-        if (key := " ".join(label.split()).casefold()) in seen:
+        if (key := as_encoded(label)) in seen:
             raise ValueError(f"the label {quoted(label)} is there twice: each label once")
         seen.add(key)
     return list(labels)

@@ -134,19 +134,19 @@ def _traits(tensors: Tensors, naming: str, prefix: str, names: Collection[str]) 
         return found
 
     blocks = rf"{re.escape(row.get('blocks', 'blocks'))}\.(\d{{1,4}})\."
-    numbers = {int(match[1]) for name in names if (match := re.match(blocks, name))}
-    mixes = any("mixer." in name for name in names)
+    inside = {name: int(match[1]) for name in names if (match := re.match(blocks, name))}  # and not in an image encoder
+    mixes = any("mixer." in name for name in inside)
     vocabulary, width = tensors.shape(prefix + MARKS[naming])
     projection = shape(PROJECTION, (2,))
     config = TextConfig(
         width=width,
-        layers=len(numbers) - 2 * mixes,
+        layers=len(set(inside.values())) - 2 * mixes,
         embedding=projection[0 if naming == "fastvit" else 1],
         mixers=mixes,
         length=shape(POSITIONS, (2, 4))[-2],
         vocabulary=vocabulary,
     )
-    return _form(naming, names) if mixes else "unfused", config
+    return _form(naming, inside) if mixes else "unfused", config
 
 
 def _form(naming: str, names: Collection[str]) -> Form:

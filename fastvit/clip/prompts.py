@@ -5,12 +5,12 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from unicodedata import normalize
 
+from ..evaluation.imagenet import WORDNET
 from ..utils.extras import require
 from ..utils.text import either, one_line, quoted
 from ..weights.labels import imagenet_synsets
-
-WORDNET = re.compile(r"n\d{8}")
 
 # The 18 that CLIP's authors published for CIFAR-10 and -100 (openai/CLIP, data/prompts.md).
 _CIFAR = (
@@ -123,10 +123,21 @@ def read_labels(labels: str | Path) -> list[str]:
         raise ValueError(f"{quoted(str(labels))}: has no labels: give one or more, with commas between them")
     seen: dict[str, str] = {}
     for where, label in named:
-        if (key := label.casefold()) in seen:
+        if (key := as_encoded(label)) in seen:
             raise ValueError(f"{where}: {quoted(label)} is there twice: each label once")
         seen[key] = label
     return list(seen.values())
+
+
+def as_encoded(label: str) -> str:
+    """What is the same for labels that differ in capitals, white space or the form of Unicode alone.
+
+    Example:
+        >>> from fastvit.clip.prompts import as_encoded
+        >>> as_encoded(" A  Cat") == as_encoded("a cat")
+        True
+    """
+    return " ".join(normalize("NFC", label).lower().split())
 
 
 def as_words(classes: Sequence[str]) -> list[str]:

@@ -330,3 +330,11 @@ def test_what_is_no_clip_is_called_what_it_is(tmp_path: Path) -> None:
         CLIP(small_clip().text, small_clip().image)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="the image encoder returns classes, expected an embedding"):
         CLIP(fastvit.create_model("fastvit_t8", num_classes=512), small_clip().text)
+
+
+@pytest.mark.parametrize("mixers", [False, True])
+def test_a_text_encoder_whose_names_have_no_prefix_is_read_beside_an_image_encoder(mixers: bool) -> None:
+    clip, names = unbiased(small_clip(mixers=mixers)), "apple" if mixers else "open_clip"
+    beginning = {"apple": "text_encoder.", "open_clip": "text."}[names]
+    state = {name.removeprefix(beginning): tensor for name, tensor in published(clip, names).items()}
+    assert equal(fastvit.clip.load(state).text, clip.text)

@@ -451,3 +451,13 @@ def test_texts_that_name_the_tokens_of_start_or_end_are_refused(clip: CLIP, toke
     with pytest.raises(ValueError, match=f"the text 'a {token} dog' has the token of start or end in it: take it out"):
         clip.encode_text(["a cat", f"a {token} dog"])
     assert clip.encode_text("").shape == (1, 512)
+
+
+def test_labels_are_the_same_as_the_encoder_has_them_and_not_by_other_rules(clip: CLIP, tmp_path: Path) -> None:
+    (tmp_path / "labels.txt").write_text("caf\u00e9\nCafe\u0301\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"labels.txt, line 2: .* is there twice"):
+        read_labels(tmp_path / "labels.txt")
+    with pytest.raises(ValueError, match="is there twice: each label once"):
+        clip.zero_shot(["a cat", " A  cat"])
+    assert read_labels("Straße, Strasse") == ["Straße", "Strasse"]
+    assert clip.zero_shot(["Straße", "Strasse"]).num_classes == 2
